@@ -1,0 +1,48 @@
+"""Every error and warning that the package raises on purpose."""
+
+from __future__ import annotations
+
+
+class StacCloudmaskError(Exception):
+    """Root of all errors of this package.
+
+    ``retryable`` says whether the same input may succeed later: False for bad input, True for infrastructure.
+    """
+
+    retryable = False
+
+
+class ConfigError(StacCloudmaskError, ValueError):
+    """A setting has a value that cannot work."""
+
+
+class UnsupportedItemError(StacCloudmaskError, ValueError):
+    """An item is not something that can be masked: another product level, a hostile id, contradicting grids."""
+
+
+class BandNotFoundError(StacCloudmaskError, LookupError):
+    """An item lacks an asset that a model or the merge needs."""
+
+
+class ModelError(StacCloudmaskError, ValueError):
+    """A model file or its MLM item is missing, broken, hostile or not what the other says."""
+
+
+class ChecksumError(ModelError):
+    """The bytes of a file are not those that its item promises."""
+
+
+class ReadError(StacCloudmaskError, OSError):
+    """Pixels or metadata could not be read."""
+
+    retryable = True
+
+
+class WriteError(StacCloudmaskError, OSError):
+    """An output could not be written or published."""
+
+    retryable = True
+
+
+class StacCloudmaskWarning(UserWarning):
+    """Something was decided for the user that the user may want to know."""

@@ -1,0 +1,1 @@
+"""Models: their STAC items, their files, their sessions."""

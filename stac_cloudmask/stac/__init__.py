@@ -1,0 +1,1 @@
+"""STAC: finding, reading and writing items and their pixels."""
