@@ -98,7 +98,9 @@ def _threshold(name: str, value: float | None) -> None:
     if not 0 <= value <= 1:
         raise ConfigError(f"{name} must lie in [0, 1], got {value}")
     if not math.isclose(value * 100, round(value * 100), abs_tol=1e-6):
-        raise ConfigError(f"{name} takes whole percents (0.30, 0.31), as probabilities are kept in percent; got {value}")
+        raise ConfigError(
+            f"{name} takes whole percents (0.30, 0.31), as probabilities are kept in percent; got {value}"
+        )
 
 
 def _size(name: str, value: float | None, *, least: float) -> None:
