@@ -1,0 +1,42 @@
+"""What became of an item: the small record that a task returns."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Literal
+
+Status = Literal["done", "up-to-date", "failed", "planned"]
+Kind = Literal["input", "infrastructure"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Result:
+    """The outcome of one item.
+
+    Attributes:
+        item_id: Id of the source item, as it was found or asked for.
+        status: ``done``: a mask was made; ``up-to-date``: the same mask was there already; ``failed``: see ``error``;
+            ``planned``: a dry run would make a mask.
+        output: Href of the output item, where there is one.
+        cover: Percent of the valid pixels by class name, and ``nodata`` in percent of all pixels.
+        product_cover: Cloud cover in percent that the source item states, if it does.
+        error: One line: what, where, what was found and what would help.
+        kind: ``input``: the same input will fail again; ``infrastructure``: it may succeed later.
+        attempts: How often the item was tried.
+        seconds: Wall time by stage.
+    """
+
+    item_id: str
+    status: Status
+    output: str | None = None
+    cover: Mapping[str, float] = field(default_factory=dict)
+    product_cover: float | None = None
+    error: str | None = None
+    kind: Kind | None = None
+    attempts: int = 1
+    seconds: Mapping[str, float] = field(default_factory=dict)
+
+    def to_dict(self) -> dict[str, object]:
+        """Plain values for JSON."""
+        return asdict(self)
