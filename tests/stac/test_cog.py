@@ -1,0 +1,142 @@
+from __future__ import annotations
+
+import resource
+
+import numpy as np
+import pytest
+import rasterio
+from PIL import Image
+from rio_cogeo.cogeo import cog_validate
+
+from stac_cloudmask.core.classes import CLASSES
+from stac_cloudmask.core.grid import Grid
+from stac_cloudmask.errors import WriteError
+from stac_cloudmask.stac.cog import write_bits_cog, write_class_cog, write_percent_cog, write_thumbnail
+
+
+def grid_of(array):
+    return Grid(epsg=32633, left=600000, top=5000000, gsd=10, height=array.shape[0], width=array.shape[1])
+
+
+def blobs(height, width):
+    rng = np.random.default_rng(1)
+    coarse = rng.choice(np.array([0, 1, 2, 255], np.uint8), (height // 7 + 1, width // 7 + 1))
+    return coarse.repeat(7, 0).repeat(7, 1)[:height, :width]
+
+
+WRITERS = [write_class_cog, write_percent_cog, write_bits_cog]
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (37, 90), (512, 512), (705, 935), (1098, 1300)])
+@pytest.mark.parametrize("write", WRITERS)
+def test_every_size_is_a_strictly_valid_cog_that_gives_back_its_pixels(tmp_path, write, shape):
+    array = blobs(*shape)
+    write(tmp_path / "a.tif", array, grid_of(array))
+    valid, errors, warnings = cog_validate(tmp_path / "a.tif", strict=True, quiet=True)
+    assert (valid, errors, warnings) == (True, [], [])
+    with rasterio.open(tmp_path / "a.tif") as cog:
+        np.testing.assert_array_equal(cog.read(1), array)
+        assert cog.crs.to_epsg() == 32633
+        assert cog.transform[:6] == (10, 0, 600000, 0, -10, 5000000)
+    assert [path.name for path in tmp_path.iterdir()] == ["a.tif"]
+
+
+def test_the_colour_table_is_that_of_the_classes(tmp_path):
+    array = blobs(40, 40)
+    write_class_cog(tmp_path / "a.tif", array, grid_of(array))
+    with rasterio.open(tmp_path / "a.tif") as cog:
+        assert cog.nodata == 255
+        assert cog.compression.name == "deflate"
+        colors = cog.colormap(1)
+    assert {int(c.code): colors[c.code][:3] for c in CLASSES} == {int(c.code): c.rgba[:3] for c in CLASSES}
+
+
+def test_class_overviews_hold_the_majority_and_never_a_class_in_between(tmp_path):
+    array = np.zeros((1024, 1024), np.uint8)
+    array[::2, ::2] = 2
+    array[:512] = 255
+    write_class_cog(tmp_path / "a.tif", array, grid_of(array))
+    with rasterio.open(tmp_path / "a.tif", overview_level=0) as half:
+        np.testing.assert_array_equal(
+            half.read(1), np.repeat(np.array([255, 0], np.uint8), 256)[:, None].repeat(512, 1)
+        )
+
+
+def test_percent_overviews_are_means_that_leave_nodata_out(tmp_path):
+    array = np.full((1024, 1024), 255, np.uint8)
+    array[::2, ::2] = 40
+    array[1::2, ::2] = 80
+    write_percent_cog(tmp_path / "a.tif", array, grid_of(array))
+    with rasterio.open(tmp_path / "a.tif", overview_level=0) as half:
+        assert half.nodata == 255
+        np.testing.assert_array_equal(half.read(1), np.full((512, 512), 60, np.uint8))
+
+
+def test_votes_have_no_nodata_value_as_every_bit_pattern_means_something(tmp_path):
+    array = blobs(40, 40)
+    write_bits_cog(tmp_path / "a.tif", array, grid_of(array))
+    with rasterio.open(tmp_path / "a.tif") as cog:
+        assert cog.nodata is None
+
+
+def test_a_map_of_another_shape_than_its_grid_is_refused(tmp_path):
+    array = blobs(40, 40)
+    with pytest.raises(ValueError, match=r"\(40, 40\).*\(40, 50\)"):
+        write_class_cog(tmp_path / "a.tif", array, grid_of(blobs(40, 50)))
+
+
+@pytest.fixture
+def small_files():
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (300_000, limits[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+
+def test_a_full_disk_is_an_error_that_names_the_file_and_leaves_nothing(tmp_path, small_files):
+    noise = np.random.default_rng(0).integers(0, 100, (700, 700), dtype=np.uint8)
+    with pytest.raises(WriteError, match=r"p\.tif"):
+        write_percent_cog(tmp_path / "p.tif", noise, grid_of(noise))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_missing_directory_is_an_error_that_names_the_file(tmp_path):
+    array = blobs(40, 40)
+    with pytest.raises(WriteError, match=r"nowhere/a\.tif"):
+        write_class_cog(tmp_path / "nowhere" / "a.tif", array, grid_of(array))
+    with pytest.raises(WriteError, match=r"nowhere/t\.png"):
+        write_thumbnail(tmp_path / "nowhere" / "t.png", array)
+
+
+def test_a_file_that_was_there_stays_whole_when_writing_fails(tmp_path, small_files):
+    calm, noise = blobs(700, 700), np.random.default_rng(0).integers(0, 100, (700, 700), dtype=np.uint8)
+    write_class_cog(tmp_path / "a.tif", calm, grid_of(calm))
+    with pytest.raises(WriteError):
+        write_class_cog(tmp_path / "a.tif", noise, grid_of(noise))
+    with rasterio.open(tmp_path / "a.tif") as cog:
+        np.testing.assert_array_equal(cog.read(1), calm)
+
+
+@pytest.mark.parametrize(("shape", "size"), [((3000, 1500), (300, 600)), ((40, 90), (90, 40)), ((1, 1), (1, 1))])
+def test_thumbnails_fit_600_pixels_and_keep_the_shape(tmp_path, shape, size):
+    write_thumbnail(tmp_path / "t.png", blobs(*shape))
+    with Image.open(tmp_path / "t.png") as picture:
+        assert (picture.format, picture.mode, picture.size) == ("PNG", "RGBA", size)
+
+
+def test_a_thumbnail_paints_each_class_and_leaves_nodata_transparent(tmp_path):
+    array = np.repeat(np.array([0, 1, 2, 255], np.uint8), 50)[None].repeat(50, 0)
+    write_thumbnail(tmp_path / "t.png", array)
+    with Image.open(tmp_path / "t.png") as picture:
+        seen = [picture.getpixel((25 + 50 * k, 25)) for k in range(4)]
+    assert seen == [(60, 120, 60, 255), (255, 255, 255, 255), (90, 60, 130, 255), (0, 0, 0, 0)]
+
+
+def test_over_a_quicklook_clear_ground_is_seen_and_cloud_is_tinted(tmp_path):
+    array = np.repeat(np.array([0, 2], np.uint8), 300)[None].repeat(600, 0)
+    scene = np.full((60, 60, 3), 100, np.uint8)
+    write_thumbnail(tmp_path / "t.png", array, quicklook=scene)
+    with Image.open(tmp_path / "t.png") as picture:
+        clear, shadow = picture.getpixel((100, 100)), picture.getpixel((500, 100))
+    assert clear == (100, 100, 100, 255)
+    assert shadow == (94, 76, 118, 255)
