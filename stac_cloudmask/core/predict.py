@@ -1,0 +1,145 @@
+"""From windows of digital numbers to whole-scene probabilities in percent."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stac_cloudmask.core.reflectance import to_reflectance
+
+if TYPE_CHECKING:
+    from stac_cloudmask.core.windows import Chip
+
+PERCENT_NODATA: Final = 255
+"""Value of a pixel without a probability, among whole percents 0..100."""
+
+Probabilities = dict[str, NDArray[np.float32]]
+"""``(y, x)`` probabilities in 0..1 by role: ``cloud``, ``shadow``."""
+
+
+class Segmenter(Protocol):
+    """A model, whatever runs it."""
+
+    @property
+    def bands(self) -> tuple[str, ...]:
+        """Common names of the bands that it sees, in its order."""
+
+    def predict(self, reflectance: NDArray[np.float32]) -> Mapping[str, NDArray[np.float32]]:
+        """Probabilities 0..1, ``(n, y, x)`` by role, for reflectance ``(n, band, y, x)`` of any height and width."""
+
+
+@dataclass(frozen=True)
+class Member:
+    """A model and the roles that it is asked for: ``cloud``, ``shadow`` or both."""
+
+    model: Segmenter
+    roles: Collection[str]
+
+
+@dataclass(frozen=True)
+class Bands:
+    """How the first axis of a scene's digital numbers is read: common names, scales and offsets in its order."""
+
+    names: tuple[str, ...]
+    scales: tuple[float, ...]
+    offsets: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What the models say of one chip.
+
+    Attributes:
+        chip: The chip; all arrays cover its ``write`` window.
+        dn: ``(band, y, x)`` uint16, as read; 0 is nodata.
+        valid: ``(y, x)``, True where any band has data.
+        probabilities: By role, float32 0..1; None where no pixel is valid and no model was asked.
+    """
+
+    chip: Chip
+    dn: NDArray[np.uint16]
+    valid: NDArray[np.bool_]
+    probabilities: Probabilities | None
+
+
+ReadRows = Callable[[int, int], NDArray[np.uint16]]
+"""``(row_off, height)`` -> digital numbers ``(band, y, x)`` of whole rows of a scene."""
+
+
+def percent(p: NDArray[np.float32]) -> NDArray[np.uint8]:
+    """Number of whole percent steps strictly below a probability, 0..100.
+
+    The law: for every whole percent t, ``p > t / 100`` in float32 exactly where ``percent(p) > t``. ``p`` is finite and
+    in 0..1.
+    """
+    whole = np.floor(p * np.float32(100))
+    above = p > whole / np.float32(100)
+    steps: NDArray[np.uint8] = np.clip(whole, 0, 100, out=whole).astype(np.uint8)
+    steps += above
+    np.minimum(steps, 100, out=steps)
+    return steps
+
+
+def predict_chips(
+    chips: Sequence[Chip], read_rows: ReadRows, *, members: Sequence[Member], bands: Bands
+) -> Iterator[Prediction]:
+    """What the models say of each chip of one row of a plan; several models of a role give their mean.
+
+    Args:
+        chips: One row of a plan: all read the same rows of the scene.
+        read_rows: Gives the scene's digital numbers; called once, with the rows that the chips read.
+        members: The models, each once; together they may have several models per role.
+        bands: The bands that ``read_rows`` gives.
+    """
+    rows = chips[0].read
+    scene = read_rows(rows.row_off, rows.height)
+    for chip in chips:
+        dn = scene[:, :, chip.read.cols]
+        inner = dn[:, *chip.inner.slices]
+        valid = np.bitwise_or.reduce(inner, axis=0) > 0
+        answer = _mean_of_members(dn, chip, members, bands) if valid.any() else None
+        yield Prediction(chip, inner, valid, answer)
+
+
+def predict_rows(
+    chips: Sequence[Chip],
+    read_rows: ReadRows,
+    *,
+    members: Sequence[Member],
+    bands: Bands,
+    out: Mapping[str, NDArray[np.uint8]],
+) -> None:
+    """Fill the rows that one row of chips answers for, in whole percent; see ``predict_chips``.
+
+    Args:
+        chips: One row of a plan.
+        read_rows: Gives the scene's digital numbers.
+        members: The models.
+        bands: The bands that ``read_rows`` gives.
+        out: By role, the whole scene ``(y, x)`` uint8: see ``percent``; 255 where all bands are nodata.
+    """
+    for prediction in predict_chips(chips, read_rows, members=members, bands=bands):
+        where = prediction.chip.write.slices
+        for role, scene in out.items():
+            if prediction.probabilities is None:
+                scene[where] = PERCENT_NODATA
+            else:
+                scene[where] = np.where(prediction.valid, percent(prediction.probabilities[role]), PERCENT_NODATA)
+
+
+def _mean_of_members(
+    dn: NDArray[np.uint16], chip: Chip, members: Sequence[Member], bands: Bands
+) -> dict[str, NDArray[np.float32]]:
+    reflectance = to_reflectance(dn, scales=bands.scales, offsets=bands.offsets)[None]
+    answers: dict[str, list[NDArray[np.float32]]] = {}
+    for member in members:
+        wanted = [bands.names.index(name) for name in member.model.bands]
+        seen = reflectance if wanted == list(range(len(bands.names))) else reflectance[:, wanted]
+        given = member.model.predict(seen)
+        for role in member.roles:
+            answers.setdefault(role, []).append(given[role][0][chip.inner.slices])
+    return {role: many[0] if len(many) == 1 else np.mean(many, axis=0) for role, many in answers.items()}

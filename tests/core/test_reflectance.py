@@ -1,0 +1,121 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import rasterio
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from rasterio.enums import Resampling
+from rasterio.io import MemoryFile
+from rasterio.vrt import WarpedVRT
+
+from stac_cloudmask.core.reflectance import block_mean, repeat, to_reflectance, up_bilinear
+from stac_cloudmask.core.windows import Window
+
+digital = st.integers(0, 65535) | st.sampled_from([0, 1, 2, 65535])
+planes = st.tuples(st.integers(1, 9), st.integers(1, 9)).flatmap(
+    lambda shape: arrays(np.uint16, shape, elements=digital)
+)
+
+
+def gdal_bilinear(plane, factor):
+    height, width = plane.shape
+    profile = {"driver": "GTiff", "height": height, "width": width, "count": 1, "dtype": "uint16", "nodata": 0}
+    fine = {"height": height * factor, "width": width * factor}
+    with MemoryFile() as file:
+        with file.open(**profile, crs="EPSG:32633", transform=rasterio.Affine(20, 0, 3e5, 0, -20, 5e6)) as target:
+            target.write(plane, 1)
+        with (
+            file.open() as source,
+            WarpedVRT(
+                source,
+                crs=source.crs,
+                transform=rasterio.Affine(20 / factor, 0, 3e5, 0, -20 / factor, 5e6),
+                resampling=Resampling.bilinear,
+                **fine,
+            ) as vrt,
+        ):
+            return vrt.read(1)
+
+
+def noise(shape, *, holes, seed=0):
+    rng = np.random.default_rng(seed)
+    dn = rng.integers(1, 12000, shape).astype(np.uint16)
+    dn[rng.random(shape) < holes] = 0
+    return dn
+
+
+@pytest.mark.parametrize("holes", [0.0, 0.02, 0.5])
+@pytest.mark.parametrize("factor", [2, 6])
+def test_upsampling_is_what_gdal_gives_nodata_included(factor, holes):
+    plane = noise((120, 90), holes=holes)
+    plane[:, 70:] *= np.uint16(holes == 0)
+    theirs = gdal_bilinear(plane, factor)
+    ours = up_bilinear(plane, factor)
+    np.testing.assert_array_equal(ours == 0, theirs == 0)
+    # GDAL sums in floating point: with weights that are no binary fractions (factor 6) a half may fall to either side
+    far = 0 if factor == 2 else 1
+    assert np.abs(ours.astype(int) - theirs).max() <= far
+
+
+@given(planes, st.integers(1, 6), st.data())
+def test_a_window_of_the_upsampled_is_that_window_of_the_whole(plane, factor, data):
+    height, width = plane.shape[0] * factor, plane.shape[1] * factor
+    row, col = data.draw(st.integers(0, height - 1)), data.draw(st.integers(0, width - 1))
+    window = Window(row, col, data.draw(st.integers(1, height - row)), data.draw(st.integers(1, width - col)))
+    for upsample in (up_bilinear, repeat):
+        np.testing.assert_array_equal(upsample(plane, factor, window=window), upsample(plane, factor)[window.slices])
+
+
+@given(planes, st.integers(1, 6))
+def test_nodata_stays_nodata_and_nothing_else_becomes_it(plane, factor):
+    np.testing.assert_array_equal(up_bilinear(plane, factor) == 0, repeat(plane, factor) == 0)
+
+
+@given(planes, st.integers(1, 6))
+def test_the_mean_of_what_was_repeated_is_the_scene(plane, factor):
+    np.testing.assert_array_equal(block_mean(repeat(plane, factor), factor), plane)
+
+
+@given(planes, st.integers(1, 6))
+def test_upsampling_stays_between_the_valid_extremes(plane, factor):
+    up = up_bilinear(plane, factor)
+    if plane.any():
+        assert up[up > 0].min() >= plane[plane > 0].min()
+        assert up.max() <= plane.max()
+
+
+@given(planes)
+def test_upsampling_by_one_changes_nothing(plane):
+    np.testing.assert_array_equal(up_bilinear(plane, 1), plane)
+
+
+def test_bands_are_upsampled_one_by_one():
+    scene = noise((3, 7, 5), holes=0.2)
+    np.testing.assert_array_equal(up_bilinear(scene, 3), [up_bilinear(band, 3) for band in scene])
+
+
+@given(planes, st.integers(1, 5))
+@settings(max_examples=50)
+def test_a_block_mean_is_the_mean_of_its_valid_pixels(plane, factor):
+    means = block_mean(plane, factor)
+    for row, col in np.ndindex(means.shape):
+        block = plane[row * factor : (row + 1) * factor, col * factor : (col + 1) * factor]
+        valid = block[block > 0].astype(int)
+        expected = (2 * valid.sum() + valid.size) // (2 * valid.size) if valid.size else 0
+        assert means[row, col] == expected
+
+
+@given(planes, st.sampled_from([0, -1000, 500]))
+def test_reflectance_goes_back_to_the_digital_numbers_it_came_from(plane, offset):
+    reflectance = to_reflectance(plane[None], scales=(1e-4,), offsets=(offset,))
+    assert reflectance.dtype == np.float32
+    expected = np.where(plane == 0, 0, np.maximum(plane.astype(int) + offset, 0))
+    np.testing.assert_array_equal(np.rint(reflectance[0] * 1e4), expected)
+
+
+def test_reflectance_takes_each_bands_own_scale_and_offset():
+    dn = np.array([[[2000]], [[2000]], [[0]]], np.uint16)
+    reflectance = to_reflectance(dn, scales=(1e-4, 2e-4, 1e-4), offsets=(0, -1000, -1000))
+    np.testing.assert_allclose(reflectance.ravel(), [0.2, 0.2, 0.0], rtol=1e-6)

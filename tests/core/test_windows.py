@@ -1,0 +1,119 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from stac_cloudmask.core.windows import Window, plan_chips, seed_chips
+from stac_cloudmask.errors import ConfigError
+
+lengths = st.integers(1, 150)
+
+
+@st.composite
+def plans(draw):
+    height, width = draw(lengths), draw(lengths)
+    multiple = draw(st.sampled_from([0, 1, 4, 8]))
+    size = draw(st.integers(2, 12)) * (multiple or draw(st.integers(3, 9)))
+    overlap = draw(st.integers(0, max(size - 4, 0)))
+    return (height, width), (size, overlap, multiple)
+
+
+def chips_of(shape, setting):
+    size, overlap, multiple = setting
+    return plan_chips(*shape, size=size, overlap=overlap, multiple=multiple)
+
+
+@given(plans())
+def test_writes_tile_the_scene_exactly(plan):
+    shape, setting = plan
+    times_written = np.zeros(shape, int)
+    for chip in (c for row in chips_of(shape, setting) for c in row):
+        times_written[chip.write.slices] += 1
+    assert (times_written == 1).all()
+
+
+@given(plans())
+def test_reads_stay_inside_the_scene_and_hold_what_they_write(plan):
+    shape, setting = plan
+    times_seen = np.zeros(shape, int)
+    for chip in (c for row in chips_of(shape, setting) for c in row):
+        read = times_seen[chip.read.slices]
+        assert read.shape == (chip.read.height, chip.read.width)
+        part = read[chip.inner.slices]
+        assert part.shape == (chip.write.height, chip.write.width)
+        part += 1
+    assert (times_seen == 1).all()
+
+
+@given(plans())
+def test_neighbors_share_the_overlap_and_are_cut_in_its_middle(plan):
+    shape, (size, overlap, multiple) = plan
+    chips = plan_chips(*shape, size=size, overlap=overlap, multiple=multiple)
+    for left, right in zip(chips[0], chips[0][1:], strict=False):
+        assert left.read.cols.stop - right.read.col_off >= overlap
+        margins = left.read.cols.stop - left.write.cols.stop, right.write.col_off - right.read.col_off
+        assert 0 <= margins[0] - margins[1] <= 1
+
+
+@given(plans())
+def test_windows_are_no_longer_than_the_size_and_a_multiple_unless_the_scene_is_shorter(plan):
+    shape, (size, overlap, multiple) = plan
+    for chip in (c for row in plan_chips(*shape, size=size, overlap=overlap, multiple=multiple) for c in row):
+        for side, length in zip((chip.read.height, chip.read.width), shape, strict=True):
+            assert side == length if length <= size else side <= size
+            assert length <= size or (side % multiple == 0 if multiple else side == size)
+
+
+@given(plans())
+def test_chips_of_a_row_read_the_same_rows(plan):
+    for row in chips_of(*plan):
+        assert {chip.read.rows.start for chip in row} == {row[0].read.row_off}
+        assert {chip.read.height for chip in row} == {row[0].read.height}
+
+
+def test_a_multiple_shrinks_windows_so_that_little_is_computed_twice():
+    rows = plan_chips(10980, 10980, size=1024, overlap=32, multiple=32)
+    fixed = plan_chips(10980, 10980, size=1024, overlap=32, multiple=0)
+    assert len(rows) == len(fixed) == 12
+    assert rows[0][0].read.height == 960
+    assert fixed[0][0].read.height == 1024
+
+
+@pytest.mark.parametrize(
+    ("length", "starts"), [(10980, [0, 374, 748]), (1300, [0, 263, 525, 788]), (1100, [0, 294, 588])]
+)
+def test_the_seeds_windows_start_where_farmvibes_starts_them(length, starts):
+    row = seed_chips(512, length, size=512, overlap_fraction=0.25)[0]
+    assert [chip.read.col_off for chip in row][: len(starts)] == starts
+    assert row[-1].read.cols.stop == length
+
+
+def test_the_seeds_plan_has_29_by_29_windows_on_a_tile_with_margins_of_69_pixels():
+    rows = seed_chips(10980, 10980, size=512, overlap_fraction=0.25)
+    assert [len(rows), len(rows[0])] == [29, 29]
+    inner = [chip for chip in rows[0] if chip.write.cols.stop < 10980]
+    assert min(chip.read.cols.stop - chip.write.cols.stop for chip in inner) == 69
+
+
+@given(lengths, lengths, st.integers(2, 40), st.floats(0, 0.95))
+def test_the_seeds_writes_tile_the_scene_exactly(height, width, size, overlap):
+    if int(size * (1 - overlap)) < 1:
+        with pytest.raises(ConfigError):
+            seed_chips(height, width, size=size, overlap_fraction=overlap)
+        return
+    times_written = np.zeros((height, width), int)
+    for chip in (c for row in seed_chips(height, width, size=size, overlap_fraction=overlap) for c in row):
+        times_written[chip.write.slices] += 1
+    assert (times_written == 1).all()
+
+
+@pytest.mark.parametrize(("size", "overlap", "multiple"), [(64, 64, 0), (64, -1, 0), (100, 10, 32), (64, 0, -1)])
+def test_impossible_plans_are_refused(size, overlap, multiple):
+    with pytest.raises(ConfigError):
+        plan_chips(10, 10, size=size, overlap=overlap, multiple=multiple)
+
+
+def test_a_window_counts_within_another():
+    assert Window(10, 20, 3, 4).within(Window(8, 15, 9, 9)) == Window(2, 5, 3, 4)
