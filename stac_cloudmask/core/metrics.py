@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
-from scipy import ndimage
 
 from stac_cloudmask.core.classes import CloudClass
+from stac_cloudmask.core.cleanup import dilate
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -168,17 +168,9 @@ def _confusion(mask: Codes, truth: Codes, size: int) -> NDArray[np.int64]:
 
 def _near(mask: Flags, truth: Flags, radius: float, inner: slice, valid: Flags) -> tuple[int, int]:
     """Pixels of the mask close to the truth, and of the truth close to the mask, in the inner rows where valid."""
-    right = mask & valid & _grown(truth, radius)
-    found = truth & valid & _grown(mask, radius)
+    right = mask & valid & dilate(truth, radius=radius)
+    found = truth & valid & dilate(mask, radius=radius)
     return int(right[inner].sum()), int(found[inner].sum())
-
-
-def _grown(flags: Flags, radius: float) -> Flags:
-    """True within ``radius`` pixels of a True pixel."""
-    if radius < 1 or not flags.any():
-        return flags
-    grown: Flags = ndimage.distance_transform_edt(~flags) <= radius
-    return grown
 
 
 def _add(some: Table, others: Table) -> Table:
