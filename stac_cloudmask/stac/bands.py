@@ -1,0 +1,192 @@
+"""From an item and common band names to what is to be read."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from stac_cloudmask.errors import BandNotFoundError, StacCloudmaskWarning, UnsupportedItemError
+from stac_cloudmask.stac.hrefs import DEFAULT_RULE, HrefRule, check_href, safe_id
+from stac_cloudmask.stac.metadata import asset_grid, check_level, declared, number, sun_angles
+from stac_cloudmask.stac.naming import asset_band, is_scl, stated_band
+from stac_cloudmask.stac.offset import Offset, is_jp2, scale_of
+from stac_cloudmask.stac.offset import boa_offset as decide_offset
+from stac_cloudmask.stac.providers import BANDS, SCL, SCL_GSD, Provider, identify
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    import pystac
+
+    from stac_cloudmask.config import BoaOffset
+    from stac_cloudmask.core.grid import Grid
+
+OFFSET_OF_CLASSES: Final = Offset(dn=0, reason="classes")
+
+
+@dataclass(frozen=True, kw_only=True)
+class BandSource:
+    """One asset to be read.
+
+    Attributes:
+        item_id: For messages.
+        common_name: One of ``providers.BANDS``, or ``scl``.
+        asset_key: Its key on the item.
+        href: Absolute, unsigned, allowed by the rule of ``hrefs``.
+        base: Where the item was read from, which decides where ``href`` may redirect to; None for one made in memory.
+        scale: Reflectance per digital number.
+        offset: Digital numbers to add before scaling.
+        grid: By the item's metadata; None where it does not say.
+    """
+
+    item_id: str
+    common_name: str
+    asset_key: str
+    href: str
+    base: str | None = None
+    scale: float
+    offset: Offset
+    grid: Grid | None
+
+    @property
+    def where(self) -> str:
+        """How messages name it."""
+        return f"item {self.item_id!r}: asset {self.asset_key!r}"
+
+    @property
+    def dtype(self) -> str:
+        """What its pixels must be: digital numbers ``uint16``, classes ``uint8``."""
+        return "uint8" if self.common_name == SCL else "uint16"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sources:
+    """All that is to be read of one item.
+
+    Attributes:
+        item_id: The item's id, safe as part of a path.
+        provider: Short name of its provider.
+        bands: In the order asked for.
+        scl: The scene classification; None where there is none.
+        sun: Azimuth and elevation in degrees; None where unknown.
+        rule: Which hrefs may be read.
+    """
+
+    item_id: str
+    provider: str
+    bands: tuple[BandSource, ...]
+    scl: BandSource | None
+    sun: tuple[float, float] | None
+    rule: HrefRule = DEFAULT_RULE
+
+
+def resolve(
+    item: pystac.Item,
+    common_names: Sequence[str],
+    *,
+    boa_offset: BoaOffset = "auto",
+    want_scl: bool = True,
+    rule: HrefRule = DEFAULT_RULE,
+) -> Sources:
+    """Find the assets of an item that hold some bands, and how their values are to be read.
+
+    Args:
+        item: Of any provider; it is not changed, and nothing is read.
+        common_names: Of ``providers.BANDS``.
+        boa_offset: ``auto`` decides by ``offset``'s rule and warns where that is doubtful; else digital numbers.
+        want_scl: Whether an item without SCL is an error; if not, its ``scl`` is None.
+        rule: Which hrefs may be read.
+
+    Raises:
+        BandNotFoundError: A band, or the SCL, is missing.
+        UnsupportedItemError: Not Sentinel-2 L2A, a hostile id or href, contradicting or impossible metadata.
+    """
+    safe_id(item.id)
+    check_level(item)
+    provider = identify(item)
+    bands = tuple(_band_source(item, name, provider, boa_offset, rule) for name in common_names)
+    key = _find(item, SCL, provider)
+    if key is None and want_scl:
+        raise BandNotFoundError(
+            f"item {item.id!r} has no SCL asset (has {_listed(item.assets)}); missing_scl='model-only' goes without"
+        )
+    _warn_of_doubt(item, bands)
+    return Sources(
+        item_id=item.id,
+        provider=provider.name,
+        bands=bands,
+        scl=None if key is None else _source(item, SCL, key, OFFSET_OF_CLASSES, rule),
+        sun=sun_angles(item),
+        rule=rule,
+    )
+
+
+def _band_source(item: pystac.Item, name: str, provider: Provider, choice: BoaOffset, rule: HrefRule) -> BandSource:
+    key = _find(item, name, provider)
+    if key is None:
+        known = {band for band in BANDS if _find(item, band, provider) is not None}
+        raise BandNotFoundError(
+            f"item {item.id!r} has no band {name!r}; read as provider {provider.name!r} it has "
+            f"{_listed(known) or 'none'}, by assets {_listed(item.assets)}; take a model that needs no other bands"
+        )
+    stated = stated_band(item, key)
+    if stated not in {None, name}:
+        raise UnsupportedItemError(
+            f"item {item.id!r}: asset {key!r} should hold {name!r} but its band metadata say {stated!r}; correct them"
+        )
+    offset = decide_offset(item, key) if choice == "auto" else Offset(dn=int(choice), reason="set by the user")
+    return _source(item, name, key, offset, rule)
+
+
+def _find(item: pystac.Item, name: str, provider: Provider) -> str | None:
+    """The best asset for a band: by the provider's table, else by band metadata and key."""
+    listed = next((key for key in provider.assets.get(name, ()) if key in item.assets), None)
+    if listed is not None:
+        return listed
+    matching = [key for key in item.assets if (is_scl(item, key) if name == SCL else asset_band(item, key) == name)]
+    return min(matching, key=lambda key: _rank(item, key, name), default=None)
+
+
+def _rank(item: pystac.Item, key: str, name: str) -> tuple[bool, bool, float]:
+    """COG before JPEG 2000, the pixel size at which the band is measured before others, fine before coarse."""
+    asset = item.assets[key]
+    grid = asset_grid(item, key)
+    gsd = grid.gsd if grid else number(asset.extra_fields.get("gsd"))
+    native = SCL_GSD if name == SCL else BANDS[name].gsd
+    return is_jp2(asset), gsd != native, gsd or float("inf")
+
+
+def _source(item: pystac.Item, name: str, key: str, offset: Offset, rule: HrefRule) -> BandSource:
+    asset, base = item.assets[key], item.get_self_href()
+    nodata = declared(asset).nodata
+    if nodata not in {None, 0.0}:
+        raise UnsupportedItemError(f"item {item.id!r}: asset {key!r} declares nodata {nodata:g}; Sentinel-2 has 0")
+    try:
+        href = check_href(asset.href, base=base, rule=rule)
+    except UnsupportedItemError as error:
+        raise UnsupportedItemError(f"item {item.id!r}: asset {key!r}: {error}") from None
+    return BandSource(
+        item_id=item.id,
+        common_name=name,
+        asset_key=key,
+        href=href,
+        base=base,
+        scale=1.0 if name == SCL else scale_of(item, key),
+        offset=offset,
+        grid=asset_grid(item, key),
+    )
+
+
+def _warn_of_doubt(item: pystac.Item, bands: Sequence[BandSource]) -> None:
+    doubtful = {f"{band.offset.dn} DN ({band.offset.reason})" for band in bands if band.offset.doubtful}
+    if doubtful:
+        warnings.warn(
+            f"item {item.id!r}: BOA offset is doubtful, took {_listed(doubtful)}; boa_offset='0' or '-1000' settles it",
+            StacCloudmaskWarning,
+            stacklevel=3,
+        )
+
+
+def _listed(names: Iterable[str]) -> str:
+    return ", ".join(sorted(names))

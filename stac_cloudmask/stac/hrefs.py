@@ -1,0 +1,187 @@
+"""Which hrefs may be read, and what of them may be shown.
+
+Items come from strangers. The rule, for an item (or link) read from ``base``:
+
+- Schemes are http, https, s3, gs and az, or a plain local path (``file://`` too). GDAL's own prefixes (``/vsi...``,
+  ``DRIVER:...``), user info (``user:password@``), backslashes, control characters, spaces in URLs and non-ASCII hosts
+  are refused, wherever the item comes from.
+- A remote item never makes us read local files.
+- A remote item may name hosts that are not public (loopback, link-local, private networks, single-label and
+  ``.local`` or ``.internal`` names) only if it was read from that host itself, or `HrefRule.private_hosts` lists it.
+- A local item, or one made in memory without a self href, is the user's own word: it may name any local file and any
+  host. `HrefRule.local_roots` narrows local files to some folders (symbolic links followed), or to none.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+import socket
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+from urllib.parse import SplitResult, urljoin, urlsplit
+
+from stac_cloudmask.errors import UnsupportedItemError
+
+SCHEMES: Final = frozenset({"http", "https", "s3", "gs", "az"})
+PRIVATE_SUFFIXES: Final = ("localhost", "local", "internal", "localdomain", "lan", "home.arpa")
+MAX_HREF: Final = 4096
+MAX_ID: Final = 200
+
+Address = ipaddress.IPv4Address | ipaddress.IPv6Address
+
+
+@dataclass(frozen=True, kw_only=True)
+class HrefRule:
+    """What the rule of this module leaves to the user.
+
+    Attributes:
+        private_hosts: Hosts on private networks that remote items may name.
+        local_roots: Folders that local items may read from; None for any, empty for none.
+    """
+
+    private_hosts: tuple[str, ...] = ()
+    local_roots: tuple[str, ...] | None = None
+
+
+DEFAULT_RULE: Final = HrefRule()
+
+
+def is_remote(href: str) -> bool:
+    """Whether an href is a URL of another machine's making rather than a local path."""
+    return re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", href) is not None and not href.startswith("file://")
+
+
+def check_href(href: str, *, base: str | None, rule: HrefRule = DEFAULT_RULE) -> str:
+    """The absolute form of an href, if the rule of this module lets it be read.
+
+    Args:
+        href: As the item has it.
+        base: Where the item was read from; None for one made in memory.
+        rule: The user's part of the rule.
+
+    Raises:
+        UnsupportedItemError: Saying what is wrong with the href, which it shows without secrets.
+    """
+    if not isinstance(href, str) or not 0 < len(href) <= MAX_HREF:
+        raise UnsupportedItemError(f"href {str(href)[:20]!r}... is not a text of 1 to {MAX_HREF} characters")
+    if re.search(r"[\x00-\x1f\x7f\\]", href) or href.startswith("/vsi"):
+        raise _refused(href, "it has backslashes, control characters or a prefix of GDAL's")
+    absolute = _absolute(href, base)
+    if is_remote(absolute):
+        _check_url(absolute, base, rule)
+        return absolute
+    if base is not None and is_remote(base):
+        raise _refused(href, "a remote item may not name local files")
+    return _check_path(absolute, rule)
+
+
+def _absolute(href: str, base: str | None) -> str:
+    if is_remote(href) or base is None:
+        return href
+    if is_remote(base):
+        scheme, rest = base.split("://", 1)  # urljoin knows the rules for http only
+        joined = urljoin(f"http://{rest}", href)
+        return joined.replace("http://", f"{scheme}://", 1) if joined.startswith("http://") else joined
+    path = href.removeprefix("file://")
+    return path if path.startswith("/") else str(Path(base.removeprefix("file://")).absolute().parent / path)
+
+
+def _check_url(url: str, base: str | None, rule: HrefRule) -> None:
+    parts = split(url)
+    if " " in url:
+        raise _refused(url, "it has spaces")
+    if parts.scheme not in SCHEMES:
+        raise _refused(url, f"scheme {parts.scheme!r} is not one of {', '.join(sorted(SCHEMES))}")
+    if "@" in parts.netloc:
+        raise _refused(url, "it has user info")
+    host = parts.hostname or ""
+    if not host or not host.isascii() or "%" in host:
+        raise _refused(url, "it has no plain host")
+    if parts.scheme not in {"http", "https"} or base is None or not is_remote(base):
+        return
+    if is_private(host) and host not in rule.private_hosts and host != (split(base).hostname or ""):
+        raise _refused(url, f"a remote item may not name host {host!r} on a private network; private_hosts allows it")
+
+
+def split(url: str) -> SplitResult:
+    """The parts of a URL.
+
+    Raises:
+        UnsupportedItemError: For a URL that has none.
+    """
+    try:
+        parts = urlsplit(url)
+        _ = parts.port
+    except ValueError as error:
+        raise _refused(url, str(error)) from None
+    return parts
+
+
+def _check_path(path: str, rule: HrefRule) -> str:
+    full = Path(path.removeprefix("file://"))
+    if not full.is_absolute():
+        raise _refused(path, "it is relative and the item has no self href")
+    if str(full).startswith("/vsi"):
+        raise _refused(path, "it is a prefix of GDAL's, not a path")
+    if rule.local_roots is not None:
+        real = full.resolve()
+        if not any(real.is_relative_to(Path(root).resolve()) for root in rule.local_roots):
+            raise _refused(path, f"it lies outside of local_roots: {', '.join(rule.local_roots) or 'none'}")
+    return str(full)
+
+
+def is_private(host: str) -> bool:
+    """Whether a host is known by its looks not to be public: a non-global address, or an intranet's name."""
+    name = host.strip("[]").rstrip(".").lower()
+    address = literal_address(name)
+    if address is not None:
+        return not address.is_global or address.is_multicast
+    return "." not in name or name.endswith(tuple(f".{suffix}" for suffix in PRIVATE_SUFFIXES))
+
+
+def literal_address(name: str) -> Address | None:
+    """The IP address that a host name spells, in any way that curl takes (``127.1``, ``0x7f.1``, ``2130706433``)."""
+    try:
+        address: Address = ipaddress.ip_address(name.partition("%")[0])
+    except ValueError:
+        if not re.fullmatch(r"(0x[0-9a-f]+|\d+)(\.(0x[0-9a-f]+|\d+)){0,3}", name):
+            return None
+        try:
+            return ipaddress.IPv4Address(socket.inet_aton(name))
+        except OSError:
+            return None
+    mapped = getattr(address, "ipv4_mapped", None)
+    return mapped or address
+
+
+def _refused(href: str, why: str) -> UnsupportedItemError:
+    return UnsupportedItemError(f"href {redact(href)[:200]!r} is refused: {why}")
+
+
+def safe_id(identifier: object, *, what: str = "item") -> str:
+    """An id that may become part of a path.
+
+    Raises:
+        UnsupportedItemError: For anything but letters, digits, ``_``, ``.``, ``-``, or starting with ``.`` or ``-``.
+    """
+    if isinstance(identifier, str) and re.fullmatch(rf"[A-Za-z0-9_][A-Za-z0-9_.-]{{0,{MAX_ID - 1}}}", identifier):
+        return identifier
+    raise UnsupportedItemError(
+        f"{what} id {str(identifier)[:80]!r} cannot be part of a path: only letters, digits, '_', '.' and '-' can, "
+        f"at most {MAX_ID}, not starting with '.' or '-'"
+    )
+
+
+URL: Final = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*://)([^\s'\"<>/?#]*@)?([^\s'\"<>?#]*)([?#][^\s'\"<>]*)?")
+SECRET: Final = re.compile(
+    r"(?i)\b(sig|signature|token|password|secret|api[-_]?key|access[-_]?key(?:[-_]id)?|x-(?:amz|goog)-[a-z-]+|bearer|"
+    r"authorization)(\s*[=:]\s*|\s+)(?:(?:bearer|basic)\s+)?[^\s&'\",;]+"
+)
+
+
+def redact(text: str) -> str:
+    """Text without the query strings, fragments and user info of its URLs, and without what looks like a secret."""
+    bare = URL.sub(lambda m: f"{m[1]}{m[3]}{'?...' if m[4] else ''}", text)
+    return SECRET.sub(lambda m: f"{m[1]}{m[2]}...", bare)

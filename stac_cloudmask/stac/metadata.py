@@ -1,0 +1,184 @@
+"""What an item says of its assets, read with distrust: STAC 1.0 and 1.1, extension fields on asset or item."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from stac_cloudmask.core.grid import Grid
+from stac_cloudmask.errors import UnsupportedItemError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    import pystac
+
+MAX_SIDE: Final = 2**16
+MAX_PIXELS: Final = 2**29
+"""Larger rasters than these are refused: a 10 m tile has 10980 x 10980 = 1.2e8 pixels."""
+
+PREFIXES: Final = ("s2", "sentinel2", "sentinel", "eo")
+"""Under which providers have kept Sentinel-2's own properties over the years."""
+
+FLAGS: Final = ("earthsearch:boa_offset_applied", "sentinel:boa_offset_applied", "s2:boa_offset_applied")
+
+PRODUCT_NAME: Final = re.compile(r"S2[A-Z]_MSI(L1C|L2A)_\d{8}T\d{6}_N(\d{2})(\d{2})_")
+"""ESA's product name: level, and baseline as four digits."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Declared:
+    """How an asset says its values are to be read; None where it says nothing."""
+
+    scale: float | None
+    offset: float | None
+    nodata: float | None
+
+
+def number(value: object) -> float | None:
+    """A finite number, or None for anything else."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    return float(value) if math.isfinite(value) else None
+
+
+def declared(asset: pystac.Asset) -> Declared:
+    """Scale, offset and nodata by raster v2 (on the asset or its only band) or ``raster:bands``."""
+    fields = asset.extra_fields
+    places = [fields, *band_dicts(fields.get("bands")), *band_dicts(fields.get("raster:bands"))]
+    return Declared(
+        scale=_first(places, "raster:scale", "scale"),
+        offset=_first(places, "raster:offset", "offset"),
+        nodata=_first(places, "nodata"),
+    )
+
+
+def _first(places: list[Mapping[str, object]], *names: str) -> float | None:
+    found = (number(place.get(name)) for place in places for name in names)
+    return next((value for value in found if value is not None), None)
+
+
+def band_dicts(value: object) -> list[Mapping[str, object]]:
+    """The first band of a list of bands, as a list of none or one."""
+    return [value[0]] if isinstance(value, list) and value and isinstance(value[0], Mapping) else []
+
+
+def asset_grid(item: pystac.Item, key: str) -> Grid | None:
+    """The grid by the projection extension, asset first, then item; None where it is not fully stated.
+
+    Raises:
+        UnsupportedItemError: For a grid that is no north-up grid of square pixels, or absurdly large.
+    """
+    asset, common = item.assets[key].extra_fields, item.properties
+    epsg = _epsg([asset.get("proj:code"), asset.get("proj:epsg"), common.get("proj:code"), common.get("proj:epsg")])
+    for fields in (asset, common):
+        transform, shape = fields.get("proj:transform"), fields.get("proj:shape")
+        if transform is not None and shape is not None:
+            return None if epsg is None else make_grid(epsg, transform, shape, where=f"item {item.id!r}: asset {key!r}")
+    return None
+
+
+def _epsg(codes: list[object]) -> int | None:
+    stated = next((code for code in codes if code is not None), None)
+    match = re.fullmatch(r"(?:EPSG:)?(\d{4,6})", str(stated), re.IGNORECASE)
+    return int(match[1]) if match else None
+
+
+def make_grid(epsg: int, transform: object, shape: object, *, where: str) -> Grid:
+    """A grid from ``proj:transform`` (6 or 9 numbers) and ``proj:shape``.
+
+    Raises:
+        UnsupportedItemError: See ``asset_grid``.
+    """
+    coefficients = _numbers(transform, (6, 9))
+    sides = _numbers(shape, (2,))
+    if coefficients is None or sides is None:
+        raise UnsupportedItemError(
+            f"{where}: proj:transform {str(transform)[:120]} and proj:shape {str(shape)[:60]} are not a grid; "
+            "correct the item"
+        )
+    gsd, skew_x, left, skew_y, step_y, top = coefficients[:6]
+    if skew_x or skew_y or gsd <= 0 or not math.isclose(gsd, -step_y, rel_tol=1e-9):
+        raise UnsupportedItemError(f"{where}: proj:transform {coefficients} is not north-up with square pixels")
+    height, width = sides
+    if not all(side.is_integer() and 1 <= side <= MAX_SIDE for side in sides) or height * width > MAX_PIXELS:
+        raise UnsupportedItemError(
+            f"{where}: proj:shape {[*sides]} is no raster of at most {MAX_SIDE} a side and {MAX_PIXELS} pixels"
+        )
+    return Grid(epsg=epsg, left=left, top=top, gsd=gsd, height=int(height), width=int(width))
+
+
+def _numbers(values: object, lengths: tuple[int, ...]) -> tuple[float, ...] | None:
+    if not isinstance(values, list | tuple) or len(values) not in lengths:
+        return None
+    found = [number(value) for value in values]
+    return None if None in found else tuple(value for value in found if value is not None)
+
+
+def own_property(item: pystac.Item, *names: str) -> object:
+    """A property of Sentinel-2's own, under any of the prefixes that providers use; None where absent."""
+    keys = (f"{prefix}:{name}" for prefix in PREFIXES for name in names)
+    return next((item.properties[key] for key in keys if item.properties.get(key) is not None), None)
+
+
+def baseline(item: pystac.Item, key: str | None = None) -> float | None:
+    """The processing baseline (``"05.10"`` is 5.1), by property or ESA's product name; never by the date."""
+    stated = own_property(item, "processing_baseline")
+    for value in (stated, item.properties.get("processing:version")):
+        if isinstance(value, str) and re.fullmatch(r"\d{2}\.\d{2}", value):
+            return float(value)
+    names = (PRODUCT_NAME.search(name) for name in _product_names(item, key))
+    return next((float(f"{match[2]}.{match[3]}") for match in names if match), None)
+
+
+def _product_names(item: pystac.Item, key: str | None) -> Iterator[str]:
+    for name in ("product_uri", "product_id", "product_title"):
+        value = own_property(item, name)
+        if isinstance(value, str):
+            yield value
+    yield item.id
+    if key is not None:
+        yield item.assets[key].href
+
+
+def offset_flag(item: pystac.Item) -> bool | None:
+    """Whether the item says that the offset is already in the pixels; None where it says nothing."""
+    found = (item.properties.get(flag) for flag in FLAGS)
+    return next((value for value in found if isinstance(value, bool)), None)
+
+
+def check_level(item: pystac.Item) -> None:
+    """Refuse what says that it is not Sentinel-2 L2A; an item that says nothing passes.
+
+    Raises:
+        UnsupportedItemError: With what gave it away.
+    """
+    platform = item.properties.get("platform") or item.properties.get("eo:platform")
+    if isinstance(platform, str) and not re.match(r"(sentinel.?2|s2)", platform, re.IGNORECASE):
+        raise UnsupportedItemError(f"item {item.id!r} is of platform {platform!r}; only Sentinel-2 L2A can be masked")
+    product_type = own_property(item, "product_type", "productType")
+    level = product_type if product_type is not None else item.properties.get("processing:level")
+    name = PRODUCT_NAME.search(" ".join(_product_names(item, None)))
+    said = str(level) if level is not None else name[1] if name else str(item.collection_id)
+    if re.search(r"(L|MSI|level.?)1[ABC]?$", said, re.IGNORECASE):
+        raise UnsupportedItemError(
+            f"item {item.id!r} is {said!r}, top-of-atmosphere; masks are made from L2A: search an L2A collection"
+        )
+
+
+def sun_angles(item: pystac.Item) -> tuple[float, float] | None:
+    """Azimuth and elevation of the sun in degrees, by ``view:sun_*`` or the mean solar angles; None where unknown."""
+    azimuth = number(item.properties.get("view:sun_azimuth"))
+    elevation = number(item.properties.get("view:sun_elevation"))
+    if azimuth is None or elevation is None:
+        azimuth, zenith = (
+            number(own_property(item, "mean_solar_azimuth")),
+            number(own_property(item, "mean_solar_zenith")),
+        )
+        elevation = None if zenith is None else 90.0 - zenith
+    if azimuth is None or elevation is None or not (0 <= azimuth <= 360 and -90 <= elevation <= 90):  # noqa: PLR2004
+        return None
+    return azimuth, elevation
