@@ -1,0 +1,148 @@
+"""From votes to a class map: what every merge policy shares, and the `union` policy.
+
+A policy selects cloud and shadow among the votes; clean-up and buffer then work on what was selected. Everything runs
+on strips of rows; besides the evidence only two uint8 arrays of the scene's size are held.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final, Protocol
+
+import numpy as np
+
+from stac_cloudmask.core import cleanup
+from stac_cloudmask.core.classes import CloudClass
+from stac_cloudmask.core.evidence import SCL_NODATA, Evidence, Vote
+from stac_cloudmask.core.predict import PERCENT_NODATA
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+STRIP: Final = 512
+"""Rows merged at once."""
+# numpy takes an IntFlag for an int64 array, so the bits are uint8 before they meet one
+CLOUD_VOTES: Final = np.uint8(Vote.PRODUCT_CLOUD | Vote.CLOUD_MODEL)
+SHADOW_VOTES: Final = np.uint8(Vote.PRODUCT_SHADOW | Vote.SHADOW_MODEL)
+ALL_BITS: Final = np.uint8(63)
+SELECTED_CLOUD: Final = np.uint8(64)
+SELECTED_SHADOW: Final = np.uint8(128)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cleanup:
+    """Clean-up in metres and square metres; 0 means none. Objects and holes are cleaned first, then grown."""
+
+    buffer: float
+    min_area: float
+    hole_area: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Thresholds:
+    """Percents above which (strictly) a model votes."""
+
+    cloud: int
+    shadow: int
+
+
+@dataclass(frozen=True)
+class Merged:
+    """The outcome: ``(y, x)`` uint8 class codes, and ``(y, x)`` uint8 of `Vote` bits (0 where nodata)."""
+
+    class_map: NDArray[np.uint8]
+    votes: NDArray[np.uint8]
+
+
+class Select(Protocol):
+    """Which pixels of some rows are cloud and which are shadow, before clean-up."""
+
+    def __call__(self, start: int, stop: int, votes: NDArray[np.uint8]) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+        """``(cloud, shadow)`` of rows ``start`` to ``stop``, True where it is; both may hold."""
+        ...
+
+
+def select_union(start: int, stop: int, votes: NDArray[np.uint8]) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:  # noqa: ARG001
+    """Whatever a model or the product says: the seed's rule, with cloud and shadow told apart."""
+    cloud = (votes & CLOUD_VOTES) > 0
+    shadow = (votes & SHADOW_VOTES) > 0
+    return cloud, shadow
+
+
+def merge(evidence: Evidence, *, thresholds: Thresholds, select: Select, clean: Cleanup) -> Merged:
+    """Votes, selection, clean-up, buffer, classes.
+
+    Where the selected cloud and shadow both hold, cloud wins; either wins over what only the buffer added, and a
+    buffer of cloud over one of shadow. nodata is where a probability is missing or the product says so.
+    """
+    votes = np.empty(evidence.shape, np.uint8)
+    valid = np.empty(evidence.shape, np.bool_)
+    for start, stop in strips(evidence.shape[0]):
+        rows = slice(start, stop)
+        votes[rows], valid[rows] = _vote(evidence, start, stop, thresholds)
+        cloud, shadow = select(start, stop, votes[rows])
+        votes[rows] |= cloud * SELECTED_CLOUD | shadow * SELECTED_SHADOW
+    for bit in (SELECTED_CLOUD, SELECTED_SHADOW):
+        _clean(votes, bit, min_pixels=clean.min_area / evidence.gsd**2, hole_pixels=clean.hole_area / evidence.gsd**2)
+    class_map = valid.view(np.uint8)
+    for start, stop in strips(evidence.shape[0]):
+        _classify(votes, class_map, start, stop, radius=clean.buffer / evidence.gsd)
+    votes &= ALL_BITS
+    return Merged(class_map, votes)
+
+
+def strips(height: int, rows: int = STRIP) -> Iterator[tuple[int, int]]:
+    """First and one past the last row of each strip."""
+    for start in range(0, height, rows):
+        yield start, min(start + rows, height)
+
+
+def _vote(
+    evidence: Evidence, start: int, stop: int, thresholds: Thresholds
+) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
+    cloud, shadow = evidence.cloud[start:stop], evidence.shadow[start:stop]
+    valid = (cloud != PERCENT_NODATA) & (shadow != PERCENT_NODATA)
+    votes = (cloud > thresholds.cloud) * np.uint8(Vote.CLOUD_MODEL)
+    votes |= (shadow > thresholds.shadow) * np.uint8(Vote.SHADOW_MODEL)
+    if evidence.product is not None:
+        classes = evidence.product.classes(start, stop)
+        valid &= classes != SCL_NODATA
+        votes |= evidence.product.votes(classes)
+    votes *= valid
+    return votes, valid
+
+
+def _clean(votes: NDArray[np.uint8], bit: np.uint8, *, min_pixels: float, hole_pixels: float) -> None:
+    """Drop small objects of a selected layer, then close its small holes, in place."""
+    if max(min_pixels, hole_pixels) <= 1:
+        return
+    layer = cleanup.remove_small((votes & bit) > 0, min_pixels=min_pixels)
+    layer = cleanup.fill_holes(layer, max_pixels=hole_pixels)
+    votes &= ~bit
+    votes |= layer * bit
+
+
+def _classify(votes: NDArray[np.uint8], class_map: NDArray[np.uint8], start: int, stop: int, *, radius: float) -> None:
+    """Turn ``class_map`` (1 = valid) into class codes for some rows, and note what was removed and what was added.
+
+    The neighboring rows that a buffer needs are read from ``votes``, whose selected layers stay untouched.
+    """
+    halo = math.floor(radius)
+    top, bottom = max(start - halo, 0), min(stop + halo, votes.shape[0])
+    inner = slice(start - top, stop - top)
+    here, valid = votes[start:stop], class_map[start:stop] == 1
+    cloud, shadow = ((here & bit) > 0 for bit in (SELECTED_CLOUD, SELECTED_SHADOW))
+    near_cloud, near_shadow = (
+        cleanup.dilate((votes[top:bottom] & bit) > 0, radius=radius)[inner] for bit in (SELECTED_CLOUD, SELECTED_SHADOW)
+    )
+    code = np.where(near_shadow, np.uint8(CloudClass.CLOUD_SHADOW), np.uint8(CloudClass.CLEAR))
+    code[near_cloud] = CloudClass.CLOUD
+    code[shadow] = CloudClass.CLOUD_SHADOW
+    code[cloud] = CloudClass.CLOUD
+    selected, flagged = cloud | shadow, code != CloudClass.CLEAR
+    code[~valid] = CloudClass.NODATA
+    here |= (valid & ~selected & ((here & (CLOUD_VOTES | SHADOW_VOTES)) > 0)) * np.uint8(Vote.REMOVED)
+    here |= (valid & ~selected & flagged) * np.uint8(Vote.BUFFER)
+    class_map[start:stop] = code

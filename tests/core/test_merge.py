@@ -1,0 +1,105 @@
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+from scipy import ndimage
+
+from stac_cloudmask.core import merge as merging
+from stac_cloudmask.core.classes import CloudClass
+from stac_cloudmask.core.evidence import Evidence, ProductMask, Vote
+from stac_cloudmask.core.merge import Cleanup, Thresholds, merge, select_union
+
+NO_CLEANUP = Cleanup(buffer=0, min_area=0, hole_area=0)
+THRESHOLDS = Thresholds(cloud=30, shadow=20)
+percents = st.one_of(st.integers(0, 100), st.just(255))
+
+
+@st.composite
+def evidences(draw):
+    shape = draw(hnp.array_shapes(min_dims=2, max_dims=2, min_side=1, max_side=16))
+    layer = hnp.arrays(np.uint8, shape, elements=percents)
+    factor = draw(st.sampled_from([1, 2]))
+    scl = draw(hnp.arrays(np.uint8, (-(-shape[0] // factor), -(-shape[1] // factor)), elements=st.integers(0, 11)))
+    mask = ProductMask(scl=scl, factor=factor, shape=shape, cloud_codes=(8, 9, 10), shadow_codes=(3,))
+    return Evidence(cloud=draw(layer), shadow=draw(layer), gsd=10.0, product=mask)
+
+
+def union(evidence, clean=NO_CLEANUP, thresholds=THRESHOLDS):
+    return merge(evidence, thresholds=thresholds, select=select_union, clean=clean)
+
+
+def said(evidence):
+    scl = np.kron(evidence.product.scl, np.ones((evidence.product.factor,) * 2, np.uint8))
+    scl = scl[: evidence.shape[0], : evidence.shape[1]]
+    valid = (evidence.cloud != 255) & (evidence.shadow != 255) & (scl != 0)
+    cloud = (evidence.cloud > 30) | np.isin(scl, (8, 9, 10))
+    shadow = (evidence.shadow > 20) | (scl == 3)
+    return valid, cloud & valid, shadow & valid
+
+
+@given(evidences())
+def test_union_is_whatever_anybody_says_with_cloud_before_shadow(evidence):
+    valid, cloud, shadow = said(evidence)
+    expected = np.select([~valid, cloud, shadow], [CloudClass.NODATA, CloudClass.CLOUD, CloudClass.CLOUD_SHADOW], 0)
+    np.testing.assert_array_equal(union(evidence).class_map, expected)
+
+
+@given(evidences(), st.sampled_from([10.0, 25.0, 50.0]))
+def test_a_buffer_reaches_as_far_as_it_says_and_never_over_what_was_found(evidence, buffer):
+    valid, cloud, shadow = said(evidence)
+    found = union(evidence, Cleanup(buffer=buffer, min_area=0, hole_area=0))
+    near = ndimage.distance_transform_edt(~(cloud | shadow)) * 10 <= buffer if (cloud | shadow).any() else cloud
+    flagged = np.isin(found.class_map, (CloudClass.CLOUD, CloudClass.CLOUD_SHADOW))
+    np.testing.assert_array_equal(flagged, near & valid)
+    assert (found.class_map[cloud] == CloudClass.CLOUD).all()
+    assert (found.class_map[shadow & ~cloud] == CloudClass.CLOUD_SHADOW).all()
+    np.testing.assert_array_equal((found.votes & Vote.BUFFER) > 0, flagged & ~cloud & ~shadow)
+
+
+@given(evidences(), st.integers(1, 7), st.sampled_from([0.0, 20.0]), st.sampled_from([0.0, 400.0]))
+def test_strips_do_not_change_the_outcome(evidence, rows, buffer, area):
+    clean = Cleanup(buffer=buffer, min_area=area, hole_area=area)
+    whole = union(evidence, clean)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(merging.strips, "__defaults__", (rows,))
+        cut = union(evidence, clean)
+    np.testing.assert_array_equal(cut.class_map, whole.class_map)
+    np.testing.assert_array_equal(cut.votes, whole.votes)
+
+
+@given(evidences())
+def test_votes_tell_who_said_what_and_nodata_has_none(evidence):
+    votes = union(evidence).votes
+    valid, *_ = said(evidence)
+    np.testing.assert_array_equal((votes & Vote.CLOUD_MODEL) > 0, (evidence.cloud > 30) & valid)
+    np.testing.assert_array_equal((votes & Vote.SHADOW_MODEL) > 0, (evidence.shadow > 20) & valid)
+    assert not votes[~valid].any()
+    assert votes.max() < 64
+
+
+@given(evidences(), st.integers(0, 99))
+def test_union_grows_with_every_vote(evidence, cloud):
+    lower = union(evidence, thresholds=Thresholds(cloud=cloud, shadow=20)).class_map
+    higher = union(evidence, thresholds=Thresholds(cloud=cloud + 1, shadow=20)).class_map
+    flagged = (CloudClass.CLOUD, CloudClass.CLOUD_SHADOW)
+    assert not (np.isin(higher, flagged) & ~np.isin(lower, flagged)).any()
+
+
+def test_small_objects_are_removed_and_the_votes_say_so():
+    cloud = np.zeros((12, 12), np.uint8)
+    cloud[1, 1] = cloud[5:9, 5:9] = 90
+    cloud[6, 6] = 0
+    found = union(
+        Evidence(cloud=cloud, shadow=np.zeros_like(cloud), gsd=10.0), Cleanup(buffer=0, min_area=400, hole_area=200)
+    )
+    assert found.class_map[1, 1] == CloudClass.CLEAR
+    assert found.votes[1, 1] == Vote.CLOUD_MODEL | Vote.REMOVED
+    assert found.class_map[6, 6] == CloudClass.CLOUD
+    assert (found.class_map[5:9, 5:9] == CloudClass.CLOUD).all()
+
+
+def test_without_a_product_the_models_decide():
+    cloud = np.array([[31, 30, 255]], np.uint8)
+    found = union(Evidence(cloud=cloud, shadow=np.zeros_like(cloud), gsd=10.0))
+    np.testing.assert_array_equal(found.class_map, [[CloudClass.CLOUD, CloudClass.CLEAR, CloudClass.NODATA]])
