@@ -1,0 +1,104 @@
+"""Real source items and made-up masks of them, for tests of what is written."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+import pystac
+
+from stac_cloudmask.core.grid import Grid
+from stac_cloudmask.errors import StacCloudmaskError, StacCloudmaskWarning
+from stac_cloudmask.stac.bands import resolve
+from stac_cloudmask.stac.cog import write_bits_cog, write_class_cog, write_percent_cog, write_thumbnail
+from stac_cloudmask.stac.facts import MaskFacts, ModelUse, class_counts, file_facts
+
+MODEL = ModelUse(
+    name="ukis-csmask-4b-l2a",
+    roles=("cloud", "shadow"),
+    sha256="ab" * 32,
+    href="https://models.example.org/ukis-csmask-4b-l2a/ukis-csmask-4b-l2a.json",
+)
+CREATED = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
+
+
+def read_items(path: Path) -> list[pystac.Item]:
+    """The items in a file, as they are, with the file as their home unless they name a remote one."""
+    body = json.loads(path.read_text())
+    features = body["features"] if body["type"] == "FeatureCollection" else [body]
+    items = [pystac.Item.from_dict(feature, migrate=False) for feature in features if feature["type"] == "Feature"]
+    for item in items:
+        if not item.get_self_href():
+            item.set_self_href(str(path))
+    return items
+
+
+def source_paths(shared: Path) -> list[Path]:
+    """Every file with L2A items: the genuine ones of the providers, and those of the five catalogs."""
+    data = shared / "data"
+    provided = [
+        p
+        for p in (data / "items").glob("*.json")
+        if not p.name.startswith(("collection__", "earth-search__sentinel-2-l1c"))
+    ]
+    scenes = [p for p in data.glob("*/*/*.json") if p.parent.name == p.stem]
+    return sorted([*provided, *scenes])
+
+
+def class_map(height: int = 60, width: int = 80) -> np.ndarray:
+    """A map with every class, ``(y, x)`` uint8."""
+    pattern = np.zeros((height, width), np.uint8)
+    pattern[: height // 2, : width // 4] = 1
+    pattern[height // 2 :, : width // 8] = 2
+    pattern[:, -width // 10 :] = 255
+    return pattern
+
+
+def grid_of(array: np.ndarray) -> Grid:
+    return Grid(epsg=32633, left=600000, top=5000000, gsd=20, height=array.shape[0], width=array.shape[1])
+
+
+def write_files(folder: Path, array: np.ndarray, *, everything: bool = True) -> dict[str, Path]:
+    """The files of a mask by asset key."""
+    grid = grid_of(array)
+    folder.mkdir(parents=True, exist_ok=True)
+    files = {"cloud_mask": folder / "cloud_mask.tif", "thumbnail": folder / "thumbnail.png"}
+    write_class_cog(files["cloud_mask"], array, grid)
+    write_thumbnail(files["thumbnail"], array)
+    if everything:
+        for key in ("cloud_probability", "shadow_probability"):
+            files[key] = folder / f"{key}.tif"
+            write_percent_cog(files[key], array, grid)
+        files["mask_votes"] = folder / "mask_votes.tif"
+        write_bits_cog(files["mask_votes"], array & 3, grid)
+    return files
+
+
+def facts_of(item: pystac.Item, array: np.ndarray, files: dict[str, Path], **changes: object) -> MaskFacts:
+    """What a run would know of a mask of this item."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", StacCloudmaskWarning)
+            bands = resolve(item, ("blue", "green", "red", "nir"), want_scl=False).bands
+    except StacCloudmaskError:
+        bands = ()
+    stated: dict = {
+        "grid": grid_of(array),
+        "counts": class_counts(array),
+        "files": {key: file_facts(path) for key, path in files.items()},
+        "fingerprint": "0123456789abcdef",
+        "created": CREATED,
+        "version": "0.1.0",
+        "software": {"onnxruntime": "1.30.0"},
+        "lineage": "Models merged with the scene classification (SCL).",
+        "models": (MODEL,),
+        "bands": bands,
+        "product_mask": "scl",
+        "policy": "calibrated",
+        "parameters": {"cloud_thr": 0.3, "shadow_thr": 0.2},
+        "settings": {"boa_offset": "auto"},
+    }
+    return MaskFacts(**stated | changes)
