@@ -123,12 +123,17 @@ def predict_rows(
         out: By role, the whole scene ``(y, x)`` uint8: see ``percent``; 255 where all bands are nodata.
     """
     for prediction in predict_chips(chips, read_rows, members=members, bands=bands):
-        where = prediction.chip.write.slices
-        for role, scene in out.items():
-            if prediction.probabilities is None:
-                scene[where] = PERCENT_NODATA
-            else:
-                scene[where] = np.where(prediction.valid, percent(prediction.probabilities[role]), PERCENT_NODATA)
+        store(prediction, out)
+
+
+def store(prediction: Prediction, out: Mapping[str, NDArray[np.uint8]]) -> None:
+    """Write one prediction into whole scenes ``(y, x)`` by role, in whole percent; 255 where all bands are nodata."""
+    where = prediction.chip.write.slices
+    for role, scene in out.items():
+        if prediction.probabilities is None:
+            scene[where] = PERCENT_NODATA
+        else:
+            scene[where] = np.where(prediction.valid, percent(prediction.probabilities[role]), PERCENT_NODATA)
 
 
 def _mean_of_members(
