@@ -15,11 +15,12 @@ from typing import TYPE_CHECKING, Final, Literal, cast, get_args
 import numpy as np
 
 from stac_cloudmask.core.classes import CloudClass
+from stac_cloudmask.core.evidence import Sun
 from stac_cloudmask.core.faulty_scl import STEP, Scl, scene_classification
 from stac_cloudmask.core.grid import Grid
 from stac_cloudmask.core.ground import BANDS, landscape
 from stac_cloudmask.core.reflectance import block_mean
-from stac_cloudmask.core.sky import Sun, average, draw_sky, look_down
+from stac_cloudmask.core.sky import average, draw_sky, look_down
 from stac_cloudmask.errors import ConfigError
 from stac_cloudmask.stac.hrefs import safe_id
 from stac_cloudmask.stac.simulated import SourceFacts, source_item, store_item, write_layer

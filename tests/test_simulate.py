@@ -9,6 +9,7 @@ import rasterio
 from rio_cogeo import cog_validate
 
 from stac_cloudmask import simulate as simulation
+from stac_cloudmask.core.evidence import Sun
 from stac_cloudmask.core.reflectance import block_mean
 from stac_cloudmask.errors import ConfigError, UnsupportedItemError
 from stac_cloudmask.simulate import Recipe, simulate, write_simulated_item
@@ -134,7 +135,7 @@ def test_a_recipe_that_cannot_be_drawn_is_refused(wrong):
 
 def test_the_sun_must_be_up():
     with pytest.raises(ConfigError, match="above the horizon"):
-        Recipe(sun=simulation.Sun(azimuth=0.0, elevation=0.0))
+        Recipe(sun=Sun(azimuth=0.0, elevation=0.0))
 
 
 def test_an_id_that_leaves_the_folder_is_refused(tmp_path):

@@ -15,6 +15,8 @@ from stac_cloudmask.core.noise import power_noise, top_share
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from stac_cloudmask.core.evidence import Sun
+
     Field = NDArray[np.float32]
     Shape = tuple[int, int]
     Random = np.random.Generator
@@ -45,20 +47,6 @@ CLOUD_FROM: Final = 0.08
 """Share of the light that a cloud must send back to be cloud in the truth."""
 SHADOW_BELOW: Final = 0.65
 """Share of the direct light that must be left at most for a cloud shadow in the truth."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Sun:
-    """Where the sun stands: ``azimuth`` clockwise from north and ``elevation`` above the horizon, in degrees."""
-
-    azimuth: float
-    elevation: float
-
-    def shadow(self, height: float, gsd: float) -> tuple[int, int]:
-        """Rows down and columns to the right from a thing at ``height`` metres to its shadow."""
-        reach = height / math.tan(math.radians(self.elevation)) / gsd
-        azimuth = math.radians(self.azimuth)
-        return round(reach * math.cos(azimuth)), round(-reach * math.sin(azimuth))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,14 +83,21 @@ class Sky:
         return class_map
 
 
+def shadow_shift(sun: Sun, height: float, gsd: float) -> tuple[int, int]:
+    """Rows down and columns to the right from a thing at ``height`` metres to its shadow, on pixels of ``gsd`` metres."""
+    reach = height / math.tan(math.radians(sun.elevation)) / gsd
+    azimuth = math.radians(sun.azimuth)
+    return round(reach * math.cos(azimuth)), round(-reach * math.sin(azimuth))
+
+
 def draw_sky(rng: Random, shape: Shape, gsd: float, *, cumulus: float, cirrus: float, sun: Sun) -> Sky:
     """Draw clouds of which each kind touches the given share (0..1) of the scene; everything wraps around."""
     thick, thin = _cumulus(rng, shape, gsd, cumulus), _cirrus(rng, shape, gsd, cirrus)
     depth = np.zeros(shape, np.float32)
     for height, layer in zip(HEIGHTS, _by_height(rng, thick), strict=True):
         for part in (1 - THICKNESS, 1 + THICKNESS):
-            np.maximum(depth, np.roll(layer, sun.shadow(height * part, gsd), (0, 1)), out=depth)
-    depth += np.roll(thin, sun.shadow(CIRRUS_HEIGHT, gsd), (0, 1))
+            np.maximum(depth, np.roll(layer, shadow_shift(sun, height * part, gsd), (0, 1)), out=depth)
+    depth += np.roll(thin, shadow_shift(sun, CIRRUS_HEIGHT, gsd), (0, 1))
     depth = ndimage.gaussian_filter(depth, PENUMBRA / gsd, mode="wrap")
     slant = 2 / math.sin(math.radians(sun.elevation))
     return Sky(
