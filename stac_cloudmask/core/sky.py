@@ -84,7 +84,7 @@ class Sky:
 
 
 def shadow_shift(sun: Sun, height: float, gsd: float) -> tuple[int, int]:
-    """Rows down and columns to the right from a thing at ``height`` metres to its shadow, on pixels of ``gsd`` metres."""
+    """Rows down and columns right from a thing at ``height`` metres to its shadow, on pixels of ``gsd`` metres."""
     reach = height / math.tan(math.radians(sun.elevation)) / gsd
     azimuth = math.radians(sun.azimuth)
     return round(reach * math.cos(azimuth)), round(-reach * math.sin(azimuth))
