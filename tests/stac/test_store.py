@@ -1,0 +1,222 @@
+from __future__ import annotations
+
+import os
+import resource
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+from s3 import s3_server
+from s3fs import S3FileSystem
+
+from stac_cloudmask.errors import ConfigError, WriteError
+from stac_cloudmask.stac import temporary
+from stac_cloudmask.stac.objects import ObjectStore
+from stac_cloudmask.stac.store import OWN, LocalStore, open_store
+
+
+@pytest.fixture(scope="module")
+def bucket():
+    with s3_server() as url:
+        yield url
+
+
+@pytest.fixture(params=["directory", "s3", "memory"])
+def store(request, tmp_path):
+    places = {"directory": str(tmp_path / "out"), "memory": f"memory://{tmp_path.name}/out"}
+    place = places.get(request.param) or f"{request.getfixturevalue('bucket')}/{tmp_path.name}"
+    return open_store(place)
+
+
+def file(folder, name="a.bin", content=b"abc"):
+    path = folder / name
+    path.write_bytes(content)
+    return path
+
+
+def test_what_was_put_is_there_and_local_files_can_be_moved(store, tmp_path):
+    store.put({"c/i/a.tif": file(tmp_path), "c/i/i.json": {"x": [1, 2]}})
+    assert store.read_json("c/i/i.json") == {"x": [1, 2]}
+    sizes = store.sizes("c/i")
+    assert sizes["a.tif"] == 3
+    assert set(sizes) == {"a.tif", "i.json"}
+
+
+def test_what_is_not_there_is_none_and_empty(store):
+    assert store.read_json("no/such.json") is None
+    assert store.sizes("no") == {}
+    store.remove("no/such.json")
+
+
+def test_a_file_that_is_no_json_reads_as_none(store, tmp_path):
+    store.put({"a.json": file(tmp_path, content=b'{"half": ')})
+    assert store.read_json("a.json") is None
+
+
+def test_removed_files_are_gone(store, tmp_path):
+    store.put({"c/a.tif": file(tmp_path)})
+    store.remove("c/a.tif")
+    assert store.sizes("c") == {}
+
+
+def test_overwriting_replaces(store, tmp_path):
+    store.put({"a.tif": file(tmp_path, content=b"long content")})
+    store.put({"a.tif": file(tmp_path, content=b"new")})
+    assert store.sizes("")["a.tif"] == 3
+
+
+def test_a_workdir_is_a_local_folder_that_goes_away(store):
+    with store.workdir() as work:
+        (work / "x").write_text("x")
+    assert not work.exists()
+
+
+def counted(found):
+    return {"n": sorted({*(found or {"n": []})["n"], threading.get_ident()})}
+
+
+@pytest.mark.parametrize("store", ["directory", "s3"], indirect=True)
+def test_changes_by_many_at_once_are_all_kept(store):
+    barrier = threading.Barrier(8)
+    seen = []
+
+    def change():
+        barrier.wait()
+        seen.append(threading.get_ident())
+        store.update_json("shared.json", counted)
+        barrier.wait()
+
+    threads = [threading.Thread(target=change) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert store.read_json("shared.json")["n"] == sorted(seen)
+
+
+def test_a_change_that_changes_nothing_writes_nothing(tmp_path):
+    store = LocalStore(tmp_path)
+    store.update_json("a.json", lambda _: {"x": 1})
+    before = (tmp_path / "a.json").stat().st_ino
+    store.update_json("a.json", lambda found: found)
+    assert (tmp_path / "a.json").stat().st_ino == before
+
+
+def test_a_lost_update_of_a_store_without_conditions_is_made_again(tmp_path):
+    store = ObjectStore(f"memory://{tmp_path.name}")
+    overwritten = []
+
+    def change(found):
+        if found and not overwritten:
+            overwritten.append(True)
+            store.put({"a.json": {"n": ["theirs"]}})
+            return {"n": ["theirs"]}
+        return {"n": sorted({*(found or {"n": []})["n"], "ours"})}
+
+    store.update_json("a.json", change)
+    assert overwritten
+    assert store.read_json("a.json") == {"n": ["ours", "theirs"]}
+
+
+def test_a_shared_file_that_is_no_json_is_not_written_over(tmp_path):
+    (tmp_path / "collection.json").write_text("precious, but broken")
+    with pytest.raises(WriteError, match=r"collection\.json.*no JSON"):
+        LocalStore(tmp_path).update_json("collection.json", lambda _: {})
+    assert (tmp_path / "collection.json").read_text() == "precious, but broken"
+
+
+def test_web_addresses_and_unknown_stores_are_refused():
+    with pytest.raises(ConfigError, match="web address"):
+        open_store("https://example.org/out")
+    with pytest.raises(ConfigError, match="nosuch"):
+        open_store("nosuch://bucket/out")
+
+
+def test_a_bucket_that_is_not_there_is_an_error_that_names_it(bucket):
+    with pytest.raises(WriteError, match="s3://nobucket/out"):
+        open_store("s3://nobucket/out").put({"a.json": {}})
+
+
+def test_an_endpoint_that_is_not_there_is_an_error_that_names_the_place(bucket, monkeypatch):
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
+    S3FileSystem.clear_instance_cache()
+    with pytest.raises(WriteError, match=rf"{bucket}/out.*127\.0\.0\.1:9"):
+        open_store(f"{bucket}/out").put({"a.json": {}})
+    S3FileSystem.clear_instance_cache()
+
+
+def test_a_path_below_a_file_is_an_error_that_names_the_directory(tmp_path):
+    file(tmp_path, "out")
+    with pytest.raises(WriteError, match=rf"{tmp_path}/out"):
+        LocalStore(tmp_path / "out").put({"a.json": {}})
+    with pytest.raises(WriteError, match=rf"{tmp_path}/out"), LocalStore(tmp_path / "out").workdir():
+        pass
+
+
+def test_a_full_disk_is_an_error_that_names_the_directory_and_leaves_the_old_file(tmp_path):
+    store = LocalStore(tmp_path / "out")
+    store.put({"a.json": {"old": True}})
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100, limits[1]))
+    try:
+        with pytest.raises(WriteError, match=rf"{tmp_path}/out.*too large"):
+            store.put({"a.json": {"new": "x" * 1000}})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert store.read_json("a.json") == {"old": True}
+    assert list((tmp_path / "out" / OWN).glob("run-*")) == []
+
+
+def test_a_directory_that_may_not_be_written_is_an_error_that_names_it(tmp_path):
+    code = (
+        "import os, sys; from stac_cloudmask.stac.store import LocalStore; from pathlib import Path\n"
+        "os.setuid(65534) if os.getuid() == 0 else None\n"
+        "LocalStore(Path(sys.argv[1])).put({'a.json': {}})"
+    )
+    tmp_path.chmod(0o555)
+    done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, check=False)
+    tmp_path.chmod(0o755)
+    assert done.returncode == 1
+    assert f"WriteError: {tmp_path}" in done.stderr
+
+
+def abandoned_run(out: Path) -> Path:
+    """The folder of a run that was killed while it worked."""
+    code = (
+        "import os, signal, sys; from stac_cloudmask.stac.store import LocalStore; from pathlib import Path\n"
+        "with LocalStore(Path(sys.argv[1])).workdir() as work:\n"
+        "    (work / 'half.tif').write_bytes(b'half')\n"
+        "    print(work, flush=True)\n"
+        "    os.kill(os.getpid(), signal.SIGKILL)"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(out)], capture_output=True, text=True, check=False)
+    assert done.returncode == -9, done.stderr
+    return Path(done.stdout.strip())
+
+
+def test_what_a_killed_run_left_is_cleaned_up_by_the_next_and_live_runs_keep_theirs(tmp_path):
+    left = abandoned_run(tmp_path)
+    assert (left / "half.tif").exists()
+    store = LocalStore(tmp_path)
+    with store.workdir() as mine, store.workdir() as other:
+        assert mine.exists()
+        assert other.exists()
+        assert not left.exists()
+
+
+def test_folders_of_other_machines_are_kept_for_a_day(tmp_path):
+    foreign = tmp_path / "run-0123456789ab-1-1-00000000"
+    foreign.mkdir()
+    assert not temporary.is_abandoned(foreign)
+    os.utime(foreign, (0, 0))
+    assert temporary.is_abandoned(foreign)
+
+
+def test_folders_with_other_names_are_nobodys(tmp_path):
+    users = tmp_path / "run-of-mine"
+    users.mkdir()
+    os.utime(users, (0, 0))
+    assert not temporary.is_abandoned(users)
