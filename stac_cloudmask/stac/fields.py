@@ -44,6 +44,14 @@ def _texts(value: object) -> bool:
     return isinstance(value, list) and bool(value) and all(isinstance(text, str) and text for text in value)
 
 
+def _classes(value: object) -> bool:
+    """Whether a list of classes is what the classification extension wants; fields that it lacks are not passed on."""
+    return isinstance(value, list) and all(
+        isinstance(entry, dict) and {"value", "name"} <= entry.keys() and kept(entry, _CLASS) == entry
+        for entry in value
+    )
+
+
 _POSITIVE = _between(1e-9, 1e12)
 _TYPES = "u?int(8|16|32|64)|float(16|32|64)|cint(16|32)|cfloat(32|64)|other"
 _COMMON_NAMES = (
@@ -76,6 +84,19 @@ VIEW: Final[Mapping[str, Rule]] = MappingProxyType(
     }
 )
 
+_CLASS: Final[Mapping[str, Rule]] = MappingProxyType(
+    {
+        "value": lambda value: isinstance(value, int),
+        "name": _text(r"[0-9A-Za-z_-]+"),
+        "title": _text(),
+        "description": _text(),
+        "color_hint": _text(r"[0-9A-Fa-f]{6}"),
+        "nodata": lambda value: isinstance(value, bool),
+        "percentage": _between(0, 100),
+        "count": lambda value: isinstance(value, int) and value >= 0,
+    }
+)
+
 ASSET: Final[Mapping[str, Rule]] = MappingProxyType(
     {
         "type": _text(),
@@ -89,6 +110,7 @@ ASSET: Final[Mapping[str, Rule]] = MappingProxyType(
         "proj:bbox": _numbers(4),
         "file:size": lambda value: isinstance(value, int) and value >= 0,
         "file:checksum": _text(r"[a-f0-9]+"),
+        "classification:classes": _classes,
     }
 )
 
