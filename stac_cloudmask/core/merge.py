@@ -33,11 +33,21 @@ SELECTED_SHADOW: Final = np.uint8(128)
 
 @dataclass(frozen=True, kw_only=True)
 class Cleanup:
-    """Clean-up in metres and square metres; 0 means none. Objects and holes are cleaned first, then grown."""
+    """Clean-up in metres and square metres; 0 means none. Objects and holes are cleaned first, then grown.
 
-    buffer: float
+    Attributes:
+        cloud_buffer: Growth of cloud.
+        shadow_buffer: Growth of cloud shadow.
+        min_area: Smallest object kept.
+        hole_area: Clear holes below this are closed.
+        shadow_before_buffer: True where selected shadow stands against the buffer of a cloud.
+    """
+
+    cloud_buffer: float
+    shadow_buffer: float
     min_area: float
     hole_area: float
+    shadow_before_buffer: bool = True
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,8 +84,8 @@ def select_union(start: int, stop: int, votes: NDArray[np.uint8]) -> tuple[NDArr
 def merge(evidence: Evidence, *, thresholds: Thresholds, select: Select, clean: Cleanup) -> Merged:
     """Votes, selection, clean-up, buffer, classes.
 
-    Where the selected cloud and shadow both hold, cloud wins; either wins over what only the buffer added, and a
-    buffer of cloud over one of shadow. nodata is where a probability is missing or the product says so.
+    Where the selected cloud and shadow both hold, cloud wins, and a buffer of cloud wins over one of shadow. nodata is
+    where a probability is missing or the product says so.
     """
     votes = np.empty(evidence.shape, np.uint8)
     valid = np.empty(evidence.shape, np.bool_)
@@ -88,7 +98,7 @@ def merge(evidence: Evidence, *, thresholds: Thresholds, select: Select, clean: 
         _clean(votes, bit, min_pixels=clean.min_area / evidence.gsd**2, hole_pixels=clean.hole_area / evidence.gsd**2)
     class_map = valid.view(np.uint8)
     for start, stop in strips(evidence.shape[0]):
-        _classify(votes, class_map, start, stop, radius=clean.buffer / evidence.gsd)
+        _classify(votes, class_map, start, stop, clean=clean, gsd=evidence.gsd)
     votes &= ALL_BITS
     return Merged(class_map, votes)
 
@@ -124,25 +134,31 @@ def _clean(votes: NDArray[np.uint8], bit: np.uint8, *, min_pixels: float, hole_p
     votes |= layer * bit
 
 
-def _classify(votes: NDArray[np.uint8], class_map: NDArray[np.uint8], start: int, stop: int, *, radius: float) -> None:
+def _classify(
+    votes: NDArray[np.uint8], class_map: NDArray[np.uint8], start: int, stop: int, *, clean: Cleanup, gsd: float
+) -> None:
     """Turn ``class_map`` (1 = valid) into class codes for some rows, and note what was removed and what was added.
 
     The neighboring rows that a buffer needs are read from ``votes``, whose selected layers stay untouched.
     """
-    halo = math.floor(radius)
-    top, bottom = max(start - halo, 0), min(stop + halo, votes.shape[0])
-    inner = slice(start - top, stop - top)
     here, valid = votes[start:stop], class_map[start:stop] == 1
     cloud, shadow = ((here & bit) > 0 for bit in (SELECTED_CLOUD, SELECTED_SHADOW))
-    near_cloud, near_shadow = (
-        cleanup.dilate((votes[top:bottom] & bit) > 0, radius=radius)[inner] for bit in (SELECTED_CLOUD, SELECTED_SHADOW)
-    )
-    code = np.where(near_shadow, np.uint8(CloudClass.CLOUD_SHADOW), np.uint8(CloudClass.CLEAR))
+    near_cloud = _grown(votes, SELECTED_CLOUD, start, stop, radius=clean.cloud_buffer / gsd)
+    near_shadow = _grown(votes, SELECTED_SHADOW, start, stop, radius=clean.shadow_buffer / gsd)
+    code = near_shadow * np.uint8(CloudClass.CLOUD_SHADOW)
     code[near_cloud] = CloudClass.CLOUD
-    code[shadow] = CloudClass.CLOUD_SHADOW
+    if clean.shadow_before_buffer:
+        code[shadow] = CloudClass.CLOUD_SHADOW
     code[cloud] = CloudClass.CLOUD
     selected, flagged = cloud | shadow, code != CloudClass.CLEAR
     code[~valid] = CloudClass.NODATA
     here |= (valid & ~selected & ((here & (CLOUD_VOTES | SHADOW_VOTES)) > 0)) * np.uint8(Vote.REMOVED)
     here |= (valid & ~selected & flagged) * np.uint8(Vote.BUFFER)
     class_map[start:stop] = code
+
+
+def _grown(votes: NDArray[np.uint8], bit: np.uint8, start: int, stop: int, *, radius: float) -> NDArray[np.bool_]:
+    halo = math.floor(radius)
+    top = max(start - halo, 0)
+    layer = (votes[top : stop + halo] & bit) > 0
+    return cleanup.dilate(layer, radius=radius)[start - top : stop - top]

@@ -10,7 +10,7 @@ from stac_cloudmask.core.classes import CloudClass
 from stac_cloudmask.core.evidence import Evidence, ProductMask, Vote
 from stac_cloudmask.core.merge import Cleanup, Thresholds, merge, select_union
 
-NO_CLEANUP = Cleanup(buffer=0, min_area=0, hole_area=0)
+NO_CLEANUP = Cleanup(cloud_buffer=0, shadow_buffer=0, min_area=0, hole_area=0)
 THRESHOLDS = Thresholds(cloud=30, shadow=20)
 percents = st.one_of(st.integers(0, 100), st.just(255))
 
@@ -48,7 +48,7 @@ def test_union_is_whatever_anybody_says_with_cloud_before_shadow(evidence):
 @given(evidences(), st.sampled_from([10.0, 25.0, 50.0]))
 def test_a_buffer_reaches_as_far_as_it_says_and_never_over_what_was_found(evidence, buffer):
     valid, cloud, shadow = said(evidence)
-    found = union(evidence, Cleanup(buffer=buffer, min_area=0, hole_area=0))
+    found = union(evidence, Cleanup(cloud_buffer=buffer, shadow_buffer=buffer, min_area=0, hole_area=0))
     near = ndimage.distance_transform_edt(~(cloud | shadow)) * 10 <= buffer if (cloud | shadow).any() else cloud
     flagged = np.isin(found.class_map, (CloudClass.CLOUD, CloudClass.CLOUD_SHADOW))
     np.testing.assert_array_equal(flagged, near & valid)
@@ -59,7 +59,7 @@ def test_a_buffer_reaches_as_far_as_it_says_and_never_over_what_was_found(eviden
 
 @given(evidences(), st.integers(1, 7), st.sampled_from([0.0, 20.0]), st.sampled_from([0.0, 400.0]))
 def test_strips_do_not_change_the_outcome(evidence, rows, buffer, area):
-    clean = Cleanup(buffer=buffer, min_area=area, hole_area=area)
+    clean = Cleanup(cloud_buffer=buffer, shadow_buffer=buffer, min_area=area, hole_area=area)
     whole = union(evidence, clean)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(merging.strips, "__defaults__", (rows,))
@@ -91,7 +91,8 @@ def test_small_objects_are_removed_and_the_votes_say_so():
     cloud[1, 1] = cloud[5:9, 5:9] = 90
     cloud[6, 6] = 0
     found = union(
-        Evidence(cloud=cloud, shadow=np.zeros_like(cloud), gsd=10.0), Cleanup(buffer=0, min_area=400, hole_area=200)
+        Evidence(cloud=cloud, shadow=np.zeros_like(cloud), gsd=10.0),
+        Cleanup(cloud_buffer=0, shadow_buffer=0, min_area=400, hole_area=200),
     )
     assert found.class_map[1, 1] == CloudClass.CLEAR
     assert found.votes[1, 1] == Vote.CLOUD_MODEL | Vote.REMOVED
@@ -103,3 +104,12 @@ def test_without_a_product_the_models_decide():
     cloud = np.array([[31, 30, 255]], np.uint8)
     found = union(Evidence(cloud=cloud, shadow=np.zeros_like(cloud), gsd=10.0))
     np.testing.assert_array_equal(found.class_map, [[CloudClass.CLOUD, CloudClass.CLEAR, CloudClass.NODATA]])
+
+
+def test_a_buffer_hides_shadow_only_where_it_is_told_to():
+    cloud = np.array([[90, 0, 0, 0]], np.uint8)
+    evidence = Evidence(cloud=cloud, shadow=np.array([[0, 90, 0, 0]], np.uint8), gsd=10.0)
+    kept = Cleanup(cloud_buffer=20, shadow_buffer=0, min_area=0, hole_area=0)
+    hidden = Cleanup(cloud_buffer=20, shadow_buffer=0, min_area=0, hole_area=0, shadow_before_buffer=False)
+    np.testing.assert_array_equal(union(evidence, kept).class_map, [[1, 2, 1, 0]])
+    np.testing.assert_array_equal(union(evidence, hidden).class_map, [[1, 1, 1, 0]])
