@@ -152,8 +152,7 @@ def literal_address(name: str) -> Address | None:
             return ipaddress.IPv4Address(socket.inet_aton(name))
         except OSError:
             return None
-    mapped = getattr(address, "ipv4_mapped", None)
-    return mapped or address
+    return getattr(address, "ipv4_mapped", None) or address
 
 
 def _refused(href: str, why: str) -> UnsupportedItemError:

@@ -1,0 +1,105 @@
+"""A look into each file before it is read: is it what the item says, and what we can read?"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import rasterio
+from rasterio.enums import MaskFlags
+from rasterio.io import DatasetReader
+
+from stac_cloudmask.errors import BandNotFoundError, UnsupportedItemError
+from stac_cloudmask.stac.hrefs import is_remote
+from stac_cloudmask.stac.metadata import MAX_PIXELS, make_grid
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from stac_cloudmask.core.grid import Grid
+    from stac_cloudmask.stac.bands import BandSource
+
+DRIVERS: Final = ("GTiff", "JP2OpenJPEG", "JP2KAK", "JP2ECW", "JP2MrSID")
+"""Formats that hold pixels themselves; others, VRT first of all, can lead to any other file."""
+
+MISPLACED: Final = 0.01
+"""Pixels by which metadata and file may differ."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FileFacts:
+    """What a file turned out to be.
+
+    Attributes:
+        grid: Exactly as the file has it.
+        block_rows: Rows of its tiles or strips.
+    """
+
+    grid: Grid
+    block_rows: int
+
+
+def inspect(source: BandSource, href: str, env: Mapping[str, str]) -> FileFacts:
+    """Open a file and hold it against its item.
+
+    Args:
+        source: What the item says.
+        href: Signed.
+        env: GDAL settings.
+
+    Raises:
+        UnsupportedItemError: The file is not what the item says, or not what can be read; with both.
+        BandNotFoundError: A local file is not there.
+        RasterioError: GDAL's, for ``transport.explain``.
+    """
+    if not is_remote(href) and not Path(href).is_file():
+        raise BandNotFoundError(f"{source.where}: there is no file {href}; is the item up to date?")
+    with rasterio.Env(**env), DatasetReader(href, driver=list(DRIVERS), sharing=False) as file:
+        _check_pixels(source, file)
+        return FileFacts(grid=_grid(source, file), block_rows=file.block_shapes[0][0])
+
+
+def _check_pixels(source: BandSource, file: DatasetReader) -> None:
+    if file.count != 1:
+        raise UnsupportedItemError(f"{source.where} has {file.count} bands; an asset of one band is needed")
+    if file.dtypes[0] != source.dtype:
+        raise UnsupportedItemError(f"{source.where} has {file.dtypes[0]} pixels; {source.dtype} are needed")
+    if file.nodata not in {None, 0.0}:
+        raise UnsupportedItemError(f"{source.where} has nodata {file.nodata:g}; Sentinel-2 has 0")
+    if set(file.mask_flag_enums[0]) & {MaskFlags.per_dataset, MaskFlags.alpha}:
+        raise UnsupportedItemError(f"{source.where} has a mask band; nodata as 0 is needed")
+    if math.prod(file.block_shapes[0]) > MAX_PIXELS // 4:
+        raise UnsupportedItemError(f"{source.where} has blocks of {file.block_shapes[0]} pixels; tile it, 512 x 512")
+
+
+def _grid(source: BandSource, file: DatasetReader) -> Grid:
+    epsg = file.crs.to_epsg() if file.crs else None
+    if epsg is None or not file.crs.is_projected or not math.isclose(file.crs.linear_units_factor[1], 1.0):
+        raise UnsupportedItemError(
+            f"{source.where} has CRS {str(file.crs)[:80]!r}; one by EPSG code in metres is needed"
+        )
+    grid = make_grid(epsg, list(file.transform), list(file.shape), where=source.where)
+    if source.grid is not None and not same_place(source.grid, grid):
+        raise UnsupportedItemError(
+            f"{source.where} lies elsewhere than its item says: {shown(source.grid)} in the item, {shown(grid)} in "
+            "the file; correct proj:code, proj:transform and proj:shape"
+        )
+    return grid
+
+
+def same_place(said: Grid, found: Grid) -> bool:
+    """Whether two grids are one, but for a small part of a pixel."""
+    near = MISPLACED * found.gsd
+    return (
+        (said.epsg, said.shape) == (found.epsg, found.shape)
+        and abs(said.left - found.left) <= near
+        and abs(said.top - found.top) <= near
+        and abs(said.gsd - found.gsd) * max(found.shape) <= near
+    )
+
+
+def shown(grid: Grid) -> str:
+    """A grid in a message."""
+    return f"{grid.code}, {grid.height} x {grid.width} pixels of {grid.gsd:g} from ({grid.left:.10g}, {grid.top:.10g})"

@@ -1,0 +1,136 @@
+"""Lazy arrays of whole rasters, pixel for pixel as they are in their files, by stackstac or odc-stac.
+
+Both libraries are told the exact grid of the files and so never resample; both give the same bits. They see an item
+made here from the sources: what else the provider's item says cannot lead them astray.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, Final
+
+import dask.array as da
+import numpy as np
+import pystac
+
+if TYPE_CHECKING:
+    from stac_cloudmask.config import Loader
+    from stac_cloudmask.core.grid import Grid
+
+GdalEnv = Mapping[str, str]
+
+EPOCH: Final = datetime(2000, 1, 1, tzinfo=UTC)
+PROJECTION: Final = "https://stac-extensions.github.io/projection/v2.0.0/schema.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Raster:
+    """A file that is to be read as it is.
+
+    Attributes:
+        name: Its place on the band axis; unique among those read together.
+        href: As GDAL opens it: absolute, signed.
+        grid: That of the file, exactly.
+        dtype: That of the file; 0 is nodata.
+    """
+
+    name: str
+    href: str
+    grid: Grid
+    dtype: str
+
+
+def native(rasters: Sequence[Raster], *, loader: Loader, rows: int, env: GdalEnv) -> da.Array:
+    """Rasters of one grid and dtype as a lazy ``(band, y, x)`` array.
+
+    Args:
+        rasters: At least one.
+        loader: The library that reads.
+        rows: Rows of a chunk, which has the full width and one band.
+        env: GDAL settings for opening and reading.
+    """
+    array = _by_stackstac(rasters, rows, env) if loader == "stackstac" else _by_odc(rasters, rows, env)
+    expected = (len(rasters), *rasters[0].grid.shape)
+    if array.shape != expected or array.dtype != rasters[0].dtype:
+        raise RuntimeError(f"{loader} made {array.shape} {array.dtype} of rasters {expected} {rasters[0].dtype}")
+    return array
+
+
+def store(array: da.Array, out: np.ndarray[Any, Any], *, threads: int) -> None:
+    """Compute an array into ``out``, on threads of this process even where a Dask cluster is the default."""
+    da.store(array, out, lock=False, scheduler="threads", num_workers=threads)
+
+
+def _by_stackstac(rasters: Sequence[Raster], rows: int, env: GdalEnv) -> da.Array:
+    import stackstac  # noqa: PLC0415  (seconds, and only one of the loaders is needed)
+
+    first = rasters[0]
+    dtype = np.dtype(first.dtype)
+    stack = stackstac.stack(
+        _item(rasters).to_dict(transform_hrefs=False),
+        assets=[raster.name for raster in rasters],
+        epsg=first.grid.epsg,  # it reads proj:epsg only, which STAC 1.1 no longer has
+        resolution=first.grid.gsd,
+        bounds=first.grid.bounds,  # without epsg, resolution and bounds it makes up a grid and warps, silently
+        snap_bounds=False,
+        rescale=False,
+        dtype=dtype,
+        fill_value=dtype.type(0),  # a plain 0 is "incompatible" with uint16 under numpy 2
+        chunksize=(1, 1, rows, -1),
+        xy_coords=False,
+        properties=False,
+        band_coords=False,
+        errors_as_nodata=(),  # by default a missing file is a band of nodata
+        gdal_env=stackstac.DEFAULT_GDAL_ENV.updated(always=dict(env)),
+    )
+    if list(stack.band.values) != [raster.name for raster in rasters]:  # unknown assets are dropped without a word
+        raise RuntimeError(f"stackstac kept only {list(stack.band.values)}")
+    array: da.Array = stack.data[0]
+    return array
+
+
+def _by_odc(rasters: Sequence[Raster], rows: int, env: GdalEnv) -> da.Array:
+    import odc.stac  # noqa: PLC0415  (see _by_stackstac)
+    from affine import Affine  # noqa: PLC0415
+    from odc.geo.geobox import GeoBox  # noqa: PLC0415
+    from odc.loader._rio import RioDriver  # noqa: PLC0415  (no public name)
+
+    class WithEnv(RioDriver):
+        """Reads under our GDAL settings; those for AWS are otherwise dropped on the way to the threads."""
+
+        def capture_env(self) -> dict[str, Any]:
+            return dict(env)
+
+    first = rasters[0]
+    loaded = odc.stac.load(
+        [_item(rasters)],
+        bands=[raster.name for raster in rasters],
+        geobox=GeoBox(first.grid.shape, Affine(*first.grid.transform), first.grid.code),
+        chunks={"y": rows, "x": -1},
+        dtype=first.dtype,
+        nodata=0,
+        resampling="nearest",
+        driver=WithEnv(),
+    )
+    array: da.Array = da.stack([loaded[raster.name].data[0] for raster in rasters])  # type: ignore[no-untyped-call]
+    return array
+
+
+def _item(rasters: Sequence[Raster]) -> pystac.Item:
+    """An item with one asset per raster, as much of STAC as both libraries need."""
+    item = pystac.Item(f"native-{uuid.uuid4().hex}", None, None, EPOCH, {}, stac_extensions=[PROJECTION])
+    for raster in rasters:
+        grid = raster.grid
+        fields = {
+            "proj:code": grid.code,
+            "proj:epsg": grid.epsg,
+            "proj:shape": list(grid.shape),
+            "proj:transform": list(grid.transform),
+            "proj:bbox": list(grid.bounds),
+            "raster:bands": [{"data_type": raster.dtype, "nodata": 0}],
+        }
+        item.add_asset(raster.name, pystac.Asset(raster.href, media_type="image/tiff", extra_fields=fields))
+    return item

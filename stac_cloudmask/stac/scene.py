@@ -1,0 +1,210 @@
+"""The pixels of an item: bands of any pixel size on one grid, read in strips of rows."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+from rasterio.errors import RasterioError
+
+from stac_cloudmask.core.reflectance import block_mean, repeat, up_bilinear
+from stac_cloudmask.core.windows import Window
+from stac_cloudmask.stac.classes import mode_of_blocks
+from stac_cloudmask.stac.hrefs import redact
+from stac_cloudmask.stac.loaders import Raster, native, store
+from stac_cloudmask.stac.sign import sign
+from stac_cloudmask.stac.transport import Patience, gdal_env, persist
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from stac_cloudmask.config import Loader
+    from stac_cloudmask.core.grid import Grid
+    from stac_cloudmask.stac.bands import BandSource
+
+logger = logging.getLogger(__name__)
+
+U16 = NDArray[np.uint16]
+
+STRIP: Final = 1024
+"""Rows of a strip, about: whole rows of blocks are read."""
+
+
+class Rows(Protocol):
+    """Gives whole rows of some bands."""
+
+    def read(self, start: int, stop: int) -> U16:
+        """Rows ``start`` to ``stop`` as ``(band, y, x)``."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reader:
+    """Reads rows of the files of some sources, which share one grid and dtype."""
+
+    sources: tuple[BandSource, ...]
+    grid: Grid
+    block_rows: int
+    loader: Loader
+    threads: int
+    patience: Patience
+
+    @property
+    def strip(self) -> int:
+        """Rows that are best read at a time: whole rows of blocks."""
+        return self.block_rows * max(1, STRIP // self.block_rows)
+
+    def whole(self) -> NDArray[Any]:
+        """All rows."""
+        return self.read(0, self.grid.height)
+
+    def read(self, start: int, stop: int) -> NDArray[Any]:
+        """Rows as ``(band, y, x)``: all bands at once; if that fails one by one, to say which it is."""
+        out = np.empty((len(self.sources), stop - start, self.grid.width), self.sources[0].dtype)
+        if len(self.sources) > 1:
+            try:
+                self._store(self.sources, out, start, fresh=False)
+            except (RasterioError, RuntimeError, OSError) as error:
+                logger.info("%s: reading band by band after: %s", self.sources[0].item_id, redact(str(error)))
+            else:
+                return out
+        for index, source in enumerate(self.sources):
+            one = partial(self._store, (source,), out[index : index + 1], start)
+            persist(one, source=source, patience=self.patience, first=min(len(self.sources), 2))
+        return out
+
+    def _store(self, sources: Sequence[BandSource], out: NDArray[Any], start: int, *, fresh: bool) -> None:
+        rasters = [
+            Raster(name=source.common_name, href=sign(source.href), grid=self.grid, dtype=source.dtype)
+            for source in sources
+        ]
+        env = gdal_env((source.href for source in sources), patience=self.patience, fresh=fresh)
+        lazy = native(rasters, loader=self.loader, rows=self.strip, env=env)
+        store(lazy[:, start : start + out.shape[1]], out, threads=self.threads)
+
+
+class Streamed:
+    """Rows read when asked for, in whole strips; the last strip stays, as rows asked for next begin in it."""
+
+    def __init__(self, reader: Reader) -> None:
+        self._reader = reader
+        self._kept: tuple[int, U16] | None = None
+
+    def read(self, start: int, stop: int) -> U16:
+        """Rows as ``(band, y, x)``; not to be written to."""
+        strip, height = self._reader.strip, self._reader.grid.height
+        if start % strip == 0 and (stop % strip == 0 or stop == height):
+            return self._reader.read(start, stop)
+        firsts = range(start // strip * strip, stop, strip)
+        parts = [self._strip(first)[:, max(start - first, 0) : stop - first] for first in firsts]
+        return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)
+
+    def _strip(self, first: int) -> U16:
+        if self._kept is None or self._kept[0] != first:
+            self._kept = None  # let go of the old strip before the new one is made
+            stop = min(first + self._reader.strip, self._reader.grid.height)
+            self._kept = (first, self._reader.read(first, stop))
+        return self._kept[1]
+
+
+@dataclass(frozen=True)
+class Held:
+    """Rows of rasters that are whole in memory, as they are in their files, and upsampled when asked for."""
+
+    array: U16
+    up: int
+    width: int
+
+    def read(self, start: int, stop: int) -> U16:
+        """Rows of the upsampled raster as ``(band, y, x)``; not to be written to."""
+        if self.up == 1:
+            return self.array[:, start:stop]
+        return up_bilinear(self.array, self.up, window=Window(start, 0, stop - start, self.width))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Layer:
+    """Bands that come from rasters of one grid.
+
+    Attributes:
+        indexes: Their places on the scene's band axis.
+        rows: Their pixels, on a grid of which ``down`` x ``down`` pixels make one of the scene's.
+        height: Rows of that grid.
+        down: See ``rows``.
+    """
+
+    indexes: tuple[int, ...]
+    rows: Rows
+    height: int
+    down: int
+
+    def read(self, row_off: int, height: int) -> U16:
+        """Rows of the scene as ``(band, y, x)``."""
+        fine = self.rows.read(row_off * self.down, min((row_off + height) * self.down, self.height))
+        return fine if self.down == 1 else block_mean(fine, self.down)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Classes:
+    """The scene classification: repeated ``up`` times along each axis, cropped to ``between``, reduced by ``down``."""
+
+    reader: Reader
+    up: int
+    down: int
+    between: tuple[int, int]
+
+    def read(self, grid: Grid) -> NDArray[np.uint8]:
+        """``(y, x)`` on the scene's grid."""
+        own = self.reader.whole()[0]
+        fine = own if self.up == 1 else repeat(own, self.up, window=Window(0, 0, *self.between))
+        return (fine if self.down == 1 else mode_of_blocks(fine, self.down))[: grid.height, : grid.width]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scene:
+    """The pixels of an item on one grid.
+
+    Attributes:
+        item_id: For messages.
+        grid: That of all that it gives.
+        bands: Common names, in the order of the band axis.
+        scales: Reflectance per digital number, by band.
+        offsets: Digital numbers to add before scaling, by band.
+        strip: Rows at a time, from a multiple of it on, in which reading is cheapest.
+        layers: Where the bands come from.
+        classes: Where the scene classification comes from; None without one.
+    """
+
+    item_id: str
+    grid: Grid
+    bands: tuple[str, ...]
+    scales: tuple[float, ...]
+    offsets: tuple[int, ...]
+    strip: int
+    layers: tuple[Layer, ...]
+    classes: Classes | None
+
+    def dn(self, row_off: int, height: int) -> U16:
+        """Whole rows of digital numbers as ``(band, y, x)``; 0 is nodata. Not to be written to.
+
+        Bands of larger pixels are upsampled bilinearly, those of smaller pixels averaged, both over valid pixels
+        only and exactly: rows do not depend on the strips they are read in.
+        """
+        if len(self.layers) == 1:
+            return self.layers[0].read(row_off, height)
+        out = np.empty((len(self.bands), height, self.grid.width), np.uint16)
+        for layer in self.layers:
+            for index, band in zip(layer.indexes, layer.read(row_off, height), strict=True):
+                out[index] = band
+        return out
+
+    def scl(self) -> NDArray[np.uint8] | None:
+        """The whole scene classification ``(y, x)``, 0 is nodata; None without one.
+
+        Larger pixels are repeated; smaller ones make way for the class that most of them have, see ``classes``.
+        """
+        return None if self.classes is None else self.classes.read(self.grid)

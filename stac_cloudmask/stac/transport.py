@@ -1,0 +1,214 @@
+"""How pixels travel: GDAL's settings, signing, redirects, and what the errors of GDAL and the loaders mean."""
+
+from __future__ import annotations
+
+import logging
+import re
+import socket
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final, Protocol, TypeVar
+
+import httpx
+from rasterio.errors import RasterioError
+
+from stac_cloudmask.errors import BandNotFoundError, ReadError, StacCloudmaskError, UnsupportedItemError
+from stac_cloudmask.stac.hrefs import HrefRule, check_href, is_remote, literal_address, redact, split
+from stac_cloudmask.stac.providers import store_of
+
+if TYPE_CHECKING:
+    from stac_cloudmask.stac.bands import BandSource
+
+logger = logging.getLogger(__name__)
+Value = TypeVar("Value")
+Given_co = TypeVar("Given_co", covariant=True)
+
+RETRIED: Final = "408,429,500,502,503,504"
+ALL_REMOTE: Final = "/vsicurl/:/vsis3/:/vsigs/:/vsiaz/"
+MAX_REDIRECTS: Final = 5
+LOADERS: Final = ("odc.loader._rio", "rasterio._env", "rasterio._err", "rasterio._io", "stackstac.rio_reader")
+"""Loggers that write hrefs, signatures included."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Patience:
+    """How long a read bears with a server that fails.
+
+    Attributes:
+        retries: Of a single request, by GDAL.
+        delay: Seconds before the first of them, about doubled before each further one.
+        attempts: Of a whole strip; from the second on nothing cached is believed, and hrefs are signed anew.
+        timeout: Seconds for a single request.
+    """
+
+    retries: int = 6
+    delay: float = 0.5
+    attempts: int = 3
+    timeout: int = 300
+
+
+def gdal_env(hrefs: Iterable[str], *, patience: Patience, fresh: bool) -> dict[str, str]:
+    """GDAL settings for reading absolute, unsigned hrefs.
+
+    Args:
+        hrefs: What will be read.
+        patience: With failing servers.
+        fresh: Whether to ask again for what GDAL remembers; it remembers failures for as long as the process lives.
+    """
+    stores = [store for store in map(store_of, hrefs) if store is not None]
+    signed = any(store.signing for store in stores)
+    settings = {
+        "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR",  # 2 requests per open instead of 10
+        "GDAL_HTTP_MAX_RETRY": str(patience.retries),
+        "GDAL_HTTP_RETRY_DELAY": str(patience.delay),
+        # some stores answer 403 when overloaded; where the href is signed, 403 means that the signature has expired
+        "GDAL_HTTP_RETRY_CODES": RETRIED if signed else f"403,{RETRIED}",
+        "GDAL_HTTP_MULTIRANGE": "SERIAL",  # the default path has no retry before GDAL 3.13 (OSGeo/gdal issue 12933)
+        "GDAL_HTTP_CONNECTTIMEOUT": "20",
+        "GDAL_HTTP_TIMEOUT": str(patience.timeout),
+        "GDAL_HTTP_LOW_SPEED_TIME": "60",
+        "GDAL_HTTP_LOW_SPEED_LIMIT": "1000",
+    }
+    if fresh:
+        settings["CPL_VSIL_CURL_NON_CACHED"] = ALL_REMOTE
+    for store in stores:
+        settings.update(store.gdal)
+    return settings
+
+
+class Attempt(Protocol[Given_co]):
+    """A read that may fail; ``fresh``: whether caches are to be left aside."""
+
+    def __call__(self, *, fresh: bool) -> Given_co:
+        """What was read."""
+        ...
+
+
+def persist(read: Attempt[Value], *, source: BandSource, patience: Patience, first: int = 1) -> Value:
+    """What ``read`` gives, tried again while the infrastructure fails.
+
+    Args:
+        read: Reads from ``source``.
+        source: For messages.
+        patience: How often, and how long between.
+        first: Number of the first attempt, if others were made elsewhere.
+
+    Raises:
+        BandNotFoundError: The file does not exist.
+        ReadError: It cannot be read; ``retryable`` where that may change.
+    """
+    for attempt in range(first, patience.attempts + 1):
+        try:
+            return read(fresh=attempt > 1)
+        except (RasterioError, RuntimeError, OSError) as error:
+            failure = explain(error, source)
+        if not failure.retryable or attempt == patience.attempts:
+            raise failure
+        logger.info("%s; attempt %d of %d", failure, attempt, patience.attempts)
+        time.sleep(patience.delay * 2**attempt)
+    raise AssertionError("unreachable")
+
+
+def explain(error: Exception, source: BandSource) -> StacCloudmaskError:
+    """What an error of GDAL or of a loader means, without secrets.
+
+    Raises:
+        Exception: The error itself, if it is none of theirs.
+    """
+    if isinstance(error, StacCloudmaskError):
+        return error
+    chain = list(_chain(error))
+    if not any(isinstance(link, RasterioError) for link in chain):
+        raise error
+    text = redact("; ".join(dict.fromkeys(str(link) for link in chain)))
+    code = re.search(r"HTTP response code: (\d{3})", text)
+    where = f"{source.where} ({redact(source.href)})"
+    if (code and code[1] in {"404", "410"}) or "No such file" in text or "NoSuch" in text:
+        return BandNotFoundError(
+            f"{where} does not exist ({code[0] if code else 'no such file'}); is the item up to date?"
+        )
+    if code and code[1] in {"401", "403"}:
+        return ReadError(f"{where} may not be read ({code[0]}); it needs credentials or a signature that are not there")
+    if is_remote(source.href):
+        return ReadError(f"{where} could not be read, its server fails or its file is damaged: {text[:300]}")
+    return damaged(where, text)
+
+
+def damaged(where: str, text: str) -> ReadError:
+    """An error that the same file will give again."""
+    failure = ReadError(f"{where} is damaged, truncated or no image: {text[:300]}; fetch it again")
+    failure.retryable = False
+    return failure
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
+
+
+def check_redirects(href: str, *, base: str | None, rule: HrefRule) -> None:
+    """Follow an href's redirects and host names as far as the rule of ``hrefs`` lets them be read.
+
+    GDAL follows redirects wherever they lead, so a remote item's http hrefs are asked for one byte first. A server
+    that fails here is left to the read itself.
+
+    Raises:
+        UnsupportedItemError: A redirect that the rule refuses, or a public name with a loopback or link-local address.
+    """
+    if base is None or not is_remote(base) or not href.startswith(("http://", "https://")):
+        return
+    with httpx.Client(follow_redirects=False, timeout=20.0, headers={"Range": "bytes=0-0"}) as client:
+        for _ in range(MAX_REDIRECTS):
+            _check_addresses(href, base, rule)
+            target = _redirect(client, href)
+            if target is None:
+                return
+            href = check_href(target, base=base, rule=rule)
+    raise UnsupportedItemError(f"href {redact(href)!r} redirects more than {MAX_REDIRECTS} times")
+
+
+def is_same_host(href: str, base: str) -> bool:
+    """Whether two URLs name one host."""
+    return split(href).hostname == split(base).hostname
+
+
+def _redirect(client: httpx.Client, href: str) -> str | None:
+    try:
+        with client.stream("GET", href) as answer:
+            return str(answer.url.join(answer.headers["location"])) if answer.has_redirect_location else None
+    except (httpx.HTTPError, httpx.InvalidURL, ValueError):
+        return None
+
+
+def _check_addresses(href: str, base: str, rule: HrefRule) -> None:
+    host = split(href).hostname or ""
+    if host in rule.private_hosts or is_same_host(href, base):
+        return
+    try:
+        found = {str(info[4][0]) for info in socket.getaddrinfo(host, None)}
+    except OSError:
+        return
+    for address in map(literal_address, found):
+        if address is None:
+            continue
+        if address.is_loopback or address.is_link_local or address.is_unspecified:
+            raise UnsupportedItemError(
+                f"href {redact(href)!r} is refused: {host!r} is {address}, on this machine or link"
+            )
+
+
+class _Redacting(logging.Filter):
+    def filter(self, record: logging.LogRecord) -> bool:
+        record.msg, record.args = redact(record.getMessage()), ()
+        return True
+
+
+_REDACTING: Final = _Redacting()
+
+
+def quiet_loaders() -> None:
+    """Keep signatures out of what the loaders log."""
+    for name in LOADERS:
+        logging.getLogger(name).addFilter(_REDACTING)

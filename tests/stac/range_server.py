@@ -1,0 +1,116 @@
+"""A real HTTP server on 127.0.0.1 for files with byte ranges, which fails in the ways that real ones do."""
+
+from __future__ import annotations
+
+import re
+import threading
+from collections import Counter
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    Fault = Callable[[int, str, str], int | str | None]
+
+
+def healthy(number: int, method: str, path: str) -> None:
+    """No fault, ever."""
+
+
+@dataclass
+class Site:
+    """A folder that is served, and what is to go wrong.
+
+    Attributes:
+        root: The folder.
+        fault: From number, method and path of a request to what happens instead of an answer: a status code; ``cut``,
+            the body stops half-way; ``reset``, the connection does; a URL, the answer redirects there; or None.
+        asked: How often each path was asked for.
+        statuses: How often each status was given.
+    """
+
+    root: Path
+    fault: Fault = healthy
+    asked: Counter[str] = field(default_factory=Counter)
+    statuses: Counter[int] = field(default_factory=Counter)
+    url: str = ""
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+
+class Handler(BaseHTTPRequestHandler):
+    """Answers for ``self.server.site``."""
+
+    protocol_version = "HTTP/1.1"
+
+    def do_HEAD(self):
+        self.answer(body=False)
+
+    def do_GET(self):
+        self.answer(body=True)
+
+    def answer(self, *, body):
+        site = self.server.site
+        path = self.path.partition("?")[0]
+        with site.lock:
+            site.asked[path] += 1
+            fault = site.fault(sum(site.asked.values()), self.command, path)
+        file = site.root / path.lstrip("/")
+        if fault == "reset":
+            self.close_connection = True
+            return None
+        if isinstance(fault, str) and "://" in fault:
+            return self.start(302, {"Location": fault, "Content-Length": "0"})
+        if isinstance(fault, int) or not file.is_file():
+            return self.start(fault if isinstance(fault, int) else 404, {"Content-Length": "0"})
+        content = file.read_bytes()
+        match = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range", ""))
+        first, last = (int(match[1]), int(match[2] or len(content) - 1)) if match else (0, len(content) - 1)
+        last = min(last, len(content) - 1)
+        part = content[first : last + 1]
+        headers = {"Content-Length": str(len(part)), "Accept-Ranges": "bytes"}
+        if match:
+            headers["Content-Range"] = f"bytes {first}-{last}/{len(content)}"
+        self.start(206 if match else 200, headers)
+        if body:
+            self.wfile.write(part[: len(part) // 2] if fault == "cut" else part)
+            self.close_connection |= fault == "cut"
+        return None
+
+    def start(self, status, headers):
+        with self.server.site.lock:
+            self.server.site.statuses[status] += 1
+        self.send_response(status)
+        for name, value in headers.items():
+            self.send_header(name, value)
+        self.end_headers()
+
+    def log_message(self, *_):
+        pass
+
+
+class Server(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def handle_error(self, request, client_address):
+        """Clients that hang up are no news."""
+
+
+@contextmanager
+def serve(root: Path, fault: Fault = healthy) -> Iterator[Site]:
+    """Serve a folder for as long as the block lasts."""
+    site = Site(root, fault)
+    server = Server(("127.0.0.1", 0), Handler)
+    server.site = site
+    site.url = f"http://127.0.0.1:{server.server_port}"
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
+    thread.start()
+    try:
+        yield site
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
