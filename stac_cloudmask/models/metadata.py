@@ -1,0 +1,192 @@
+"""From an MLM item to all that this package knows of a model. Nothing about a model is known anywhere else."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from stac_cloudmask.errors import ModelError
+from stac_cloudmask.models import mlm
+
+if TYPE_CHECKING:
+    from stac_cloudmask.models.mlm import Activation, InputKind, Role
+
+SHA256_MULTIHASH: Final = "1220"
+LARGEST_ITEM: Final = 1_000_000
+"""Bytes; a model item has a few thousand."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelWindow:
+    """The windows that a model is given.
+
+    Attributes:
+        size: Longest side in pixels.
+        multiple: Sides are multiples of this; 0 means that every side is ``size`` exactly.
+        overlap: Pixels that neighboring windows share at least.
+    """
+
+    size: int
+    multiple: int
+    overlap: int
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot work."""
+        if not 0 <= self.overlap < self.size:
+            raise ValueError(f"window overlap must lie in [0, size={self.size}), got {self.overlap}")
+        if self.multiple < 0 or (self.multiple and self.size % self.multiple):
+            raise ValueError(f"window size {self.size} is no multiple of {self.multiple}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelSpec:
+    """A model's contract, as its MLM item states it.
+
+    Attributes:
+        name: Id of the item.
+        title: One line for people.
+        bands: Common names of the input channels, in order.
+        input_kind: ``reflectance``, or ``dn``: reflectance times 10000, whole numbers.
+        mean: Subtracted from each band first.
+        std: Each band is divided by this then.
+        activation: What turns the output into probabilities.
+        channels: Channels of the output.
+        outputs: Channels whose probabilities add up to a role's, by role.
+        window: Windows to cut a scene into.
+        gsd: Finest and coarsest pixel size in meters that the model is meant for; None where nobody said.
+        href: Where the weights are: ``package://PACKAGE/FILE``, ``https://...`` or a local path.
+        file_size: Bytes of the weights; None where nobody said.
+        sha256: Their checksum in hex; None where nobody said.
+        license: SPDX expression of the weights.
+        source: Page of the model's origin.
+        item_href: The MLM item itself.
+    """
+
+    name: str
+    title: str
+    bands: tuple[str, ...]
+    input_kind: InputKind
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    activation: Activation
+    channels: int
+    outputs: tuple[tuple[Role, tuple[int, ...]], ...]
+    window: ModelWindow
+    gsd: tuple[float, float] | None
+    href: str
+    file_size: int | None
+    sha256: str | None
+    license: str | None
+    source: str | None
+    item_href: str
+
+    @property
+    def roles(self) -> tuple[Role, ...]:
+        """What the model can tell: ``cloud``, ``shadow`` or both."""
+        return tuple(role for role, _ in self.outputs)
+
+    @property
+    def file_name(self) -> str:
+        """Last part of ``href``."""
+        return self.href.rsplit("/", 1)[-1]
+
+
+def read_model_item(path: str | Path) -> ModelSpec:
+    """The contract that an MLM item (v1.5) on disk states.
+
+    Raises:
+        ModelError: The item is missing, is no MLM item, or states something that this package cannot do.
+    """
+    path = Path(path).absolute()
+    try:
+        if path.stat().st_size > LARGEST_ITEM:
+            raise ModelError(f"{path}: more than {LARGEST_ITEM} bytes, which is no model item")
+        document = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{path}: cannot be read as a model item: {error}") from error
+    try:
+        return _spec(document, path)
+    except KeyError as error:
+        raise ModelError(f"{path}: the model item lacks {error}") from error
+    except (ValueError, TypeError, AttributeError) as error:
+        raise ModelError(f"{path}: {error}") from error
+
+
+def _spec(document: dict[str, Any], path: Path) -> ModelSpec:
+    properties = document["properties"]
+    given = mlm.exactly_one("mlm:input", properties["mlm:input"])
+    result = mlm.exactly_one("mlm:output", properties["mlm:output"])
+    shape, channels = mlm.shapes(given["input"], result["result"])
+    bands = mlm.bands(given["bands"], properties)
+    if shape[0] not in (-1, len(bands)):
+        raise ValueError(f"mlm:input has {len(bands)} bands but a shape of {shape[0]}")
+    mean, std = mlm.scaling(given.get("value_scaling"), len(bands))
+    activation = mlm.activation(result.get("post_processing_function"))
+    asset = _weights_asset(document["assets"])
+    return ModelSpec(
+        name=document["id"],
+        title=properties.get("title", document["id"]),
+        bands=bands,
+        input_kind=mlm.input_kind(properties.get("stac_cloudmask:input_kind", "reflectance")),
+        mean=mean,
+        std=std,
+        activation=activation,
+        channels=channels,
+        outputs=mlm.outputs(result, channels, activation, properties.get("stac_cloudmask:roles")),
+        window=_window(shape[1:], properties.get("stac_cloudmask:window")),
+        gsd=_gsd(properties.get("stac_cloudmask:gsd")),
+        href=_absolute(asset["href"], path.parent),
+        file_size=asset.get("file:size"),
+        sha256=_sha256(asset.get("file:checksum")),
+        license=properties.get("license"),
+        source=_link(document, "about"),
+        item_href=_link(document, "self") or path.as_posix(),
+    )
+
+
+def _window(sides: tuple[int, int], window: Mapping[str, Any] | None) -> ModelWindow:
+    height, width = sides
+    if height != width:
+        raise ValueError(f"windows are square, but mlm:input states {height} x {width}")
+    if window is None and height == -1:
+        raise ValueError("mlm:input leaves height and width free, so stac_cloudmask:window must say which to use")
+    if window is None:
+        return ModelWindow(size=height, multiple=0, overlap=height // 8)
+    chosen = ModelWindow(size=window["size"], multiple=window["multiple"], overlap=window["overlap"])
+    if chosen.multiple == 0 and height not in (-1, chosen.size):
+        raise ValueError(f"stac_cloudmask:window fixes {chosen.size} pixels, but mlm:input states {height}")
+    return chosen
+
+
+def _gsd(span: Sequence[float] | None) -> tuple[float, float] | None:
+    if span is None:
+        return None
+    finest, coarsest = span
+    return float(finest), float(coarsest)
+
+
+def _weights_asset(assets: Mapping[str, dict[str, Any]]) -> dict[str, Any]:
+    for asset in assets.values():
+        if "mlm:model" in asset.get("roles", ()) and asset.get("mlm:artifact_type") == "onnx":
+            return asset
+    raise ValueError("no asset has the role mlm:model and the mlm:artifact_type onnx")
+
+
+def _absolute(href: str, folder: Path) -> str:
+    return href if re.match(r"[a-z][a-z0-9+.-]*://", href) else (folder / href).as_posix()
+
+
+def _sha256(multihash: str | None) -> str | None:
+    if multihash is None:
+        return None
+    if not re.fullmatch(SHA256_MULTIHASH + "[0-9a-f]{64}", multihash):
+        raise ValueError(f"file:checksum must be a SHA-256 multihash (1220...), got {multihash[:80]!r}")
+    return multihash.removeprefix(SHA256_MULTIHASH)
+
+
+def _link(document: dict[str, Any], rel: str) -> str | None:
+    return next((str(link["href"]) for link in document.get("links", ()) if link["rel"] == rel), None)

@@ -1,0 +1,79 @@
+"""The models that this package knows by name, and those that a user brings."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from stac_cloudmask.errors import ModelError
+from stac_cloudmask.models.metadata import ModelSpec, read_model_item
+
+if TYPE_CHECKING:
+    from stac_cloudmask.models.mlm import Role
+
+CATALOG_HREF: Final = "package://stac_cloudmask/models/catalog"
+"""Names the shipped items in outputs, whatever machine they were made on."""
+
+
+def catalog_folder() -> Path:
+    """The folder of the shipped STAC catalog of models."""
+    package = Path(__file__).parent
+    shipped = package / "catalog"
+    return shipped if shipped.is_dir() else package.parents[1] / "models"
+
+
+def list_models(catalog: Path | None = None) -> list[ModelSpec]:
+    """The models of a catalog, in its order; of the shipped one by default."""
+    folder = catalog or catalog_folder()
+    document = json.loads((folder / "catalog.json").read_text(encoding="utf-8"))
+    hrefs = [link["href"].removeprefix("./") for link in document["links"] if link["rel"] == "item"]
+    return [replace(read_model_item(folder / href), item_href=f"{CATALOG_HREF}/{href}") for href in hrefs]
+
+
+def find_model(name_or_path: str | Path, *, role: Role | None = None) -> ModelSpec:
+    """A model by its name in the shipped catalog, the path of its MLM item, or the path of one of the seed's files.
+
+    An .onnx file is taken for a seed's model by its name (``cloud_model1_cpu.onnx`` to ``5``, ``shadow.onnx``): it
+    gets that model's contract, with its own bytes.
+
+    Raises:
+        ModelError: There is no such model, or it cannot play the role.
+    """
+    spec = _find(str(name_or_path))
+    if role is not None and role not in spec.roles:
+        able = ", ".join(known.name for known in list_models() if role in known.roles)
+        raise ModelError(f"model {spec.name!r} gives {' and '.join(spec.roles)}, not {role}; these do: {able}")
+    return spec
+
+
+def with_weights(spec: ModelSpec, path: str | Path) -> ModelSpec:
+    """The same contract for another file, of which nothing is promised."""
+    path = Path(path).absolute()
+    return replace(
+        spec,
+        name=path.stem,
+        title=f"{path.name}, used as {spec.name}",
+        href=path.as_posix(),
+        sha256=None,
+        file_size=None,
+    )
+
+
+def _find(wanted: str) -> ModelSpec:
+    known = {spec.name: spec for spec in list_models()}
+    if wanted in known:
+        return known[wanted]
+    path = Path(wanted)
+    if path.suffix == ".json":
+        return read_model_item(path)
+    by_file = {spec.file_name: spec for spec in known.values()}
+    if path.suffix == ".onnx" and path.name in by_file:
+        return with_weights(by_file[path.name], path)
+    if path.suffix == ".onnx":
+        raise ModelError(
+            f"{wanted}: an ONNX file does not say which bands it wants; give the path of an MLM item that names the "
+            f"file instead (see models/README.md), or one of the seed's files: {', '.join(sorted(by_file))}"
+        )
+    raise ModelError(f"no model {wanted!r}; there are {', '.join(known)}, or the path of an MLM item (.json)")

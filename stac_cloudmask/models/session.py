@@ -1,0 +1,198 @@
+"""Models that run: reflectance in, probabilities out. The only place that knows onnxruntime."""
+
+from __future__ import annotations
+
+import ctypes
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+import onnxruntime
+from onnxruntime.capi import onnxruntime_pybind11_state as ort
+from scipy.special import expit
+
+from stac_cloudmask.errors import ConfigError, ModelError
+from stac_cloudmask.models.cpus import usable_cpus
+from stac_cloudmask.models.fetch import locate
+from stac_cloudmask.models.graph import load_graph
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from stac_cloudmask.models.metadata import ModelSpec
+    from stac_cloudmask.models.mlm import Role
+
+    F32 = NDArray[np.float32]
+
+DN_PER_REFLECTANCE: Final = np.float32(1e4)
+"""Sentinel-2's quantification value."""
+PROVIDERS: Final = ("cpu", "openvino", "openvino-f32")
+ERRORS: Final = (
+    ort.Fail,
+    ort.InvalidArgument,
+    ort.InvalidGraph,
+    ort.InvalidProtobuf,
+    ort.NotImplemented,
+    ort.RuntimeException,
+)
+ARENA_AS_REQUESTED: Final = 1
+"""``arena_extend_strategy``: grow by what is asked for, not to the next power of two."""
+
+Run = Callable[["F32"], "F32"]
+"""A graph: ``(n, band, y, x)`` -> ``(n, channel, y, x)``."""
+
+_sessions: dict[tuple[object, ...], Run] = {}
+_opening = threading.Lock()
+
+
+@dataclass(frozen=True)
+class OnnxSegmenter:
+    """A model of ``core.predict.Segmenter``'s kind, run from an ONNX file.
+
+    It can be pickled; the session is opened at the first use, once per process for each file.
+
+    Attributes:
+        spec: What the model's item says.
+        threads: CPUs to use; None takes all that the process may use.
+        provider: ``cpu`` is onnxruntime; ``openvino`` is OpenVINO, in bfloat16 where the CPU computes in it;
+            ``openvino-f32`` is OpenVINO in float32.
+        cache: Directory of fetched weights; the user's cache when None.
+    """
+
+    spec: ModelSpec
+    threads: int | None = None
+    provider: str = "cpu"
+    cache: Path | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse a provider that does not exist."""
+        if self.provider not in PROVIDERS:
+            raise ConfigError(f"provider is one of {', '.join(PROVIDERS)}, got {self.provider!r}")
+
+    @property
+    def bands(self) -> tuple[str, ...]:
+        """Common names of the bands that the model sees, in its order."""
+        return self.spec.bands
+
+    def predict(self, reflectance: F32) -> dict[Role, F32]:
+        """Probabilities 0..1 by role, ``(n, y, x)``, for reflectance ``(n, band, y, x)`` of any height and width.
+
+        Raises:
+            ModelError: The weights are missing, broken or hostile, or give no probabilities.
+        """
+        _, bands, height, width = reflectance.shape
+        if bands != len(self.spec.bands):
+            raise ModelError(f"model {self.spec.name!r}: got {bands} bands, expected {', '.join(self.spec.bands)}")
+        given = _prepare(reflectance, self.spec)
+        result = self.open()(given)
+        expected = (given.shape[0], self.spec.channels, *given.shape[2:])
+        if result.shape != expected:
+            raise ModelError(f"model {self.spec.name!r}: its output has shape {result.shape}, expected {expected}")
+        result = result[..., :height, :width]
+        if not np.isfinite(result).all():
+            raise ModelError(f"model {self.spec.name!r}: its output is not finite; `models check` may say why")
+        return _probabilities(result, self.spec)
+
+    def open(self) -> Run:
+        """The session, opened now unless this process has it.
+
+        Raises:
+            ModelError: The weights are missing, broken, hostile, or not what the item says.
+        """
+        path = locate(self.spec, self.cache)
+        state = path.stat()
+        threads = self.threads or usable_cpus()
+        key = (path, state.st_size, state.st_mtime_ns, self.spec, self.provider, threads)
+        with _opening:
+            if key not in _sessions:
+                _sessions[key] = _open(load_graph(path, self.spec), path, threads=threads, provider=self.provider)
+                _give_memory_back()
+            return _sessions[key]
+
+
+def _open(graph: bytes, path: Path, *, threads: int, provider: str) -> Run:
+    if provider == "cpu":
+        return _open_onnxruntime(graph, path, threads=threads)
+    from stac_cloudmask.models.openvino_session import open_openvino  # noqa: PLC0415  (extra)
+
+    return open_openvino(graph, path, threads=threads, bfloat16=provider == "openvino")
+
+
+def _open_onnxruntime(graph: bytes, path: Path, *, threads: int) -> Run:
+    _share_one_arena()
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    # Measured with the ukis models on windows of 512: 348 MB of the process instead of 565, at the same speed
+    options.enable_mem_pattern = False
+    options.add_session_config_entry("session.use_env_allocators", "1")
+    try:
+        session = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+    except ERRORS as error:
+        raise ModelError(f"{path}: onnxruntime cannot run it: {error}") from error
+    given, result = session.get_inputs()[0].name, session.get_outputs()[0].name
+
+    def run(chips: F32) -> F32:
+        try:
+            answer: F32 = session.run([result], {given: chips})[0]
+        except ERRORS as error:
+            raise ModelError(f"{path}: failed on windows of {chips.shape}: {error}") from error
+        return answer
+
+    return run
+
+
+@cache
+def _share_one_arena() -> None:
+    """One pool of working memory for all sessions: an ensemble needs no more than its largest member."""
+    memory = onnxruntime.OrtMemoryInfo(
+        "Cpu", onnxruntime.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, onnxruntime.OrtMemType.DEFAULT
+    )
+    limits = {"max_mem": 0, "arena_extend_strategy": ARENA_AS_REQUESTED}
+    limits |= {"initial_chunk_size_bytes": -1, "max_dead_bytes_per_chunk": -1}
+    onnxruntime.create_and_register_allocator(memory, onnxruntime.OrtArenaCfg(limits))
+
+
+def _give_memory_back() -> None:
+    """Return what loading has freed to the system, where the C library can: 150 MB for a ukis model."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)
+
+
+def _prepare(reflectance: F32, spec: ModelSpec) -> F32:
+    """Scaled as the model wants it, and padded to a size that it takes by repeating the edge."""
+    given = reflectance
+    if spec.input_kind == "dn":
+        given = np.rint(reflectance * DN_PER_REFLECTANCE)  # whole numbers again, to the bit
+    if any(spec.mean) or any(std != 1 for std in spec.std):
+        mean, std = (np.array(values, np.float32)[:, None, None] for values in (spec.mean, spec.std))
+        given = (given - mean) / std
+    padding = [(0, _missing(side, spec)) for side in reflectance.shape[2:]]
+    if any(after for _, after in padding):
+        given = np.pad(given, [(0, 0), (0, 0), *padding], mode="edge")
+    return np.ascontiguousarray(given)
+
+
+def _missing(side: int, spec: ModelSpec) -> int:
+    """Pixels to add to an axis."""
+    window = spec.window
+    if window.multiple:
+        return -side % window.multiple
+    if side > window.size:
+        raise ModelError(f"model {spec.name!r}: takes windows of {window.size} pixels, got {side}")
+    return window.size - side
+
+
+def _probabilities(result: F32, spec: ModelSpec) -> dict[Role, F32]:
+    if spec.activation == "softmax":
+        result = np.exp(result - result.max(axis=1, keepdims=True))
+        result /= result.sum(axis=1, keepdims=True)
+    elif spec.activation == "sigmoid":
+        result = expit(result)
+    return {role: np.clip(result[:, list(places)].sum(axis=1), 0, 1) for role, places in spec.outputs}

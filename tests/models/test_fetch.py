@@ -1,0 +1,139 @@
+from __future__ import annotations
+
+import hashlib
+import threading
+from dataclasses import replace
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+
+from stac_cloudmask.errors import ChecksumError, ModelError, WriteError
+from stac_cloudmask.models.fetch import cached_path, default_cache, fetch_model, is_here, locate, weights_sha256
+from stac_cloudmask.models.registry import find_model
+
+WEIGHTS = b"\x08\x08weights" * 5000
+POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:45de808b\nsize 56973507\n"
+
+
+class Weights(BaseHTTPRequestHandler):
+    """/right /wrong /long /pointer /page /missing /truncated /flaky"""
+
+    asked: dict[str, int] = {}  # noqa: RUF012  (one server per test)
+
+    def do_GET(self):
+        asked = self.asked[self.path] = self.asked.get(self.path, 0) + 1
+        name = self.path.strip("/")
+        if name == "missing" or (name == "flaky" and asked == 1):
+            self.send_error(404 if name == "missing" else 503)
+            return
+        wrong = {"wrong": WEIGHTS[::-1], "long": WEIGHTS * 9, "pointer": POINTER, "page": b"<!doctype html><p>Sign in"}
+        body = wrong.get(name, WEIGHTS)
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body[: len(body) // 2] if name == "truncated" else body)
+
+    def log_message(self, *_):
+        pass
+
+
+@pytest.fixture
+def server():
+    Weights.asked = {}
+    with ThreadingHTTPServer(("127.0.0.1", 0), Weights) as httpd:
+        thread = threading.Thread(target=httpd.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{httpd.server_port}"
+        httpd.shutdown()
+        thread.join()
+
+
+@pytest.fixture
+def spec(server):
+    checksum = hashlib.sha256(WEIGHTS).hexdigest()
+    seed = find_model("farmvibes-shadow")
+    return replace(seed, href=f"{server}/right", sha256=checksum, file_size=len(WEIGHTS))
+
+
+def test_right_weights_are_kept_and_asked_for_once(spec, tmp_path):
+    told = []
+    path = fetch_model(spec, cache=tmp_path, progress=lambda done, total: told.append((done, total)))
+    assert path.read_bytes() == WEIGHTS
+    assert told[-1] == (len(WEIGHTS), len(WEIGHTS))
+    assert locate(spec, tmp_path) == fetch_model(spec, cache=tmp_path) == path
+    assert is_here(spec, tmp_path)
+    assert Weights.asked == {"/right": 1}
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("wrong", "SHA-256"),
+        ("long", "another file"),
+        ("pointer", "Git LFS pointer"),
+        ("page", "web page"),
+    ],
+)
+def test_other_bytes_are_explained_and_leave_nothing_behind(spec, tmp_path, name, says):
+    other = replace(spec, href=spec.href.replace("right", name))
+    with pytest.raises(ChecksumError, match=says):
+        fetch_model(other, cache=tmp_path)
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
+    assert Weights.asked == {f"/{name}": 1}
+
+
+def test_a_download_that_stays_cut_off_is_tried_three_times_and_leaves_nothing_behind(spec, tmp_path):
+    cut = replace(spec, href=spec.href.replace("right", "truncated"))
+    with pytest.raises(ModelError, match="nothing was kept"):
+        fetch_model(cut, cache=tmp_path, pause=0)
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
+    assert Weights.asked == {"/truncated": 3}
+
+
+def test_a_server_that_fails_once_is_asked_again(spec, tmp_path):
+    flaky = replace(spec, href=spec.href.replace("right", "flaky"))
+    assert fetch_model(flaky, cache=tmp_path, pause=0).read_bytes() == WEIGHTS
+
+
+def test_a_server_that_refuses_is_not_asked_again(spec, tmp_path):
+    with pytest.raises(ModelError, match="404"):
+        fetch_model(replace(spec, href=spec.href.replace("right", "missing")), cache=tmp_path)
+    assert Weights.asked == {"/missing": 1}
+
+
+def test_a_server_that_is_not_there_is_a_model_error(spec, tmp_path):
+    with pytest.raises(ModelError, match="farmvibes-shadow"):
+        fetch_model(replace(spec, href="http://127.0.0.1:1/x.onnx"), cache=tmp_path, pause=0)
+
+
+def test_weights_that_went_bad_in_the_cache_are_fetched_again(spec, tmp_path):
+    fetch_model(spec, cache=tmp_path).write_bytes(b"bad")
+    assert fetch_model(spec, cache=tmp_path).read_bytes() == WEIGHTS
+
+
+def test_a_cache_that_cannot_be_written_is_a_write_error(spec, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(WriteError, match="cannot be kept"):
+        fetch_model(spec, cache=tmp_path / "file")
+
+
+def test_weights_without_a_checksum_are_not_downloaded(spec, tmp_path):
+    with pytest.raises(ModelError, match="could not be trusted"):
+        fetch_model(replace(spec, sha256=None), cache=tmp_path)
+
+
+def test_bundled_weights_need_no_fetching(tmp_path):
+    spec = find_model("ukis-csmask-4b-l2a")
+    assert fetch_model(spec, cache=tmp_path) == locate(spec)
+
+
+def test_the_cache_keeps_releases_apart(spec):
+    assert cached_path(spec) != cached_path(replace(spec, sha256="0" * 64))
+    assert cached_path(spec).is_relative_to(default_cache())
+
+
+def test_the_checksum_of_unpromised_weights_is_that_of_the_file(spec, tmp_path):
+    path = tmp_path / "mine.onnx"
+    path.write_bytes(WEIGHTS)
+    mine = replace(spec, href=path.as_posix(), sha256=None)
+    assert weights_sha256(mine) == weights_sha256(spec) == hashlib.sha256(WEIGHTS).hexdigest()
