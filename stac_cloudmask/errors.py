@@ -44,5 +44,11 @@ class WriteError(StacCloudmaskError, OSError):
     retryable = True
 
 
+class PublishError(WriteError):
+    """A server understood a request and will not carry it out; sending it again will not help."""
+
+    retryable = False
+
+
 class StacCloudmaskWarning(UserWarning):
     """Something was decided for the user that the user may want to know."""

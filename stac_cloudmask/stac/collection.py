@@ -99,19 +99,23 @@ def with_entries(collection: Json, entries: Sequence[Entry]) -> Json:
 
     Adding the same entries again changes nothing; the order of ``entries`` does not matter to what is covered.
     """
+    linked = {link["href"] for link in collection["links"] if link["rel"] == "item"}
+    new = dict.fromkeys(entry.href for entry in entries if entry.href not in linked)
+    links = [{"rel": "item", "href": href, "type": ITEM_TYPE} for href in new]
+    return covering(collection, entries) | {"links": [*collection["links"], *links]}
+
+
+def covering(collection: Json, entries: Sequence[Entry]) -> Json:
+    """The collection with extent and summaries widened to these items."""
     if not entries:
         return collection
-    linked = {link["href"] for link in collection["links"] if link["rel"] == "item"}
-    new = [entry for entry in entries if entry.href not in linked]
-    links = [{"rel": "item", "href": href, "type": ITEM_TYPE} for href in dict.fromkeys(entry.href for entry in new)]
     extent = collection["extent"]
     changed = {
-        "links": [*collection["links"], *links],
         "extent": {
             "spatial": {"bbox": [_box([*extent["spatial"]["bbox"][:1], *(e.bbox for e in entries)])]},
             "temporal": {"interval": [_interval(extent["temporal"]["interval"][:1], entries)]},
         },
-        "summaries": _summaries(collection.get("summaries", {}), entries),
+        "summaries": _summaries(collection.get("summaries") or {}, entries),
     }
     return collection | changed
 
