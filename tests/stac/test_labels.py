@@ -1,0 +1,230 @@
+from __future__ import annotations
+
+import json
+import sqlite3
+import struct
+
+import numpy as np
+import pytest
+import rasterio
+import shapely
+from rasterio.warp import transform_geom
+
+from stac_cloudmask.core.grid import Grid
+from stac_cloudmask.errors import ConfigError, ReadError
+from stac_cloudmask.stac.labels import Meaning, is_vector, raster_labels, vector_labels
+
+GRID = Grid(epsg=32633, left=600000, top=5000040, gsd=10, height=30, width=40)
+OWN = Meaning(values={"0": 0, "1": 1, "2": 2, "255": 255})
+NAMED = Meaning(values={"clear": 0, "cloud": 1, "shadow": 2, "1": 1})
+
+
+def write_raster(path, array, grid, *, nodata=None, crs="EPSG:32633"):
+    with rasterio.open(
+        path, "w", driver="GTiff", count=1, dtype=array.dtype, nodata=nodata, crs=crs,
+        height=array.shape[0], width=array.shape[1], transform=rasterio.Affine(*grid.transform),
+    ) as raster:  # fmt: skip
+        raster.write(array, 1)
+    return str(path)
+
+
+def pattern(shape=GRID.shape):
+    return np.random.default_rng(0).choice(np.array([0, 1, 2, 255], np.uint8), shape)
+
+
+def polygon(rows, cols):
+    """A polygon over whole pixels of the grid, in its CRS."""
+    left, right = GRID.left + cols[0] * GRID.gsd, GRID.left + cols[1] * GRID.gsd
+    top, bottom = GRID.top - rows[0] * GRID.gsd, GRID.top - rows[1] * GRID.gsd
+    return shapely.geometry.mapping(shapely.box(left, bottom, right, top))
+
+
+def point(row, col):
+    return {"type": "Point", "coordinates": (GRID.left + (col + 0.5) * GRID.gsd, GRID.top - (row + 0.5) * GRID.gsd)}
+
+
+def geojson(path, features, **members):
+    crs = members.pop("to", "EPSG:4326")
+    moved = [transform_geom(GRID.code, crs, g) if g and g["coordinates"] else g for g, _ in features]
+    listed = [{"type": "Feature", "geometry": g, "properties": p} for g, (_, p) in zip(moved, features, strict=True)]
+    path.write_text(json.dumps({"type": "FeatureCollection", "features": listed, **members}))
+    return path
+
+
+def geopackage(path, features, *, envelope=0):
+    with sqlite3.connect(path) as db:
+        db.execute(
+            "CREATE TABLE gpkg_spatial_ref_sys (srs_id INTEGER, organization TEXT, organization_coordsys_id INTEGER)"
+        )
+        db.execute("INSERT INTO gpkg_spatial_ref_sys VALUES (32633, 'EPSG', 32633)")
+        db.execute("CREATE TABLE gpkg_geometry_columns (table_name TEXT, column_name TEXT, srs_id INTEGER)")
+        db.execute("INSERT INTO gpkg_geometry_columns VALUES ('my labels', 'geom', 32633)")
+        db.execute('CREATE TABLE "my labels" (fid INTEGER, geom BLOB, class TEXT)')
+        for fid, (geometry, properties) in enumerate(features):
+            header = struct.pack("<2sBBi", b"GP", 0, 1 | (envelope << 1), 32633) + bytes((0, 32, 48, 48, 64)[envelope])
+            blob = None if geometry is None else header + shapely.to_wkb(shapely.geometry.shape(geometry))
+            db.execute('INSERT INTO "my labels" VALUES (?, ?, ?)', (fid, blob, properties["class"]))
+    db.close()
+    return path
+
+
+def test_a_raster_on_the_same_grid_is_read_as_it_is(tmp_path):
+    href = write_raster(tmp_path / "labels.tif", pattern(), GRID)
+    np.testing.assert_array_equal(raster_labels(href, GRID, OWN), pattern())
+
+
+def test_a_coarser_raster_is_repeated(tmp_path):
+    coarse = GRID.coarsen(2)
+    href = write_raster(tmp_path / "labels.tif", pattern(coarse.shape), coarse)
+    expected = pattern(coarse.shape).repeat(2, 0).repeat(2, 1)
+    np.testing.assert_array_equal(raster_labels(href, GRID, OWN), expected)
+
+
+def test_a_raster_in_another_crs_has_its_labels_in_place(tmp_path):
+    lon_lat = transform_geom(GRID.code, "EPSG:4326", polygon((0, 30), (0, 40)))["coordinates"][0]
+    west, south = np.min(lon_lat, axis=0)
+    east, north = np.max(lon_lat, axis=0)
+    labels = np.zeros((400, 400), np.uint8)
+    labels[:, :200] = 1
+    transform = rasterio.transform.from_bounds(west, south, east, north, 400, 400)
+    with rasterio.open(
+        tmp_path / "labels.tif", "w", driver="GTiff", count=1, dtype="uint8", height=400, width=400, crs="EPSG:4326",
+        transform=transform,
+    ) as raster:  # fmt: skip
+        raster.write(labels, 1)
+    found = raster_labels(str(tmp_path / "labels.tif"), GRID, OWN)
+    assert np.all(found[3:-3, 3:17] == 1)
+    assert np.all(found[3:-3, 23:-3] == 0)
+
+
+@pytest.mark.parametrize("nodata", [None, 9])
+def test_outside_of_the_raster_there_is_no_label(tmp_path, nodata):
+    href = write_raster(tmp_path / "labels.tif", np.ones((10, 10), np.uint8), GRID, nodata=nodata)
+    found = raster_labels(href, GRID, OWN)
+    assert np.all(found[:10, :10] == 1)
+    assert np.count_nonzero(found != 255) == 100
+
+
+def test_nodata_of_the_raster_is_no_label(tmp_path):
+    labels = np.zeros(GRID.shape, np.int16)
+    labels[5] = -9999
+    href = write_raster(tmp_path / "labels.tif", labels, GRID, nodata=-9999)
+    np.testing.assert_array_equal(raster_labels(href, GRID, OWN) == 255, labels == -9999)
+
+
+def test_values_mean_what_the_caller_says(tmp_path):
+    labels = np.tile(np.array([10, 20, 30, 40], np.float32), (30, 10))
+    href = write_raster(tmp_path / "labels.tif", labels, GRID)
+    found = raster_labels(href, GRID, Meaning(values={"20": 1, "30": 2, "40.0": 255}, otherwise=0))
+    assert found[0, :4].tolist() == [0, 1, 2, 255]
+
+
+def test_a_value_without_meaning_is_an_error(tmp_path):
+    href = write_raster(tmp_path / "labels.tif", np.full(GRID.shape, 7, np.uint8), GRID)
+    with pytest.raises(ConfigError, match=r"value 7 has no meaning; known are 0, 1, 2, 255"):
+        raster_labels(href, GRID, OWN)
+
+
+def test_a_raster_without_crs_is_an_error(tmp_path):
+    href = write_raster(tmp_path / "labels.tif", pattern(), GRID, crs=None)
+    with pytest.raises(ConfigError, match="has no CRS"):
+        raster_labels(href, GRID, OWN)
+
+
+def test_a_file_that_is_no_raster_is_an_error(tmp_path):
+    (tmp_path / "labels.tif").write_text("no raster")
+    with pytest.raises(ReadError, match="cannot be read"):
+        raster_labels(str(tmp_path / "labels.tif"), GRID, OWN)
+
+
+def test_vectors_are_told_by_their_name():
+    assert is_vector("a/labels.GPKG")
+    assert not is_vector("labels.tif")
+
+
+def test_a_name_among_numbers_means_nothing_to_a_raster(tmp_path):
+    href = write_raster(tmp_path / "labels.tif", np.ones(GRID.shape, np.uint8), GRID)
+    assert np.all(raster_labels(href, GRID, NAMED) == 1)
+
+
+def test_strips_join_without_a_seam(tmp_path, monkeypatch):
+    monkeypatch.setattr("stac_cloudmask.stac.labels.STRIP", 7)
+    href = write_raster(tmp_path / "labels.tif", pattern(), GRID)
+    np.testing.assert_array_equal(raster_labels(href, GRID, OWN), pattern())
+
+
+FEATURES = [
+    (polygon((2, 8), (3, 20)), {"class": "cloud"}),
+    (polygon((5, 10), (15, 30)), {"class": "Shadow"}),
+    (point(25, 35), {"class": "clear"}),
+    (None, {"class": "cloud"}),
+    ({"type": "Polygon", "coordinates": []}, {"class": "cloud"}),
+]
+
+
+def expected_labels():
+    labels = np.full(GRID.shape, 255, np.uint8)
+    labels[2:8, 3:20] = 1
+    labels[5:10, 15:30] = 2
+    labels[25, 35] = 0
+    return labels
+
+
+def test_geojson_in_degrees_lands_on_the_right_pixels(tmp_path):
+    path = geojson(tmp_path / "labels.geojson", FEATURES)
+    np.testing.assert_array_equal(vector_labels(path, GRID, NAMED), expected_labels())
+
+
+def test_geojson_may_name_its_crs_as_it_did_in_2008(tmp_path):
+    crs = {"type": "name", "properties": {"name": "urn:ogc:def:crs:EPSG::32633"}}
+    path = geojson(tmp_path / "labels.geojson", FEATURES, to="EPSG:32633", crs=crs)
+    np.testing.assert_array_equal(vector_labels(path, GRID, NAMED), expected_labels())
+
+
+@pytest.mark.parametrize("envelope", [0, 1, 4])
+def test_a_geopackage_lands_on_the_right_pixels(tmp_path, envelope):
+    path = geopackage(tmp_path / "labels.gpkg", FEATURES, envelope=envelope)
+    np.testing.assert_array_equal(vector_labels(path, GRID, NAMED), expected_labels())
+
+
+def test_a_single_feature_is_a_label_file_too(tmp_path):
+    geometry = transform_geom(GRID.code, "EPSG:4326", point(4, 5))
+    path = tmp_path / "one.geojson"
+    path.write_text(json.dumps({"type": "Feature", "geometry": geometry, "properties": {"class": 1}}))
+    found = vector_labels(path, GRID, NAMED)
+    assert found[4, 5] == 1
+    assert np.count_nonzero(found != 255) == 1
+
+
+def test_another_property_can_hold_the_class(tmp_path):
+    path = geojson(tmp_path / "labels.geojson", [(point(1, 1), {"kind": "cloud"})])
+    assert vector_labels(path, GRID, NAMED, field="kind")[1, 1] == 1
+
+
+def test_classes_that_are_not_listed_can_have_a_meaning(tmp_path):
+    path = geojson(tmp_path / "labels.geojson", [(point(1, 1), {"class": "barn"})])
+    assert vector_labels(path, GRID, Meaning(values={"haze": 1}, otherwise=0))[1, 1] == 0
+
+
+@pytest.mark.parametrize("properties", [{"class": "barn"}, {"class": None}, {"kind": "cloud"}, {}])
+def test_a_feature_without_a_known_class_is_an_error(tmp_path, properties):
+    path = geojson(tmp_path / "labels.geojson", [(point(1, 1), properties)])
+    with pytest.raises(ConfigError, match="no class that is known"):
+        vector_labels(path, GRID, NAMED)
+
+
+def test_a_file_without_features_labels_nothing(tmp_path):
+    assert np.all(vector_labels(geojson(tmp_path / "labels.geojson", []), GRID, NAMED) == 255)
+
+
+@pytest.mark.parametrize("name", ["labels.geojson", "labels.gpkg"])
+@pytest.mark.parametrize("content", ["nonsense", "[]", '{"type": "FeatureCollection"}', ""])
+def test_a_damaged_vector_is_an_error_that_names_it(tmp_path, name, content):
+    (tmp_path / name).write_text(content)
+    with pytest.raises(ReadError, match=name):
+        vector_labels(tmp_path / name, GRID, NAMED)
+
+
+def test_a_vector_that_is_not_there_is_an_error(tmp_path):
+    with pytest.raises(ReadError, match=r"gone\.gpkg"):
+        vector_labels(tmp_path / "gone.gpkg", GRID, NAMED)
