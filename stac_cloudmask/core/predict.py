@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Final, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,7 +17,9 @@ if TYPE_CHECKING:
 PERCENT_NODATA: Final = 255
 """Value of a pixel without a probability, among whole percents 0..100."""
 
-Probabilities = dict[str, NDArray[np.float32]]
+Role = Literal["cloud", "shadow"]
+
+Probabilities = dict[Role, NDArray[np.float32]]
 """``(y, x)`` probabilities in 0..1 by role: ``cloud``, ``shadow``."""
 
 
@@ -28,7 +30,7 @@ class Segmenter(Protocol):
     def bands(self) -> tuple[str, ...]:
         """Common names of the bands that it sees, in its order."""
 
-    def predict(self, reflectance: NDArray[np.float32]) -> Mapping[str, NDArray[np.float32]]:
+    def predict(self, reflectance: NDArray[np.float32]) -> Mapping[Role, NDArray[np.float32]]:
         """Probabilities 0..1, ``(n, y, x)`` by role, for reflectance ``(n, band, y, x)`` of any height and width."""
 
 
@@ -37,7 +39,7 @@ class Member:
     """A model and the roles that it is asked for: ``cloud``, ``shadow`` or both."""
 
     model: Segmenter
-    roles: Collection[str]
+    roles: Collection[Role]
 
 
 @dataclass(frozen=True)
@@ -111,7 +113,7 @@ def predict_rows(
     *,
     members: Sequence[Member],
     bands: Bands,
-    out: Mapping[str, NDArray[np.uint8]],
+    out: Mapping[Role, NDArray[np.uint8]],
 ) -> None:
     """Fill the rows that one row of chips answers for, in whole percent; see ``predict_chips``.
 
@@ -126,7 +128,7 @@ def predict_rows(
         store(prediction, out)
 
 
-def store(prediction: Prediction, out: Mapping[str, NDArray[np.uint8]]) -> None:
+def store(prediction: Prediction, out: Mapping[Role, NDArray[np.uint8]]) -> None:
     """Write one prediction into whole scenes ``(y, x)`` by role, in whole percent; 255 where all bands are nodata."""
     where = prediction.chip.write.slices
     for role, scene in out.items():
@@ -136,11 +138,9 @@ def store(prediction: Prediction, out: Mapping[str, NDArray[np.uint8]]) -> None:
             scene[where] = np.where(prediction.valid, percent(prediction.probabilities[role]), PERCENT_NODATA)
 
 
-def _mean_of_members(
-    dn: NDArray[np.uint16], chip: Chip, members: Sequence[Member], bands: Bands
-) -> dict[str, NDArray[np.float32]]:
+def _mean_of_members(dn: NDArray[np.uint16], chip: Chip, members: Sequence[Member], bands: Bands) -> Probabilities:
     reflectance = to_reflectance(dn, scales=bands.scales, offsets=bands.offsets)[None]
-    answers: dict[str, list[NDArray[np.float32]]] = {}
+    answers: dict[Role, list[NDArray[np.float32]]] = {}
     for member in members:
         wanted = [bands.names.index(name) for name in member.model.bands]
         seen = reflectance if wanted == list(range(len(bands.names))) else reflectance[:, wanted]
