@@ -18,6 +18,7 @@ PERCENT_NODATA: Final = 255
 """Value of a pixel without a probability, among whole percents 0..100."""
 
 Role = Literal["cloud", "shadow"]
+ROLES: Final[tuple[Role, ...]] = ("cloud", "shadow")
 
 Probabilities = dict[Role, NDArray[np.float32]]
 """``(y, x)`` probabilities in 0..1 by role: ``cloud``, ``shadow``."""

@@ -13,7 +13,8 @@ from stac_cloudmask.errors import ModelError
 from stac_cloudmask.models import mlm
 
 if TYPE_CHECKING:
-    from stac_cloudmask.models.mlm import Activation, InputKind, Role
+    from stac_cloudmask.core.predict import Role
+    from stac_cloudmask.models.mlm import Activation, InputKind
 
 SHA256_MULTIHASH: Final = "1220"
 LARGEST_ITEM: Final = 1_000_000

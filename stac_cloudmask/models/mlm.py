@@ -6,9 +6,11 @@ All functions raise ValueError, KeyError or TypeError for what they do not under
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Final, Literal, cast, get_args
+from typing import TYPE_CHECKING, Any, Final, Literal, cast, get_args
 
-Role = Literal["cloud", "shadow"]
+if TYPE_CHECKING:
+    from stac_cloudmask.core.predict import Role
+
 Activation = Literal["softmax", "sigmoid", "none"]
 InputKind = Literal["reflectance", "dn"]
 

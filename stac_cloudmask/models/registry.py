@@ -11,7 +11,7 @@ from stac_cloudmask.errors import ModelError
 from stac_cloudmask.models.metadata import ModelSpec, read_model_item
 
 if TYPE_CHECKING:
-    from stac_cloudmask.models.mlm import Role
+    from stac_cloudmask.core.predict import Role
 
 CATALOG_HREF: Final = "package://stac_cloudmask/models/catalog"
 """Names the shipped items in outputs, whatever machine they were made on."""

@@ -23,8 +23,8 @@ from stac_cloudmask.models.graph import load_graph
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from stac_cloudmask.core.predict import Role
     from stac_cloudmask.models.metadata import ModelSpec
-    from stac_cloudmask.models.mlm import Role
 
     F32 = NDArray[np.float32]
 

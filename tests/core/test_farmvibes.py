@@ -1,0 +1,78 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from scipy import ndimage
+
+from stac_cloudmask.core.farmvibes import merge_farmvibes, nodata_pixels
+from stac_cloudmask.core.predict import percent
+
+SHAPE = (24, 31)
+probabilities = arrays(np.float32, SHAPE, elements=st.floats(0, 1, width=32))
+masks = arrays(np.uint8, SHAPE, elements=st.sampled_from([0, 0, 0, 1, 3, 100]))
+thresholds = st.integers(0, 99).map(lambda t: t / 100)
+
+
+def disk(radius):
+    y, x = np.mgrid[-radius : radius + 1, -radius : radius + 1]
+    return x * x + y * y <= radius * radius
+
+
+def merge(cloud, shadow, product, **options):
+    options = {"cloud_thr": 0.3, "shadow_thr": 0.2, "closing_size": 0, **options}
+    return merge_farmvibes(cloud, shadow, product, **options)
+
+
+@given(probabilities, probabilities, masks, st.tuples(thresholds, thresholds), st.integers(0, 4))
+def test_percents_give_the_same_mask_as_the_probabilities_they_came_from(cloud, shadow, product, at, size):
+    options = {"cloud_thr": at[0], "shadow_thr": at[1], "closing_size": size}
+    exact = merge(cloud, shadow, product, **options)
+    np.testing.assert_array_equal(merge(percent(cloud), percent(shadow), product, **options), exact)
+
+
+@given(masks, st.integers(0, 4))
+def test_the_mask_grows_by_a_disk(product, size):
+    clear = np.zeros(SHAPE, np.float32)
+    grown = ndimage.binary_dilation(product > 0, disk(size))
+    np.testing.assert_array_equal(merge(clear, clear, product, closing_size=size), grown)
+
+
+def test_thresholds_are_strict():
+    clear, product = np.zeros(SHAPE, np.float32), np.zeros(SHAPE, np.uint8)
+    at = np.full(SHAPE, 0.3, np.float32)
+    assert not merge(at, clear, product).any()
+    assert merge(np.nextafter(at, np.float32(1)), clear, product).all()
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.uint8])
+def test_nodata_is_cloud_unless_an_ensemble_has_lost_it(dtype):
+    nodata = 100 if dtype is np.float32 else 255
+    clear, product = np.zeros(SHAPE, dtype), np.zeros(SHAPE, np.uint8)
+    empty = np.full(SHAPE, nodata, dtype)
+    assert merge(empty, clear, product).all()
+    assert not merge(empty, clear, product, ensemble=True).any()
+    assert merge(empty, empty, product, ensemble=True).all()
+
+
+def test_small_objects_go_after_growing_and_then_small_holes_are_filled():
+    product = np.zeros((40, 40), np.uint8)
+    product[5, 5] = 1
+    product[15:35, 15:35] = 1
+    product[22:28, 22:28] = 0
+    clear = np.zeros((40, 40), np.float32)
+    kept = merge(clear, clear, product, closing_size=1, min_area=5)
+    assert kept[5, 5]
+    cleaned = merge(clear, clear, product, closing_size=1, min_area=6)
+    assert not cleaned[5, 5]
+    assert not cleaned[25, 25]
+    assert merge(clear, clear, product, closing_size=1, min_area=17)[25, 25]
+
+
+def test_a_pixel_is_nodata_where_any_band_is():
+    dn = np.array([[[1, 0, 7]], [[1, 1, 0]]], np.uint16)
+    np.testing.assert_array_equal(nodata_pixels(dn), [[False, True, True]])
+    np.testing.assert_array_equal(nodata_pixels(dn, nodata=7), [[False, False, True]])
+    assert not nodata_pixels(dn, nodata=None).any()
