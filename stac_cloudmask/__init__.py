@@ -1,1 +1,48 @@
 """Cloud and cloud-shadow masks for Sentinel-2 L2A, from STAC item to published STAC item."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from stac_cloudmask.api import cloud_mask, process
+    from stac_cloudmask.config import Settings
+    from stac_cloudmask.errors import StacCloudmaskError, StacCloudmaskWarning
+    from stac_cloudmask.results import Result
+    from stac_cloudmask.stac.search import search
+    from stac_cloudmask.versions import VERSION as __version__  # noqa: N811
+
+__all__ = [
+    "Result",
+    "Settings",
+    "StacCloudmaskError",
+    "StacCloudmaskWarning",
+    "__version__",
+    "cloud_mask",
+    "process",
+    "search",
+]
+
+_HOMES: Final = {
+    "Result": "results",
+    "Settings": "config",
+    "StacCloudmaskError": "errors",
+    "StacCloudmaskWarning": "errors",
+    "cloud_mask": "api",
+    "process": "api",
+    "search": "stac.search",
+}
+
+
+def __getattr__(name: str) -> object:
+    """Load what is asked for when it is asked for: the raster libraries take seconds."""
+    if name == "__version__":
+        return import_module("stac_cloudmask.versions").VERSION
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

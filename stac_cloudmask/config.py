@@ -12,11 +12,16 @@ Merge = Literal["calibrated", "union", "farmvibes"]
 Loader = Literal["stackstac", "odc"]
 MissingScl = Literal["fail", "model-only"]
 BoaOffset = Literal["auto", "0", "-1000"]
+Provider = Literal["cpu", "openvino", "openvino-f32"]
 
 DEFAULT_MODEL: Final = "ukis-csmask-4b-l2a"
 
 PRESENTATION: Final = frozenset({"overwrite", "in_memory", "threads", "provider"})
 """Settings that change how a mask is made or kept, never what is in it."""
+
+
+SCL_CLASSES: Final = frozenset(range(1, 12))
+"""Codes of the scene classification that can mean something; 0 is nodata."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,6 +43,8 @@ class Settings:
         resolution: Pixel size of the mask in metres, a whole multiple of the finest band's; None takes that one.
         boa_offset: Digital numbers to add before scaling; ``auto`` decides by item and asset.
         missing_scl: What to do with an item without SCL.
+        scl_cloud: SCL classes that mean cloud: medium and high probability, thin cirrus.
+        scl_shadow: SCL classes that mean cloud shadow.
         probabilities: Also publish the probabilities.
         votes: Also publish who said what.
         mask_only: Leave the source's own assets out of the output item.
@@ -59,12 +66,14 @@ class Settings:
     resolution: float | None = None
     boa_offset: BoaOffset = "auto"
     missing_scl: MissingScl = "fail"
+    scl_cloud: tuple[int, ...] = (8, 9, 10)
+    scl_shadow: tuple[int, ...] = (3,)
     probabilities: bool = False
     votes: bool = False
     mask_only: bool = False
     overwrite: bool = False
     threads: int | None = None
-    provider: str = "cpu"
+    provider: Provider = "cpu"
 
     def __post_init__(self) -> None:
         """Refuse what cannot work."""
@@ -74,6 +83,13 @@ class Settings:
         _choice("loader", self.loader, get_args(Loader))
         _choice("missing_scl", self.missing_scl, get_args(MissingScl))
         _choice("boa_offset", self.boa_offset, get_args(BoaOffset))
+        if not set(self.scl_cloud).isdisjoint(self.scl_shadow) or not SCL_CLASSES.issuperset(
+            {*self.scl_cloud, *self.scl_shadow}
+        ):
+            raise ConfigError(
+                f"SCL classes lie in 1..11 and mean one thing, got cloud {self.scl_cloud} and shadow {self.scl_shadow}"
+            )
+        _choice("provider", self.provider, get_args(Provider))
         _threshold("cloud_thr", self.cloud_thr)
         _threshold("shadow_thr", self.shadow_thr)
         for name in ("buffer", "min_area", "hole_area"):

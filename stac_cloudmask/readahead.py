@@ -31,7 +31,7 @@ class RowStream:
         self._submit()
 
     def rows(self, start: int, stop: int) -> NDArray[np.uint16]:
-        """Rows ``start`` to ``stop`` (at least one) as ``(band, stop - start, x)``, a view that is valid until the next call."""
+        """Rows ``start`` to ``stop``, at least one, as ``(band, stop - start, x)``; valid until the next call."""
         if start < self._first:
             raise ValueError(f"rows only move down: {start} asked for after {self._first}")
         parts = [] if self._held is None else [self._held[:, start - self._first :]]

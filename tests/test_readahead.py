@@ -32,6 +32,8 @@ def test_a_failed_read_reaches_the_caller():
 
 
 def test_rows_beyond_the_scene_are_refused():
-    with row_stream(lambda off, n: SCENE[:, off : off + n], height=57, block=8) as stream:
-        with pytest.raises(ValueError, match="only 57 rows"):
-            stream.rows(0, 58)
+    def read(row_off, height):
+        return SCENE[:, row_off : row_off + height]
+
+    with row_stream(read, height=57, block=8) as stream, pytest.raises(ValueError, match="only 57 rows"):
+        stream.rows(0, 58)

@@ -1,0 +1,64 @@
+"""The commands, put together, and what an error looks like."""
+
+from __future__ import annotations
+
+import sys
+import traceback
+import warnings
+from typing import Annotated, Final
+
+import typer
+
+from stac_cloudmask import __version__
+from stac_cloudmask.cli import console, models, process, search
+from stac_cloudmask.errors import ConfigError, StacCloudmaskError
+
+app: Final = typer.Typer(
+    name="stac-cloudmask",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+    help="Cloud and cloud-shadow masks for Sentinel-2 L2A, from STAC item to published STAC item.",
+    epilog="Exit code 0: all done or up to date; 1: some items failed; 2: the command was wrong.",
+)
+_state: Final = {"verbose": False}
+
+
+def _version(value: bool) -> None:  # noqa: FBT001  (typer's callback)
+    if value:
+        console.put(__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    verbose: Annotated[bool, typer.Option("--verbose", help="Show the traceback of an error.")] = False,  # noqa: FBT002
+    version: Annotated[  # noqa: ARG001, FBT002
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    _state["verbose"] = verbose
+
+
+app.command("search")(search.search)
+app.command("process")(process.process)
+app.add_typer(models.app, name="models")
+
+
+def main() -> None:
+    """Run the command line; errors become one line and an exit code."""
+    warnings.showwarning = _show_warning
+    try:
+        app()
+    except StacCloudmaskError as error:
+        if _state["verbose"]:
+            traceback.print_exc()
+        console.stderr.print(f"error: {error}", style="red", markup=False, soft_wrap=True)
+        sys.exit(2 if isinstance(error, ConfigError) else 1)
+    except KeyboardInterrupt:
+        console.stderr.print("stopped; run the same command again to finish the rest", style="yellow")
+        sys.exit(130)
+
+
+def _show_warning(message: Warning | str, category: type[Warning], *_: object, **__: object) -> None:
+    console.stderr.print(f"{category.__name__}: {message}", style="yellow", markup=False, soft_wrap=True)

@@ -1,0 +1,36 @@
+"""Options that several commands share, each said once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+SEARCH = "Search"
+MODEL = "Models and thresholds"
+MERGE = "Merge and clean-up"
+READ = "Reading"
+OUTPUT = "Output"
+RUN = "Run"
+
+Catalog = Annotated[
+    str | None,
+    typer.Option(help="STAC API or static catalog, URL or path.", rich_help_panel=SEARCH, envvar="CLOUDMASK_CATALOG"),
+]
+Collection = Annotated[str | None, typer.Option(help="Collection to search.", rich_help_panel=SEARCH)]
+Bbox = Annotated[
+    tuple[float, float, float, float] | None,
+    typer.Option(metavar="W S E N", help="Box in degrees of longitude and latitude.", rich_help_panel=SEARCH),
+]
+Datetime = Annotated[
+    str | None,
+    typer.Option(metavar="A/B", help="Instant or interval, open ends as `..`.", rich_help_panel=SEARCH),
+]
+MaxCloudCover = Annotated[
+    float | None,
+    typer.Option(min=0, max=100, help="Largest cloud cover in percent that the item states.", rich_help_panel=SEARCH),
+]
+MaxItems = Annotated[int | None, typer.Option(min=1, help="Stop after so many items.", rich_help_panel=SEARCH)]
+Json = Annotated[bool, typer.Option("--json", help="JSON lines on stdout, for machines.", rich_help_panel=OUTPUT)]
+Directory = Annotated[Path, typer.Argument(help="Directory of an output catalog.")]

@@ -1,0 +1,215 @@
+"""`stac-cloudmask process`: options in, results out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, Annotated, NamedTuple
+
+import typer
+
+from stac_cloudmask.cli import console, options
+from stac_cloudmask.config import BoaOffset, Loader, Merge, MissingScl, Provider, Settings
+from stac_cloudmask.errors import ConfigError
+
+if TYPE_CHECKING:
+    import pystac
+
+    from stac_cloudmask.results import Result
+    from stac_cloudmask.stac.search import Failure
+
+Items = Annotated[list[str] | None, typer.Argument(help="Item ids (with --catalog), item URLs or item JSON paths.")]
+Out = Annotated[
+    str, typer.Option(metavar="DIR|s3://...", help="Where the catalog is written.", rich_help_panel=options.OUTPUT)
+]
+CloudModel = Annotated[
+    list[str],
+    typer.Option(help="Name or path; give it several times for an ensemble.", rich_help_panel=options.MODEL),
+]
+ShadowModel = Annotated[str, typer.Option(help="Name or path.", rich_help_panel=options.MODEL)]
+Threshold = Annotated[
+    float | None,
+    typer.Option(
+        metavar="F",
+        help="Probability above which the model votes, whole percent; default: the policy's.",
+        rich_help_panel=options.MODEL,
+    ),
+]
+Policy = Annotated[Merge, typer.Option("--merge", help="Merge policy.", rich_help_panel=options.MERGE)]
+Buffer = Annotated[
+    float | None,
+    typer.Option(metavar="M", help="Metres by which cloud and shadow grow; 0: none.", rich_help_panel=options.MERGE),
+]
+MinArea = Annotated[
+    float | None,
+    typer.Option(metavar="M2", help="Smallest object kept, square metres; 0: all.", rich_help_panel=options.MERGE),
+]
+HoleArea = Annotated[
+    float | None,
+    typer.Option(metavar="M2", help="Clear holes below this are closed; 0: none.", rich_help_panel=options.MERGE),
+]
+InMemory = Annotated[
+    bool, typer.Option("--in-memory", help="Load the whole scene first; same result.", rich_help_panel=options.READ)
+]
+LoaderName = Annotated[
+    Loader, typer.Option("--loader", help="Library that reads pixels.", rich_help_panel=options.READ)
+]
+Resolution = Annotated[
+    float | None,
+    typer.Option(
+        metavar="M", help="Pixel size of the mask, a multiple of the finest band's.", rich_help_panel=options.READ
+    ),
+]
+Offset = Annotated[
+    BoaOffset, typer.Option("--boa-offset", help="Added to digital numbers.", rich_help_panel=options.READ)
+]
+Missing = Annotated[
+    MissingScl,
+    typer.Option("--missing-scl", help="Items without SCL: an error, or models alone.", rich_help_panel="Reading"),
+]
+Probabilities = Annotated[
+    bool, typer.Option("--probabilities", help="Also publish probabilities.", rich_help_panel=options.OUTPUT)
+]
+Votes = Annotated[bool, typer.Option("--votes", help="Also publish who said what.", rich_help_panel=options.OUTPUT)]
+MaskOnly = Annotated[
+    bool, typer.Option("--mask-only", help="Leave the source's bands out of the item.", rich_help_panel=options.OUTPUT)
+]
+Overwrite = Annotated[
+    bool, typer.Option("--overwrite", help="Make masks anew that are up to date.", rich_help_panel=options.OUTPUT)
+]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be done.", rich_help_panel=options.RUN)]
+Workers = Annotated[
+    int | None, typer.Option(min=1, help="Processes of a local Dask cluster.", rich_help_panel=options.RUN)
+]
+Scheduler = Annotated[
+    str | None, typer.Option(metavar="ADDRESS", help="An existing Dask cluster.", rich_help_panel=options.RUN)
+]
+Threads = Annotated[int | None, typer.Option(min=1, help="Threads for inference.", rich_help_panel=options.RUN)]
+Runtime = Annotated[Provider, typer.Option("--provider", help="Runtime.", rich_help_panel=options.RUN)]
+
+
+def process(
+    items: Items = None,
+    *,
+    out: Out,
+    catalog: options.Catalog = None,
+    collection: options.Collection = None,
+    bbox: options.Bbox = None,
+    datetime: options.Datetime = None,
+    max_cloud_cover: options.MaxCloudCover = None,
+    max_items: options.MaxItems = None,
+    cloud_model: CloudModel = list(Settings.cloud_model),  # noqa: B006  (typer copies it)
+    shadow_model: ShadowModel = Settings.shadow_model,
+    cloud_thr: Threshold = Settings.cloud_thr,
+    shadow_thr: Threshold = Settings.shadow_thr,
+    merge: Policy = Settings.merge,
+    buffer: Buffer = Settings.buffer,
+    min_area: MinArea = Settings.min_area,
+    hole_area: HoleArea = Settings.hole_area,
+    in_memory: InMemory = Settings.in_memory,
+    loader: LoaderName = Settings.loader,
+    resolution: Resolution = Settings.resolution,
+    boa_offset: Offset = Settings.boa_offset,
+    missing_scl: Missing = Settings.missing_scl,
+    probabilities: Probabilities = Settings.probabilities,
+    votes: Votes = Settings.votes,
+    mask_only: MaskOnly = Settings.mask_only,
+    overwrite: Overwrite = Settings.overwrite,
+    threads: Threads = Settings.threads,
+    provider: Runtime = Settings.provider,
+    dry_run: DryRun = False,
+    workers: Workers = None,
+    scheduler: Scheduler = None,
+    json: options.Json = False,
+) -> None:
+    """Mask items and write them as a STAC catalog: by id, URL or path, or all that a search finds.
+
+    Run again to finish or repair: what is up to date is left alone.
+
+    Example: `stac-cloudmask process S2A_33TWL_20230818_0_L2A --catalog https://earth-search.aws.element84.com/v1
+    --out masks/`
+    """
+    from stac_cloudmask import run  # noqa: PLC0415  (keeps --help fast)
+
+    settings = Settings(
+        cloud_model=tuple(cloud_model),
+        shadow_model=shadow_model,
+        cloud_thr=cloud_thr,
+        shadow_thr=shadow_thr,
+        in_memory=in_memory,
+        merge=merge,
+        buffer=buffer,
+        min_area=min_area,
+        hole_area=hole_area,
+        loader=loader,
+        resolution=resolution,
+        boa_offset=boa_offset,
+        missing_scl=missing_scl,
+        probabilities=probabilities,
+        votes=votes,
+        mask_only=mask_only,
+        overwrite=overwrite,
+        threads=threads,
+        provider=provider,
+    )
+    found = _items(
+        items or [],
+        Query(catalog, collection, bbox, datetime, max_cloud_cover, max_items),
+    )
+    with console.progress(quiet=json) as bars:
+        task = bars.add_task("starting", total=None)
+
+        def show(stage: str, done: int, total: int) -> None:
+            bars.update(task, description=stage, completed=done, total=total)
+
+        with run.open_engine(workers=workers, scheduler=scheduler, progress=show) as engine:
+            stream = (
+                run.plan(found, settings=settings, out=out)
+                if dry_run
+                else run.run(found, settings=settings, out=out, engine=engine)
+            )
+            results = list(_put(stream, json=json))
+    if not results:
+        console.stderr.print("no items found", style="yellow")
+    elif not json and console.stderr.is_terminal:
+        console.result_table(results)
+    if any(result.status == "failed" for result in results):
+        raise typer.Exit(1)
+
+
+class Query(NamedTuple):
+    """What the search options ask for."""
+
+    catalog: str | None
+    collection: str | None
+    bbox: tuple[float, float, float, float] | None
+    datetime: str | None
+    max_cloud_cover: float | None
+    max_items: int | None
+
+
+def _items(refs: list[str], query: Query) -> Iterator[pystac.Item | Failure]:
+    """The items that are named, or, where none is, those that the search finds."""
+    from stac_cloudmask.stac.search import find, load_items  # noqa: PLC0415
+
+    if refs:
+        yield from load_items(refs, catalog=query.catalog, collection=query.collection)
+        return
+    if query.catalog is None:
+        raise ConfigError("name items (ids with --catalog, URLs or JSON paths), or search with --catalog")
+    yield from find(
+        query.catalog,
+        collection=query.collection,
+        bbox=query.bbox,
+        datetime=query.datetime,
+        max_cloud_cover=query.max_cloud_cover,
+        max_items=query.max_items,
+    )
+
+
+def _put(stream: Iterable[Result], *, json: bool) -> Iterator[Result]:
+    for result in stream:
+        if json:
+            console.put_json(result.to_dict())
+        else:
+            console.put(console.result_line(result))
+        yield result

@@ -1,0 +1,158 @@
+"""A scene and its models to evidence: rows stream through the windows, compact percents stay."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+
+from stac_cloudmask.core.predict import Bands, Member, predict_rows
+from stac_cloudmask.core.reflectance import block_mean, to_reflectance
+from stac_cloudmask.core.windows import plan_chips
+from stac_cloudmask.errors import ConfigError
+from stac_cloudmask.readahead import Read, RowStream, row_stream
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from stac_cloudmask.core.grid import Grid
+    from stac_cloudmask.models.metadata import ModelSpec
+
+Progress = Callable[[int, int], None]
+"""Told how many rows of windows are done, of how many."""
+
+
+class Pixels(Protocol):
+    """An open scene."""
+
+    @property
+    def grid(self) -> Grid:
+        """Of all bands, and of the mask."""
+
+    @property
+    def bands(self) -> Bands:
+        """Names, scales and offsets of the digital numbers."""
+
+    @property
+    def strip(self) -> int:
+        """Rows in which it is read best."""
+
+    def dn(self, row_off: int, height: int) -> NDArray[np.uint16]:
+        """``(band, height, x)`` digital numbers; 0 is nodata."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """A model, what it is asked for (``cloud``, ``shadow`` or both), and its description."""
+
+    spec: ModelSpec
+    member: Member
+
+
+@dataclass(frozen=True)
+class Percents:
+    """What the models say of a whole scene.
+
+    Attributes:
+        cloud: ``(y, x)`` uint8 whole percents of cloud probability, 255 = nodata.
+        shadow: The same for cloud shadow.
+        nir: ``(y, x)`` float32 mean near-infrared reflectance of blocks of ``nir_factor`` pixels, NaN = nodata; None
+            where no model reads that band.
+        nir_factor: Pixels along the side of a block.
+    """
+
+    cloud: NDArray[np.uint8]
+    shadow: NDArray[np.uint8]
+    nir: NDArray[np.float32] | None
+    nir_factor: int
+
+
+def infer(scene: Pixels, parts: Sequence[Part], *, nir_factor: int, in_memory: bool, progress: Progress) -> Percents:
+    """Ask the models for every pixel.
+
+    Models that are cut alike are asked together, so that the scene is read once for each kind of window.
+
+    Args:
+        scene: The pixels; read by rows, one block ahead of the models, or whole first if ``in_memory``.
+        parts: The models; several for cloud give their mean.
+        nir_factor: Pixels along the side of a block of ``nir``.
+        in_memory: Changes when pixels are read, nothing else.
+        progress: Called as rows are done.
+    """
+    read = _whole(scene) if in_memory else scene.dn
+    out = {role: np.empty(scene.grid.shape, np.uint8) for role in ("cloud", "shadow")}
+    blocks = _NirBlocks(scene, nir_factor, read)
+    passes = _passes(parts)
+    for number, ((size, overlap, multiple), members) in enumerate(passes):
+        plan = plan_chips(*scene.grid.shape, size=size, overlap=overlap, multiple=multiple)
+        roles = {role for member in members for role in member.roles}
+        with row_stream(read if number else blocks.read, height=scene.grid.height, block=scene.strip) as stream:
+            for done, chips in enumerate(plan, start=1):
+                rows = partial(_rows, stream)
+                predict_rows(chips, rows, members=members, bands=scene.bands, out={role: out[role] for role in roles})
+                progress(number * len(plan) + done, len(passes) * len(plan))
+    return Percents(out["cloud"], out["shadow"], blocks.nir, nir_factor)
+
+
+def _rows(stream: RowStream, row_off: int, height: int) -> NDArray[np.uint16]:
+    return stream.rows(row_off, row_off + height)
+
+
+def _whole(scene: Pixels) -> Read:
+    dn = scene.dn(0, scene.grid.height)
+
+    def read(row_off: int, height: int) -> NDArray[np.uint16]:
+        return dn[:, row_off : row_off + height]
+
+    return read
+
+
+def _passes(parts: Sequence[Part]) -> list[tuple[tuple[int, int, int], list[Member]]]:
+    """Models by how their scene is cut: ``(size, overlap, multiple)``; all models of a role are cut alike."""
+    passes: dict[tuple[int, int, int], list[Member]] = {}
+    cuts: dict[str, tuple[int, int, int]] = {}
+    for part in parts:
+        window = part.spec.window
+        cut = (window.size, window.overlap, window.multiple)
+        passes.setdefault(cut, []).append(part.member)
+        for role in part.member.roles:
+            if cuts.setdefault(role, cut) != cut:
+                raise ConfigError(
+                    f"the models of an ensemble must share one window (size, overlap, multiple): {part.spec.name!r} "
+                    f"has {cut}, another {role} model has {cuts[role]}"
+                )
+    return list(passes.items())
+
+
+class _NirBlocks:
+    """Averages the near infrared while rows pass by, top to bottom."""
+
+    def __init__(self, scene: Pixels, factor: int, read: Read) -> None:
+        self._bands, self._factor, self._read, self._height = scene.bands, factor, read, scene.grid.height
+        self._index = scene.bands.names.index("nir") if "nir" in scene.bands.names else None
+        self._waiting = np.empty((1, 0, scene.grid.width), np.uint16)
+        self.nir = None if self._index is None else np.empty(scene.grid.coarsen(factor).shape, np.float32)
+
+    def read(self, row_off: int, height: int) -> NDArray[np.uint16]:
+        """Rows as the scene has them; each call goes on where the last one ended."""
+        dn = self._read(row_off, height)
+        if self.nir is not None and self._index is not None:
+            rows = np.concatenate((self._waiting, dn[self._index : self._index + 1]), axis=1)
+            first = (row_off + height - rows.shape[1]) // self._factor
+            is_last = row_off + height == self._height
+            whole = rows.shape[1] if is_last else rows.shape[1] // self._factor * self._factor
+            self._waiting = rows[:, whole:].copy()
+            if whole:
+                mean = self._reflectance(rows[:, :whole])
+                self.nir[first : first + len(mean)] = mean
+        return dn
+
+    def _reflectance(self, dn: NDArray[np.uint16]) -> NDArray[np.float32]:
+        mean = block_mean(dn, self._factor)
+        index = slice(self._index, None if self._index is None else self._index + 1)
+        reflectance = to_reflectance(mean, scales=self._bands.scales[index], offsets=self._bands.offsets[index])
+        blocks: NDArray[np.float32] = np.where(mean > 0, reflectance, np.float32(np.nan))[0]
+        return blocks

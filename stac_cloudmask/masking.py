@@ -1,0 +1,192 @@
+"""From an item to a mask in memory: what is read, what the models say, what the merge makes of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from time import perf_counter
+from typing import TYPE_CHECKING
+
+from stac_cloudmask.core.evidence import Evidence, ProductMask, Sun
+from stac_cloudmask.core.policy import Decision, decide, nir_factor
+from stac_cloudmask.core.predict import Bands, Member, Role
+from stac_cloudmask.inference import Part, infer
+from stac_cloudmask.models.registry import find_model
+from stac_cloudmask.models.session import OnnxSegmenter
+from stac_cloudmask.stac.bands import resolve
+from stac_cloudmask.stac.read import open_scene
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pystac
+    from numpy.typing import NDArray
+
+    from stac_cloudmask.config import Settings
+    from stac_cloudmask.core.grid import Grid
+    from stac_cloudmask.models.metadata import ModelSpec
+    from stac_cloudmask.stac.bands import Sources
+    from stac_cloudmask.stac.scene import Scene
+
+Progress = Callable[[str, int, int], None]
+"""Told a stage, and how much of it is done, of how much."""
+
+
+def no_progress(stage: str, done: int, total: int) -> None:
+    """Tell nobody."""
+
+
+@dataclass(frozen=True)
+class Mask:
+    """A mask in memory, with all that it came from.
+
+    Attributes:
+        sources: What was read.
+        grid: Of all arrays.
+        evidence: Probabilities, product mask and sun.
+        decision: Class map and votes, and how they were made.
+    """
+
+    sources: Sources
+    grid: Grid
+    evidence: Evidence
+    decision: Decision
+
+
+@dataclass(frozen=True)
+class OpenPixels:
+    """A scene as inference wants it."""
+
+    scene: Scene
+
+    @property
+    def grid(self) -> Grid:
+        """Of all bands, and of the mask."""
+        return self.scene.grid
+
+    @property
+    def bands(self) -> Bands:
+        """Names, scales and offsets of the digital numbers."""
+        return Bands(self.scene.bands, self.scene.scales, self.scene.offsets)
+
+    @property
+    def strip(self) -> int:
+        """Rows in which it is read best."""
+        return self.scene.strip
+
+    def dn(self, row_off: int, height: int) -> NDArray[np.uint16]:
+        """``(band, height, x)`` digital numbers; 0 is nodata."""
+        return self.scene.dn(row_off, height)
+
+
+class Stopwatch:
+    """Wall seconds by stage."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """Add the time that the block takes."""
+        start = perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds[name] = round(self.seconds.get(name, 0.0) + perf_counter() - start, 3)
+
+
+def choose_models(settings: Settings) -> dict[ModelSpec, tuple[Role, ...]]:
+    """The models of a run and the roles that each has, every distinct model once.
+
+    Raises:
+        ModelError: A model is not known, or cannot play its role.
+    """
+    roles: dict[ModelSpec, tuple[Role, ...]] = {}
+    for name in dict.fromkeys(settings.cloud_model):
+        spec = find_model(name, role="cloud")
+        roles[spec] = ("cloud",)
+    shadow = find_model(settings.shadow_model, role="shadow")
+    roles[shadow] = (*roles.get(shadow, ()), "shadow")
+    return roles
+
+
+def resolve_sources(item: pystac.Item, *, models: Iterable[ModelSpec], settings: Settings) -> Sources:
+    """What is to be read of an item for these models; nothing is read yet.
+
+    Raises:
+        StacCloudmaskError: The item does not have it.
+    """
+    names = tuple(dict.fromkeys(name for spec in models for name in spec.bands))
+    return resolve(item, names, boa_offset=settings.boa_offset, want_scl=settings.missing_scl == "fail")
+
+
+def make_mask(
+    item: pystac.Item, *, settings: Settings, progress: Progress = no_progress, watch: Stopwatch | None = None
+) -> Mask:
+    """Read an item, ask the models, merge their answers with the product's mask.
+
+    Args:
+        item: Sentinel-2 L2A of any provider, its asset hrefs absolute.
+        settings: How.
+        progress: Told what is being done.
+        watch: Given the time that each stage takes.
+
+    Raises:
+        StacCloudmaskError: The item, a model or a setting does not work; says which and why.
+    """
+    watch = watch or Stopwatch()
+    models = choose_models(settings)
+    with watch.stage("open"):
+        sources = resolve_sources(item, models=models, settings=settings)
+        scene = open_scene(
+            sources, loader=settings.loader, resolution=settings.resolution, threads=settings.threads or 2
+        )
+        product = _product_mask(scene, settings)
+    with watch.stage("infer"):
+        parts = [
+            Part(spec, Member(OnnxSegmenter(spec, threads=settings.threads, provider=settings.provider), roles))
+            for spec, roles in models.items()
+        ]
+        percents = infer(
+            OpenPixels(scene),
+            parts,
+            nir_factor=nir_factor(scene.grid.gsd),
+            in_memory=settings.in_memory,
+            progress=partial(progress, "infer"),
+        )
+    evidence = Evidence(
+        cloud=percents.cloud,
+        shadow=percents.shadow,
+        gsd=scene.grid.gsd,
+        product=product,
+        sun=None if sources.sun is None else Sun(azimuth=sources.sun[0], elevation=sources.sun[1]),
+        nir=percents.nir,
+        nir_factor=percents.nir_factor,
+    )
+    with watch.stage("merge"):
+        progress("merge", 0, 1)
+        decision = decide(
+            evidence,
+            merge=settings.merge,
+            cloud_thr=settings.cloud_thr,
+            shadow_thr=settings.shadow_thr,
+            buffer=settings.buffer,
+            min_area=settings.min_area,
+            hole_area=settings.hole_area,
+        )
+        progress("merge", 1, 1)
+    return Mask(sources, scene.grid, evidence, decision)
+
+
+def _product_mask(scene: Scene, settings: Settings) -> ProductMask | None:
+    scl = scene.scl()
+    if scl is None:
+        return None
+    return ProductMask(
+        scl=scl,
+        factor=1,
+        shape=scene.grid.shape,
+        cloud_codes=settings.scl_cloud,
+        shadow_codes=settings.scl_shadow,
+    )

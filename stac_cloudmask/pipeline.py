@@ -1,0 +1,173 @@
+"""One item, from bands to published mask."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from stac_cloudmask.core.classes import CLASSES, CloudClass
+from stac_cloudmask.masking import Mask, Progress, Stopwatch, choose_models, make_mask, no_progress, resolve_sources
+from stac_cloudmask.results import Result, Status
+from stac_cloudmask.stac.catalog import OutputCatalog
+from stac_cloudmask.stac.cog import write_bits_cog, write_class_cog, write_percent_cog, write_thumbnail
+from stac_cloudmask.stac.facts import AssetFile, MaskFacts, ModelUse, class_counts, file_facts
+from stac_cloudmask.stac.items import mask_item, output_collection, output_id
+from stac_cloudmask.stac.source import unsigned
+from stac_cloudmask.versions import VERSION, software
+
+if TYPE_CHECKING:
+    import pystac
+
+    from stac_cloudmask.config import Settings
+    from stac_cloudmask.core.predict import Role
+    from stac_cloudmask.models.metadata import ModelSpec
+
+Models = Mapping["ModelSpec", "tuple[Role, ...]"]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is to be made of an item.
+
+    Attributes:
+        item: The source.
+        settings: How.
+        models: The models and the roles of each.
+        collection_id: Collection of the output item.
+        item_id: Id of the output item.
+        fingerprint: Hash of inputs, models, settings and version: the same fingerprint is the same mask.
+    """
+
+    item: pystac.Item
+    settings: Settings
+    models: Models
+    collection_id: str
+    item_id: str
+    fingerprint: str
+
+    def result(self, status: Status, catalog: OutputCatalog) -> Result:
+        """A record without a mask, or of one that lies there."""
+        there = status == "up-to-date"
+        return Result(
+            item_id=self.item.id,
+            status=status,
+            output=catalog.href(self.collection_id, self.item_id) if there else None,
+            product_cover=self.item.properties.get("eo:cloud_cover"),
+        )
+
+    def is_done(self, catalog: OutputCatalog) -> bool:
+        """Whether the same mask lies there, whole, and may stay."""
+        return not self.settings.overwrite and catalog.state(self.collection_id, self.item_id) == self.fingerprint
+
+
+def plan_item(item: pystac.Item, *, settings: Settings, models: Models | None = None) -> Plan:
+    """What is to be made of an item; nothing is read.
+
+    Raises:
+        StacCloudmaskError: A model is not known, or the item's id or its collection's cannot name an output.
+    """
+    models = models or choose_models(settings)
+    stated = {
+        key: (unsigned(asset.href), asset.extra_fields.get("file:checksum"), asset.extra_fields.get("updated"))
+        for key, asset in item.assets.items()
+    }
+    body = {
+        "item": [item.id, item.collection_id, item.properties.get("updated"), stated],
+        "models": [[spec.name, spec.sha256, spec.file_name, roles] for spec, roles in models.items()],
+        "settings": settings.fingerprint_fields(),
+        "version": VERSION,
+    }
+    fingerprint = hashlib.sha256(json.dumps(body, sort_keys=True, default=str).encode()).hexdigest()
+    return Plan(item, settings, models, output_collection(item.collection_id), output_id(item.id), fingerprint)
+
+
+def preview_item(item: pystac.Item, *, settings: Settings, models: Models, catalog: OutputCatalog) -> Result:
+    """What `process_item` would do: nothing but metadata is read, nothing is written.
+
+    Raises:
+        StacCloudmaskError: The metadata already say that the item cannot be masked.
+    """
+    plan = plan_item(item, settings=settings, models=models)
+    resolve_sources(item, models=models, settings=settings)
+    return plan.result("up-to-date" if plan.is_done(catalog) else "planned", catalog)
+
+
+def process_item(item: pystac.Item, *, settings: Settings, out: str, progress: Progress = no_progress) -> Result:
+    """Mask an item and write mask and output item into the catalog ``out``; nothing if they are there already.
+
+    The collection is not touched: list the item with ``OutputCatalog.link`` once it is written.
+
+    Raises:
+        StacCloudmaskError: Says what failed, where, and what would help; nothing half-written is left.
+    """
+    plan = plan_item(item, settings=settings)
+    catalog = OutputCatalog(out)
+    if plan.is_done(catalog):
+        return plan.result("up-to-date", catalog)
+    watch = Stopwatch()
+    mask = make_mask(item, settings=settings, progress=progress, watch=watch)
+    with watch.stage("write"), catalog.workdir() as folder:
+        progress("write", 0, 1)
+        counts = class_counts(mask.decision.class_map)
+        files = _write_files(mask, folder, settings)
+        body = mask_item(item, _facts(plan, mask, counts, files))
+        href = catalog.write_item(body, {key: folder / file.name for key, file in files.items()})
+        progress("write", 1, 1)
+    return replace(plan.result("done", catalog), output=href, cover=_cover(counts), seconds=watch.seconds)
+
+
+def _write_files(mask: Mask, folder: Path, settings: Settings) -> dict[str, AssetFile]:
+    """Write the assets into a folder; by asset key."""
+    grid, decision = mask.grid, mask.decision
+    write_class_cog(folder / "cloud_mask.tif", decision.class_map, grid)
+    write_thumbnail(folder / "thumbnail.png", decision.class_map)
+    if settings.probabilities:
+        write_percent_cog(folder / "cloud_probability.tif", mask.evidence.cloud, grid)
+        write_percent_cog(folder / "shadow_probability.tif", mask.evidence.shadow, grid)
+    if settings.votes:
+        write_bits_cog(folder / "mask_votes.tif", decision.votes, grid)
+    return {path.stem: file_facts(path) for path in sorted(folder.iterdir())}
+
+
+def _facts(plan: Plan, mask: Mask, counts: Mapping[int, int], files: Mapping[str, AssetFile]) -> MaskFacts:
+    scl = mask.sources.scl
+    return MaskFacts(
+        grid=mask.grid,
+        counts=counts,
+        files=files,
+        fingerprint=plan.fingerprint,
+        created=datetime.now(UTC),
+        version=VERSION,
+        software=software(),
+        lineage=_lineage(mask, plan.models),
+        models=tuple(
+            ModelUse(name=spec.name, roles=roles, sha256=spec.sha256 or "", href=spec.item_href)
+            for spec, roles in plan.models.items()
+        ),
+        bands=mask.sources.bands,
+        product_mask=None if scl is None else scl.asset_key,
+        policy=plan.settings.merge,
+        parameters=mask.decision.parameters,
+        settings=plan.settings.fingerprint_fields(),
+        mask_only=plan.settings.mask_only,
+    )
+
+
+def _lineage(mask: Mask, models: Models) -> str:
+    used = ", ".join(f"{spec.name} ({' and '.join(roles)})" for spec, roles in models.items())
+    product = "without a product mask" if mask.sources.scl is None else "merged with the product's scene classification"
+    notes = "".join(f" {note[:1].upper()}{note[1:]}." for note in mask.decision.notes)
+    return f"ONNX models {used}, {product}.{notes}"
+
+
+def _cover(counts: Mapping[int, int]) -> dict[str, float]:
+    """Percent of the valid pixels by class name, and of all pixels for nodata."""
+    total = sum(counts.values())
+    valid = total - counts.get(CloudClass.NODATA, 0)
+    whole = {info.code: total if info.code == CloudClass.NODATA else valid for info in CLASSES}
+    return {info.name: round(100 * counts.get(info.code, 0) / max(whole[info.code], 1), 4) for info in CLASSES}
