@@ -13,12 +13,14 @@ from urllib.parse import quote
 import httpx
 
 from stac_cloudmask.errors import ConfigError, PublishError, WriteError
-from stac_cloudmask.stac.collection import Entry, covering
+from stac_cloudmask.stac.collection import covering
 from stac_cloudmask.stac.hrefs import is_remote, redact
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
     from types import TracebackType
+
+    from stac_cloudmask.stac.collection import Entry
 
     Json = dict[str, Any]
 
@@ -114,11 +116,11 @@ class StacApi:
                 return "created"
         raise WriteError(f"{self._shown(href)} is there and is not there, again and again; try later")
 
-    def cover(self, collection_id: str, items: Sequence[Json]) -> None:
+    def cover(self, collection_id: str, entries: Sequence[Entry]) -> None:
         """Widen the extent and the summaries of a collection to these items, where the API lets collections change."""
         href = self._collection_href(collection_id)
         found = self._send("GET", href).json()
-        wider = covering(found, [Entry.of(item) for item in items])
+        wider = covering(found, entries)
         if wider == found:
             return
         try:

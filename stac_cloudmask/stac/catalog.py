@@ -6,9 +6,12 @@ import logging
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
-from stac_cloudmask.errors import WriteError
+import pystac
+
+from stac_cloudmask.errors import ReadError, WriteError
 from stac_cloudmask.stac.collection import Entry, new_catalog, new_collection, with_child, with_entries
 from stac_cloudmask.stac.definitions import ASSETS
+from stac_cloudmask.stac.facts import file_facts
 from stac_cloudmask.stac.hrefs import safe_id
 from stac_cloudmask.stac.items import OWN
 from stac_cloudmask.stac.store import open_store
@@ -17,8 +20,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
     from contextlib import AbstractContextManager
     from pathlib import Path
-
-    import pystac
 
     Json = dict[str, Any]
 
@@ -38,6 +39,11 @@ class OutputCatalog:
     def __init__(self, out: str | Path) -> None:
         self.out = str(out)
         self._store = open_store(out)
+
+    @property
+    def root(self) -> str:
+        """Absolute href of the catalog's folder."""
+        return self._store.href(CATALOG).removesuffix(f"/{CATALOG}")
 
     def href(self, collection_id: str, item_id: str) -> str:
         """Absolute href of an item, whether it is there or not."""
@@ -94,19 +100,55 @@ class OutputCatalog:
             if entries:
                 self._list(collection_id, entries)
 
-    def items(self) -> Iterator[Json]:
-        """The JSON of every item that the catalog lists, asset hrefs made absolute, with its href as ``self`` link."""
+    def listed(self) -> Iterator[tuple[str, str]]:
+        """Ids of collection and item of everything that the catalog lists."""
         root = self._store.read_json(CATALOG) or {"links": []}
         for child in _hrefs(root, "child"):
             collection_id = child.removeprefix("./").removesuffix("/collection.json")
-            collection = self._store.read_json(f"{safe_id(collection_id)}/collection.json") or {"links": []}
-            for href in _hrefs(collection, "item"):
-                item_id = href.removeprefix("./").partition("/")[0]
-                body = self._store.read_json(_item_name(collection_id, item_id))
-                if body is None:
-                    logger.warning("%s lists item %r, which is not there", self.href(collection_id, item_id), item_id)
-                else:
-                    yield self._absolute(collection_id, body)
+            for href in _hrefs(self.collection(collection_id) or {"links": []}, "item"):
+                yield collection_id, href.removeprefix("./").partition("/")[0]
+
+    def items(self) -> Iterator[Json]:
+        """The JSON of every item that the catalog lists, see ``item``; one that is not there is left out and logged."""
+        for collection_id, item_id in self.listed():
+            body = self.item(collection_id, item_id)
+            if body is None:
+                logger.warning("%s is listed and not there", self.href(collection_id, item_id))
+            else:
+                yield body
+
+    def item(self, collection_id: str, item_id: str) -> Json | None:
+        """The JSON of an item, hrefs of its files made absolute, its own href as ``self`` link; None if not there."""
+        body = self._store.read_json(_item_name(collection_id, item_id))
+        if body is None:
+            return None
+        home = self.href(collection_id, item_id)
+        folder = home.rpartition("/")[0]
+        own = _own_files(body)
+        assets = {k: a | ({"href": f"{folder}/{own[k]}"} if k in own else {}) for k, a in body["assets"].items()}
+        links = [*body["links"], {"rel": "self", "href": home, "type": "application/geo+json"}]
+        return body | {"assets": assets, "links": links}
+
+    def copy_item(self, collection_id: str, item_id: str, target: OutputCatalog) -> str:
+        """Copy an item and its own files to another catalog; the href it has there, for ``target.link``.
+
+        Raises:
+            ReadError: A file is missing or is not what the item says.
+            WriteError: The target cannot be written.
+        """
+        where = self.href(collection_id, item_id)
+        body = self._store.read_json(_item_name(collection_id, item_id))
+        if body is None or not self._is_whole(collection_id, item_id, body):
+            raise ReadError(f"{where} is not there whole; process its source again")
+        with target.workdir() as work:
+            files = {key: work / name for key, name in _own_files(body).items()}
+            for key, path in files.items():
+                self._store.get(f"{collection_id}/{item_id}/{path.name}", path)
+                if file_facts(path).checksum != body["assets"][key]["file:checksum"]:
+                    raise ReadError(
+                        f"{where}: asset {key!r} is not the file that was written; process its source again"
+                    )
+            return target.write_item(pystac.Item.from_dict(body, migrate=False), files)
 
     def collection(self, collection_id: str) -> Json | None:
         """The JSON of a collection as it lies there; None if it is not."""
@@ -135,8 +177,7 @@ class OutputCatalog:
 
     def _is_whole(self, collection_id: str, item_id: str, body: Json) -> bool:
         sizes = self._store.sizes(f"{collection_id}/{item_id}")
-        own = [asset for asset in body.get("assets", {}).values() if str(asset.get("href")).startswith("./")]
-        stated = {_file_name(asset["href"]): asset.get("file:size") for asset in own}
+        stated = {name: body["assets"][key].get("file:size") for key, name in _own_files(body).items()}
         return bool(stated) and stated.items() <= sizes.items()
 
     def _ids(self, href: str) -> tuple[str, str]:
@@ -145,20 +186,17 @@ class OutputCatalog:
             raise WriteError(f"{href} is no item of {self.out}; link takes what write_item returned")
         return collection_id, item_id
 
-    def _absolute(self, collection_id: str, body: Json) -> Json:
-        home = self.href(collection_id, body["id"])
-        folder = home.rpartition("/")[0]
-        for asset in body["assets"].values():
-            if asset["href"].startswith("./"):
-                asset["href"] = f"{folder}/{_file_name(asset['href'])}"
-        body["links"] = [*body["links"], {"rel": "self", "href": home, "type": "application/geo+json"}]
-        return body
-
 
 def _item_name(collection_id: str, item_id: str) -> str:
     """The name of an item in the store; an id that could be a path is refused here at the latest."""
     checked = safe_id(item_id)
     return f"{safe_id(collection_id, what='collection')}/{checked}/{checked}.json"
+
+
+def _own_files(body: Json) -> dict[str, str]:
+    """Names of the files that lie beside an item, by asset key."""
+    hrefs = {key: str(asset.get("href")) for key, asset in body.get("assets", {}).items()}
+    return {key: _file_name(href) for key, href in hrefs.items() if href.startswith("./")}
 
 
 def _file_name(href: str) -> str:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import fsspec
 
-from stac_cloudmask.errors import ConfigError, WriteError
+from stac_cloudmask.errors import ConfigError, ReadError, WriteError
 from stac_cloudmask.stac.hrefs import redact
 from stac_cloudmask.stac.store import dumped, local_workdir
 
@@ -71,6 +71,14 @@ class ObjectStore:
             except FileNotFoundError:
                 return {}
         return {Path(entry["name"]).name: entry["size"] for entry in listed if entry["type"] == "file"}
+
+    def get(self, name: str, target: Path) -> None:
+        """See ``Store``."""
+        with self._named_errors():
+            try:
+                self._fs.get_file(self._path(name), str(target))
+            except FileNotFoundError as error:
+                raise ReadError(f"{self.href(name)} is not there") from error
 
     def put(self, files: Mapping[str, Path | Json]) -> None:
         """See ``Store``."""
@@ -148,7 +156,7 @@ class ObjectStore:
         foreign = (botocore.BotoCoreError, botocore.ClientError) if botocore else ()
         try:
             yield
-        except WriteError:
+        except (ReadError, WriteError):
             raise
         except (OSError, *foreign) as error:
             raise WriteError(

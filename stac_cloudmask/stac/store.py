@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
-from stac_cloudmask.errors import ConfigError, WriteError
+from stac_cloudmask.errors import ConfigError, ReadError, WriteError
 from stac_cloudmask.stac.temporary import is_abandoned, new_name
 
 if TYPE_CHECKING:
@@ -46,6 +46,14 @@ class Store(Protocol):
 
     def sizes(self, folder: str) -> dict[str, int]:
         """Size in bytes of the files in a folder, by their name in it; empty if there is no such folder."""
+        ...
+
+    def get(self, name: str, target: Path) -> None:
+        """Copy a file to a local path.
+
+        Raises:
+            ReadError: There is no such file.
+        """
         ...
 
     def put(self, files: Mapping[str, Path | Json]) -> None:
@@ -112,6 +120,14 @@ class LocalStore:
             except (FileNotFoundError, NotADirectoryError):
                 return {}
 
+    def get(self, name: str, target: Path) -> None:
+        """See ``Store``."""
+        with self._named_errors():
+            try:
+                shutil.copyfile(self._root / name, target)
+            except FileNotFoundError as error:
+                raise ReadError(f"{self.href(name)} is not there") from error
+
     def put(self, files: Mapping[str, Path | Json]) -> None:
         """See ``Store``; the files become visible together, as far as other runs are concerned."""
         with self._named_errors(), self.workdir() as work:
@@ -170,7 +186,7 @@ class LocalStore:
     def _named_errors(self) -> Iterator[None]:
         try:
             yield
-        except WriteError:
+        except (ReadError, WriteError):
             raise
         except OSError as error:
             raise WriteError(

@@ -105,7 +105,7 @@ def test_a_real_server_keeps_a_wider_extent(pgstac, published):
     }
     with StacApi(pgstac.url, patience=HURRIED) as api:
         api.ensure_collection(narrow)
-        api.cover("narrow-cloudmask", items)
+        api.cover("narrow-cloudmask", [Entry.of(item) for item in items])
     found = pystac_client.Client.open(pgstac.url).get_collection("narrow-cloudmask")
     assert found.extent.spatial.bboxes == collection["extent"]["spatial"]["bbox"]
     assert found.extent.to_dict()["temporal"] == collection["extent"]["temporal"]
@@ -232,11 +232,11 @@ def test_relative_asset_hrefs_are_refused_before_anything_is_sent(server, api):
 def test_an_extent_that_may_not_be_changed_is_only_a_warning(server, api, caplog):
     server.collections["x-cloudmask"] = a_collection()
     server.faults = [Fault("PUT", 405)]
-    api.cover("x-cloudmask", [an_item() | {"bbox": [5, 5, 6, 6]}])
+    api.cover("x-cloudmask", [Entry.of(an_item() | {"bbox": [5, 5, 6, 6]})])
     assert "left as it is" in caplog.text
 
 
 def test_an_extent_that_is_wide_enough_is_not_sent(server, api):
     server.collections["x-cloudmask"] = a_collection()
-    api.cover("x-cloudmask", [an_item()])
+    api.cover("x-cloudmask", [Entry.of(an_item())])
     assert [method for method, _ in server.requests] == ["GET"]
