@@ -91,7 +91,7 @@ def merge(evidence: Evidence, *, thresholds: Thresholds, select: Select, clean: 
     valid = np.empty(evidence.shape, np.bool_)
     for start, stop in strips(evidence.shape[0]):
         rows = slice(start, stop)
-        votes[rows], valid[rows] = _vote(evidence, start, stop, thresholds)
+        votes[rows], valid[rows] = vote(evidence, start, stop, thresholds)
         cloud, shadow = select(start, stop, votes[rows])
         votes[rows] |= cloud * SELECTED_CLOUD | shadow * SELECTED_SHADOW
     for bit in (SELECTED_CLOUD, SELECTED_SHADOW):
@@ -109,9 +109,10 @@ def strips(height: int, rows: int = STRIP) -> Iterator[tuple[int, int]]:
         yield start, min(start + rows, height)
 
 
-def _vote(
+def vote(
     evidence: Evidence, start: int, stop: int, thresholds: Thresholds
 ) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
+    """Who says what in rows ``start`` to ``stop``: `Vote` bits, 0 where nodata; and True where the pixel is valid."""
     cloud, shadow = evidence.cloud[start:stop], evidence.shadow[start:stop]
     valid = (cloud != PERCENT_NODATA) & (shadow != PERCENT_NODATA)
     votes = (cloud > thresholds.cloud) * np.uint8(Vote.CLOUD_MODEL)
