@@ -13,6 +13,7 @@ from google.protobuf.message import DecodeError  # type: ignore[import-untyped] 
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto, numpy_helper
 
 from stac_cloudmask.errors import ChecksumError, ModelError
+from stac_cloudmask.models.metadata import LONGEST_SIDE
 from stac_cloudmask.models.strangers import HEAD, mismatch, recognise
 
 if TYPE_CHECKING:
@@ -20,8 +21,6 @@ if TYPE_CHECKING:
 
 LARGEST_FILE: Final = 2_000_000_000
 """Bytes; protobuf's own limit is 2 GiB."""
-LONGEST_SIDE: Final = 8192
-"""Pixels of a fixed window."""
 MOST_ELEMENTS: Final = 2**31
 """Elements of a tensor that a graph may ask for by a constant shape."""
 DOMAINS: Final = frozenset({"", "ai.onnx", "ai.onnx.ml", "com.microsoft"})
@@ -138,21 +137,29 @@ def _refuse_unfit(graph: GraphProto, spec: ModelSpec, path: Path) -> tuple[int, 
     if len(inputs) != 1 or not graph.output:
         raise ModelError(f"{path}: has {len(inputs)} inputs and {len(graph.output)} outputs; models have one input")
     given, result = _sides(inputs[0]), _sides(graph.output[0])
-    for what, sides, channels in (("input", given, len(spec.bands)), ("output", result, spec.channels)):
+    for what, sides in (("input", given), ("output", result)):
         if len(sides) != RANK:
             raise ModelError(f"{path}: its {what} has {len(sides)} axes; (n, channel, y, x) are expected")
-        if sides[1] not in (0, channels):
-            raise ModelError(
-                f"{path}: its {what} has {sides[1]} channels, but the item of {spec.name!r} says {channels}"
-            )
-    if max(given[2:]) > LONGEST_SIDE:
-        raise ModelError(f"{path}: wants windows of {given[2]} x {given[3]}; at most {LONGEST_SIDE} are supported")
+    wrong = [*_wrong_channels(given[1], result[1], spec), *_wrong_window(given[2], given[3], spec)]
     if inputs[0].type.tensor_type.elem_type != TensorProto.FLOAT:
-        raise ModelError(f"{path}: its input is not float32")
-    side = spec.window.size
-    if not spec.window.multiple and any(found not in (0, side) for found in given[2:]):
-        raise ModelError(f"{path}: wants windows of {given[2]} x {given[3]}, but the item of {spec.name!r} says {side}")
+        wrong.append("its input is not float32")
+    if wrong:
+        raise ModelError(f"{path}: {'; '.join(wrong)}")
     return given[2], given[3]
+
+
+def _wrong_channels(given: int, result: int, spec: ModelSpec) -> Iterator[str]:
+    if given not in (0, len(spec.bands)):
+        yield f"its input has {given} channels, but the item of {spec.name!r} says {len(spec.bands)}"
+    if result not in (0, spec.channels):
+        yield f"its output has {result} channels, but the item of {spec.name!r} says {spec.channels}"
+
+
+def _wrong_window(height: int, width: int, spec: ModelSpec) -> Iterator[str]:
+    if max(height, width) > LONGEST_SIDE:
+        yield f"wants windows of {height} x {width}; at most {LONGEST_SIDE} are supported"
+    elif not spec.window.multiple and any(side not in (0, spec.window.size) for side in (height, width)):
+        yield f"wants windows of {height} x {width}, but the item of {spec.name!r} says {spec.window.size}"
 
 
 def _sides(value: onnx.ValueInfoProto) -> list[int]:

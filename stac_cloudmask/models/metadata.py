@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from stac_cloudmask.models.mlm import Activation, InputKind
 
 SHA256_MULTIHASH: Final = "1220"
+LONGEST_SIDE: Final = 8192
+"""Pixels of a window; more is no window."""
 LARGEST_ITEM: Final = 1_000_000
 """Bytes; a model item has a few thousand."""
 
@@ -37,6 +39,8 @@ class ModelWindow:
 
     def __post_init__(self) -> None:
         """Refuse what cannot work."""
+        if not 1 <= self.size <= LONGEST_SIDE:
+            raise ValueError(f"window size must lie in [1, {LONGEST_SIDE}], got {self.size}")
         if not 0 <= self.overlap < self.size:
             raise ValueError(f"window overlap must lie in [0, size={self.size}), got {self.overlap}")
         if self.multiple < 0 or (self.multiple and self.size % self.multiple):
@@ -92,8 +96,8 @@ class ModelSpec:
 
     @property
     def file_name(self) -> str:
-        """Last part of ``href``."""
-        return self.href.rsplit("/", 1)[-1]
+        """Last part of ``href``, fit to be a file's name."""
+        return re.sub(r"[^A-Za-z0-9._-]", "_", self.href.rsplit("/", 1)[-1])[-100:]
 
 
 def read_model_item(path: str | Path) -> ModelSpec:
@@ -107,13 +111,13 @@ def read_model_item(path: str | Path) -> ModelSpec:
         if path.stat().st_size > LARGEST_ITEM:
             raise ModelError(f"{path}: more than {LARGEST_ITEM} bytes, which is no model item")
         document = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ModelError(f"{path}: cannot be read as a model item: {error}") from error
     try:
         return _spec(document, path)
     except KeyError as error:
         raise ModelError(f"{path}: the model item lacks {error}") from error
-    except (ValueError, TypeError, AttributeError) as error:
+    except (ValueError, TypeError, AttributeError, IndexError, OverflowError) as error:
         raise ModelError(f"{path}: {error}") from error
 
 
@@ -129,8 +133,8 @@ def _spec(document: dict[str, Any], path: Path) -> ModelSpec:
     activation = mlm.activation(result.get("post_processing_function"))
     asset = _weights_asset(document["assets"])
     return ModelSpec(
-        name=document["id"],
-        title=properties.get("title", document["id"]),
+        name=_name(document["id"]),
+        title=str(properties.get("title", document["id"])),
         bands=bands,
         input_kind=mlm.input_kind(properties.get("stac_cloudmask:input_kind", "reflectance")),
         mean=mean,
@@ -140,13 +144,20 @@ def _spec(document: dict[str, Any], path: Path) -> ModelSpec:
         outputs=mlm.outputs(result, channels, activation, properties.get("stac_cloudmask:roles")),
         window=_window(shape[1:], properties.get("stac_cloudmask:window")),
         gsd=_gsd(properties.get("stac_cloudmask:gsd")),
-        href=_absolute(asset["href"], path.parent),
-        file_size=asset.get("file:size"),
+        href=_absolute(str(asset["href"]), path.parent),
+        file_size=None if asset.get("file:size") is None else int(asset["file:size"]),
         sha256=_sha256(asset.get("file:checksum")),
-        license=properties.get("license"),
+        license=None if properties.get("license") is None else str(properties["license"]),
         source=_link(document, "about"),
         item_href=_link(document, "self") or path.as_posix(),
     )
+
+
+def _name(item_id: str) -> str:
+    """Names become folders of the cache, so they may hold nothing that moves about."""
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", item_id):
+        raise ValueError(f"its id {item_id!r} must be letters, digits, '.', '_' and '-', at most 100")
+    return item_id
 
 
 def _window(sides: tuple[int, int], window: Mapping[str, Any] | None) -> ModelWindow:
@@ -157,7 +168,7 @@ def _window(sides: tuple[int, int], window: Mapping[str, Any] | None) -> ModelWi
         raise ValueError("mlm:input leaves height and width free, so stac_cloudmask:window must say which to use")
     if window is None:
         return ModelWindow(size=height, multiple=0, overlap=height // 8)
-    chosen = ModelWindow(size=window["size"], multiple=window["multiple"], overlap=window["overlap"])
+    chosen = ModelWindow(**{name: int(window[name]) for name in ("size", "multiple", "overlap")})
     if chosen.multiple == 0 and height not in (-1, chosen.size):
         raise ValueError(f"stac_cloudmask:window fixes {chosen.size} pixels, but mlm:input states {height}")
     return chosen

@@ -5,6 +5,7 @@ All functions raise ValueError, KeyError or TypeError for what they do not under
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, Literal, cast, get_args
 
@@ -73,8 +74,8 @@ def scaling(entries: Sequence[dict[str, Any]] | None, count: int) -> tuple[tuple
     if len(entries) not in (1, count):
         raise ValueError(f"value_scaling has {len(entries)} entries; there is one for all bands or one for each")
     pairs = [_mean_and_std(entry) for entry in entries] * (count if len(entries) == 1 else 1)
-    if not all(std > 0 for _, std in pairs):
-        raise ValueError("value_scaling divides by a number that is not above 0")
+    if not all(math.isfinite(mean) and 0 < std < math.inf for mean, std in pairs):
+        raise ValueError("value_scaling needs finite numbers, and divides by one above 0")
     return tuple(mean for mean, _ in pairs), tuple(std for _, std in pairs)
 
 

@@ -84,6 +84,14 @@ class OnnxSegmenter:
         Raises:
             ModelError: The weights are missing, broken or hostile, or give no probabilities.
         """
+        return _probabilities(self.channels(reflectance), self.spec)
+
+    def channels(self, reflectance: F32) -> F32:
+        """What the graph itself gives, ``(n, channel, y, x)``: logits, where the item names an activation.
+
+        Raises:
+            ModelError: As ``predict``.
+        """
         _, bands, height, width = reflectance.shape
         if bands != len(self.spec.bands):
             raise ModelError(f"model {self.spec.name!r}: got {bands} bands, expected {', '.join(self.spec.bands)}")
@@ -95,7 +103,7 @@ class OnnxSegmenter:
         result = result[..., :height, :width]
         if not np.isfinite(result).all():
             raise ModelError(f"model {self.spec.name!r}: its output is not finite; `models check` may say why")
-        return _probabilities(result, self.spec)
+        return result
 
     def open(self) -> Run:
         """The session, opened now unless this process has it.

@@ -1,12 +1,15 @@
 from __future__ import annotations
 
+import contextlib
 import json
 import pickle
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from stac_cloudmask.errors import ModelError
-from stac_cloudmask.models.metadata import ModelWindow, read_model_item
+from stac_cloudmask.models.metadata import ModelSpec, ModelWindow, read_model_item
 
 HERE = [[1, 0], [0, 1], [1, 1]]
 
@@ -86,6 +89,7 @@ def test_a_fixed_window_is_taken_from_the_shape(tiny_onnx, model_item):
 @pytest.mark.parametrize(
     ("change", "says"),
     [
+        (lambda d: d.update(id="../../cache"), "its id"),
         (lambda d: d["properties"].pop("mlm:input"), "lacks 'mlm:input'"),
         (lambda d: d["properties"]["mlm:input"].append({}), "exactly one"),
         (lambda d: d["properties"]["mlm:input"][0].update(bands=["blue", "B99"]), "common names"),
@@ -106,6 +110,7 @@ def test_a_fixed_window_is_taken_from_the_shape(tiny_onnx, model_item):
         (lambda d: d["properties"]["mlm:output"][0]["post_processing_function"].update(expression="f"), "supported"),
         (lambda d: d["properties"].pop("stac_cloudmask:window"), "must say which"),
         (lambda d: d["properties"]["stac_cloudmask:window"].update(overlap=64), "overlap"),
+        (lambda d: d["properties"]["stac_cloudmask:window"].update(size=10**9), "8192"),
         (lambda d: d["properties"]["stac_cloudmask:window"].update(multiple=7), "multiple"),
         (lambda d: d["properties"].update({"stac_cloudmask:input_kind": "radiance"}), "radiance"),
         (lambda d: d["properties"].update({"stac_cloudmask:gsd": [10]}), "unpack"),
@@ -154,3 +159,39 @@ def test_files_that_are_no_items_are_refused(tmp_path, content):
 def test_a_missing_item_is_said_to_be_missing(tmp_path):
     with pytest.raises(ModelError, match="cannot be read"):
         read_model_item(tmp_path / "none.json")
+
+
+def places(node, path=()):
+    yield path
+    children = node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, list) else ()
+    for key, child in children:
+        yield from places(child, (*path, key))
+
+
+junk = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+)
+
+
+@given(st.data())
+@settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+def test_an_item_with_junk_anywhere_is_read_or_refused_and_nothing_else(item, data):
+    text = item.read_text()
+    document = json.loads(text)
+    *parents, last = data.draw(st.sampled_from([path for path in places(document) if path]))
+    node = document
+    for key in parents:
+        node = node[key]
+    node[last] = data.draw(junk)
+    item.write_text(json.dumps(document))
+    with contextlib.suppress(ModelError):
+        assert isinstance(read_model_item(item), ModelSpec)
+    item.write_text(text)
+
+
+def test_an_item_nested_beyond_reason_is_refused(tmp_path):
+    path = tmp_path / "item.json"
+    path.write_text("[" * 200_000)
+    with pytest.raises(ModelError, match="cannot be read"):
+        read_model_item(path)

@@ -1,0 +1,134 @@
+"""Whether a model does what its item says, found by running it on a fixed chip."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final, Literal
+
+import numpy as np
+from scipy.special import expit
+
+from stac_cloudmask.core.predict import ROLES
+from stac_cloudmask.errors import ModelError
+from stac_cloudmask.models.session import OnnxSegmenter
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from stac_cloudmask.core.predict import Role
+    from stac_cloudmask.models.metadata import ModelSpec
+
+SPECTRA: Final = {
+    "coastal": (0.03, 0.58),
+    "blue": (0.04, 0.60),
+    "green": (0.07, 0.60),
+    "red": (0.05, 0.62),
+    "rededge1": (0.11, 0.63),
+    "rededge2": (0.25, 0.64),
+    "rededge3": (0.30, 0.65),
+    "nir": (0.32, 0.65),
+    "nir08": (0.33, 0.65),
+    "nir09": (0.33, 0.60),
+    "swir16": (0.20, 0.45),
+    "swir22": (0.10, 0.35),
+}
+"""Reflectance of green fields and of a thick cloud, by common name: typical values, not measured ones."""
+SHADE: Final = 0.25
+"""What is left of the ground's reflectance in a shadow."""
+PLACES: Final = (0.3, 0.7)
+"""Centers of cloud and shadow, in parts of the width."""
+SMALLEST: Final = 64
+"""Pixels of the shortest axis that a free window is tried with."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Something about a model that does not fit.
+
+    ``level`` is ``error`` where masks would be wrong or impossible, ``warning`` where that is only likely.
+    """
+
+    level: Literal["error", "warning"]
+    text: str
+
+
+def check_model(spec: ModelSpec, *, cache: Path | None = None) -> list[Finding]:
+    """What does not fit between an item, its file and what this package needs; nothing, if all does.
+
+    Args:
+        spec: What the item says.
+        cache: Directory of fetched weights; the user's cache when None.
+    """
+    return list(_findings(OnnxSegmenter(spec, cache=cache)))
+
+
+def fixed_chip(bands: tuple[str, ...], height: int, width: int) -> NDArray[np.float32]:
+    """Reflectance ``(1, band, y, x)`` of fields under a cloud in the left half and its shadow in the right half."""
+    y, x = np.mgrid[:height, :width].astype(np.float32)
+    texture = 1 + 0.15 * np.sin(x / 7) * np.cos(y / 5) + 0.05 * np.sin(x * y / 31)
+    radius = min(height, width) / 5
+    cloud, shadow = (expit((radius - np.hypot(x - width * at, y - height / 2)) / 2) for at in PLACES)
+    ground = texture * (1 - (1 - SHADE) * shadow)
+    spectra = [SPECTRA[name] for name in bands]
+    return np.stack([near * ground * (1 - cloud) + far * cloud for near, far in spectra])[None].astype(np.float32)
+
+
+def _findings(model: OnnxSegmenter) -> Iterator[Finding]:
+    spec = model.spec
+    if spec.sha256 is None:
+        yield Finding("warning", "its item has no file:checksum, so other weights would go unnoticed")
+    size = spec.window.size
+    try:
+        answer = model.channels(fixed_chip(spec.bands, size, size))
+        model.channels(np.zeros((1, len(spec.bands), size, size), np.float32))
+    except ModelError as error:
+        yield Finding("error", str(error))
+        return
+    yield from _activation(answer, spec)
+    yield from _class_order(model, size)
+    yield from _free_window(model)
+
+
+def _activation(answer: NDArray[np.float32], spec: ModelSpec) -> Iterator[Finding]:
+    low, high = float(answer.min()), float(answer.max())
+    probable = low >= 0 and high <= 1
+    if spec.activation == "none" and not probable:
+        yield Finding(
+            "error",
+            f"its output ranges from {low:.3g} to {high:.3g}, which are no probabilities; "
+            f"name a post_processing_function in the item: scipy.special.softmax or scipy.special.expit",
+        )
+    if spec.activation == "softmax" and probable and np.allclose(answer.sum(axis=1), 1, atol=1e-3):
+        yield Finding("warning", "its output adds up to 1 before the softmax: the graph seems to hold one already")
+    if spec.activation == "sigmoid" and probable and high > low:
+        yield Finding("warning", "its output lies in 0..1 before the sigmoid: the graph seems to hold one already")
+
+
+def _class_order(model: OnnxSegmenter, size: int) -> Iterator[Finding]:
+    """A cloud must look more like cloud than a shadow does, and the reverse."""
+    answer = model.predict(fixed_chip(model.spec.bands, size, size))
+    row, places = size // 2, dict(zip(ROLES, (int(size * at) for at in PLACES), strict=True))
+    for role, p in answer.items():
+        other: Role = "shadow" if role == "cloud" else "cloud"
+        own, foreign = float(p[0, row, places[role]]), float(p[0, row, places[other]])
+        if own <= foreign:
+            yield Finding(
+                "warning",
+                f"{role}: probability {own:.2f} in a {role}, {foreign:.2f} in a {other}; "
+                f"the classes may be in another order, or the values be scaled otherwise, than the item says",
+            )
+
+
+def _free_window(model: OnnxSegmenter) -> Iterator[Finding]:
+    """Windows at the border of a scene are of other sizes."""
+    multiple = model.spec.window.multiple
+    if not multiple:
+        return
+    height = -(-SMALLEST // multiple) * multiple
+    try:
+        model.predict(fixed_chip(model.spec.bands, height, 2 * height + multiple))
+    except ModelError as error:
+        yield Finding("error", f"windows of {height} x {2 * height + multiple} do not work: {error}")
