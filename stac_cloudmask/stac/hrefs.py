@@ -15,6 +15,7 @@ Items come from strangers. The rule, for an item (or link) read from ``base``:
 from __future__ import annotations
 
 import ipaddress
+import os
 import re
 import socket
 from dataclasses import dataclass
@@ -68,24 +69,28 @@ def check_href(href: str, *, base: str | None, rule: HrefRule = DEFAULT_RULE) ->
         raise UnsupportedItemError(f"href {str(href)[:20]!r}... is not a text of 1 to {MAX_HREF} characters")
     if re.search(r"[\x00-\x1f\x7f\\]", href) or href.startswith("/vsi"):
         raise _refused(href, "it has backslashes, control characters or a prefix of GDAL's")
-    absolute = _absolute(href, base)
-    if is_remote(absolute):
-        _check_url(absolute, base, rule)
-        return absolute
+    full = absolute(href, base)
+    if is_remote(full):
+        _check_url(full, base, rule)
+        return full
     if base is not None and is_remote(base):
         raise _refused(href, "a remote item may not name local files")
-    return _check_path(absolute, rule)
+    return _check_path(full, rule)
 
 
-def _absolute(href: str, base: str | None) -> str:
+def absolute(href: str, base: str | None) -> str:
+    """An href seen from ``base``, unchecked; unchanged where that makes no sense."""
     if is_remote(href) or base is None:
         return href
     if is_remote(base):
         scheme, rest = base.split("://", 1)  # urljoin knows the rules for http only
-        joined = urljoin(f"http://{rest}", href)
+        try:
+            joined = urljoin(f"http://{rest}", href)
+        except ValueError:
+            return href
         return joined.replace("http://", f"{scheme}://", 1) if joined.startswith("http://") else joined
-    path = href.removeprefix("file://")
-    return path if path.startswith("/") else str(Path(base.removeprefix("file://")).absolute().parent / path)
+    folder = Path(base.removeprefix("file://")).absolute().parent
+    return os.path.normpath(folder / href.removeprefix("file://"))
 
 
 def _check_url(url: str, base: str | None, rule: HrefRule) -> None:

@@ -45,6 +45,7 @@ class Handler(BaseHTTPRequestHandler):
     """Answers for ``self.server.site``."""
 
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
 
     def do_HEAD(self):
         self.answer(body=False)

@@ -18,7 +18,7 @@ LOCAL = "/data/catalog/c/i/i.json"
         ("https://cdn.example.org/B02.tif?v=1", REMOTE, "https://cdn.example.org/B02.tif?v=1"),
         ("s3://bucket/B02.jp2", REMOTE, "s3://bucket/B02.jp2"),
         ("./B02.tif", LOCAL, "/data/catalog/c/i/B02.tif"),
-        ("../my data/B02.tif", LOCAL, "/data/catalog/c/i/../my data/B02.tif"),
+        ("../my data/B02.tif", LOCAL, "/data/catalog/c/my data/B02.tif"),
         ("/archive/B02.tif", LOCAL, "/archive/B02.tif"),
         ("file:///archive/B02.tif", LOCAL, "/archive/B02.tif"),
         ("/archive/B02.tif", None, "/archive/B02.tif"),
