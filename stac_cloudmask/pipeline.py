@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from stac_cloudmask.core.classes import CLASSES, CloudClass
 from stac_cloudmask.masking import Mask, Progress, Stopwatch, choose_models, make_mask, no_progress, resolve_sources
+from stac_cloudmask.models.fetch import weights_sha256
 from stac_cloudmask.results import Result, Status
 from stac_cloudmask.stac.catalog import OutputCatalog
 from stac_cloudmask.stac.cog import write_bits_cog, write_class_cog, write_percent_cog, write_thumbnail
@@ -78,7 +79,7 @@ def plan_item(item: pystac.Item, *, settings: Settings, models: Models | None = 
     }
     body = {
         "item": [item.id, item.collection_id, item.properties.get("updated"), stated],
-        "models": [[spec.name, spec.sha256, spec.file_name, roles] for spec, roles in models.items()],
+        "models": [[spec.name, spec.sha256 or weights_sha256(spec), roles] for spec, roles in models.items()],
         "settings": settings.fingerprint_fields(),
         "version": VERSION,
     }
@@ -146,7 +147,7 @@ def _facts(plan: Plan, mask: Mask, counts: Mapping[int, int], files: Mapping[str
         software=software(),
         lineage=_lineage(mask, plan.models),
         models=tuple(
-            ModelUse(name=spec.name, roles=roles, sha256=spec.sha256 or "", href=spec.item_href)
+            ModelUse(name=spec.name, roles=roles, sha256=spec.sha256 or weights_sha256(spec), href=spec.item_href)
             for spec, roles in plan.models.items()
         ),
         bands=mask.sources.bands,

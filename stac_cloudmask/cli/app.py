@@ -10,7 +10,7 @@ from typing import Annotated, Final
 import typer
 
 from stac_cloudmask import __version__
-from stac_cloudmask.cli import console, models, process, search
+from stac_cloudmask.cli import console, models, process, search, views
 from stac_cloudmask.errors import ConfigError, StacCloudmaskError
 
 app: Final = typer.Typer(
@@ -42,6 +42,9 @@ def _options(
 
 app.command("search")(search.search)
 app.command("process")(process.process)
+app.command("publish")(views.publish)
+app.command("evaluate")(views.evaluate)
+app.command("demo")(views.demo)
 app.add_typer(models.app, name="models")
 
 

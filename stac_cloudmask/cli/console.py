@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from json import dumps
 from typing import TYPE_CHECKING, Final
 
 from rich.console import Console
@@ -29,7 +29,7 @@ def put(line: str) -> None:
 
 def put_json(value: object) -> None:
     """One JSON value on one line of stdout."""
-    put(json.dumps(value, ensure_ascii=True, allow_nan=False))
+    put(dumps(value, ensure_ascii=True, allow_nan=False))
 
 
 def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]], *, on_stdout: bool = False) -> None:
@@ -93,3 +93,13 @@ def result_table(results: Sequence[Result]) -> None:
             seconds,
         )
     stderr.print(grid)
+
+
+def put_results(results: Iterable[Result], *, json: bool) -> Iterator[Result]:
+    """Pass results on, each with its line on stdout."""
+    for result in results:
+        if json:
+            put_json(result.to_dict())
+        else:
+            put(result_line(result))
+        yield result

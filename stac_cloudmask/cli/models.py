@@ -3,60 +3,106 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
 from stac_cloudmask.cli import console, options
-from stac_cloudmask.errors import StacCloudmaskError
 
 if TYPE_CHECKING:
     from stac_cloudmask.models.metadata import ModelSpec
 
 app: Final = typer.Typer(no_args_is_help=True, help="List, show, fetch and check models.")
 
+ALL: Final = "all"
 Name = Annotated[str, typer.Argument(help="Name in the catalog, path of an MLM item, or of one of the seed's files.")]
+Names = Annotated[list[str], typer.Argument(help=f"Names in the catalog, or `{ALL}`.")]
+Checked = Annotated[
+    str | None, typer.Argument(help="Name, or path of an MLM item; default: all whose weights are here.")
+]
+Cache = Annotated[
+    Path | None,
+    typer.Option(help="Directory of fetched weights.", envvar="CLOUDMASK_MODEL_CACHE", show_default="the user's cache"),
+]
 
 
 @app.command("list")
-def list_(*, json: options.Json = False) -> None:
+def list_(*, cache: Cache = None, json: options.Json = False) -> None:
     """The models that can be named: role, bands, window, size, license, and whether the weights are here."""
     from stac_cloudmask.models.registry import list_models  # noqa: PLC0415  (keeps --help fast)
 
     specs = list_models()
     if json:
         for spec in specs:
-            console.put_json({**asdict(spec), "weights_here": _is_here(spec)})
+            console.put_json(_facts(spec, cache))
         return
     columns = ("model", "role", "bands", "window", "bytes", "license", "weights")
-    console.table("Models", columns, [_row(spec) for spec in specs], on_stdout=True)
+    console.table("Models", columns, [_row(spec, cache) for spec in specs], on_stdout=True)
 
 
 @app.command("show")
-def show(name: Name, *, json: options.Json = False) -> None:
+def show(name: Name, *, cache: Cache = None, json: options.Json = False) -> None:
     """All that a model's item says."""
     from stac_cloudmask.models.registry import find_model  # noqa: PLC0415  (keeps --help fast)
 
-    facts = {**asdict(spec := find_model(name)), "weights_here": _is_here(spec)}
+    facts = _facts(find_model(name), cache)
     if json:
         console.put_json(facts)
     else:
-        console.table(spec.name, ("field", "value"), [(k, str(v)) for k, v in facts.items()], on_stdout=True)
+        rows = [(key.replace("_", " "), _plain(value)) for key, value in facts.items()]
+        console.table(name, ("field", "value"), rows, on_stdout=True)
 
 
-def _row(spec: ModelSpec) -> tuple[str, ...]:
+@app.command("fetch")
+def fetch(names: Names, *, cache: Cache = None) -> None:
+    """Download weights into the cache; what is not exactly what the item promises leaves nothing behind."""
+    from stac_cloudmask.models.fetch import fetch_model  # noqa: PLC0415  (keeps --help fast)
+    from stac_cloudmask.models.registry import find_model, list_models  # noqa: PLC0415
+
+    specs = list_models() if ALL in names else [find_model(name) for name in names]
+    with console.progress(quiet=False) as bars:
+        for spec in specs:
+            task = bars.add_task(spec.name, total=spec.file_size)
+
+            def show(done: int, total: int | None, task: object = task) -> None:
+                bars.update(task, completed=done, total=total)  # type: ignore[arg-type]  # rich's TaskID is an int
+
+            console.put(f"{spec.name}  {fetch_model(spec, cache=cache, progress=show)}")
+
+
+@app.command("check")
+def check(name: Checked = None, *, cache: Cache = None) -> None:
+    """Run models on a fixed chip and say what does not fit what their items state."""
+    from stac_cloudmask.models.check import check_model  # noqa: PLC0415  (keeps --help fast)
+    from stac_cloudmask.models.fetch import is_here  # noqa: PLC0415
+    from stac_cloudmask.models.registry import find_model, list_models  # noqa: PLC0415
+
+    specs = [find_model(name)] if name else [spec for spec in list_models() if is_here(spec, cache)]
+    failed = False
+    for spec in specs:
+        findings = check_model(spec, cache=cache)
+        failed |= any(finding.level == "error" for finding in findings)
+        console.put(f"{spec.name}  {'fits' if not findings else f'{len(findings)} finding(s)'}")
+        for finding in findings:
+            console.put(f"  {finding.level}: {finding.text}")
+    if failed:
+        raise typer.Exit(1)
+
+
+def _facts(spec: ModelSpec, cache: Path | None) -> dict[str, object]:
+    from stac_cloudmask.models.fetch import is_here  # noqa: PLC0415  (keeps --help fast)
+
+    return {**asdict(spec), "weights_here": is_here(spec, cache)}
+
+
+def _row(spec: ModelSpec, cache: Path | None) -> tuple[str, ...]:
     window = spec.window
-    sides = str(window.size) if window.multiple == 0 else f"up to {window.size}, by {window.multiple}"
+    sides = str(window.size) if window.multiple == 0 else f"<= {window.size}"
     size = "" if spec.file_size is None else f"{spec.file_size:,}"
-    here = "here" if _is_here(spec) else "models fetch"
-    return spec.name, " + ".join(spec.roles), f"{len(spec.bands)}", sides, size, spec.license or "", here
+    here = "here" if _facts(spec, cache)["weights_here"] else "to fetch"
+    return spec.name, "+".join(spec.roles), f"{len(spec.bands)}", sides, size, spec.license or "", here
 
 
-def _is_here(spec: ModelSpec) -> bool:
-    from stac_cloudmask.models.fetch import locate  # noqa: PLC0415  (keeps --help fast)
-
-    try:
-        locate(spec)
-    except StacCloudmaskError:
-        return False
-    return True
+def _plain(value: object) -> str:
+    return ", ".join(map(_plain, value)) if isinstance(value, list | tuple) else str(value)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import typer
@@ -14,7 +14,6 @@ from stac_cloudmask.errors import ConfigError
 if TYPE_CHECKING:
     import pystac
 
-    from stac_cloudmask.results import Result
     from stac_cloudmask.stac.search import Failure
 
 Items = Annotated[list[str] | None, typer.Argument(help="Item ids (with --catalog), item URLs or item JSON paths.")]
@@ -167,7 +166,7 @@ def process(
                 if dry_run
                 else run.run(found, settings=settings, out=out, engine=engine)
             )
-            results = list(_put(stream, json=json))
+            results = list(console.put_results(stream, json=json))
     if not results:
         console.stderr.print("no items found", style="yellow")
     elif not json and console.stderr.is_terminal:
@@ -204,12 +203,3 @@ def _items(refs: list[str], query: Query) -> Iterator[pystac.Item | Failure]:
         max_cloud_cover=query.max_cloud_cover,
         max_items=query.max_items,
     )
-
-
-def _put(stream: Iterable[Result], *, json: bool) -> Iterator[Result]:
-    for result in stream:
-        if json:
-            console.put_json(result.to_dict())
-        else:
-            console.put(console.result_line(result))
-        yield result

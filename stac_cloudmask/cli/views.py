@@ -1,0 +1,114 @@
+"""`demo`, `evaluate` and `publish`: what is done with finished masks."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from stac_cloudmask.cli import console, options
+from stac_cloudmask.errors import ConfigError
+
+if TYPE_CHECKING:
+    from stac_cloudmask.scores import EvaluationReport
+
+Folder = Annotated[Path, typer.Option("--out", help="Folder to write to.")]
+Seed = Annotated[int, typer.Option(help="Another number, another scene.")]
+Size = Annotated[int, typer.Option(min=64, max=10980, help="Pixels along a side, 10 m each.")]
+References = Annotated[
+    list[str],
+    typer.Option("--reference", metavar="ASSET|PATH", help="Asset key, label raster or vector file; several allowed."),
+]
+Tolerance = Annotated[float, typer.Option(metavar="M", min=0, help="Metres by which a boundary may be off.")]
+Judged = Annotated[str, typer.Option("--mask", help="Asset that is judged; `scl` judges the product's own mask.")]
+Pictures = Annotated[Path | None, typer.Option(metavar="DIR", help="Write an agreement map per scene.")]
+To = Annotated[str, typer.Option(metavar="API_URL|DIR|s3://...", help="STAC API with transactions, or a store.")]
+Headers = Annotated[
+    list[str] | None,
+    typer.Option("--header", metavar="K:V", help="Sent to the API; never shown.", envvar="CLOUDMASK_HEADERS"),
+]
+AssetRoot = Annotated[
+    str | None, typer.Option(metavar="URL", help="Where the files of DIR are served from, for an API.")
+]
+
+
+def demo(*, out: Folder = Path("demo"), seed: Seed = 0, size: Size = 1024, json: options.Json = False) -> None:
+    """Simulate a scene whose truth is known, mask it, and score SCL and the mask; nothing is downloaded."""
+    from stac_cloudmask.demo import demo as run_demo  # noqa: PLC0415  (keeps --help fast)
+    from stac_cloudmask.simulate import Recipe  # noqa: PLC0415
+
+    made = run_demo(out, recipe=Recipe(seed=seed, height=size, width=size))
+    named = [("SCL", made.product), ("improved mask", made.improved)]
+    scored = [(name, report) for name, report in named if report is not None]
+    if json:
+        console.put_json({"result": made.result.to_dict(), **{name: report.to_dict() for name, report in scored}})
+        return
+    for name, report in scored:
+        _scores(f"Scores of the {name}, against the simulated truth", report)
+    console.put(f"scene {made.item}")
+    console.put(f"mask  {made.result.output}")
+
+
+def evaluate(
+    masks: options.Directory,
+    *,
+    reference: References,
+    mask: Judged = "cloud_mask",
+    tolerance: Tolerance = 20.0,
+    pictures: Pictures = None,
+    json: options.Json = False,
+) -> None:
+    """Score a catalog of masks against reference assets or your own labels, per class, per scene and overall.
+
+    Example: `stac-cloudmask evaluate masks/ --reference labels.geojson --pictures maps/`
+    """
+    from stac_cloudmask.evaluate import evaluate as score  # noqa: PLC0415  (keeps --help fast)
+
+    report = score(masks, references=reference, mask=mask, tolerance=tolerance)
+    if pictures is not None:
+        for path in report.write_pictures(pictures):
+            console.stderr.print(f"wrote {path}", markup=False)
+    if json:
+        console.put_json(report.to_dict())
+    else:
+        _scores(f"{mask} against {', '.join(reference)}", report)
+
+
+def publish(
+    directory: Annotated[str, typer.Argument(metavar="DIR", help="Output catalog, local or s3://...")],
+    *,
+    to: To,
+    header: Headers = None,
+    asset_root: AssetRoot = None,
+    json: options.Json = False,
+) -> None:
+    """Publish the masks of a catalog to a STAC API or to another store; running it again repairs and updates.
+
+    Example: `stac-cloudmask publish masks/ --to https://stac.example.org --header "Authorization:Bearer $TOKEN"
+    --asset-root https://data.example.org/masks`
+    """
+    from stac_cloudmask.publish import publish as send  # noqa: PLC0415  (keeps --help fast)
+
+    results = list(
+        console.put_results(send(directory, to=to, headers=_headers(header or []), asset_root=asset_root), json=json)
+    )
+    if any(result.status == "failed" for result in results):
+        raise typer.Exit(1)
+
+
+def _headers(given: list[str]) -> dict[str, str]:
+    """Names and values; a malformed one is named by its position, as its text may be secret."""
+    headers = {}
+    for number, text in enumerate(given, start=1):
+        name, colon, value = text.partition(":")
+        if not colon or not name.strip():
+            raise ConfigError(f"--header number {number} has no colon; write NAME:VALUE")
+        headers[name.strip()] = value.strip()
+    return headers
+
+
+def _scores(title: str, report: EvaluationReport) -> None:
+    from stac_cloudmask.scores import COLUMNS  # noqa: PLC0415  (keeps --help fast)
+
+    console.table(title, COLUMNS, report.rows(), on_stdout=True)
