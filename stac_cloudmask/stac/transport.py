@@ -103,10 +103,11 @@ def persist(read: Attempt[Value], *, source: BandSource, patience: Patience, fir
             return read(fresh=attempt > 1)
         except (RasterioError, RuntimeError, OSError) as error:
             failure = explain(error, source)
-        if not failure.retryable or attempt == patience.attempts:
+        remembered = attempt == 1 and is_remote(source.href)  # then even "does not exist" may be GDAL's memory
+        if attempt == patience.attempts or not (failure.retryable or remembered):
             raise failure
         logger.info("%s; attempt %d of %d", failure, attempt, patience.attempts)
-        time.sleep(patience.delay * 2**attempt)
+        time.sleep(patience.delay * 2**attempt if failure.retryable else 0)
     raise AssertionError("unreachable")
 
 

@@ -1,0 +1,239 @@
+from __future__ import annotations
+
+import logging
+import random
+
+import numpy as np
+import pytest
+from planetary_computer import sas
+from planetary_computer.settings import Settings
+
+from stac_cloudmask.errors import BandNotFoundError, ReadError, UnsupportedItemError
+from stac_cloudmask.stac.bands import resolve
+from stac_cloudmask.stac.read import open_scene
+from stac_cloudmask.stac.sign import sign
+from stac_cloudmask.stac.transport import Patience, gdal_env
+from tests.stac.items import genuine
+from tests.stac.range_server import serve
+from tests.stac.rasters import digital_numbers, item_of, scl_codes, write
+
+LOADERS = ["stackstac", "odc"]
+SHAPE = (1400, 300)
+NAMES = ["blue", "red"]
+PATIENT = Patience(retries=8, delay=0.01, attempts=5)
+HASTY = Patience(retries=1, delay=0.01, attempts=2)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("served")
+    for seed, name in enumerate(NAMES):
+        write(folder / f"{name}.tif", digital_numbers(SHAPE, seed), 10)
+    write(folder / "scl.tif", scl_codes((SHAPE[0] // 2, SHAPE[1] // 2)), 20)
+    (folder / "cut.tif").write_bytes((folder / "red.tif").read_bytes()[:200_000])
+    return folder
+
+
+def read(site, loader="stackstac", patience=PATIENT, **assets):
+    """All pixels of an item on a server, in two strips and the SCL."""
+    item = item_of(site.url, {"blue": "blue.tif", "red": "red.tif", "scl": "scl.tif"} | assets)
+    scene = open_scene(resolve(item, NAMES), loader=loader, patience=patience)
+    return np.concatenate([scene.dn(0, 1024), scene.dn(1024, SHAPE[0] - 1024)], axis=1), scene.scl()
+
+
+@pytest.fixture(scope="module")
+def expected(folder):
+    with serve(folder) as site:
+        return read(site)
+
+
+def some(rate, fault, seed):
+    """A fault for a share of all requests."""
+    chance = random.Random(seed)  # noqa: S311
+    return lambda *_: fault if chance.random() < rate else None
+
+
+def overloaded(seed):
+    """503 to 20 % and 403 to 5 % of all requests."""
+    chance = random.Random(seed)  # noqa: S311
+    return lambda *_: random_status(chance.random())
+
+
+def random_status(value):
+    return 503 if value < 0.2 else 403 if value < 0.25 else None
+
+
+@pytest.mark.parametrize("loader", LOADERS)
+@pytest.mark.parametrize("seed", [1, 2, 4])
+def test_an_overloaded_server_changes_no_bit(folder, expected, loader, seed):
+    with serve(folder, overloaded(seed)) as site:
+        dn, scl = read(site, loader)
+        assert site.statuses[503] + site.statuses[403] > 0
+    np.testing.assert_array_equal(dn, expected[0])
+    np.testing.assert_array_equal(scl, expected[1])
+
+
+@pytest.mark.parametrize("loader", LOADERS)
+@pytest.mark.parametrize("fault", ["cut", "reset"])
+def test_bodies_cut_short_and_connections_lost_change_no_bit(folder, expected, loader, fault):
+    with serve(folder, some(0.1, fault, 3)) as site:
+        dn, scl = read(site, loader)
+    np.testing.assert_array_equal(dn, expected[0])
+    np.testing.assert_array_equal(scl, expected[1])
+
+
+def test_reading_asks_for_nothing_but_the_files(folder):
+    with serve(folder) as site:
+        read(site)
+        assert set(site.asked) == {"/blue.tif", "/red.tif", "/scl.tif"}
+
+
+@pytest.mark.parametrize("loader", LOADERS)
+def test_a_file_that_is_not_there_is_a_missing_band(folder, loader):
+    with serve(folder) as site, pytest.raises(BandNotFoundError, match=r"'S2_test': asset 'red'.*404") as caught:
+        read(site, loader, HASTY, red="nowhere.tif")
+    assert not caught.value.retryable
+
+
+@pytest.mark.parametrize("loader", LOADERS)
+@pytest.mark.parametrize(
+    ("status", "said"), [(503, "503"), (500, "500"), (403, "needs credentials"), ("reset", "fails")]
+)
+def test_a_server_that_never_recovers_is_a_retryable_error_with_the_asset(folder, loader, status, said):
+    def fault(_, __, path):
+        return status if path == "/red.tif" else None
+
+    with serve(folder, fault) as site, pytest.raises(ReadError, match=rf"'S2_test': asset 'red'.*{said}") as caught:
+        read(site, loader, HASTY)
+    assert caught.value.retryable
+
+
+@pytest.mark.parametrize("loader", LOADERS)
+@pytest.mark.parametrize("fault", [503, "cut", "reset"])
+def test_a_server_that_fails_halfway_gives_no_half_scene(folder, loader, fault):
+    def late(number, _, path):
+        return fault if number > 12 and path == "/red.tif" else None
+
+    with serve(folder, late) as site, pytest.raises(ReadError, match="asset 'red'"):
+        read(site, loader, HASTY)
+
+
+@pytest.mark.parametrize("loader", LOADERS)
+def test_a_file_cut_short_on_its_server_is_named(folder, loader):
+    with serve(folder) as site, pytest.raises(ReadError, match=r"asset 'red'.*damaged"):
+        read(site, loader, HASTY, red="cut.tif")
+
+
+@pytest.mark.parametrize("loader", LOADERS)
+@pytest.mark.parametrize("fault", [503, "reset", 404])
+def test_a_failure_is_not_remembered_once_the_server_is_well(folder, expected, loader, fault):
+    with serve(folder, lambda *_: fault) as site:
+        with pytest.raises((ReadError, BandNotFoundError)):
+            read(site, loader, Patience(retries=0, delay=0.01, attempts=1))
+        site.fault = lambda *_: None
+        dn, _ = read(site, loader, HASTY)
+    np.testing.assert_array_equal(dn, expected[0])
+
+
+@pytest.mark.parametrize("loader", LOADERS)
+def test_secrets_of_an_href_are_in_no_error_and_no_log(folder, loader, caplog):
+    caplog.set_level(logging.DEBUG)
+    with (
+        serve(folder, lambda _, __, path: 503 if path == "/red.tif" else None) as site,
+        pytest.raises(ReadError) as caught,
+    ):
+        read(site, loader, HASTY, red="red.tif?sv=1&sig=SECRET")
+    assert "SECRET" not in str(caught.value)
+    ours = [record for record in caplog.records if record.name.startswith(("stac_cloudmask", "odc", "stackstac"))]
+    assert "SECRET" not in "".join(record.getMessage() for record in ours)
+
+
+def test_what_odc_logs_of_a_failing_href_is_redacted(folder, caplog):
+    def late(number, _, path):
+        return 503 if number > 12 and path == "/red.tif" else None
+
+    with serve(folder, late) as site, pytest.raises(ReadError):
+        read(site, "odc", HASTY, red="red.tif?sig=SECRET")
+    logged = [record.getMessage() for record in caplog.records if record.name.startswith("odc")]
+    assert any("red.tif?..." in message for message in logged)
+    assert not any("SECRET" in message for message in logged)
+
+
+def test_a_remote_item_may_not_redirect_us_to_another_private_host(folder):
+    def elsewhere(_, __, path):
+        return "http://localhost:1/red.tif" if path == "/red.tif" else None
+
+    with (
+        serve(folder, elsewhere) as site,
+        pytest.raises(UnsupportedItemError, match=r"'localhost' on a private network"),
+    ):
+        read(site, patience=HASTY)
+
+
+def test_a_redirect_on_the_same_host_is_followed(folder, expected):
+    with serve(folder) as site:
+        site.fault = lambda _, __, path: f"{site.url}/red.tif" if path == "/moved.tif" else None
+        dn, _ = read(site, red="moved.tif")
+    np.testing.assert_array_equal(dn, expected[0])
+
+
+def test_redirects_in_a_circle_are_left(folder):
+    with serve(folder) as site:
+        site.fault = lambda _, __, path: f"{site.url}/round.tif" if path == "/round.tif" else None
+        with pytest.raises(UnsupportedItemError, match="redirects more than 5 times"):
+            read(site, red="round.tif", patience=HASTY)
+
+
+@pytest.fixture
+def token_endpoint(tmp_path, monkeypatch):
+    """A token endpoint in place of Planetary Computer's, and a library that has not asked any yet."""
+    token = tmp_path / "sentinel2l2a01" / "sentinel2-l2"
+    token.parent.mkdir()
+    token.write_text('{"msft:expiry": "2999-01-01T00:00:00Z", "token": "st=1&se=2&sig=SECRET"}')
+    Settings.get.cache_clear()
+    sas.TOKEN_CACHE.clear()
+    with serve(tmp_path) as site:
+        monkeypatch.setenv("PC_SDK_SAS_URL", site.url)
+        monkeypatch.setenv("PC_SDK_SUBSCRIPTION_KEY", "")
+        yield site
+    Settings.get.cache_clear()
+    sas.TOKEN_CACHE.clear()
+
+
+PC = "https://sentinel2l2a01.blob.core.windows.net/sentinel2-l2/60/V/B02.tif"
+
+
+def test_planetary_computer_hrefs_are_signed_when_read_with_one_token_for_all(token_endpoint):
+    assert sign(PC) == f"{PC}?st=1&se=2&sig=SECRET"
+    assert sign(PC.replace("B02", "B03")).endswith("B03.tif?st=1&se=2&sig=SECRET")
+    assert token_endpoint.asked == {"/sentinel2l2a01/sentinel2-l2": 1}
+
+
+def test_only_its_own_store_gets_a_token(token_endpoint):
+    for href in ("https://evil.blob.core.windows.net/c/B02.tif", "https://example.com/B02.tif", "/data/B02.tif"):
+        assert sign(href) == href
+    assert not token_endpoint.asked
+
+
+def test_a_token_that_cannot_be_had_is_a_read_error(token_endpoint):
+    token_endpoint.fault = lambda *_: 404
+    with pytest.raises(ReadError, match=r"no Planetary Computer token for https://sentinel2l2a01"):
+        sign(PC)
+
+
+def test_sources_are_unsigned(shared, token_endpoint):
+    sources = resolve(genuine(shared, "mpc__sentinel-2-l2a__S2A"), NAMES)
+    assert not any("?" in source.href for source in sources.bands)
+    assert not token_endpoint.asked
+
+
+def test_stores_get_their_settings_and_only_unsigned_ones_may_answer_403_twice():
+    plain = gdal_env(["https://example.com/x.tif"], patience=HASTY, fresh=False)
+    assert "403" in plain["GDAL_HTTP_RETRY_CODES"]
+    assert "CPL_VSIL_CURL_NON_CACHED" not in plain
+    signed = gdal_env([PC], patience=HASTY, fresh=True)
+    assert "403" not in signed["GDAL_HTTP_RETRY_CODES"]
+    assert signed["CPL_VSIL_CURL_NON_CACHED"]
+    assert gdal_env(["s3://sentinel-s2-l2a/x.jp2"], patience=HASTY, fresh=False)["AWS_REQUEST_PAYER"] == "requester"
+    assert "AWS_REQUEST_PAYER" not in gdal_env(["s3://other/x.jp2"], patience=HASTY, fresh=False)
+    assert "eodata" in gdal_env(["s3://eodata/x.jp2"], patience=HASTY, fresh=False)["AWS_S3_ENDPOINT"]
