@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from stac_cloudmask.errors import ModelError
+from stac_cloudmask.errors import ConfigError, ModelError
 from stac_cloudmask.models import mlm
 
 if TYPE_CHECKING:
@@ -98,6 +99,28 @@ class ModelSpec:
     def file_name(self) -> str:
         """Last part of ``href``, fit to be a file's name."""
         return re.sub(r"[^A-Za-z0-9._-]", "_", self.href.rsplit("/", 1)[-1])[-100:]
+
+
+def shared_window(specs: Sequence[ModelSpec]) -> ModelWindow:
+    """Windows that suit all of several models, so that a scene is cut and read once.
+
+    A model with a free window takes those of one with a fixed window; what neighbors share is the most that any wants.
+
+    Raises:
+        ConfigError: Two models fix different windows.
+    """
+    windows = [spec.window for spec in specs]
+    overlap = max(window.overlap for window in windows)
+    fixed = {window.size: spec.name for spec, window in zip(specs, windows, strict=True) if not window.multiple}
+    if len(fixed) > 1:
+        found = ", ".join(f"{name} {size}" for size, name in fixed.items())
+        raise ConfigError(f"these models fix different windows and cannot be run together: {found}")
+    if fixed:
+        [size] = fixed
+        return ModelWindow(size=size, multiple=0, overlap=min(overlap, size - 1))
+    multiple = math.lcm(*(window.multiple for window in windows))
+    size = max(min(window.size for window in windows) // multiple, 1) * multiple
+    return ModelWindow(size=size, multiple=multiple, overlap=min(overlap, size - 1))
 
 
 def read_model_item(path: str | Path) -> ModelSpec:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -163,7 +164,8 @@ def _share_one_arena() -> None:
     )
     limits = {"max_mem": 0, "arena_extend_strategy": ARENA_AS_REQUESTED}
     limits |= {"initial_chunk_size_bytes": -1, "max_dead_bytes_per_chunk": -1}
-    onnxruntime.create_and_register_allocator(memory, onnxruntime.OrtArenaCfg(limits))
+    with suppress(*ERRORS):  # another library of this process has registered one: that one is shared then
+        onnxruntime.create_and_register_allocator(memory, onnxruntime.OrtArenaCfg(limits))
 
 
 def _give_memory_back() -> None:

@@ -3,13 +3,14 @@ from __future__ import annotations
 import contextlib
 import json
 import pickle
+from dataclasses import replace
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from stac_cloudmask.errors import ModelError
-from stac_cloudmask.models.metadata import ModelSpec, ModelWindow, read_model_item
+from stac_cloudmask.errors import ConfigError, ModelError
+from stac_cloudmask.models.metadata import ModelSpec, ModelWindow, read_model_item, shared_window
 
 HERE = [[1, 0], [0, 1], [1, 1]]
 
@@ -195,3 +196,27 @@ def test_an_item_nested_beyond_reason_is_refused(tmp_path):
     path.write_text("[" * 200_000)
     with pytest.raises(ModelError, match="cannot be read"):
         read_model_item(path)
+
+
+@pytest.mark.parametrize(
+    ("windows", "shared"),
+    [
+        ([(512, 32, 32)], (512, 32, 32)),
+        ([(512, 32, 32), (512, 0, 56)], (512, 0, 56)),
+        ([(512, 32, 32), (256, 16, 64)], (256, 32, 64)),
+        ([(96, 32, 32), (64, 16, 8), (60, 20, 8)], (160, 160, 32)),
+        ([(256, 0, 8), (256, 0, 16)], (256, 0, 16)),
+    ],
+)
+def test_models_share_the_windows_that_suit_all(item, windows, shared):
+    spec = read_model_item(item)
+    specs = [replace(spec, window=ModelWindow(size=s, multiple=m, overlap=o)) for s, m, o in windows]
+    size, multiple, overlap = shared
+    assert shared_window(specs) == ModelWindow(size=size, multiple=multiple, overlap=overlap)
+
+
+def test_models_that_fix_different_windows_do_not_run_together(item):
+    spec = read_model_item(item)
+    specs = [replace(spec, window=ModelWindow(size=size, multiple=0, overlap=0)) for size in (256, 512)]
+    with pytest.raises(ConfigError, match="tiny 256, tiny 512"):
+        shared_window(specs)
