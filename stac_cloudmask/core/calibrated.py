@@ -93,7 +93,10 @@ def calibrated(evidence: Evidence, rules: Rules, thresholds: Thresholds) -> Cali
         rules: The constants.
         thresholds: Percents above which a model votes.
     """
-    cell = rules.cell_factor(evidence.gsd) * evidence.gsd
+    factor = rules.cell_factor(evidence.gsd)
+    if evidence.nir is not None and evidence.nir_factor != factor:
+        raise ValueError(f"nir must come in blocks of {factor} pixels of {evidence.gsd:g} m, not {evidence.nir_factor}")
+    cell = factor * evidence.gsd
     cells = reduce_scene(evidence, thresholds, rules)
     supported = _supported(cells, rules)
     believed = _believed(cells, supported)

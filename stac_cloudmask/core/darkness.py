@@ -56,9 +56,8 @@ def bilinear(grid: FloatGrid, rows: NDArray[np.intp], cols: NDArray[np.intp], fa
     """The grid between the centers of its cells, at pixels of ``factor`` per cell; constant beyond the outermost."""
     top, bottom, down = _between(rows, factor, grid.shape[0])
     left, right, across = _between(cols, factor, grid.shape[1])
-    upper = grid[top, left] * (1 - across) + grid[top, right] * across
-    lower = grid[bottom, left] * (1 - across) + grid[bottom, right] * across
-    value: FloatGrid = upper * (1 - down) + lower * down
+    upper, lower = (grid[row, left] + across * (grid[row, right] - grid[row, left]) for row in (top, bottom))
+    value: FloatGrid = upper + down * (lower - upper)
     return value
 
 
@@ -66,9 +65,9 @@ def _between(
     positions: NDArray[np.intp], factor: int, size: int
 ) -> tuple[NDArray[np.intp], NDArray[np.intp], FloatGrid]:
     """Cells on either side of a pixel's center, and the weight of the second."""
-    at = np.clip((positions + 0.5) / factor - 0.5, 0, size - 1).astype(np.float32)
+    at = np.clip((positions + 0.5) / factor - 0.5, 0, size - 1)
     first = at.astype(np.intp)
-    weight: FloatGrid = at - first.astype(np.float32)
+    weight: FloatGrid = (at - first).astype(np.float32)
     return first, np.minimum(first + 1, size - 1), weight
 
 

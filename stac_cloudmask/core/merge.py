@@ -151,10 +151,11 @@ def _classify(
     if clean.shadow_before_buffer:
         code[shadow] = CloudClass.CLOUD_SHADOW
     code[cloud] = CloudClass.CLOUD
-    selected, flagged = cloud | shadow, code != CloudClass.CLEAR
+    removed = ~cloud & ~shadow & ((here & (CLOUD_VOTES | SHADOW_VOTES)) > 0)
+    added = np.where(code == CloudClass.CLOUD, ~cloud, ~shadow & (code == CloudClass.CLOUD_SHADOW))
     code[~valid] = CloudClass.NODATA
-    here |= (valid & ~selected & ((here & (CLOUD_VOTES | SHADOW_VOTES)) > 0)) * np.uint8(Vote.REMOVED)
-    here |= (valid & ~selected & flagged) * np.uint8(Vote.BUFFER)
+    here |= (valid & removed) * np.uint8(Vote.REMOVED)
+    here |= (valid & added) * np.uint8(Vote.BUFFER)
     class_map[start:stop] = code
 
 

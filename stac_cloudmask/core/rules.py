@@ -19,6 +19,8 @@ class Reach:
         window: Width in metres within which clouds agree on one height.
         prior: Area in square metres of shadow with which the whole scene speaks for a height, against what is seen
             in one window. Without it small cumulus picks any dark field.
+        doubt: Area in square metres with which no shadow at all speaks against what the scene shows: a lone cloud needs
+            some 60,000 m2 to be believed a shadow.
         seen: A length is judged where this share of the cloud's shadow would fall on visible ground.
         tolerance: Lengths this close to the best one count too, as a share of it: a cloud has a base and a top.
         slack: Growth in metres of what clouds cast: rounding to cells, view angle, cloud edges not flagged.
@@ -31,6 +33,7 @@ class Reach:
     step: float = 0.05
     window: float = 1_000.0
     prior: float = 720_000.0
+    doubt: float = 180_000.0
     seen: float = 0.2
     tolerance: float = 0.15
     slack: float = 100.0

@@ -92,11 +92,11 @@ def match_lengths(
     """Find the shadow length that fits best for each cloudy cell, by the clouds in a window around it.
 
     The fit is the share of the clouds' shadow, where its place is visible, that looks like shadow; with few cells to
-    judge by, it is drawn towards the same share over the whole scene.
+    judge by, it is drawn towards the same share over the whole scene, and with few in the scene towards none.
     """
     lengths = shadow_lengths(sun, reach, cell=cell, longest=hypot(*cloud.shape))
     width = min(max(3, int(reach.window / cell) | 1), WIDEST)
-    prior = np.float32(reach.prior / cell**2)
+    prior, doubt = np.float32(reach.prior / cell**2), np.float32(reach.doubt / cell**2)
     enough = reach.seen * window_sum(cloud.astype(np.uint32), width)[cloud]
     best = np.full(enough.shape, NOTHING, np.int16)
     score = np.full(enough.shape, reach.agreement, np.float32)
@@ -104,7 +104,7 @@ def match_lengths(
         rows, cols = shadow_shift(sun, length)
         seen = shifted(visible, (-rows, -cols)) & cloud
         dark = shifted(shadow, (-rows, -cols)) * seen
-        expected = prior * np.float32(dark.sum(dtype=np.int64) / 100 / (np.count_nonzero(seen) + prior))
+        expected = prior * np.float32(dark.sum(dtype=np.int64) / 100 / (np.count_nonzero(seen) + doubt))
         packed = seen.astype(np.uint32)
         packed <<= DARK_BITS
         packed += dark

@@ -1,0 +1,69 @@
+import numpy as np
+import pytest
+from cumulus import cumulus, product
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from stac_cloudmask.core import cells as module
+from stac_cloudmask.core.cells import block_sum, candidates, reduce_scene
+from stac_cloudmask.core.evidence import Evidence
+from stac_cloudmask.core.merge import Thresholds, vote
+from stac_cloudmask.core.rules import Rules
+
+RULES = Rules()
+THRESHOLDS = Thresholds(cloud=30, shadow=60)
+
+
+@given(hnp.arrays(np.uint8, st.tuples(st.integers(1, 20), st.integers(1, 20))), st.integers(1, 7))
+def test_block_sums_are_sums_over_blocks_with_the_edge_repeated(pixels, factor):
+    padded = np.pad(pixels, [(0, -n % factor) for n in pixels.shape], mode="edge").astype(int)
+    blocks = padded.reshape(padded.shape[0] // factor, factor, -1, factor)
+    np.testing.assert_array_equal(block_sum(pixels, factor), blocks.sum(axis=(1, 3)))
+
+
+@pytest.mark.parametrize(("gsd", "factor"), [(10, 6), (20, 3), (30, 2), (60, 1), (120, 1), (1, 60)])
+def test_cells_are_some_60_m_on_any_grid(gsd, factor):
+    assert RULES.cell_factor(gsd) == factor
+
+
+def test_strips_reduce_to_the_same_cells_as_the_whole(monkeypatch):
+    evidence = cumulus(shape=(250, 301))
+    whole = reduce_scene(evidence, THRESHOLDS, RULES)
+    monkeypatch.setattr(module, "STRIP_ROWS", 7)
+    cut = reduce_scene(evidence, THRESHOLDS, RULES)
+    assert whole.valid.shape == (42, 51)
+    for name in whole.__dataclass_fields__:
+        np.testing.assert_array_equal(getattr(cut, name), getattr(whole, name), err_msg=name)
+
+
+def one_row(cloud, shadow, scl, *, cloud_codes=(8, 9, 10)):
+    mask = None if scl is None else product([scl], cloud_codes=cloud_codes)
+    evidence = Evidence(cloud=np.array([cloud], np.uint8), shadow=np.array([shadow], np.uint8), gsd=10.0, product=mask)
+    votes, _ = vote(evidence, 0, 1, THRESHOLDS)
+    return candidates(evidence, 0, 1, votes, RULES)
+
+
+def test_votes_of_little_weight_need_a_model_that_half_agrees():
+    found = one_row([31, 30, 21, 20, 0, 0, 21], [0] * 7, [4, 4, 10, 10, 8, 9, 4])
+    np.testing.assert_array_equal(found.cloud[0], [True, False, True, False, False, False, False])
+    np.testing.assert_array_equal(found.product[0], [False, False, False, False, True, True, False])
+    found = one_row([0] * 4, [61, 60, 21, 20], [4, 4, 3, 3])
+    np.testing.assert_array_equal(found.shadow[0], [True, False, True, False])
+
+
+def test_codes_are_what_the_user_says_they_are():
+    found = one_row([25] * 4, [0] * 4, [7, 8, 9, 10], cloud_codes=(7, 9))
+    np.testing.assert_array_equal(found.product[0], [True, False, True, False])
+    assert not found.cloud.any()
+
+
+def test_nodata_is_no_candidate_whatever_the_product_says():
+    found = one_row([255, 90], [255, 90], [9, 0])
+    assert not (found.cloud | found.product | found.shadow).any()
+
+
+def test_without_a_product_the_models_decide():
+    found = one_row([31, 30], [61, 60], None)
+    np.testing.assert_array_equal(found.cloud[0], [True, False])
+    np.testing.assert_array_equal(found.shadow[0], [True, False])

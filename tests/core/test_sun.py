@@ -1,0 +1,117 @@
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+from scipy import ndimage
+
+from stac_cloudmask.core.evidence import Sun
+from stac_cloudmask.core.rules import Reach
+from stac_cloudmask.core.sun import (
+    NOTHING,
+    cast,
+    kept_objects,
+    match_lengths,
+    objects,
+    shadow_lengths,
+    shadow_shift,
+    shifted,
+    window_sum,
+    with_touching,
+)
+
+CELL = 60.0
+REACH = Reach()
+bools = hnp.arrays(bool, hnp.array_shapes(min_dims=2, max_dims=2, min_side=1, max_side=12))
+
+
+@pytest.mark.parametrize(("azimuth", "towards"), [(0, (10, 0)), (90, (0, -10)), (180, (-10, 0)), (270, (0, 10))])
+def test_shadow_falls_away_from_the_sun(azimuth, towards):
+    assert shadow_shift(Sun(azimuth=azimuth, elevation=45), 10) == towards
+
+
+@given(bools, st.integers(-15, 15), st.integers(-15, 15), st.booleans())
+def test_a_shift_moves_every_cell_and_fills_what_comes_in(grid, rows, cols, fill):
+    wide = np.pad(grid, 15, constant_values=fill)
+    height, width = grid.shape
+    expected = wide[15 - rows : 15 - rows + height, 15 - cols : 15 - cols + width]
+    if abs(rows) <= 15 and abs(cols) <= 15:
+        np.testing.assert_array_equal(shifted(grid, (rows, cols), fill=int(fill)), expected)
+
+
+@given(hnp.arrays(np.uint32, st.tuples(st.integers(1, 9), st.integers(1, 9)), elements=st.integers(0, 100)))
+def test_window_sums_are_sums_over_windows(grid):
+    expected = ndimage.convolve(grid.astype(np.int64), np.ones((5, 5), np.int64), mode="constant")
+    np.testing.assert_array_equal(window_sum(grid, 5), expected)
+
+
+@given(st.floats(1, 90), st.floats(0.0, 359.0))
+def test_lengths_grow_by_a_cell_at_least_and_reach_the_highest_cloud_or_the_far_corner(elevation, azimuth):
+    lengths = shadow_lengths(Sun(azimuth=azimuth, elevation=elevation), REACH, cell=CELL, longest=200)
+    highest = REACH.highest / np.tan(np.radians(elevation)) / CELL
+    assert lengths[0] >= 1
+    assert (np.diff(lengths) >= 1 - 1e-9).all()
+    assert lengths[-1] >= min(highest, 200) - 1e-9
+
+
+def cloud_and_shadow(*, length, elevation=45.0, shape=(60, 60)):
+    cloud = np.zeros(shape, bool)
+    cloud[40:44, 40:45] = True
+    sun = Sun(azimuth=135, elevation=elevation)
+    return cloud, shifted(cloud, shadow_shift(sun, length)).astype(np.uint8) * 100, sun
+
+
+@pytest.mark.parametrize("length", [8, 15, 25])
+def test_the_length_at_which_a_shadow_lies_is_found(length):
+    cloud, shadow, sun = cloud_and_shadow(length=length)
+    match = match_lengths(cloud, shadow, ~cloud, sun, cell=CELL, reach=REACH)
+    np.testing.assert_allclose(np.array(match.lengths)[match.best[cloud]], length, atol=max(1, 0.05 * length))
+    assert (match.best[~cloud] == NOTHING).all()
+
+
+def test_a_cloud_without_any_shadow_casts_nothing():
+    cloud, shadow, sun = cloud_and_shadow(length=15)
+    match = match_lengths(cloud, np.zeros_like(shadow), ~cloud, sun, cell=CELL, reach=REACH)
+    assert (match.best == NOTHING).all()
+    assert not cast(match, np.zeros_like(cloud), sun, cell=CELL, reach=REACH).any()
+
+
+def test_clouds_cast_where_their_shadow_is_and_nowhere_near_themselves():
+    cloud, shadow, sun = cloud_and_shadow(length=20)
+    match = match_lengths(cloud, shadow, ~cloud, sun, cell=CELL, reach=REACH)
+    reached = cast(match, np.zeros_like(cloud), sun, cell=CELL, reach=REACH)
+    assert reached[shadow > 0].all()
+    assert not reached[cloud].any()
+
+
+def test_clouds_beyond_the_data_float_as_high_as_those_seen():
+    cloud, shadow, sun = cloud_and_shadow(length=15)
+    match = match_lengths(cloud, shadow, ~cloud, sun, cell=CELL, reach=REACH)
+    outside = np.zeros_like(cloud)
+    outside[:, 55:] = True
+    reached = cast(match, outside, sun, cell=CELL, reach=REACH)
+    assert reached[20, 46]
+    assert not reached[20, 36]
+    assert not reached[20, 10]
+
+
+@given(bools, st.floats(0.1, 1))
+def test_objects_are_kept_whole_or_not_at_all(where, share):
+    layer = np.random.default_rng(0).random(where.shape) < 0.4
+    labels = objects(layer)
+    kept = kept_objects(labels, where, share=share)
+    for one in range(1, labels.max() + 1):
+        inside = where[labels == one].mean()
+        assert kept[labels == one].all() == (inside >= share)
+        assert kept[labels == one].any() == (inside >= share)
+    assert not kept[labels == 0].any()
+
+
+def test_a_dark_object_that_mostly_lies_in_reach_is_shadow_as_a_whole():
+    dark = np.zeros((3, 12), bool)
+    dark[1, 0:4] = dark[1, 6:10] = True
+    reached = np.zeros_like(dark)
+    reached[1, 0:3] = reached[1, 6:7] = True
+    grown = with_touching(reached, dark, overlap=0.75)
+    assert grown[1, 0:4].all()
+    np.testing.assert_array_equal(grown[1, 6:10], [True, False, False, False])
