@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+import numpy as np
 import rasterio
 from rasterio.enums import MaskFlags
 from rasterio.io import DatasetReader
@@ -14,6 +15,7 @@ from rasterio.io import DatasetReader
 from stac_cloudmask.errors import BandNotFoundError, UnsupportedItemError
 from stac_cloudmask.stac.hrefs import is_remote
 from stac_cloudmask.stac.metadata import MAX_PIXELS, make_grid
+from stac_cloudmask.stac.offset import DARK
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -23,6 +25,9 @@ if TYPE_CHECKING:
 
 DRIVERS: Final = ("GTiff", "JP2OpenJPEG", "JP2KAK", "JP2ECW", "JP2MrSID")
 """Formats that hold pixels themselves; others, VRT first of all, can lead to any other file."""
+
+SAMPLE: Final = 1024
+"""Pixels along an axis of what is looked at for a doubtful offset."""
 
 MISPLACED: Final = 0.01
 """Pixels by which metadata and file may differ."""
@@ -35,10 +40,13 @@ class FileFacts:
     Attributes:
         grid: Exactly as the file has it.
         block_rows: Rows of its tiles or strips.
+        dark: Share of valid pixels below ``offset.DARK``, where the offset is doubtful and overviews make it cheap to
+            know; else None.
     """
 
     grid: Grid
     block_rows: int
+    dark: float | None
 
 
 def inspect(source: BandSource, href: str, env: Mapping[str, str]) -> FileFacts:
@@ -58,7 +66,20 @@ def inspect(source: BandSource, href: str, env: Mapping[str, str]) -> FileFacts:
         raise BandNotFoundError(f"{source.where}: there is no file {href}; is the item up to date?")
     with rasterio.Env(**env), DatasetReader(href, driver=list(DRIVERS), sharing=False) as file:
         _check_pixels(source, file)
-        return FileFacts(grid=_grid(source, file), block_rows=file.block_shapes[0][0])
+        grid = _grid(source, file)
+        return FileFacts(
+            grid=grid,
+            block_rows=file.block_shapes[0][0],
+            dark=_dark(file) if source.offset.doubtful else None,
+        )
+
+
+def _dark(file: DatasetReader) -> float | None:
+    if not file.overviews(1) and math.prod(file.shape) > SAMPLE**2:
+        return None
+    sample = file.read(1, out_shape=tuple(min(side, SAMPLE) for side in file.shape))
+    valid = int(np.count_nonzero(sample))
+    return int(np.count_nonzero((sample > 0) & (sample < DARK))) / valid if valid else None
 
 
 def _check_pixels(source: BandSource, file: DatasetReader) -> None:

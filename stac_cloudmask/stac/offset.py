@@ -11,6 +11,11 @@ of it is often wrong. The rule, first match decides:
    corrected all the same (Element84/earth-search issue 71).
 6. An offset is declared: it holds. Doubtful where the baseline says otherwise; before 04.00 there never was one.
 7. Nothing is declared: the baseline decides; without one 0, doubtful.
+
+Where that is doubtful, the pixels are asked when they are opened. Digital numbers below 500 are a reflectance below
+-0.05 if 1000 had been added, which no surface has: where they are more than 1 % of the valid pixels of any band, the
+offset is 0. On 11 of 12 corrected scenes at hand they are 5 to 91 % of the darkest band, on a desert none; bright
+scenes settle nothing.
 """
 
 from __future__ import annotations
@@ -34,6 +39,10 @@ FIRST_WITH_OFFSET: Final = 4.0
 SCALE: Final = 1e-4
 SCALES: Final = (1e-6, 1e-2)
 """Reflectance per digital number: ESA's, and the least and most that are believed."""
+
+DARK: Final = 500
+DARK_SHARE: Final = 0.01
+"""Digital numbers below which, and share of valid pixels above which, an added offset is ruled out."""
 
 MAX_OFFSET: Final = 10_000
 """Digital numbers, either way, that are believed."""
@@ -87,6 +96,19 @@ def scale_of(item: pystac.Item, asset_key: str) -> float:
             f"item {item.id!r}: asset {asset_key!r} declares scale {scale:g}; reflectance as uint16 has about {SCALE:g}"
         )
     return scale
+
+
+def settle(offset: Offset, dark: float | None) -> Offset:
+    """A doubtful offset after a look at the pixels; any other is returned as it is.
+
+    Args:
+        offset: By the metadata.
+        dark: Largest share, 0..1 by band, of valid pixels below ``DARK``; None where nobody looked.
+    """
+    if not offset.doubtful or dark is None or dark <= DARK_SHARE:
+        return offset
+    reason = f"{offset.reason}; but {dark:.0%} of the pixels are below {DARK} DN: already in them, or never added"
+    return Offset(dn=0, reason=reason)
 
 
 def is_jp2(asset: pystac.Asset) -> bool:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+import warnings
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
-from stac_cloudmask.errors import ConfigError, UnsupportedItemError
+from stac_cloudmask.errors import ConfigError, StacCloudmaskWarning, UnsupportedItemError
 from stac_cloudmask.stac.inspection import FileFacts, inspect, same_place, shown
+from stac_cloudmask.stac.offset import settle
 from stac_cloudmask.stac.scene import Classes, Held, Layer, Reader, Scene, Streamed
 from stac_cloudmask.stac.sign import sign
 from stac_cloudmask.stac.transport import Patience, check_redirects, gdal_env, persist, quiet_loaders
@@ -145,16 +147,30 @@ def open_scene(
     finest = min(bands, key=lambda band: band.grid.gsd)
     fit = Fit(finest=finest, factor=_factor(finest, resolution), access=access)
     classes = None if sources.scl is None else fit.classes(looked[-1])
+    settled = _settled(sources, bands)
     return Scene(
-        item_id=sources.item_id,
+        sources=settled,
         grid=finest.grid.coarsen(fit.factor),
         bands=tuple(band.common_name for band in sources.bands),
-        scales=tuple(band.scale for band in sources.bands),
-        offsets=tuple(band.offset.dn for band in sources.bands),
+        scales=tuple(band.scale for band in settled.bands),
+        offsets=tuple(band.offset.dn for band in settled.bands),
         strip=max(1, access.reader([finest]).strip // fit.factor),
         layers=_layers(bands, fit, in_memory=in_memory),
         classes=classes,
     )
+
+
+def _settled(sources: Sources, looked: Sequence[Looked]) -> Sources:
+    """The sources with doubtful offsets as the pixels have them; says so where that changes one."""
+    dark = max((band.facts.dark for band in looked if band.facts.dark is not None), default=None)
+    bands = tuple(replace(band, offset=settle(band.offset, dark)) for band in sources.bands)
+    changed = {
+        new.offset.reason for new, old in zip(bands, sources.bands, strict=True) if new.offset.dn != old.offset.dn
+    }
+    if changed:
+        text = f"item {sources.item_id!r}: BOA offset is 0 DN ({'; '.join(sorted(changed))})"
+        warnings.warn(text, StacCloudmaskWarning, stacklevel=3)
+    return replace(sources, bands=bands)
 
 
 def _factor(finest: Looked, resolution: float | None) -> int:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from stac_cloudmask.config import Loader
     from stac_cloudmask.core.grid import Grid
-    from stac_cloudmask.stac.bands import BandSource
+    from stac_cloudmask.stac.bands import BandSource, Sources
 
 logger = logging.getLogger(__name__)
 
@@ -169,7 +169,7 @@ class Scene:
     """The pixels of an item on one grid.
 
     Attributes:
-        item_id: For messages.
+        sources: What it reads; doubtful offsets are as the pixels have settled them.
         grid: That of all that it gives.
         bands: Common names, in the order of the band axis.
         scales: Reflectance per digital number, by band.
@@ -179,7 +179,7 @@ class Scene:
         classes: Where the scene classification comes from; None without one.
     """
 
-    item_id: str
+    sources: Sources
     grid: Grid
     bands: tuple[str, ...]
     scales: tuple[float, ...]

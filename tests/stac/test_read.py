@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from stac_cloudmask.core.grid import Grid
 from stac_cloudmask.core.reflectance import block_mean, repeat, up_bilinear
-from stac_cloudmask.errors import BandNotFoundError, ConfigError, ReadError, UnsupportedItemError
+from stac_cloudmask.errors import BandNotFoundError, ConfigError, ReadError, StacCloudmaskWarning, UnsupportedItemError
 from stac_cloudmask.stac.bands import resolve
 from stac_cloudmask.stac.classes import mode_of_blocks
 from stac_cloudmask.stac.providers import BANDS
@@ -278,3 +278,41 @@ def test_reading_warns_of_nothing(made):
         warnings.simplefilter("error")
         warnings.filterwarnings("ignore", message="Use `@` matmul")
         made_scene(made, ["blue"]).dn(0, 10)
+
+
+NOT_APPLIED = {"earthsearch:boa_offset_applied": False, "s2:processing_baseline": "04.00"}
+UNKNOWN = {"s2:processing_baseline": None}
+
+
+@pytest.mark.parametrize(
+    ("properties", "added", "expected"),
+    [
+        (NOT_APPLIED, 0, (0, "below 500 DN", 2)),
+        (NOT_APPLIED, 1000, (-1000, "baseline 04.00", 1)),
+        ({"s2:processing_baseline": "05.09"}, 0, (-1000, "baseline 05.09", 0)),
+        (UNKNOWN, 0, (0, "below 500 DN", 1)),
+        (UNKNOWN, 1000, (0, "baseline unknown", 1)),
+    ],
+)
+@pytest.mark.parametrize("side", [64, 2048])
+def test_pixels_settle_a_doubtful_offset_and_only_that(tmp_path, properties, added, expected, side):
+    dark = np.random.default_rng(0).integers(100, 3000, (side, side), np.uint16)
+    write(tmp_path / "blue.tif", dark + np.uint16(added), 10)
+    if side > 64:
+        with rasterio.open(tmp_path / "blue.tif", "r+") as file:
+            file.build_overviews([4], rasterio.enums.Resampling.nearest)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", StacCloudmaskWarning)
+        sources = resolve(item_of(tmp_path, {"blue": "blue.tif"}, **properties), ["blue"], want_scl=False)
+        scene = open_scene(sources)
+    dn, reason, warned = expected
+    assert scene.offsets == (dn,)
+    assert reason in scene.sources.bands[0].offset.reason
+    assert len(caught) == warned
+
+
+def test_a_large_file_without_overviews_is_not_read_to_settle_an_offset(tmp_path):
+    write(tmp_path / "blue.tif", np.full((1100, 1100), 100, np.uint16), 10)
+    with pytest.warns(StacCloudmaskWarning, match="BOA offset is doubtful"):
+        sources = resolve(item_of(tmp_path, {"blue": "blue.tif"}, **NOT_APPLIED), ["blue"], want_scl=False)
+    assert open_scene(sources).offsets == (-1000,)
