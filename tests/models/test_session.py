@@ -84,7 +84,7 @@ def test_a_model_of_digital_numbers_gets_whole_numbers_back(segmenter):
 
 
 @given(st.integers(1, 3), st.integers(1, 70), st.integers(1, 70))
-@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_any_size_and_batch_gives_what_each_pixel_gives_alone(segmenter, n, height, width):
     chips = reflectance(n, 2, height, width)
     answer = segmenter().predict(chips)
