@@ -94,7 +94,7 @@ class Recipe:
         width: Columns of the finest bands.
         gsd: Side of their pixels in metres; the other bands have 2 and 6 times this.
         seed: Another number, another scene.
-        cumulus: Share (0..1) of the scene with low, thick clouds.
+        cumulus: Share (0..1) of the scene with low, thick clouds, without their fringes.
         cirrus: Share with high, thin clouds.
         sun: Where the sun stands.
         boa: How the item treats the offset of ESA's baseline 04.00 and later. ``declared``: it is in the pixels, and
@@ -140,6 +140,9 @@ class Recipe:
         return Grid(epsg=EPSG, left=LEFT, top=TOP, gsd=self.gsd, height=self.height, width=self.width)
 
 
+DEFAULT: Final = Recipe()
+
+
 @dataclass(frozen=True, kw_only=True)
 class SimulatedScene:
     """The layers of a simulated scene.
@@ -171,7 +174,7 @@ class SimulatedScene:
         return layer
 
 
-def simulate(recipe: Recipe = Recipe()) -> SimulatedScene:
+def simulate(recipe: Recipe = DEFAULT) -> SimulatedScene:
     """Draw a landscape, clouds over it, and what the satellite and its SCL make of them."""
     rng = np.random.default_rng(recipe.seed)
     detail = max(1, round(recipe.gsd / FINE))
@@ -199,7 +202,7 @@ def simulate(recipe: Recipe = Recipe()) -> SimulatedScene:
 
 
 def write_simulated_item(
-    folder: Path | str, recipe: Recipe = Recipe(), *, item_id: str | None = None, collection: str = COLLECTION
+    folder: Path | str, recipe: Recipe = DEFAULT, *, item_id: str | None = None, collection: str = COLLECTION
 ) -> Path:
     """Simulate a scene and write it as a STAC item, listed in the catalog in ``folder``.
 
