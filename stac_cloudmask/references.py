@@ -7,6 +7,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
+from stac_cloudmask.config import Settings
 from stac_cloudmask.core.classes import CLASSES, CloudClass
 from stac_cloudmask.errors import ConfigError
 from stac_cloudmask.stac.labels import FIELD, Meaning, is_vector, raster_labels, vector_labels
@@ -34,7 +35,12 @@ CONVENTIONS: Final[Mapping[str, Mapping[str, int]]] = MappingProxyType(
     }
 )
 """By the end of the asset key, as in ``reference-shadow``: 1 is that class, 255 has no label."""
-SCL_VALUES: Final[Mapping[str, int]] = MappingProxyType({"0": 255, "3": 2, "8": 1, "9": 1, "10": 1})
+SCL_VALUES: Final[Mapping[str, int]] = MappingProxyType(
+    {"0": int(CloudClass.NODATA)}
+    | {str(code): int(CloudClass.CLOUD) for code in Settings.scl_cloud}
+    | {str(code): int(CloudClass.CLOUD_SHADOW) for code in Settings.scl_shadow}
+)
+"""What the product's own mask means, as a run takes it by default; all else is clear."""
 
 
 @dataclass(frozen=True, kw_only=True)
