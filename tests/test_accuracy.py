@@ -1,0 +1,70 @@
+"""What masks of real scenes are worth: the bar that the product is held to, with the bundled model and the defaults."""
+
+import numpy as np
+import pystac
+import pytest
+import rasterio
+
+from stac_cloudmask.config import Settings
+from stac_cloudmask.core.classes import CloudClass
+from stac_cloudmask.masking import make_mask
+
+ALBERTA = ("alberta_20200615", "alberta_20200625", "alberta_20200720")
+CHIPS = ("cloudn_chip1", "cloudn_chip2")
+
+
+@pytest.fixture(scope="module")
+def masks(shared):
+    made = {}
+
+    def mask_of(collection, scene, *, missing_scl="fail"):
+        if scene not in made:
+            item = pystac.Item.from_file(str(shared / "data" / collection / scene / f"{scene}.json"))
+            item.make_asset_hrefs_absolute()
+            mask = make_mask(item, settings=Settings(missing_scl=missing_scl, threads=2))
+            made[scene] = item, mask.decision
+        return made[scene]
+
+    return mask_of
+
+
+def f1(made, asset, code):
+    item, decision = made
+    with rasterio.open(item.assets[asset].href) as source:
+        reference = source.read(1)
+    judged = (reference != 255) & (decision.class_map != CloudClass.NODATA)
+    found, truth = (decision.class_map == code) & judged, (reference == 1) & judged
+    return 2 * (found & truth).sum() / (found.sum() + truth.sum())
+
+
+def flagged(made):
+    class_map = made[1].class_map
+    return np.isin(class_map, (CloudClass.CLOUD, CloudClass.CLOUD_SHADOW)).sum() / (class_map != 255).sum()
+
+
+def test_shadows_of_alberta_are_found(masks):
+    scores = [f1(masks("alberta-2020", date), "reference-shadow", CloudClass.CLOUD_SHADOW) for date in ALBERTA]
+    assert np.mean(scores) >= 0.80, scores
+    assert min(scores) >= 0.70, scores
+
+
+def test_cirrus_that_only_the_product_sees_does_not_cover_a_clear_scene(masks):
+    assert flagged(masks("alberta-2020", "alberta_20200625")) <= 0.15
+
+
+def test_clouds_of_the_chips_are_found_without_product_mask_and_sun(masks):
+    made = [masks("cloudn-chips", chip, missing_scl="model-only") for chip in CHIPS]
+    scores = [f1(one, "reference-cloud", CloudClass.CLOUD) for one in made]
+    assert np.mean(scores) >= 0.92, scores
+    assert all(len(decision.notes) == 2 for _, decision in made)
+
+
+def test_the_roofs_of_a_city_are_not_clouds(masks):
+    assert flagged(masks("bolzano-2022", "bolzano_20220612")) <= 0.001
+
+
+def test_sand_is_not_cloud(masks):
+    _, decision = masks("sahara-29rkh", "S2A_29RKH_20200219_0_L2A")
+    cloud = decision.class_map == CloudClass.CLOUD
+    assert 0.02 < cloud.mean() < 0.05
+    assert not cloud[-500:, :500].any()
