@@ -7,12 +7,14 @@ from dataclasses import asdict, dataclass
 from functools import reduce
 from operator import add
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from PIL import Image, ImageDraw
 
 from stac_cloudmask.core.agreement_map import OUTCOMES, colored, outcomes
-from stac_cloudmask.core.classes import CLASSES
+from stac_cloudmask.core.classes import CLASSES, CloudClass
+from stac_cloudmask.stac.items import SUFFIX
 
 if TYPE_CHECKING:
     import numpy as np
@@ -21,13 +23,13 @@ if TYPE_CHECKING:
     from stac_cloudmask.core.metrics import Agreement
 
 PICTURE_SIDE: Final = 1000
-"""Longest side of a picture in pixels, without its legend."""
+"""A picture is made smaller by a whole number, while it stays longer than this many pixels, without its legend."""
 LEGEND_LINE: Final = 16
 """Height of a line of the legend in pixels."""
 NAMES: Final = {int(info.code): info.name for info in CLASSES}
-COLUMNS: Final = (
-    "scene", "reference", "class", "producer's %", "user's %", "F1 %", "IoU %", "balanced %", "tolerant F1 %",
-)  # fmt: skip
+COLUMNS: Final = ("scene", "class", "PA %", "UA %", "F1 %", "IoU %", "BA %", "tolerant F1 %")
+"""Producer's and user's accuracy, F1, intersection over union, balanced accuracy, and F1 that forgives the tolerance."""
+SHORT: Final = MappingProxyType({int(CloudClass.CLOUD): "cloud", int(CloudClass.CLOUD_SHADOW): "shadow"})
 
 
 class Rasters(Protocol):
@@ -114,9 +116,12 @@ class EvaluationReport:
 
     def rows(self) -> list[tuple[str, ...]]:
         """The table under `COLUMNS`, in percent: a row per scene, reference and class, then those of all scenes."""
-        listed = [(scene.item_id, scene.reference, scene.agreement) for scene in self.scenes]
-        listed += [("all scenes", name, total) for name, total in self.overall().items()]
-        return [_row(title, name, one, code) for title, name, one in listed for code in one.codes[1:]]
+        pooled = self.overall()
+        listed = [(scene.item_id.removesuffix(f"_{SUFFIX}"), scene.reference, scene.agreement) for scene in self.scenes]
+        if len(self.scenes) > len(pooled):
+            listed += [("all scenes", name, total) for name, total in pooled.items()]
+        titled = [(scene if len(pooled) == 1 else f"{scene}, {name}", counts) for scene, name, counts in listed]
+        return [_row(title, counts, code) for title, counts in titled for code in counts.codes[1:]]
 
     def write_pictures(self, folder: Path | str) -> list[Path]:
         """Write the agreement map of every scene as PNG into ``folder``, made if need be; the paths."""
@@ -144,19 +149,19 @@ def _plain(counts: Agreement) -> dict[str, Any]:
     }
 
 
-def _row(title: str, reference: str, counts: Agreement, code: int) -> tuple[str, ...]:
+def _row(title: str, counts: Agreement, code: int) -> tuple[str, ...]:
     found = counts.scores(code)
     values = (
         found.producers_accuracy, found.users_accuracy, found.f1, found.iou, found.balanced_accuracy, found.tolerant_f1,
     )  # fmt: skip
     percents = ("" if value is None else f"{100 * value:.1f}" for value in values)
-    return title, reference, NAMES[code], *percents
+    return title, SHORT[code], *percents
 
 
 def _picture(pair: Rasters) -> Image.Image:
     """The agreement map, made smaller if it is large, with its legend below."""
     mask, labels = pair.read()
-    step = -(-max(mask.shape) // PICTURE_SIDE)
+    step = max(1, max(mask.shape) // PICTURE_SIDE)
     found = Image.fromarray(colored(outcomes(mask[::step, ::step], labels[::step, ::step], judged=pair.judged)))
     width = max(found.width, 200)
     picture = Image.new("RGB", (width, found.height + LEGEND_LINE * len(OUTCOMES)), OUTCOMES[0].rgb)

@@ -149,11 +149,16 @@ def test_a_report_is_plain_json(masks):
 def test_the_table_has_a_row_per_scene_and_class_and_one_for_all(masks):
     rows = evaluate(masks, references=["reference"]).rows()
     assert {len(row) for row in rows} == {len(COLUMNS)}
-    assert [(row[0][10:16], row[2]) for row in rows] == [
-        ("000000", "cloud"), ("000000", "cloud_shadow"), ("000001", "cloud"), ("000001", "cloud_shadow"),
-        ("", "cloud"), ("", "cloud_shadow"),
-    ]  # fmt: skip
-    assert rows[0][5] == f"{100 * expected(0).scores(1).f1:.1f}"
+    scenes = ("SIM_33TXK_000000_L2A", "SIM_33TXK_000001_L2A", "all scenes")
+    assert [row[:2] for row in rows] == [(scene, kind) for scene in scenes for kind in ("cloud", "shadow")]
+    assert rows[0][4] == f"{100 * expected(0).scores(1).f1:.1f}"
+
+
+def test_the_table_names_references_where_there_are_several(masks):
+    rows = evaluate(masks, references=["reference", "reference::2=shadow"]).rows()
+    assert [row[0] for row in rows[:3]] == ["SIM_33TXK_000000_L2A, reference"] * 2 + [
+        "SIM_33TXK_000000_L2A, reference::2=shadow"
+    ]
 
 
 def test_pictures_show_scene_and_legend(masks, tmp_path):
