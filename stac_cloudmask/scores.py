@@ -27,8 +27,8 @@ PICTURE_SIDE: Final = 1000
 LEGEND_LINE: Final = 16
 """Height of a line of the legend in pixels."""
 NAMES: Final = {int(info.code): info.name for info in CLASSES}
-COLUMNS: Final = ("scene", "class", "PA %", "UA %", "F1 %", "IoU %", "BA %", "tolerant F1 %")
-"""Producer's and user's accuracy, F1, intersection over union, balanced accuracy, and F1 that forgives the tolerance."""
+COLUMNS: Final = ("scene", "class", "PA %", "UA %", "F1 %", "IoU %", "BA %", "F1 tol. %")
+"""Producer's and user's accuracy, F1, intersection over union, balanced accuracy, F1 that forgives the tolerance."""
 SHORT: Final = MappingProxyType({int(CloudClass.CLOUD): "cloud", int(CloudClass.CLOUD_SHADOW): "shadow"})
 
 
