@@ -10,26 +10,31 @@ if TYPE_CHECKING:
     from stac_cloudmask.config import Settings
     from stac_cloudmask.errors import StacCloudmaskError, StacCloudmaskWarning
     from stac_cloudmask.results import Result
+    from stac_cloudmask.seed import ImprovedMask, improve_cloud_mask
     from stac_cloudmask.stac.search import search
     from stac_cloudmask.versions import VERSION as __version__  # noqa: N811
 
 __all__ = [
+    "ImprovedMask",
     "Result",
     "Settings",
     "StacCloudmaskError",
     "StacCloudmaskWarning",
     "__version__",
     "cloud_mask",
+    "improve_cloud_mask",
     "process",
     "search",
 ]
 
 _HOMES: Final = {
+    "ImprovedMask": "seed",
     "Result": "results",
     "Settings": "config",
     "StacCloudmaskError": "errors",
     "StacCloudmaskWarning": "errors",
     "cloud_mask": "api",
+    "improve_cloud_mask": "seed",
     "process": "api",
     "search": "stac.search",
 }

@@ -12,8 +12,8 @@ import numpy as np
 from stac_cloudmask.core.farmvibes import PROBABILITY_NODATA, merge_farmvibes, nodata_pixels
 from stac_cloudmask.core.predict import ROLES, Bands, Member, predict_chips
 from stac_cloudmask.core.windows import seed_chips
-from stac_cloudmask.errors import UnsupportedItemError
-from stac_cloudmask.models.metadata import ModelSpec, ModelWindow
+from stac_cloudmask.errors import ConfigError, UnsupportedItemError
+from stac_cloudmask.models.metadata import LONGEST_SIDE, ModelSpec, ModelWindow
 from stac_cloudmask.models.registry import find_model, with_weights
 from stac_cloudmask.models.session import OnnxSegmenter
 from stac_cloudmask.stac.rasters import Raster, open_raster
@@ -68,7 +68,12 @@ def improve_cloud_mask(
 ) -> ImprovedMask:
     """Improve the cloud mask of a Sentinel-2 L2A raster, to the bit as FarmVibes.AI does.
 
-    Unlike there, rasters smaller than a window work: they are padded by repeating their edge.
+    Parameters have the names and defaults that they have there; thresholds may be any number, not only whole percents.
+    Unlike there, rasters smaller than a window work: they are padded by repeating their edge. The BOA offset is not
+    applied, as there; `process` does so for STAC items. Example::
+
+        result = improve_cloud_mask(s2_raster="s2.tif", product_mask="product_mask.tif", cloud_thr=0.3, shadow_thr=0.2)
+        not_clear = result.mask == 1
 
     Args:
         s2_raster: 12 bands of digital numbers: B01 to B08, B8A, B09, B11, B12. Its nodata tag marks pixels without
@@ -85,12 +90,21 @@ def improve_cloud_mask(
         closing_size: Radius in pixels of the disk by which the mask grows.
         min_area: Objects and holes of fewer pixels are dropped after growing; 0 keeps all.
 
+    Returns:
+        Both probabilities and the mask, on the grid of ``s2_raster``.
+
     Raises:
+        ConfigError: There is no cloud model, or windows of this size and overlap cannot be.
         ModelError: A model is missing, broken or of another kind.
         ReadError: A raster cannot be read.
         UnsupportedItemError: A raster has other bands or another grid than expected.
     """
     cloud_models = [cloud_model] if isinstance(cloud_model, str | Path) else list(cloud_model)
+    if not cloud_models or not 1 <= window_size <= LONGEST_SIDE:
+        raise ConfigError(
+            f"improve_cloud_mask takes at least one cloud model and windows of 1 to {LONGEST_SIDE} pixels, got "
+            f"{len(cloud_models)} and {window_size}"
+        )
     members = [_member(model, "cloud", window_size) for model in cloud_models]
     members.append(_member(shadow_model, "shadow", window_size))
     with open_raster(s2_raster, in_memory=in_memory) as raster, open_raster(product_mask) as product:

@@ -9,7 +9,7 @@ import pytest
 import rasterio
 from onnx import TensorProto, helper, numpy_helper
 
-from stac_cloudmask.errors import ModelError, ReadError, UnsupportedItemError
+from stac_cloudmask.errors import ConfigError, ModelError, ReadError, UnsupportedItemError
 from stac_cloudmask.seed import improve_cloud_mask
 
 CASES = ("default", "pixelwise_inmem", "closing3_minarea200", "overlap_half_256", "ensemble")
@@ -129,6 +129,12 @@ def test_a_raster_of_reflectance_is_refused(parity, small, models, tmp_path):
 def test_a_raster_that_is_not_there_is_a_read_error(small, models):
     with pytest.raises(ReadError, match=r"none\.tif"):
         improve_cloud_mask(**{**small, "s2_raster": Path("none.tif")}, **models)
+
+
+@pytest.mark.parametrize("wrong", [{"cloud_model": ()}, {"window_size": 0}, {"overlap": 1.0}])
+def test_what_cannot_work_is_a_config_error(small, models, wrong):
+    with pytest.raises(ConfigError):
+        improve_cloud_mask(**{**small, **models, **wrong})
 
 
 def test_the_seeds_own_models_must_be_fetched_first(small, tmp_path, monkeypatch):

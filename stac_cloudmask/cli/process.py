@@ -126,6 +126,9 @@ def process(
 
     Example: `stac-cloudmask process S2A_33TWL_20230818_0_L2A --catalog https://earth-search.aws.element84.com/v1
     --out masks/`
+
+    FarmVibes.AI's `improve_cloud_mask`, pixel for pixel: `--merge farmvibes --boa-offset 0 --cloud-model
+    farmvibes-cloud-2 --shadow-model farmvibes-shadow`; on two rasters: `stac_cloudmask.improve_cloud_mask` in Python.
     """
     from stac_cloudmask import run  # noqa: PLC0415  (keeps --help fast)
 
