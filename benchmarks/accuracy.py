@@ -1,0 +1,198 @@
+"""Reproduce the accuracy table: four masks of every real scene against what is known of it.
+
+    python benchmarks/accuracy.py [--data DIR | --simulated N] [--markdown FILE] [--json FILE] [--pictures DIR]
+
+Scenes with a ``reference*`` asset are scored, the others show how much of them is flagged. Other scenes are scored by
+the same code: put them into the catalog, with a reference asset named ``reference-shadow`` or ``reference-cloud``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import warnings
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+import pystac
+from numpy.typing import NDArray
+from PIL import Image
+
+from stac_cloudmask.config import Settings
+from stac_cloudmask.core.agreement_map import colored, outcomes
+from stac_cloudmask.core.classes import CloudClass
+from stac_cloudmask.core.metrics import agreement
+from stac_cloudmask.errors import StacCloudmaskWarning
+from stac_cloudmask.masking import Mask, make_mask
+from stac_cloudmask.references import judged_classes, meaning_of, parse_reference, read_labels
+from stac_cloudmask.simulate import Recipe, write_simulated_item
+
+Codes = NDArray[np.uint8]
+
+DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
+SEED = {"cloud_thr": 0.3, "shadow_thr": 0.2, "buffer": 50.0}
+"""FarmVibes.AI's thresholds, and its dilation of 5 pixels of 10 m in metres."""
+CLASS_NAMES = {int(CloudClass.CLOUD): "cloud", int(CloudClass.CLOUD_SHADOW): "shadow"}
+
+
+def main() -> None:
+    """Score all scenes and print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, default=DATA, help="folder with a catalog.json")
+    parser.add_argument("--simulated", type=int, metavar="N", help="score N simulated scenes instead")
+    parser.add_argument("--markdown", type=Path, help="also write the table here")
+    parser.add_argument("--json", type=Path, help="write all scores here")
+    parser.add_argument("--pictures", type=Path, help="write agreement maps here")
+    given = parser.parse_args()
+    warnings.simplefilter("ignore", StacCloudmaskWarning)
+    with TemporaryDirectory() as folder:
+        data = simulated(Path(folder), given.simulated) if given.simulated else given.data
+        if not (data / "catalog.json").is_file():
+            parser.error(f"{data} has no catalog.json; --data names the folder with the real scenes")
+        rows = [row for item in scenes(data) for row in judge(item, given.pictures)]
+    table = markdown(rows)
+    print(table)
+    if given.markdown:
+        given.markdown.write_text(table + "\n")
+    if given.json:
+        given.json.write_text(json.dumps(rows, indent=1) + "\n")
+
+
+def simulated(folder: Path, count: int) -> Path:
+    """A catalog of simulated scenes with seeds from 0 on."""
+    for seed in range(count):
+        write_simulated_item(folder, Recipe(seed=seed, bands=("blue", "green", "red", "nir")))
+    return folder
+
+
+def scenes(data: Path) -> Iterator[pystac.Item]:
+    """All items of the catalog in a fixed order, their asset hrefs absolute."""
+    items = pystac.Catalog.from_file(str(data / "catalog.json")).get_items(recursive=True)
+    for item in sorted(items, key=lambda item: item.id):
+        item.make_asset_hrefs_absolute()
+        yield item
+
+
+def judge(item: pystac.Item, pictures: Path | None) -> Iterator[dict[str, Any]]:
+    """One row for each class that a reference of the item judges, or one that tells how much is flagged."""
+    start = perf_counter()
+    masks, grid = masks_of(item)
+    print(f"{item.id}: {perf_counter() - start:.1f} s", file=sys.stderr)
+    keys = [key for key in item.assets if key.startswith("reference")]
+    if not keys:
+        yield {"scene": item.id, "class": "flagged", "masks": {name: flagged(codes) for name, codes in masks.items()}}
+    for key in keys:
+        reference = parse_reference(key)
+        meaning = meaning_of(reference, item.assets[key].to_dict())
+        labels = read_labels(reference, item.assets[key].href, grid, meaning)
+        judged = judged_classes(meaning)
+        counts = {name: agreement(codes, labels, judged=judged, gsd=grid.gsd) for name, codes in masks.items()}
+        for code in judged:
+            scores = {name: one.scores(code) for name, one in counts.items()}
+            found = {
+                name: {
+                    "f1": one.f1,
+                    "producers_accuracy": one.producers_accuracy,
+                    "users_accuracy": one.users_accuracy,
+                    "flagged": flagged(masks[name])["all"],
+                }
+                for name, one in scores.items()
+            }
+            yield {"scene": item.id, "class": CLASS_NAMES[code], "masks": found}
+        if pictures is not None:
+            draw(pictures, f"{item.id}.{key}", masks, labels, judged)
+
+
+def masks_of(item: pystac.Item) -> tuple[dict[str, Codes], Any]:
+    """The class maps that are compared, by name, and their grid; SCL where the item has one."""
+    has_scl = any(key.lower() == "scl" for key in item.assets)
+    common = {"missing_scl": "fail" if has_scl else "model-only"}
+    union = make_mask(item, settings=Settings(merge="union", **SEED, **common))
+    calibrated = make_mask(item, settings=Settings(merge="calibrated", **common))
+    product = {"SCL": from_scl(union)} if has_scl else {}
+    models = {"ukis argmax": most_likely(union), "union": union.decision.class_map}
+    return product | models | {"calibrated": calibrated.decision.class_map}, union.grid
+
+
+def from_scl(mask: Mask) -> Codes:
+    """The product's own mask as a class map."""
+    product = mask.evidence.product
+    codes = product.classes(0, mask.grid.height)
+    out = np.zeros(codes.shape, np.uint8)
+    out[np.isin(codes, product.cloud_codes)] = CloudClass.CLOUD
+    out[np.isin(codes, product.shadow_codes)] = CloudClass.CLOUD_SHADOW
+    return without(out, mask)
+
+
+def most_likely(mask: Mask) -> Codes:
+    """The class of the highest probability, from whole percents."""
+    cloud, shadow = (percents.astype(np.int16) for percents in (mask.evidence.cloud, mask.evidence.shadow))
+    best = np.argmax([100 - cloud - shadow, cloud, shadow], axis=0).astype(np.uint8)
+    return without(best, mask)
+
+
+def without(class_map: Codes, mask: Mask) -> Codes:
+    """The class map with nodata where the finished masks have it, so that all are judged on the same pixels."""
+    class_map[mask.decision.class_map == CloudClass.NODATA] = CloudClass.NODATA
+    return class_map
+
+
+def flagged(class_map: Codes) -> dict[str, float]:
+    """Percent of the valid pixels that are cloud, shadow, and either."""
+    valid = max(np.count_nonzero(class_map != CloudClass.NODATA), 1)
+    shares = {name: 100 * np.count_nonzero(class_map == code) / valid for code, name in CLASS_NAMES.items()}
+    return shares | {"all": sum(shares.values())}
+
+
+def draw(folder: Path, name: str, masks: Mapping[str, Codes], labels: Codes, judged: tuple[int, ...]) -> None:
+    """Agreement maps of all masks side by side."""
+    folder.mkdir(parents=True, exist_ok=True)
+    maps = [colored(outcomes(codes, labels, judged=judged)) for codes in masks.values()]
+    Image.fromarray(np.concatenate(maps, axis=1)).save(folder / f"{name}.png", optimize=True)
+
+
+def markdown(rows: list[dict[str, Any]]) -> str:
+    """The table: F1 with producer's and user's accuracy, or percent flagged; then the means by class."""
+    names = list(dict.fromkeys(name for row in rows for name in row["masks"]))
+    names.sort(key=["SCL", "ukis argmax", "union", "calibrated"].index)
+    lines = [f"| scene | class | {' | '.join(names)} |", f"| --- | --- |{' --- |' * len(names)}"]
+    scored = [row for row in rows if row["class"] != "flagged"]
+    for row in scored:
+        cells = [score_cell(row["masks"].get(name)) for name in names]
+        lines.append(f"| {row['scene']} | {row['class']} F1 (PA / UA) | {' | '.join(cells)} |")
+    for kind in dict.fromkeys(row["class"] for row in scored):
+        means = [mean_cell([row["masks"].get(name) for row in scored if row["class"] == kind]) for name in names]
+        lines.append(f"| **mean** | {kind} F1 | {' | '.join(means)} |")
+    for row in rows:
+        if row["class"] == "flagged":
+            cells = [flag_cell(row["masks"].get(name)) for name in names]
+            lines.append(f"| {row['scene']} | % cloud / shadow | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def score_cell(found: Mapping[str, float | None] | None) -> str:
+    """F1, with producer's and user's accuracy in brackets."""
+    if found is None or found["f1"] is None:
+        return "-"
+    rates = (found["producers_accuracy"], found["users_accuracy"])
+    return f"{found['f1']:.3f} ({' / '.join('-' if rate is None else f'{rate:.2f}' for rate in rates)})"
+
+
+def mean_cell(found: list[Mapping[str, float | None] | None]) -> str:
+    """Mean F1 of the scenes, where every one has it."""
+    values = [one["f1"] for one in found if one is not None and one["f1"] is not None]
+    return f"**{sum(values) / len(values):.3f}**" if len(values) == len(found) else "-"
+
+
+def flag_cell(found: Mapping[str, float] | None) -> str:
+    """Percent of cloud and of shadow."""
+    return "-" if found is None else f"{found['cloud']:.2f} / {found['shadow']:.2f}"
+
+
+if __name__ == "__main__":
+    main()
