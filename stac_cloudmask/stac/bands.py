@@ -22,6 +22,10 @@ if TYPE_CHECKING:
     from stac_cloudmask.config import BoaOffset
     from stac_cloudmask.core.grid import Grid
 
+MAX_NAME: Final = 200
+MAX_NAMES: Final = 50
+"""Longest name, and most names, that a message lists."""
+
 OFFSET_OF_CLASSES: Final = Offset(dn=0, reason="classes")
 
 
@@ -189,4 +193,5 @@ def _warn_of_doubt(item: pystac.Item, bands: Sequence[BandSource]) -> None:
 
 
 def _listed(names: Iterable[str]) -> str:
-    return ", ".join(sorted(names))
+    shown = sorted(name if name.isprintable() else ascii(name) for name in names)
+    return ", ".join(name[:MAX_NAME] for name in shown[:MAX_NAMES]) + (", ..." if len(shown) > MAX_NAMES else "")

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 import rasterio
 from rasterio.enums import MaskFlags
+from rasterio.errors import CRSError
 from rasterio.io import DatasetReader
 
 from stac_cloudmask.errors import BandNotFoundError, UnsupportedItemError
@@ -64,14 +65,17 @@ def inspect(source: BandSource, href: str, env: Mapping[str, str]) -> FileFacts:
     """
     if not is_remote(href) and not Path(href).is_file():
         raise BandNotFoundError(f"{source.where}: there is no file {href}; is the item up to date?")
-    with rasterio.Env(**env), DatasetReader(href, driver=list(DRIVERS), sharing=False) as file:
-        _check_pixels(source, file)
-        grid = _grid(source, file)
-        return FileFacts(
-            grid=grid,
-            block_rows=file.block_shapes[0][0],
-            dark=_dark(file) if source.offset.doubtful else None,
-        )
+    try:
+        with rasterio.Env(**env), DatasetReader(href, driver=list(DRIVERS), sharing=False) as file:
+            _check_pixels(source, file)
+            grid = _grid(source, file)
+            return FileFacts(
+                grid=grid,
+                block_rows=file.block_shapes[0][0],
+                dark=_dark(file) if source.offset.doubtful else None,
+            )
+    except (UnicodeError, CRSError) as error:
+        raise UnsupportedItemError(f"{source.where} has a broken header: {str(error)[:200]}") from None
 
 
 def _dark(file: DatasetReader) -> float | None:

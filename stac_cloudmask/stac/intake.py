@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import urlsplit
 
 import pystac
 
@@ -69,7 +70,16 @@ def make_item(
     try:
         item = pystac.Item.from_dict(kept, href=origin, migrate=False, preserve_dict=True)
         _ = item.common_metadata.start_datetime, item.common_metadata.end_datetime
-    except (pystac.STACError, pystac.STACTypeError, ValueError, TypeError, AttributeError, KeyError, OverflowError, RecursionError) as error:
+    except (
+        pystac.STACError,
+        pystac.STACTypeError,
+        ValueError,
+        TypeError,
+        AttributeError,
+        KeyError,
+        OverflowError,
+        RecursionError,
+    ) as error:
         raise UnsupportedItemError(f"item {kept['id']!r} of {place} is no valid item: {error}") from None
     return item
 
@@ -97,11 +107,21 @@ def _checked(body: object, place: str) -> Json:
 
 
 def _is_asset(asset: object) -> bool:
-    return isinstance(asset, dict) and isinstance(asset.get("href"), str)
+    return isinstance(asset, dict) and _parses(asset.get("href"))
 
 
 def _is_link(link: object) -> bool:
-    return isinstance(link, dict) and isinstance(link.get("href"), str) and isinstance(link.get("rel"), str)
+    return isinstance(link, dict) and isinstance(link.get("rel"), str) and _parses(link.get("href"))
+
+
+def _parses(href: object) -> bool:
+    if not isinstance(href, str) or not href:
+        return False
+    try:
+        urlsplit(href)
+    except ValueError:
+        return False
+    return True
 
 
 def _link(link: Mapping[str, Any], origin: str | None) -> Json:

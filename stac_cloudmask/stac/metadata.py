@@ -20,6 +20,10 @@ MAX_SIDE: Final = 2**16
 MAX_PIXELS: Final = 2**29
 """Larger rasters than these are refused: a 10 m tile has 10980 x 10980 = 1.2e8 pixels."""
 
+MAX_COORDINATE: Final = 1e8
+GSDS: Final = (1e-6, 1e6)
+"""Coordinates and pixel sizes that are believed, in units of the CRS: the Earth is 4e7 m around."""
+
 PREFIXES: Final = ("s2", "sentinel2", "sentinel", "eo")
 """Under which providers have kept Sentinel-2's own properties over the years."""
 
@@ -103,6 +107,8 @@ def make_grid(epsg: int, transform: object, shape: object, *, where: str) -> Gri
     gsd, skew_x, left, skew_y, step_y, top = coefficients[:6]
     if skew_x or skew_y or gsd <= 0 or not math.isclose(gsd, -step_y, rel_tol=1e-9):
         raise UnsupportedItemError(f"{where}: proj:transform {coefficients} is not north-up with square pixels")
+    if not (GSDS[0] <= gsd <= GSDS[1] and max(abs(left), abs(top)) <= MAX_COORDINATE):
+        raise UnsupportedItemError(f"{where}: proj:transform {coefficients} does not lie on Earth")
     height, width = sides
     if not all(side.is_integer() and 1 <= side <= MAX_SIDE for side in sides) or height * width > MAX_PIXELS:
         raise UnsupportedItemError(

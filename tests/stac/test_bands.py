@@ -181,6 +181,8 @@ def test_an_id_that_cannot_be_part_of_a_path_is_refused(bad):
         ("proj:transform", [10, 0, 300000, 0, -20, 5000040]),
         ("proj:transform", [-10, 0, 300000, 0, 10, 5000040]),
         ("proj:transform", [10, 0, float("nan"), 0, -10, 5000040]),
+        ("proj:transform", [10, 0, 1e300, 0, -10, 5000040]),
+        ("proj:transform", [1e300, 0, 300000, 0, -1e300, 5000040]),
         ("nodata", 65535),
         ("raster:scale", -1e-4),
         ("raster:scale", 1e-300),
