@@ -25,6 +25,10 @@ def test_the_improved_mask_beats_the_products_own(outcome, code):
     assert f1(outcome.improved, code) > f1(outcome.product, code) + 0.03
 
 
+def test_the_table_of_one_scene_has_no_row_for_all(outcome):
+    assert [row[:2] for row in outcome.improved.rows()] == [(outcome.item.stem, kind) for kind in ("cloud", "shadow")]
+
+
 def test_the_demo_masks_its_scene(outcome):
     assert (outcome.result.status, outcome.result.item_id) == ("done", outcome.item.stem)
     assert (outcome.masks / "catalog.json").exists()
