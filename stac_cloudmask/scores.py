@@ -140,12 +140,14 @@ class EvaluationReport:
 
 
 def _plain(counts: Agreement) -> dict[str, Any]:
+    judged = counts.codes[1:]
+    rest = NAMES[counts.codes[0]] if len(judged) == len(SHORT) else "other"
     return {
         "pixels": counts.pixels,
         "overall_accuracy": counts.overall_accuracy,
         "balanced_overall_accuracy": counts.balanced_overall_accuracy,
-        "confusion": {"classes": [NAMES[code] for code in counts.codes], "reference_by_mask": counts.counts},
-        "classes": {NAMES[code]: asdict(counts.scores(code)) for code in counts.codes[1:]},
+        "confusion": {"classes": [rest, *(NAMES[code] for code in judged)], "reference_by_mask": counts.counts},
+        "classes": {NAMES[code]: asdict(counts.scores(code)) for code in judged},
     }
 
 

@@ -146,6 +146,11 @@ def test_a_report_is_plain_json(masks):
     assert sum(map(sum, body["overall"][0]["confusion"]["reference_by_mask"])) == body["overall"][0]["pixels"]
 
 
+def test_what_a_reference_does_not_tell_apart_is_other_not_clear(masks):
+    body = evaluate(masks, references=["reference::2=shadow"]).to_dict()
+    assert body["overall"][0]["confusion"]["classes"] == ["other", "cloud_shadow"]
+
+
 def test_the_table_has_a_row_per_scene_and_class_and_one_for_all(masks):
     rows = evaluate(masks, references=["reference"]).rows()
     assert {len(row) for row in rows} == {len(COLUMNS)}
