@@ -67,14 +67,15 @@ class Handler(BaseHTTPRequestHandler):
             return self.start(302, {"Location": fault, "Content-Length": "0"})
         if isinstance(fault, int) or not file.is_file():
             return self.start(fault if isinstance(fault, int) else 404, {"Content-Length": "0"})
-        content = file.read_bytes()
+        size = file.stat().st_size
         match = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range", ""))
-        first, last = (int(match[1]), int(match[2] or len(content) - 1)) if match else (0, len(content) - 1)
-        last = min(last, len(content) - 1)
-        part = content[first : last + 1]
+        first, last = (int(match[1]), int(match[2] or size - 1)) if match else (0, size - 1)
+        with file.open("rb") as stream:
+            stream.seek(first)
+            part = stream.read(min(last, size - 1) + 1 - first)
         headers = {"Content-Length": str(len(part)), "Accept-Ranges": "bytes"}
         if match:
-            headers["Content-Range"] = f"bytes {first}-{last}/{len(content)}"
+            headers["Content-Range"] = f"bytes {first}-{first + len(part) - 1}/{size}"
         self.start(206 if match else 200, headers)
         if body:
             self.wfile.write(part[: len(part) // 2] if fault == "cut" else part)
