@@ -3,23 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
-from stac_cloudmask.core.predict import Bands, Member, predict_rows
+from stac_cloudmask.core.predict import ROLES, Bands, Member, predict_rows
 from stac_cloudmask.core.reflectance import block_mean, to_reflectance
-from stac_cloudmask.core.windows import plan_chips
-from stac_cloudmask.errors import ConfigError
+from stac_cloudmask.core.windows import SEED_OVERLAP, plan_chips, seed_chips
+from stac_cloudmask.models.metadata import shared_window
 from stac_cloudmask.readahead import Read, RowStream, row_stream
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from stac_cloudmask.core.grid import Grid
-    from stac_cloudmask.models.metadata import ModelSpec
+    from stac_cloudmask.core.windows import Chip
+    from stac_cloudmask.models.metadata import ModelSpec, ModelWindow
 
 Progress = Callable[[int, int], None]
 """Told how many rows of windows are done, of how many."""
@@ -70,10 +71,18 @@ class Percents:
     nir_factor: int
 
 
-def infer(scene: Pixels, parts: Sequence[Part], *, nir_factor: int, in_memory: bool, progress: Progress) -> Percents:
+def infer(
+    scene: Pixels,
+    parts: Sequence[Part],
+    *,
+    nir_factor: int,
+    in_memory: bool,
+    progress: Progress,
+    as_seed: bool = False,
+) -> Percents:
     """Ask the models for every pixel.
 
-    Models that are cut alike are asked together, so that the scene is read once for each kind of window.
+    All models are asked together, and the scene is read once, wherever one kind of window suits them all.
 
     Args:
         scene: The pixels; read by rows, one block ahead of the models, or whole first if ``in_memory``.
@@ -81,18 +90,23 @@ def infer(scene: Pixels, parts: Sequence[Part], *, nir_factor: int, in_memory: b
         nir_factor: Pixels along the side of a block of ``nir``.
         in_memory: Changes when pixels are read, nothing else.
         progress: Called as rows are done.
+        as_seed: Lay windows, and take pixels without data in any band for nodata, as FarmVibes.AI does.
+
+    Raises:
+        ConfigError: Models of one role fix different windows.
     """
     read = _whole(scene) if in_memory else scene.dn
     out = {role: np.empty(scene.grid.shape, np.uint8) for role in ("cloud", "shadow")}
     blocks = _NirBlocks(scene, nir_factor, read)
     passes = _passes(parts)
-    for number, ((size, overlap, multiple), members) in enumerate(passes):
-        plan = plan_chips(*scene.grid.shape, size=size, overlap=overlap, multiple=multiple)
+    for number, (window, members) in enumerate(passes):
+        plan = _plan(*scene.grid.shape, window, as_seed=as_seed)
         roles = {role for member in members for role in member.roles}
         with row_stream(read if number else blocks.read, height=scene.grid.height, block=scene.strip) as stream:
             for done, chips in enumerate(plan, start=1):
                 rows = partial(_rows, stream)
-                predict_rows(chips, rows, members=members, bands=scene.bands, out={role: out[role] for role in roles})
+                parts_of = {role: out[role] for role in roles}
+                predict_rows(chips, rows, members=members, bands=scene.bands, out=parts_of, every_band=as_seed)
                 progress(number * len(plan) + done, len(passes) * len(plan))
     return Percents(out["cloud"], out["shadow"], blocks.nir, nir_factor)
 
@@ -110,21 +124,23 @@ def _whole(scene: Pixels) -> Read:
     return read
 
 
-def _passes(parts: Sequence[Part]) -> list[tuple[tuple[int, int, int], list[Member]]]:
-    """Models by how their scene is cut: ``(size, overlap, multiple)``; all models of a role are cut alike."""
-    passes: dict[tuple[int, int, int], list[Member]] = {}
-    cuts: dict[str, tuple[int, int, int]] = {}
-    for part in parts:
-        window = part.spec.window
-        cut = (window.size, window.overlap, window.multiple)
-        passes.setdefault(cut, []).append(part.member)
-        for role in part.member.roles:
-            if cuts.setdefault(role, cut) != cut:
-                raise ConfigError(
-                    f"the models of an ensemble must share one window (size, overlap, multiple): {part.spec.name!r} "
-                    f"has {cut}, another {role} model has {cuts[role]}"
-                )
-    return list(passes.items())
+def _passes(parts: Sequence[Part]) -> list[tuple[ModelWindow, list[Member]]]:
+    """Models that are asked together, and windows that suit them all; each pass reads the scene once.
+
+    Only where files fix different windows are cloud and shadow asked one after the other.
+    """
+    fixed = {part.spec.window.size for part in parts if not part.spec.window.multiple}
+    apart = len(fixed) > 1 and all(len(part.member.roles) == 1 for part in parts)
+    groups = [[part for part in parts if role in part.member.roles] for role in ROLES] if apart else [list(parts)]
+    return [(shared_window([part.spec for part in group]), [part.member for part in group]) for group in groups]
+
+
+def _plan(height: int, width: int, window: ModelWindow, *, as_seed: bool) -> list[list[Chip]]:
+    """Rows of chips; FarmVibes.AI's neighbors share a quarter of a window, or what a model asks for if that is more."""
+    if not as_seed:
+        return plan_chips(height, width, **asdict(window))
+    overlap = max(SEED_OVERLAP, window.overlap / window.size)
+    return seed_chips(height, width, size=window.size, overlap_fraction=overlap)
 
 
 class _NirBlocks:

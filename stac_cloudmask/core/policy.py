@@ -20,6 +20,7 @@ from stac_cloudmask.errors import ConfigError
 Parameters = dict[str, float | str | None]
 
 RULES: Final = Rules()
+SEED_MERGE: Final = "farmvibes"
 SEED_DISK: Final = 5
 """Radius in pixels by which the seed grows what it flags, whatever the size of a pixel."""
 SEED_CLASSES: Final = "cloud stands for cloud, cloud shadow and no data alike"
@@ -146,7 +147,7 @@ def decide(
         min_area: Smallest object kept, in square metres.
         hole_area: Clear holes below this many square metres are closed.
     """
-    if merge == "farmvibes":
+    if merge == SEED_MERGE:
         policy = _seed_policy(evidence.gsd)
         if hole_area is not None:
             raise ConfigError("merge 'farmvibes' closes holes by min_area; leave hole_area out")
@@ -165,7 +166,7 @@ def _union(evidence: Evidence, policy: Policy) -> Decision:
         evidence,
         thresholds=policy.thresholds,
         select=select_union,
-        clean=policy.cleanup(shadow_before_buffer=True),
+        clean=policy.cleanup(shadow_before_buffer=False),
     )
     notes = () if evidence.product is not None else (NO_PRODUCT,)
     return Decision(found.class_map, found.votes, policy.parameters(), notes)
@@ -218,4 +219,4 @@ def _seed_votes(
     return votes, valid, product
 
 
-DECIDERS: Final = MappingProxyType({"union": _union, "calibrated": _calibrated, "farmvibes": _farmvibes})
+DECIDERS: Final = MappingProxyType({"union": _union, "calibrated": _calibrated, SEED_MERGE: _farmvibes})

@@ -115,6 +115,7 @@ def predict_rows(
     members: Sequence[Member],
     bands: Bands,
     out: Mapping[Role, NDArray[np.uint8]],
+    every_band: bool = False,
 ) -> None:
     """Fill the rows that one row of chips answers for, in whole percent; see ``predict_chips``.
 
@@ -124,19 +125,24 @@ def predict_rows(
         members: The models.
         bands: The bands that ``read_rows`` gives.
         out: By role, the whole scene ``(y, x)`` uint8: see ``percent``; 255 where all bands are nodata.
+        every_band: Whether 255 stands already where one band is nodata.
     """
     for prediction in predict_chips(chips, read_rows, members=members, bands=bands):
-        store(prediction, out)
+        store(prediction, out, every_band=every_band)
 
 
-def store(prediction: Prediction, out: Mapping[Role, NDArray[np.uint8]]) -> None:
-    """Write one prediction into whole scenes ``(y, x)`` by role, in whole percent; 255 where all bands are nodata."""
+def store(prediction: Prediction, out: Mapping[Role, NDArray[np.uint8]], *, every_band: bool = False) -> None:
+    """Write one prediction into whole scenes ``(y, x)`` by role, in whole percent.
+
+    255 is where all bands are nodata, or, with ``every_band``, where one is.
+    """
     where = prediction.chip.write.slices
+    valid = (prediction.dn > 0).all(axis=0) if every_band else prediction.valid
     for role, scene in out.items():
         if prediction.probabilities is None:
             scene[where] = PERCENT_NODATA
         else:
-            scene[where] = np.where(prediction.valid, percent(prediction.probabilities[role]), PERCENT_NODATA)
+            scene[where] = np.where(valid, percent(prediction.probabilities[role]), PERCENT_NODATA)
 
 
 def _mean_of_members(dn: NDArray[np.uint16], chip: Chip, members: Sequence[Member], bands: Bands) -> Probabilities:

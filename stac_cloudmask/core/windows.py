@@ -5,10 +5,14 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Final
 
 import numpy as np
 
 from stac_cloudmask.errors import ConfigError
+
+SEED_OVERLAP: Final = 0.25
+"""Part of a window that neighbors share at least in FarmVibes.AI."""
 
 
 @dataclass(frozen=True)
