@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from time import perf_counter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from stac_cloudmask.core.evidence import Evidence, ProductMask, Sun
-from stac_cloudmask.core.policy import SEED_MERGE, Decision, decide, nir_factor
+from stac_cloudmask.core.policy import Decision, decide, nir_factor
 from stac_cloudmask.core.predict import Bands, Member, Role
 from stac_cloudmask.inference import Part, infer
 from stac_cloudmask.models.registry import find_model
@@ -28,6 +28,9 @@ if TYPE_CHECKING:
     from stac_cloudmask.models.metadata import ModelSpec
     from stac_cloudmask.stac.bands import Sources
     from stac_cloudmask.stac.scene import Scene
+
+THREADS: Final = 2
+"""Threads that read and write where the user does not say: more do not read one scene faster."""
 
 Progress = Callable[[str, int, int], None]
 """Told a stage, and how much of it is done, of how much."""
@@ -52,6 +55,13 @@ class Mask:
     grid: Grid
     evidence: Evidence
     decision: Decision
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What was decided on the way that the user may want to know."""
+        doubtful = {band.offset.reason: band.offset.dn for band in self.sources.bands if band.offset.doubtful}
+        taken = (f"BOA offset is doubtful, took {dn} DN: {reason}" for reason, dn in doubtful.items())
+        return (*taken, *self.decision.notes)
 
 
 @dataclass(frozen=True)
@@ -122,13 +132,19 @@ def resolve_sources(item: pystac.Item, *, models: Iterable[ModelSpec], settings:
 
 
 def make_mask(
-    item: pystac.Item, *, settings: Settings, progress: Progress = no_progress, watch: Stopwatch | None = None
+    item: pystac.Item,
+    *,
+    settings: Settings,
+    models: Mapping[ModelSpec, tuple[Role, ...]] | None = None,
+    progress: Progress = no_progress,
+    watch: Stopwatch | None = None,
 ) -> Mask:
     """Read an item, ask the models, merge their answers with the product's mask.
 
     Args:
         item: Sentinel-2 L2A of any provider, its asset hrefs absolute.
         settings: How.
+        models: From ``choose_models``, if they are chosen already.
         progress: Told what is being done.
         watch: Given the time that each stage takes.
 
@@ -136,11 +152,11 @@ def make_mask(
         StacCloudmaskError: The item, a model or a setting does not work; says which and why.
     """
     watch = watch or Stopwatch()
-    models = choose_models(settings)
+    models = models or choose_models(settings)
     with watch.stage("open"):
         sources = resolve_sources(item, models=models, settings=settings)
         scene = open_scene(
-            sources, loader=settings.loader, resolution=settings.resolution, threads=settings.threads or 2
+            sources, loader=settings.loader, resolution=settings.resolution, threads=settings.threads or THREADS
         )
         product = _product_mask(scene, settings)
     with watch.stage("infer"):
@@ -154,7 +170,6 @@ def make_mask(
             nir_factor=nir_factor(scene.grid.gsd),
             in_memory=settings.in_memory,
             progress=partial(progress, "infer"),
-            as_seed=settings.merge == SEED_MERGE,
         )
     evidence = Evidence(
         cloud=percents.cloud,
@@ -177,7 +192,7 @@ def make_mask(
             hole_area=settings.hole_area,
         )
         progress("merge", 1, 1)
-    return Mask(sources, scene.grid, evidence, decision)
+    return Mask(scene.sources, scene.grid, evidence, decision)
 
 
 def _product_mask(scene: Scene, settings: Settings) -> ProductMask | None:

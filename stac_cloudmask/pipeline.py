@@ -5,13 +5,23 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Final
 
 from stac_cloudmask.core.classes import CLASSES, CloudClass
-from stac_cloudmask.masking import Mask, Progress, Stopwatch, choose_models, make_mask, no_progress, resolve_sources
+from stac_cloudmask.masking import (
+    THREADS,
+    Mask,
+    Progress,
+    Stopwatch,
+    choose_models,
+    make_mask,
+    no_progress,
+    resolve_sources,
+)
+from stac_cloudmask.models.documents import is_followable, model_document
 from stac_cloudmask.models.fetch import weights_sha256
 from stac_cloudmask.results import Result, Status
 from stac_cloudmask.stac.catalog import OutputCatalog
@@ -29,6 +39,15 @@ if TYPE_CHECKING:
     from stac_cloudmask.models.metadata import ModelSpec
 
 Models = Mapping["ModelSpec", "tuple[Role, ...]"]
+
+MODELS: Final = "models"
+"""Folder in the output catalog for the items of models that nobody could follow a link to where they are."""
+WORDS: Final = frozenset({"title", "href", "item_href", "file_size", "sha256", "license", "source"})
+"""What a model's item says that does not change what the model does; the weights count by their own checksum."""
+CHOICES: Final = frozenset({"cloud_model", "shadow_model"})
+"""Settings that name models, which count by what they are."""
+PASSING: Final = frozenset({"msft:expiry"})
+"""Properties that come from how an item was fetched."""
 
 
 @dataclass(frozen=True)
@@ -73,18 +92,43 @@ def plan_item(item: pystac.Item, *, settings: Settings, models: Models | None = 
         StacCloudmaskError: A model is not known, or the item's id or its collection's cannot name an output.
     """
     models = models or choose_models(settings)
-    stated = {
-        key: (unsigned(asset.href), asset.extra_fields.get("file:checksum"), asset.extra_fields.get("updated"))
-        for key, asset in item.assets.items()
-    }
+    wanted = {name: value for name, value in settings.fingerprint_fields().items() if name not in CHOICES}
     body = {
-        "item": [item.id, item.collection_id, item.properties.get("updated"), stated],
-        "models": [[spec.name, spec.sha256 or weights_sha256(spec), roles] for spec, roles in models.items()],
-        "settings": settings.fingerprint_fields(),
+        "item": _inputs(item),
+        "models": [[_contract(spec), weights_sha256(spec), roles] for spec, roles in models.items()],
+        "settings": wanted,
         "version": VERSION,
     }
     fingerprint = hashlib.sha256(json.dumps(body, sort_keys=True, default=str).encode()).hexdigest()
     return Plan(item, settings, models, output_collection(item.collection_id), output_id(item.id), fingerprint)
+
+
+def _inputs(item: pystac.Item) -> list[object]:
+    """What an item says, however it was fetched: without its links, signatures and times of expiry."""
+    body = item.to_dict(include_self_link=False, transform_hrefs=False)
+    properties = {name: value for name, value in body["properties"].items() if name not in PASSING}
+    assets = {key: asset | {"href": unsigned(asset["href"])} for key, asset in body["assets"].items()}
+    return [item.id, item.collection_id, body["geometry"], properties, assets]
+
+
+def _contract(spec: ModelSpec) -> dict[str, Any]:
+    return {name: value for name, value in asdict(spec).items() if name not in WORDS}
+
+
+def keep_models(models: Models, catalog: OutputCatalog) -> tuple[ModelUse, ...]:
+    """The models as provenance names them; items that no link could lead to are copied into the catalog, once.
+
+    Raises:
+        ModelError: A model's item or weights are not there.
+        WriteError: The catalog cannot be written.
+    """
+    uses = []
+    for spec, roles in models.items():
+        href = spec.item_href
+        if not is_followable(spec):
+            href = catalog.write_document(MODELS, spec.name, model_document(spec))
+        uses.append(ModelUse(name=spec.name, roles=roles, sha256=weights_sha256(spec), href=href))
+    return tuple(uses)
 
 
 def preview_item(item: pystac.Item, *, settings: Settings, models: Models, catalog: OutputCatalog) -> Result:
@@ -111,31 +155,41 @@ def process_item(item: pystac.Item, *, settings: Settings, out: str, progress: P
     if plan.is_done(catalog):
         return plan.result("up-to-date", catalog)
     watch = Stopwatch()
-    mask = make_mask(item, settings=settings, progress=progress, watch=watch)
-    with watch.stage("write"), catalog.workdir() as folder:
-        progress("write", 0, 1)
-        counts = class_counts(mask.decision.class_map)
-        files = _write_files(mask, folder, settings)
-        body = mask_item(item, _facts(plan, mask, counts, files))
-        href = catalog.write_item(body, {key: folder / file.name for key, file in files.items()})
-        progress("write", 1, 1)
-    return replace(plan.result("done", catalog), output=href, cover=_cover(counts), seconds=watch.seconds)
+    with catalog.workdir() as folder:  # before all work: it would be lost where nothing can be written
+        uses = keep_models(plan.models, catalog)
+        mask = make_mask(item, settings=settings, models=plan.models, progress=progress, watch=watch)
+        with watch.stage("write"):
+            progress("write", 0, 1)
+            counts = class_counts(mask.decision.class_map)
+            files = _write_files(mask, folder, settings)
+            body = mask_item(item, _facts(plan, mask, counts, files, uses))
+            href = catalog.write_item(body, {key: folder / file.name for key, file in files.items()})
+            progress("write", 1, 1)
+    done = plan.result("done", catalog)
+    return replace(done, output=href, cover=_cover(counts), notes=mask.notes, seconds=watch.seconds)
 
 
 def _write_files(mask: Mask, folder: Path, settings: Settings) -> dict[str, AssetFile]:
     """Write the assets into a folder; by asset key."""
     grid, decision = mask.grid, mask.decision
-    write_class_cog(folder / "cloud_mask.tif", decision.class_map, grid)
+    threads = settings.threads or THREADS
+    write_class_cog(folder / "cloud_mask.tif", decision.class_map, grid, threads=threads)
     write_thumbnail(folder / "thumbnail.png", decision.class_map)
     if settings.probabilities:
-        write_percent_cog(folder / "cloud_probability.tif", mask.evidence.cloud, grid)
-        write_percent_cog(folder / "shadow_probability.tif", mask.evidence.shadow, grid)
+        write_percent_cog(folder / "cloud_probability.tif", mask.evidence.cloud, grid, threads=threads)
+        write_percent_cog(folder / "shadow_probability.tif", mask.evidence.shadow, grid, threads=threads)
     if settings.votes:
-        write_bits_cog(folder / "mask_votes.tif", decision.votes, grid)
+        write_bits_cog(folder / "mask_votes.tif", decision.votes, grid, threads=threads)
     return {path.stem: file_facts(path) for path in sorted(folder.iterdir())}
 
 
-def _facts(plan: Plan, mask: Mask, counts: Mapping[int, int], files: Mapping[str, AssetFile]) -> MaskFacts:
+def _facts(
+    plan: Plan,
+    mask: Mask,
+    counts: Mapping[int, int],
+    files: Mapping[str, AssetFile],
+    uses: tuple[ModelUse, ...],
+) -> MaskFacts:
     scl = mask.sources.scl
     return MaskFacts(
         grid=mask.grid,
@@ -146,10 +200,7 @@ def _facts(plan: Plan, mask: Mask, counts: Mapping[int, int], files: Mapping[str
         version=VERSION,
         software=software(),
         lineage=_lineage(mask, plan.models),
-        models=tuple(
-            ModelUse(name=spec.name, roles=roles, sha256=spec.sha256 or weights_sha256(spec), href=spec.item_href)
-            for spec, roles in plan.models.items()
-        ),
+        models=uses,
         bands=mask.sources.bands,
         product_mask=None if scl is None else scl.asset_key,
         policy=plan.settings.merge,

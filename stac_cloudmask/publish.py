@@ -13,6 +13,7 @@ from stac_cloudmask.stac.api import StacApi
 from stac_cloudmask.stac.catalog import OutputCatalog
 from stac_cloudmask.stac.collection import Entry
 from stac_cloudmask.stac.hrefs import is_remote, redact
+from stac_cloudmask.stac.layout import moved
 
 if TYPE_CHECKING:
     from collections.abc import Container, Iterable, Iterator, Mapping
@@ -97,10 +98,7 @@ class _Served:
         if self._root is None:
             return body
         here, there = f"{self._catalog.root}/", f"{self._root.rstrip('/')}/"
-        for asset in body["assets"].values():
-            if asset["href"].startswith(here):
-                asset["href"] = there + asset["href"].removeprefix(here)
-        return body
+        return body | {part: moved(body[part], {here: there}) for part in ("links", "assets")}
 
 
 def _to_api(items: _Served, item_ids: Iterable[str], api: StacApi, *, create: bool) -> Iterator[Result]:

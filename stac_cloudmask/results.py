@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Literal
 
 Status = Literal["done", "up-to-date", "failed", "planned"]
-Kind = Literal["input", "infrastructure"]
+Kind = Literal["input", "infrastructure", "unexpected"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,7 +22,10 @@ class Result:
         cover: Percent of the valid pixels by class name, and ``nodata`` in percent of all pixels.
         product_cover: Cloud cover in percent that the source item states, if it does.
         error: One line: what, where, what was found and what would help.
-        kind: ``input``: the same input will fail again; ``infrastructure``: it may succeed later.
+        kind: ``input``: the same input will fail again; ``infrastructure``: it may succeed later; ``unexpected``: a
+            fault of this package or of one that it uses.
+        notes: What was decided on the way that the user may want to know.
+        published: Href of the item where it was published a second time.
         attempts: How often the item was tried.
         seconds: Wall time by stage.
     """
@@ -34,6 +37,8 @@ class Result:
     product_cover: float | None = None
     error: str | None = None
     kind: Kind | None = None
+    notes: tuple[str, ...] = ()
+    published: str | None = None
     attempts: int = 1
     seconds: Mapping[str, float] = field(default_factory=dict)
 

@@ -154,7 +154,7 @@ def _spec(document: dict[str, Any], path: Path) -> ModelSpec:
         raise ValueError(f"mlm:input has {len(bands)} bands but a shape of {shape[0]}")
     mean, std = mlm.scaling(given.get("value_scaling"), len(bands))
     activation = mlm.activation(result.get("post_processing_function"))
-    asset = _weights_asset(document["assets"])
+    asset = weights_asset(document["assets"])
     return ModelSpec(
         name=_name(document["id"]),
         title=str(properties.get("title", document["id"])),
@@ -204,7 +204,8 @@ def _gsd(span: Sequence[float] | None) -> tuple[float, float] | None:
     return float(finest), float(coarsest)
 
 
-def _weights_asset(assets: Mapping[str, dict[str, Any]]) -> dict[str, Any]:
+def weights_asset(assets: Mapping[str, dict[str, Any]]) -> dict[str, Any]:
+    """The asset of an MLM item that is the ONNX file."""
     for asset in assets.values():
         if "mlm:model" in asset.get("roles", ()) and asset.get("mlm:artifact_type") == "onnx":
             return asset

@@ -9,11 +9,22 @@ from typing import TYPE_CHECKING, Any
 import pystac
 
 from stac_cloudmask.errors import ReadError, WriteError
-from stac_cloudmask.stac.collection import Entry, new_catalog, new_collection, with_child, with_entries
+from stac_cloudmask.stac.collection import ITEM_TYPE, Entry, new_catalog, new_collection, with_child, with_entries
 from stac_cloudmask.stac.definitions import ASSETS
 from stac_cloudmask.stac.facts import file_facts
 from stac_cloudmask.stac.hrefs import safe_id
 from stac_cloudmask.stac.items import OWN
+from stac_cloudmask.stac.layout import (
+    ABOVE,
+    CATALOG,
+    absolute,
+    document_name,
+    documents,
+    file_name,
+    hrefs,
+    item_name,
+    own_files,
+)
 from stac_cloudmask.stac.store import open_store
 
 if TYPE_CHECKING:
@@ -24,8 +35,6 @@ if TYPE_CHECKING:
     Json = dict[str, Any]
 
 logger = logging.getLogger(__name__)
-
-CATALOG = "catalog.json"
 
 
 class OutputCatalog:
@@ -47,11 +56,11 @@ class OutputCatalog:
 
     def href(self, collection_id: str, item_id: str) -> str:
         """Absolute href of an item, whether it is there or not."""
-        return self._store.href(_item_name(collection_id, item_id))
+        return self._store.href(item_name(collection_id, item_id))
 
     def state(self, collection_id: str, item_id: str) -> str | None:
         """Fingerprint of an item that is there with all its own files in the size that it states; else None."""
-        body = self._store.read_json(_item_name(collection_id, item_id))
+        body = self._store.read_json(item_name(collection_id, item_id))
         if body is None or not self._is_whole(collection_id, item_id, body):
             return None
         fingerprint = body.get("properties", {}).get(f"{OWN}fingerprint")
@@ -75,10 +84,10 @@ class OutputCatalog:
             WriteError: The output cannot be written; an item that was there before may be incomplete, and ``state``
                 then says so.
         """
-        name = _item_name(str(item.collection_id), item.id)
+        name = item_name(str(item.collection_id), item.id)
         folder = name.rpartition("/")[0]
         body = item.to_dict(include_self_link=False, transform_hrefs=False)
-        names = {key: _file_name(body["assets"][key]["href"]) for key in files}
+        names = {key: file_name(body["assets"][key]["href"]) for key in files}
         self._store.put({f"{folder}/{names[key]}": path for key, path in files.items()} | {name: body})
         stale = {f"{key}.tif" for key in ASSETS} - set(names.values())
         for left in stale & set(self._store.sizes(folder)):
@@ -103,9 +112,9 @@ class OutputCatalog:
     def listed(self) -> Iterator[tuple[str, str]]:
         """Ids of collection and item of everything that the catalog lists."""
         root = self._store.read_json(CATALOG) or {"links": []}
-        for child in _hrefs(root, "child"):
+        for child in hrefs(root, "child"):
             collection_id = child.removeprefix("./").removesuffix("/collection.json")
-            for href in _hrefs(self.collection(collection_id) or {"links": []}, "item"):
+            for href in hrefs(self.collection(collection_id) or {"links": []}, "item"):
                 yield collection_id, href.removeprefix("./").partition("/")[0]
 
     def items(self) -> Iterator[Json]:
@@ -118,16 +127,13 @@ class OutputCatalog:
                 yield body
 
     def item(self, collection_id: str, item_id: str) -> Json | None:
-        """The JSON of an item, hrefs of its files made absolute, its own href as ``self`` link; None if not there."""
-        body = self._store.read_json(_item_name(collection_id, item_id))
+        """The JSON of an item, every href made absolute, its own href as ``self`` link; None if it is not there."""
+        body = self._store.read_json(item_name(collection_id, item_id))
         if body is None:
             return None
-        home = self.href(collection_id, item_id)
-        folder = home.rpartition("/")[0]
-        own = _own_files(body)
-        assets = {k: a | ({"href": f"{folder}/{own[k]}"} if k in own else {}) for k, a in body["assets"].items()}
-        links = [*body["links"], {"rel": "self", "href": home, "type": "application/geo+json"}]
-        return body | {"assets": assets, "links": links}
+        whole = absolute(body, root=self.root, collection_id=collection_id, item_id=item_id)
+        own = {"rel": "self", "href": self.href(collection_id, item_id), "type": ITEM_TYPE}
+        return whole | {"links": [*whole["links"], own]}
 
     def copy_item(self, collection_id: str, item_id: str, target: OutputCatalog) -> str:
         """Copy an item and its own files to another catalog; the href it has there, for ``target.link``.
@@ -137,11 +143,16 @@ class OutputCatalog:
             WriteError: The target cannot be written.
         """
         where = self.href(collection_id, item_id)
-        body = self._store.read_json(_item_name(collection_id, item_id))
+        body = self._store.read_json(item_name(collection_id, item_id))
         if body is None or not self._is_whole(collection_id, item_id, body):
             raise ReadError(f"{where} is not there whole; process its source again")
+        for name in documents(body):
+            document = self._store.read_json(name)
+            if document is None:
+                raise ReadError(f"{self._store.href(name)} is not there; process the source of {where} again")
+            target._keep(name, document)
         with target.workdir() as work:
-            files = {key: work / name for key, name in _own_files(body).items()}
+            files = {key: work / name for key, name in own_files(body).items()}
             for key, path in files.items():
                 self._store.get(f"{collection_id}/{item_id}/{path.name}", path)
                 if file_facts(path).checksum != body["assets"][key]["file:checksum"]:
@@ -158,6 +169,25 @@ class OutputCatalog:
         """Write a JSON file of another kind, as the report of a run, at the root."""
         self._store.put({safe_id(name, what="file"): body})
 
+    def write_document(self, folder: str, stem: str, body: Json) -> str:
+        """Keep a document that items refer to, under a name that tells its content, so that it never changes.
+
+        Args:
+            folder: At the root of the catalog.
+            stem: What its name starts with.
+            body: Written if it is not there yet.
+
+        Returns:
+            Its href as seen from an item of this catalog.
+        """
+        name = document_name(folder, stem, body)
+        self._keep(name, body)
+        return f"{ABOVE}{name}"
+
+    def _keep(self, name: str, body: Json) -> None:
+        if self._store.read_json(name) != body:
+            self._store.put({name: body})
+
     def _list(self, collection_id: str, entries: list[Entry]) -> None:
         self._store.update_json(
             f"{collection_id}/collection.json",
@@ -169,7 +199,7 @@ class OutputCatalog:
         self._store.update_json(CATALOG, lambda found: with_child(found or new_catalog(), collection))
 
     def _entry(self, collection_id: str, item_id: str) -> Entry | None:
-        body = self._store.read_json(_item_name(collection_id, item_id))
+        body = self._store.read_json(item_name(collection_id, item_id))
         if body is None or not self._is_whole(collection_id, item_id, body):
             logger.warning("%s is not there whole and is not listed", self.href(collection_id, item_id))
             return None
@@ -177,7 +207,7 @@ class OutputCatalog:
 
     def _is_whole(self, collection_id: str, item_id: str, body: Json) -> bool:
         sizes = self._store.sizes(f"{collection_id}/{item_id}")
-        stated = {name: body["assets"][key].get("file:size") for key, name in _own_files(body).items()}
+        stated = {name: body["assets"][key].get("file:size") for key, name in own_files(body).items()}
         return bool(stated) and stated.items() <= sizes.items()
 
     def _ids(self, href: str) -> tuple[str, str]:
@@ -185,23 +215,3 @@ class OutputCatalog:
         if href != self.href(collection_id, item_id):
             raise WriteError(f"{href} is no item of {self.out}; link takes what write_item returned")
         return collection_id, item_id
-
-
-def _item_name(collection_id: str, item_id: str) -> str:
-    """The name of an item in the store; an id that could be a path is refused here at the latest."""
-    checked = safe_id(item_id)
-    return f"{safe_id(collection_id, what='collection')}/{checked}/{checked}.json"
-
-
-def _own_files(body: Json) -> dict[str, str]:
-    """Names of the files that lie beside an item, by asset key."""
-    hrefs = {key: str(asset.get("href")) for key, asset in body.get("assets", {}).items()}
-    return {key: _file_name(href) for key, href in hrefs.items() if href.startswith("./")}
-
-
-def _file_name(href: str) -> str:
-    return safe_id(href.removeprefix("./"), what="file")
-
-
-def _hrefs(body: Json, rel: str) -> list[str]:
-    return [str(link["href"]) for link in body["links"] if link.get("rel") == rel]
