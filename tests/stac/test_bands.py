@@ -162,7 +162,7 @@ def test_another_level_or_satellite_is_refused(properties):
         resolve(made_up(**properties), ["blue"])
 
 
-@pytest.mark.parametrize("bad", ["../up", "a/b", ".hidden", "-option", "a b", "", "x" * 201, "caf\u00e9", "a\n"])
+@pytest.mark.parametrize("bad", ["../up", "a/b", ".hidden", "-option", "a b", "", "x" * 201, "\u00e9t\u00e9", "a\n"])
 def test_an_id_that_cannot_be_part_of_a_path_is_refused(bad):
     item = made_up()
     item.id = bad
