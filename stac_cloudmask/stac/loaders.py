@@ -12,11 +12,12 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
-import dask.array as da
 import numpy as np
 import pystac
 
 if TYPE_CHECKING:
+    import dask.array as da
+
     from stac_cloudmask.config import Loader
     from stac_cloudmask.core.grid import Grid
 
@@ -61,6 +62,8 @@ def native(rasters: Sequence[Raster], *, loader: Loader, rows: int, env: GdalEnv
 
 def store(array: da.Array, out: np.ndarray[Any, Any], *, threads: int) -> None:
     """Compute an array into ``out``, on threads of this process even where a Dask cluster is the default."""
+    import dask.array as da  # noqa: PLC0415  (a second, which a run that has nothing to do can save)
+
     da.store(array, out, lock=False, scheduler="threads", num_workers=threads)
 
 
@@ -93,7 +96,8 @@ def _by_stackstac(rasters: Sequence[Raster], rows: int, env: GdalEnv) -> da.Arra
 
 
 def _by_odc(rasters: Sequence[Raster], rows: int, env: GdalEnv) -> da.Array:
-    import odc.stac  # noqa: PLC0415  (see _by_stackstac)
+    import dask.array as da  # noqa: PLC0415  (see _by_stackstac)
+    import odc.stac  # noqa: PLC0415
     from affine import Affine  # noqa: PLC0415
     from odc.geo.geobox import GeoBox  # noqa: PLC0415
     from odc.loader._rio import RioDriver  # noqa: PLC0415  (no public name)
