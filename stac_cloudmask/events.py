@@ -6,6 +6,7 @@ import json
 from typing import TYPE_CHECKING, Any, Final
 
 from stac_cloudmask.errors import UnsupportedItemError
+from stac_cloudmask.stac.collection import ITEM_TYPE
 from stac_cloudmask.stac.documents import Documents
 from stac_cloudmask.stac.hrefs import is_remote
 
@@ -60,14 +61,20 @@ def _parsed(text: object) -> Json:
 
 
 def _followed(body: Json, *, base: str | None) -> Json:
-    """The document that a mere reference leads to."""
+    """The document that a mere reference leads to; an item in it lives there, unless it says otherwise."""
     href = body.get("href", body.get("url"))
     if href is None or "type" in body:
         return body
     if base is not None and not is_remote(str(href)):
         raise UnsupportedItemError("href is refused: a message may lead to a URL, not to files of this machine")
     with Documents() as documents:
-        return documents.read(str(href), base=base)[0]
+        found, where = documents.read(str(href), base=base)
+    links = found.get("links", [])
+    if found.get("type") != "Feature" or not isinstance(links, list):
+        return found
+    if any(isinstance(link, dict) and link.get("rel") == "self" for link in links):
+        return found
+    return found | {"links": [*links, {"rel": "self", "href": where, "type": ITEM_TYPE}]}
 
 
 def _as_payload(body: Json) -> Json:

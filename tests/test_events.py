@@ -57,6 +57,16 @@ def test_a_reference_is_followed(tmp_path, key):
     assert payload_of({key: str(path)})[0] == PAYLOAD
 
 
+def test_an_item_that_is_referred_to_lives_where_it_was_found(tmp_path):
+    path = tmp_path / "item.json"
+    path.write_text(json.dumps(ITEM))
+    (item,) = payload_of({"href": str(path)})[0]["features"]
+    assert [(link["rel"], link["href"]) for link in item["links"]] == [("self", str(path))]
+    elsewhere = {"rel": "self", "href": "https://example.org/a"}
+    path.write_text(json.dumps(ITEM | {"links": [elsewhere]}))
+    assert payload_of({"href": str(path)})[0]["features"][0]["links"] == [elsewhere]
+
+
 def test_a_message_cannot_lead_to_files_of_this_machine(tmp_path):
     path = tmp_path / "payload.json"
     path.write_text(json.dumps(PAYLOAD))
