@@ -12,11 +12,11 @@ Merge = Literal["calibrated", "union", "farmvibes"]
 Loader = Literal["stackstac", "odc"]
 MissingScl = Literal["fail", "model-only"]
 BoaOffset = Literal["auto", "0", "-1000"]
-Provider = Literal["cpu", "openvino", "openvino-f32"]
+Provider = Literal["cpu", "cuda", "openvino", "openvino-f32"]
 
 DEFAULT_MODEL: Final = "ukis-csmask-4b-l2a"
 
-PRESENTATION: Final = frozenset({"overwrite", "in_memory", "threads", "provider"})
+PRESENTATION: Final = frozenset({"overwrite", "in_memory", "threads"})
 """Settings that change how a mask is made or kept, never what is in it."""
 
 
@@ -50,7 +50,9 @@ class Settings:
         mask_only: Leave the source's own assets out of the output item.
         overwrite: Make masks anew that are already up to date.
         threads: Threads for inference; None takes what the process may use.
-        provider: Runtime for inference.
+        provider: Runtime for inference. Their arithmetic differs, so masks may in single pixels: ``cpu`` is
+            onnxruntime; ``cuda`` is onnxruntime on a GPU; ``openvino`` is OpenVINO, in bfloat16 where the CPU computes
+            in it; ``openvino-f32`` is OpenVINO in float32.
     """
 
     cloud_model: tuple[str, ...] = (DEFAULT_MODEL,)

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import ctypes
+import sys
 import threading
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import redirect_stdout, suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Final, get_args
 
 import numpy as np
 import onnxruntime
 from onnxruntime.capi import onnxruntime_pybind11_state as ort
 from scipy.special import expit
 
+from stac_cloudmask.config import Provider
 from stac_cloudmask.errors import ConfigError, ModelError
 from stac_cloudmask.models.cpus import usable_cpus
 from stac_cloudmask.models.fetch import locate
@@ -31,7 +34,8 @@ if TYPE_CHECKING:
 
 DN_PER_REFLECTANCE: Final = np.float32(1e4)
 """Sentinel-2's quantification value."""
-PROVIDERS: Final = ("cpu", "openvino", "openvino-f32")
+EXECUTION: Final = MappingProxyType({"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"})
+"""What onnxruntime calls the providers that it carries out."""
 ERRORS: Final = (
     ort.Fail,
     ort.InvalidArgument,
@@ -59,8 +63,7 @@ class OnnxSegmenter:
     Attributes:
         spec: What the model's item says.
         threads: CPUs to use; None takes all that the process may use.
-        provider: ``cpu`` is onnxruntime; ``openvino`` is OpenVINO, in bfloat16 where the CPU computes in it;
-            ``openvino-f32`` is OpenVINO in float32.
+        provider: See ``config.Settings``.
         cache: Directory of fetched weights; the user's cache when None.
     """
 
@@ -71,8 +74,8 @@ class OnnxSegmenter:
 
     def __post_init__(self) -> None:
         """Refuse a provider that does not exist."""
-        if self.provider not in PROVIDERS:
-            raise ConfigError(f"provider is one of {', '.join(PROVIDERS)}, got {self.provider!r}")
+        if self.provider not in get_args(Provider):
+            raise ConfigError(f"provider is one of {', '.join(get_args(Provider))}, got {self.provider!r}")
 
     @property
     def bands(self) -> tuple[str, ...]:
@@ -111,6 +114,7 @@ class OnnxSegmenter:
 
         Raises:
             ModelError: The weights are missing, broken, hostile, or not what the item says.
+            ConfigError: The provider is not installed, or cannot be had on this machine.
         """
         path = locate(self.spec, self.cache)
         state = path.stat()
@@ -124,14 +128,15 @@ class OnnxSegmenter:
 
 
 def _open(graph: bytes, path: Path, *, threads: int, provider: str) -> Run:
-    if provider == "cpu":
-        return _open_onnxruntime(graph, path, threads=threads)
+    if provider in EXECUTION:
+        return _open_onnxruntime(graph, path, threads=threads, provider=provider)
     from stac_cloudmask.models.openvino_session import open_openvino  # noqa: PLC0415  (extra)
 
     return open_openvino(graph, path, threads=threads, bfloat16=provider == "openvino")
 
 
-def _open_onnxruntime(graph: bytes, path: Path, *, threads: int) -> Run:
+def _open_onnxruntime(graph: bytes, path: Path, *, threads: int, provider: str) -> Run:
+    _prepare_provider(provider)
     _share_one_arena()
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
@@ -141,9 +146,15 @@ def _open_onnxruntime(graph: bytes, path: Path, *, threads: int) -> Run:
     options.enable_mem_pattern = False
     options.add_session_config_entry("session.use_env_allocators", "1")
     try:
-        session = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+        session = onnxruntime.InferenceSession(graph, options, providers=[EXECUTION[provider]])
     except ERRORS as error:
         raise ModelError(f"{path}: onnxruntime cannot run it: {error}") from error
+    if session.get_providers()[0] != EXECUTION[provider]:
+        raise ConfigError(
+            f"provider {provider!r}: onnxruntime would take the CPU without a word, as it found no GPU or no CUDA "
+            f"libraries that it can use; see whether `nvidia-smi` lists a GPU, and run "
+            f"`pip install 'onnxruntime-gpu[cuda,cudnn]'`"
+        )
     given, result = session.get_inputs()[0].name, session.get_outputs()[0].name
 
     def run(chips: F32) -> F32:
@@ -154,6 +165,18 @@ def _open_onnxruntime(graph: bytes, path: Path, *, threads: int) -> Run:
         return answer
 
     return run
+
+
+def _prepare_provider(provider: str) -> None:
+    if EXECUTION[provider] not in onnxruntime.get_available_providers():
+        raise ConfigError(
+            f"provider {provider!r} needs the package onnxruntime-gpu in place of onnxruntime; run "
+            f"`pip uninstall onnxruntime`, then `pip install 'onnxruntime-gpu[cuda,cudnn]'`"
+        )
+    preload = getattr(onnxruntime, "preload_dlls", None)  # since 1.21
+    if provider == "cuda" and preload is not None:
+        with redirect_stdout(sys.stderr):  # it prints what it does not find
+            preload()
 
 
 @cache

@@ -5,6 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -16,6 +17,7 @@ from stac_cloudmask.models.metadata import read_model_item
 from stac_cloudmask.models.session import OnnxSegmenter
 
 WEIGHTS = np.array([[2, -1], [0, 3], [1, 1]], np.float32)
+CUDA = "CUDAExecutionProvider"
 UNKNOWN_FIELD = b"\xa2\x1f\x00"
 """An empty protobuf field 500: the same graph in a file of another size."""
 
@@ -158,8 +160,22 @@ def test_a_graph_that_fails_while_running_is_a_model_error(tiny_onnx, model_item
 
 
 def test_an_unknown_provider_is_refused(segmenter):
-    with pytest.raises(ConfigError, match="cpu, openvino"):
+    with pytest.raises(ConfigError, match="cpu, cuda, openvino"):
         OnnxSegmenter(segmenter().spec, provider="tpu")
+
+
+@pytest.mark.skipif(CUDA in onnxruntime.get_available_providers(), reason="onnxruntime-gpu is installed")
+def test_a_gpu_without_its_package_is_a_config_error_that_names_the_package(segmenter):
+    with pytest.raises(ConfigError, match="needs the package onnxruntime-gpu"):
+        OnnxSegmenter(segmenter().spec, provider="cuda").predict(reflectance())
+
+
+@pytest.mark.skipif(CUDA in onnxruntime.get_available_providers(), reason="onnxruntime-gpu is installed")
+@pytest.mark.filterwarnings("ignore:Specified provider:UserWarning")
+def test_a_gpu_that_onnxruntime_cannot_use_is_not_replaced_by_the_cpu(segmenter, monkeypatch):
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: [CUDA])
+    with pytest.raises(ConfigError, match="would take the CPU without a word"):
+        OnnxSegmenter(segmenter().spec, provider="cuda").predict(reflectance())
 
 
 @pytest.mark.parametrize(("provider", "tolerance"), [("openvino-f32", 1e-5), ("openvino", 0.02)])
