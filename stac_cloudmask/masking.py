@@ -10,7 +10,7 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Final
 
 from stac_cloudmask.core.evidence import Evidence, ProductMask, Sun
-from stac_cloudmask.core.policy import Decision, decide, nir_factor
+from stac_cloudmask.core.policy import SEED_MERGE, Decision, decide, nir_factor
 from stac_cloudmask.core.predict import Bands, Member, Role
 from stac_cloudmask.inference import Part, infer
 from stac_cloudmask.models.registry import find_model
@@ -170,6 +170,7 @@ def make_mask(
             nir_factor=nir_factor(scene.grid.gsd),
             in_memory=settings.in_memory,
             progress=partial(progress, "infer"),
+            as_seed=settings.merge == SEED_MERGE,
         )
     evidence = Evidence(
         cloud=percents.cloud,
