@@ -16,7 +16,7 @@ Provider = Literal["cpu", "cuda", "openvino", "openvino-f32"]
 
 DEFAULT_MODEL: Final = "ukis-csmask-4b-l2a"
 
-PRESENTATION: Final = frozenset({"overwrite", "in_memory", "threads"})
+PRESENTATION: Final = frozenset({"overwrite", "in_memory", "threads", "model_cache"})
 """Settings that change how a mask is made or kept, never what is in it."""
 
 
@@ -53,6 +53,7 @@ class Settings:
         provider: Runtime for inference. Their arithmetic differs, so masks may in single pixels: ``cpu`` is
             onnxruntime; ``cuda`` is onnxruntime on a GPU; ``openvino`` is OpenVINO, in bfloat16 where the CPU computes
             in it; ``openvino-f32`` is OpenVINO in float32.
+        model_cache: Directory of fetched weights on every machine that masks; None takes the user's cache directory.
     """
 
     cloud_model: tuple[str, ...] = (DEFAULT_MODEL,)
@@ -76,6 +77,7 @@ class Settings:
     overwrite: bool = False
     threads: int | None = None
     provider: Provider = "cpu"
+    model_cache: str | None = None
 
     def __post_init__(self) -> None:
         """Refuse what cannot work."""

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Final
 
@@ -131,6 +132,12 @@ def resolve_sources(item: pystac.Item, *, models: Iterable[ModelSpec], settings:
     return resolve(item, names, boa_offset=settings.boa_offset, want_scl=settings.missing_scl == "fail")
 
 
+def segmenter(spec: ModelSpec, settings: Settings) -> OnnxSegmenter:
+    """A model as the settings would have it run; its file is opened at the first use."""
+    cache = None if settings.model_cache is None else Path(settings.model_cache)
+    return OnnxSegmenter(spec, threads=settings.threads, provider=settings.provider, cache=cache)
+
+
 def make_mask(
     item: pystac.Item,
     *,
@@ -160,10 +167,7 @@ def make_mask(
         )
         product = _product_mask(scene, settings)
     with watch.stage("infer"):
-        parts = [
-            Part(spec, Member(OnnxSegmenter(spec, threads=settings.threads, provider=settings.provider), roles))
-            for spec, roles in models.items()
-        ]
+        parts = [Part(spec, Member(segmenter(spec, settings), roles)) for spec, roles in models.items()]
         percents = infer(
             OpenPixels(scene),
             parts,

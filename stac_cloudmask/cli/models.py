@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
@@ -11,6 +10,8 @@ import typer
 from stac_cloudmask.cli import console, options
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from stac_cloudmask.models.metadata import ModelSpec
 
 app: Final = typer.Typer(no_args_is_help=True, help="List, show, fetch and check models.")
@@ -21,32 +22,28 @@ Names = Annotated[list[str], typer.Argument(help=f"Names in the catalog, or `{AL
 Checked = Annotated[
     str | None, typer.Argument(help="Name, or path of an MLM item; default: all whose weights are here.")
 ]
-Cache = Annotated[
-    Path | None,
-    typer.Option(help="Directory of fetched weights.", envvar="CLOUDMASK_MODEL_CACHE", show_default="the user's cache"),
-]
 
 
 @app.command("list")
-def list_(*, cache: Cache = None, json: options.Json = False) -> None:
+def list_(*, model_cache: options.ModelCache = None, json: options.Json = False) -> None:
     """The models that can be named: role, bands, window, size, license, and whether the weights are here."""
     from stac_cloudmask.models.registry import list_models  # noqa: PLC0415  (keeps --help fast)
 
     specs = list_models()
     if json:
         for spec in specs:
-            console.put_json(_facts(spec, cache))
+            console.put_json(_facts(spec, model_cache))
         return
     columns = ("model", "role", "bands", "window", "bytes", "license", "weights")
-    console.table("Models", columns, [_row(spec, cache) for spec in specs], on_stdout=True)
+    console.table("Models", columns, [_row(spec, model_cache) for spec in specs], on_stdout=True)
 
 
 @app.command("show")
-def show(name: Name, *, cache: Cache = None, json: options.Json = False) -> None:
+def show(name: Name, *, model_cache: options.ModelCache = None, json: options.Json = False) -> None:
     """All that a model's item says."""
     from stac_cloudmask.models.registry import find_model  # noqa: PLC0415  (keeps --help fast)
 
-    facts = _facts(find_model(name), cache)
+    facts = _facts(find_model(name), model_cache)
     if json:
         console.put_json(facts)
     else:
@@ -55,7 +52,7 @@ def show(name: Name, *, cache: Cache = None, json: options.Json = False) -> None
 
 
 @app.command("fetch")
-def fetch(names: Names, *, cache: Cache = None) -> None:
+def fetch(names: Names, *, model_cache: options.ModelCache = None) -> None:
     """Download weights into the cache; what is not exactly what the item promises leaves nothing behind."""
     from stac_cloudmask.models.fetch import fetch_model  # noqa: PLC0415  (keeps --help fast)
     from stac_cloudmask.models.registry import find_model, list_models  # noqa: PLC0415
@@ -68,20 +65,20 @@ def fetch(names: Names, *, cache: Cache = None) -> None:
             def show(done: int, total: int | None, task: object = task) -> None:
                 bars.update(task, completed=done, total=total)  # type: ignore[arg-type]  # rich's TaskID is an int
 
-            console.put(f"{spec.name}  {fetch_model(spec, cache=cache, progress=show)}")
+            console.put(f"{spec.name}  {fetch_model(spec, cache=model_cache, progress=show)}")
 
 
 @app.command("check")
-def check(name: Checked = None, *, cache: Cache = None) -> None:
+def check(name: Checked = None, *, model_cache: options.ModelCache = None) -> None:
     """Run models on a fixed chip and say what does not fit what their items state."""
     from stac_cloudmask.models.check import check_model  # noqa: PLC0415  (keeps --help fast)
     from stac_cloudmask.models.fetch import is_here  # noqa: PLC0415
     from stac_cloudmask.models.registry import find_model, list_models  # noqa: PLC0415
 
-    specs = [find_model(name)] if name else [spec for spec in list_models() if is_here(spec, cache)]
+    specs = [find_model(name)] if name else [spec for spec in list_models() if is_here(spec, model_cache)]
     failed = False
     for spec in specs:
-        findings = check_model(spec, cache=cache)
+        findings = check_model(spec, cache=model_cache)
         failed |= any(finding.level == "error" for finding in findings)
         console.put(f"{spec.name}  {'fits' if not findings else f'{len(findings)} finding(s)'}")
         for finding in findings:

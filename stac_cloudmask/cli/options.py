@@ -32,5 +32,15 @@ MaxCloudCover = Annotated[
     typer.Option(min=0, max=100, help="Largest cloud cover in percent that the item states.", rich_help_panel=SEARCH),
 ]
 MaxItems = Annotated[int | None, typer.Option(min=1, help="Stop after so many items.", rich_help_panel=SEARCH)]
+ModelCache = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="DIR",
+        help="Directory of fetched weights.",
+        envvar="CLOUDMASK_MODEL_CACHE",
+        show_default="the user's cache",
+        rich_help_panel=MODEL,
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="JSON lines on stdout, for machines.", rich_help_panel=OUTPUT)]
 Directory = Annotated[Path, typer.Argument(help="Directory of an output catalog.")]

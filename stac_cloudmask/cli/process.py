@@ -115,6 +115,7 @@ def process(
     overwrite: Overwrite = Settings.overwrite,
     threads: Threads = Settings.threads,
     provider: Runtime = Settings.provider,
+    model_cache: options.ModelCache = None,
     dry_run: DryRun = False,
     workers: Workers = None,
     scheduler: Scheduler = None,
@@ -152,6 +153,7 @@ def process(
         overwrite=overwrite,
         threads=threads,
         provider=provider,
+        model_cache=None if model_cache is None else str(model_cache),
     )
     found = _items(
         items or [],
