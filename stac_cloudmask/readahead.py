@@ -1,7 +1,8 @@
-"""Rows of a scene, read one block ahead of their use and never twice."""
+"""Rows of a scene, read just ahead of their use and never twice."""
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
@@ -19,42 +20,56 @@ Read = Callable[[int, int], "NDArray[np.uint16]"]
 class RowStream:
     """Gives any window of rows, as long as windows only move down.
 
-    Holds the rows from the last window's first row on, and one block that another thread is reading meanwhile.
+    Holds the blocks of rows that the last window touches. While that one is worked on, another thread reads the block
+    that a window right below would need, if it is not held: a scene takes little more memory than its windows.
     """
 
     def __init__(self, read: Read, *, height: int, block: int, pool: ThreadPoolExecutor) -> None:
         self._read, self._height, self._block, self._pool = read, height, block, pool
-        self._held: NDArray[np.uint16] | None = None
-        self._first = 0
-        self._next = 0
+        self._held: deque[NDArray[np.uint16]] = deque()
+        self._first = self._end = self._start = 0
         self._ahead: Future[NDArray[np.uint16]] | None = None
-        self._submit()
+        self._read_to(1)
 
     def rows(self, start: int, stop: int) -> NDArray[np.uint16]:
-        """Rows ``start`` to ``stop``, at least one, as ``(band, stop - start, x)``; valid until the next call."""
-        if start < self._first:
-            raise ValueError(f"rows only move down: {start} asked for after {self._first}")
-        parts = [] if self._held is None else [self._held[:, start - self._first :]]
-        end = self._first + (0 if self._held is None else self._held.shape[1])
-        while end < stop:
-            part = self._take()
-            parts.append(part[:, max(0, start - end) :])
-            end += part.shape[1]
-        self._held = parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)
-        self._first = start
-        return self._held[:, : stop - start]
+        """Rows ``start`` to ``stop``, at least one, as ``(band, stop - start, x)``; not to be written to."""
+        if start < self._start:
+            raise ValueError(f"rows only move down: {start} asked for after {self._start}")
+        if stop > self._height:
+            raise ValueError(f"the scene has only {self._height} rows, {stop} asked for")
+        self._start = start
+        self._let_go(start)
+        while self._end < stop:
+            self._read_to(stop)
+            self._take()
+            self._let_go(start)
+        self._read_to(2 * stop - start)
+        wanted = [block[:, max(start - first, 0) : max(stop - first, 0)] for first, block in self._blocks()]
+        wanted = [rows for rows in wanted if rows.shape[1]]
+        return wanted[0] if len(wanted) == 1 else np.concatenate(wanted, axis=1)
 
-    def _take(self) -> NDArray[np.uint16]:
-        if self._ahead is None:
-            raise ValueError(f"the scene has only {self._height} rows")
-        part = self._ahead.result()
-        self._submit()
-        return part
+    def _blocks(self) -> Iterator[tuple[int, NDArray[np.uint16]]]:
+        first = self._first
+        for block in self._held:
+            yield first, block
+            first += block.shape[1]
 
-    def _submit(self) -> None:
-        count = min(self._block, self._height - self._next)
-        self._ahead = self._pool.submit(self._read, self._next, count) if count > 0 else None
-        self._next += count
+    def _let_go(self, start: int) -> None:
+        while self._held and self._first + self._held[0].shape[1] <= start:
+            self._first += self._held.popleft().shape[1]
+
+    def _read_to(self, stop: int) -> None:
+        """Have the next block read, unless that is under way or there are rows up to ``stop``."""
+        if self._ahead is None and self._end < min(stop, self._height):
+            count = min(self._block, self._height - self._end)
+            self._ahead = self._pool.submit(self._read, self._end, count)
+
+    def _take(self) -> None:
+        if self._ahead is not None:
+            block = self._ahead.result()
+            self._ahead = None
+            self._held.append(block)
+            self._end += block.shape[1]
 
 
 @contextmanager

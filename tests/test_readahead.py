@@ -1,3 +1,5 @@
+import threading
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -21,6 +23,57 @@ def test_any_windows_that_move_down_are_the_scene_and_no_row_is_read_twice(block
         for start, stop in windows:
             np.testing.assert_array_equal(stream.rows(start, stop), SCENE[:, start:stop])
     assert len(seen) == len(set(seen))
+
+
+class Counted:
+    """Blocks of rows, and how many of them are alive."""
+
+    def __init__(self):
+        self.alive = self.most = 0
+        self.lock = threading.Lock()
+
+    def read(self, row_off, height):
+        with self.lock:
+            self.alive += 1
+            self.most = max(self.most, self.alive)
+        return SCENE[:, row_off : row_off + height].copy().view(Freed).counted_by(self)
+
+
+class Freed(np.ndarray):
+    """An array that says when it goes."""
+
+    def counted_by(self, counter):
+        self.counter = counter
+        return self
+
+    def __del__(self):
+        if (counter := getattr(self, "counter", None)) is not None:
+            with counter.lock:
+                counter.alive -= 1
+
+
+@pytest.mark.parametrize(("block", "blocks"), [(20, 2), (10, 3)])
+def test_no_more_blocks_are_held_than_a_window_and_the_one_below_need(block, blocks):
+    counted = Counted()
+    with row_stream(counted.read, height=57, block=block) as stream:
+        for start in range(0, 48, 9):
+            rows = stream.rows(start, start + 10)
+            assert rows.shape == (2, 10, 5)
+            del rows
+    assert counted.most <= blocks
+
+
+def test_the_rows_below_a_window_are_read_while_it_is_worked_on():
+    began = [threading.Event() for _ in range(0, 57, 20)]
+
+    def read(row_off, height):
+        began[row_off // 20].set()
+        return SCENE[:, row_off : row_off + height]
+
+    with row_stream(read, height=57, block=20) as stream:
+        stream.rows(5, 15)
+        assert began[1].wait(timeout=60)
+    assert not began[2].is_set()
 
 
 def test_a_failed_read_reaches_the_caller():
