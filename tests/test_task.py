@@ -17,7 +17,7 @@ from stactask.exceptions import InvalidInput
 
 from stac_cloudmask.errors import ReadError
 from stac_cloudmask.stac.catalog import OutputCatalog
-from stac_cloudmask.task import CloudMaskTask
+from stac_cloudmask.task import CloudMaskTask, attempt
 
 pytestmark = [
     # stac-task warns of the old way to choose collections even where a payload does not use it
@@ -184,7 +184,7 @@ def test_bad_items_are_invalid_input_and_the_others_are_kept(item, tmp_path):
 
 
 def test_a_failure_that_may_pass_is_not_invalid_input(item, tmp_path, monkeypatch):
-    monkeypatch.setattr("stac_cloudmask.run.ATTEMPTS", 1)
+    monkeypatch.setattr(f"{attempt.__module__}.ATTEMPTS", 1)
     (tmp_path / "file").touch()
     with pytest.raises(ReadError, match="file/out"):
         CloudMaskTask.handler(payload(item, out=str(tmp_path / "file" / "out")))
