@@ -4,13 +4,22 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from json import dumps
 from typing import TYPE_CHECKING, Final
 
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+    TransferSpeedColumn,
+)
 from rich.table import Table
 
 if TYPE_CHECKING:
@@ -43,21 +52,27 @@ def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]], *, 
     (Console(highlight=False) if on_stdout else stderr).print(grid)
 
 
-@contextmanager
-def progress(*, quiet: bool) -> Iterator[Progress]:
-    """Bars with rate and time left on stderr; nothing where stderr is not a terminal."""
-    bars = Progress(
+def progress(*, quiet: bool) -> Progress:
+    """Bars with count and time left on stderr; nothing where stderr is not a terminal."""
+    return _bars(MofNCompleteColumn(), TimeElapsedColumn(), quiet=quiet)
+
+
+def downloads() -> Progress:
+    """Bars of bytes with rate and time left on stderr; nothing where stderr is not a terminal."""
+    return _bars(DownloadColumn(), TransferSpeedColumn(), quiet=False)
+
+
+def _bars(*columns: ProgressColumn, quiet: bool) -> Progress:
+    return Progress(
         TextColumn("{task.description}", markup=False),
         BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
+        *columns,
         TimeRemainingColumn(compact=True),
         console=stderr,
         transient=True,
         disable=quiet or not stderr.is_terminal,
+        redirect_stdout=sys.stdout.isatty(),  # or results meant for a file or a pipe would go to the terminal
     )
-    with bars:
-        yield bars
 
 
 def result_line(result: Result) -> str:

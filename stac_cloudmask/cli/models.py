@@ -58,7 +58,7 @@ def fetch(names: Names, *, model_cache: options.ModelCache = None) -> None:
     from stac_cloudmask.models.registry import find_model, list_models  # noqa: PLC0415
 
     specs = list_models() if ALL in names else [find_model(name) for name in names]
-    with console.progress(quiet=False) as bars:
+    with console.downloads() as bars:
         for spec in specs:
             task = bars.add_task(spec.name, total=spec.file_size)
 

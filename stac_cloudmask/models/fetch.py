@@ -4,34 +4,21 @@ from __future__ import annotations
 
 import importlib.util
 import logging
-import time
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Final
 
-import httpx
 import pooch
 
-from stac_cloudmask.errors import ChecksumError, ModelError, WriteError
-from stac_cloudmask.models.strangers import HEAD, mismatch, recognise
+from stac_cloudmask.errors import ModelError, WriteError
+from stac_cloudmask.models.download import download
 
 if TYPE_CHECKING:
+    from stac_cloudmask.models.download import Progress
     from stac_cloudmask.models.metadata import ModelSpec
-
-logger = logging.getLogger(__name__)
 
 PACKAGE: Final = "package://"
 WEB: Final = ("https://", "http://")
-ATTEMPTS: Final = 3
-TIMEOUT: Final = 60.0
-"""Seconds without a byte."""
-
-
-class Progress(Protocol):
-    """Told of the bytes that have come."""
-
-    def __call__(self, done: int, total: int | None) -> None:
-        """``done`` bytes are here of ``total``, where the server says how many there are."""
 
 
 def default_cache() -> Path:
@@ -70,6 +57,8 @@ def fetch_model(
 ) -> Path:
     """Download weights into the cache, unless they are here; what is not exactly them leaves nothing behind.
 
+    A download that breaks off leaves what has come in a file ``.part``, and the next one goes on from there.
+
     Args:
         spec: The model; models whose weights are local or in a package are here already.
         cache: Directory; the user's cache when None.
@@ -87,12 +76,14 @@ def fetch_model(
         raise ModelError(f"model {spec.name!r}: its item has no file:checksum, so a download could not be trusted")
     target = cached_path(spec, cache)
 
-    def download(url: str, output_file: str, _: object) -> None:
-        _download(url, Path(output_file), spec, progress, pause)
+    partial = target.with_name(f"{target.name}.part")
+
+    def fill(_url: str, output_file: str, _pooch: object) -> None:
+        download(spec, Path(output_file), partial=partial, progress=progress, pause=pause)
 
     pooch.get_logger().setLevel(logging.WARNING)
     try:
-        pooch.retrieve(spec.href, f"sha256:{spec.sha256}", target.name, target.parent, downloader=download)
+        pooch.retrieve(spec.href, f"sha256:{spec.sha256}", target.name, target.parent, downloader=fill)
     except OSError as error:
         raise WriteError(f"model {spec.name!r}: cannot be kept at {target}: {error}") from error
     return target
@@ -104,7 +95,8 @@ def _place(spec: ModelSpec, cache: Path | None) -> tuple[Path, str]:
         package, _, inner = spec.href.removeprefix(PACKAGE).partition("/")
         return _in_package(spec.name, package, inner), f"install {package} again"
     if spec.href.startswith(WEB):
-        return cached_path(spec, cache), f"run `stac-cloudmask models fetch {spec.name}`"
+        name = spec.name if spec.item_href.startswith(PACKAGE) else spec.item_href
+        return cached_path(spec, cache), f"run `stac-cloudmask models fetch {name}`"
     if "://" in spec.href:
         raise ModelError(f"model {spec.name!r}: weights at {spec.href!r} cannot be read; download them beside the item")
     return Path(spec.href), "check the href of its item"
@@ -120,39 +112,6 @@ def _in_package(name: str, package: str, inner: str) -> Path:
     if not path.is_relative_to(folder):
         raise ModelError(f"model {name!r}: {inner!r} leaves the package {package!r}")
     return path
-
-
-def _download(url: str, target: Path, spec: ModelSpec, progress: Progress | None, pause: float) -> None:
-    for attempt in range(1, ATTEMPTS + 1):
-        try:
-            _stream(url, target, spec, progress)
-            break
-        except httpx.HTTPError as error:
-            refused = isinstance(error, httpx.HTTPStatusError) and error.response.status_code < 500  # noqa: PLR2004
-            if refused or attempt == ATTEMPTS:
-                raise ModelError(f"model {spec.name!r}: {url}: {error}; nothing was kept") from error
-            logger.warning("%s: %s; trying again", url, error)
-            time.sleep(pause * 2 ** (attempt - 1))
-    data = target.read_bytes()
-    found = mismatch(data, sha256=spec.sha256, file_size=spec.file_size)
-    if found:
-        stranger = recognise(data[:HEAD])
-        found = f"is {stranger}" if stranger else found
-        raise ChecksumError(f"model {spec.name!r}: what {url} gave {found}; nothing was kept")
-
-
-def _stream(url: str, target: Path, spec: ModelSpec, progress: Progress | None) -> None:
-    with httpx.stream("GET", url, follow_redirects=True, timeout=TIMEOUT) as response:
-        response.raise_for_status()
-        length = response.headers.get("content-length")
-        total = int(length) if length and length.isdigit() else spec.file_size
-        with target.open("wb") as file:
-            for chunk in response.iter_bytes():
-                file.write(chunk)
-                if spec.file_size is not None and file.tell() > spec.file_size:
-                    break
-                if progress:
-                    progress(file.tell(), total)
 
 
 def weights_sha256(spec: ModelSpec, cache: Path | None = None) -> str:
