@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from stac_cloudmask.errors import ModelError
-from stac_cloudmask.models.fetch import locate, weights_sha256
+from stac_cloudmask.models.fetch import WEB, locate, weights_sha256
 from stac_cloudmask.models.metadata import SHA256_MULTIHASH, weights_asset
 from stac_cloudmask.models.registry import CATALOG_HREF, catalog_folder
 
@@ -41,8 +41,9 @@ def model_document(spec: ModelSpec) -> Json:
     body["id"] = spec.name
     body["properties"] |= {"title": spec.title, "mlm:name": spec.name}
     body["links"] = [link for link in body.get("links", ()) if link["rel"] not in HIERARCHY]
-    size = spec.file_size or locate(spec).stat().st_size
-    stated = {"href": spec.href, "file:size": size, "file:checksum": SHA256_MULTIHASH + weights_sha256(spec)}
+    stated: Json = {"href": spec.href, "file:checksum": SHA256_MULTIHASH + weights_sha256(spec)}
+    if not spec.href.startswith(WEB):
+        stated["file:size"] = locate(spec).stat().st_size
     weights_asset(body["assets"]).update(stated)
     return dict(body)
 

@@ -66,3 +66,14 @@ def test_an_item_that_vanished_is_an_error(tiny_onnx, model_item):
     path.unlink()
     with pytest.raises(ModelError, match=r"tiny\.json.*any more"):
         model_document(spec)
+
+
+def test_weights_on_the_web_need_no_size_and_not_be_here(tiny_onnx, model_item):
+    path = model_item(tiny_onnx(np.eye(3, 2)))
+    body = json.loads(path.read_text())
+    body["assets"]["model"]["href"] = "https://models.invalid/tiny.onnx"
+    del body["assets"]["model"]["file:size"]
+    path.write_text(json.dumps(body))
+    (asset,) = model_document(read_model_item(path))["assets"].values()
+    assert asset["href"] == "https://models.invalid/tiny.onnx"
+    assert asset["file:checksum"] == body["assets"]["model"]["file:checksum"]
