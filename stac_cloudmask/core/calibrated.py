@@ -16,7 +16,7 @@ from scipy import ndimage
 from stac_cloudmask.core.cells import Cells, candidates, reduce_scene
 from stac_cloudmask.core.darkness import bilinear, darkness
 from stac_cloudmask.core.reflectance import repeat
-from stac_cloudmask.core.sun import kept_objects, objects, reachable
+from stac_cloudmask.core.sun import Search, kept_objects, objects, reachable
 from stac_cloudmask.core.windows import Window
 
 if TYPE_CHECKING:
@@ -106,7 +106,12 @@ def calibrated(evidence: Evidence, rules: Rules, thresholds: Thresholds) -> Cali
     dim = np.ones(cloudy.shape, np.bool_) if dark is None else dark <= rules.dim
     allowed = np.ones(cloudy.shape, np.bool_)
     if evidence.sun is not None and sunlit:
-        allowed = reachable(cloudy, cells.shadow * dim, cells.valid, evidence.sun, cell=cell, reach=rules.reach)
+        allowed = reachable(
+            Search(
+                cloud=cloudy, shadow=cells.shadow * dim, valid=cells.valid,
+                sun=evidence.sun, cell=cell, reach=rules.reach,
+            )
+        )  # fmt: skip
     flags = believed * BELIEVED | supported * SUPPORTED
     edge = 0.0
     if dark is None:

@@ -22,7 +22,7 @@ class Reach:
         doubt: Area in square metres with which no shadow at all speaks against what the scene shows: a lone cloud needs
             some 60,000 m2 to be believed a shadow.
         seen: A length is judged where this share of the cloud's shadow would fall on visible ground.
-        tolerance: Lengths this close to the best one count too, as a share of it: a cloud has a base and a top.
+        nearly: Every length whose fit is this close to the best counts too: a tall or wide cloud has many.
         slack: Growth in metres of what clouds cast: rounding to cells, view angle, cloud edges not flagged.
         agreement: A cloud whose best shadow looks like shadow by less than this share casts none: roofs, sand.
         overlap: A dark object that lies in the cast area by this share is shadow as a whole.
@@ -35,7 +35,7 @@ class Reach:
     prior: float = 720_000.0
     doubt: float = 180_000.0
     seen: float = 0.2
-    tolerance: float = 0.15
+    nearly: float = 0.05
     slack: float = 100.0
     agreement: float = 0.3
     overlap: float = 0.75

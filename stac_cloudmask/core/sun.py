@@ -18,6 +18,8 @@ from scipy import ndimage
 from stac_cloudmask.core.cleanup import EIGHT_CONNECTED, dilate
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from stac_cloudmask.core.evidence import Sun
     from stac_cloudmask.core.rules import Reach
 
@@ -27,35 +29,97 @@ Shift = tuple[int, int]
 
 DARK_BITS: Final = 20
 """Low bits of a packed window sum; they hold percents of shadow of up to 100 x 100 cells."""
+MOST: Final = 50
+"""Percent from which most of a cell looks like shadow."""
 WIDEST: Final = 63
 """Cells along the side of a window whose packed sum still fits 32 bits."""
-NOTHING: Final = -1
-"""Instead of a length: this cell casts nothing."""
 
 
-@dataclass(frozen=True)
-class Match:
-    """Lengths of shadow, in cells, and which of them fits: ``(y, x)`` int16 indexes, `NOTHING` elsewhere."""
+@dataclass(frozen=True, kw_only=True)
+class Search:
+    """A scene in which shadows of clouds are looked for, in cells.
 
-    lengths: tuple[float, ...]
-    best: NDArray[np.int16]
-
-
-def reachable(
-    cloud: BoolGrid, shadow: NDArray[np.uint8], valid: BoolGrid, sun: Sun, *, cell: float, reach: Reach
-) -> BoolGrid:
-    """Where the clouds of a scene can cast shadow, at the heights at which their shadows are found.
-
-    Args:
+    Attributes:
         cloud: True where a cell is cloud.
-        shadow: Percent of each cell that looks like shadow.
+        shadow: Percent of each cell that looks like shadow, uint8.
         valid: True where a cell has data.
         sun: Where the sun stands, above the horizon.
         cell: Side of a cell in metres.
         reach: The constants.
     """
-    match = match_lengths(cloud, shadow, valid & ~cloud, sun, cell=cell, reach=reach)
-    return with_touching(cast(match, ~valid, sun, cell=cell, reach=reach), shadow >= 50, overlap=reach.overlap)  # noqa: PLR2004 (most of the cell)
+
+    cloud: BoolGrid
+    shadow: NDArray[np.uint8]
+    valid: BoolGrid
+    sun: Sun
+    cell: float
+    reach: Reach
+
+    def lengths(self) -> tuple[float, ...]:
+        """Lengths of shadow to try, in cells."""
+        return shadow_lengths(self.sun, self.reach, cell=self.cell, longest=hypot(*self.cloud.shape))
+
+    def fits(self) -> Iterator[NDArray[np.float32]]:
+        """For each length how well it fits the cloudy cells, 0..1, in the order of ``array[cloud]``; -1: unknown.
+
+        The fit is the share of the clouds' shadow, where its place is seen, that looks like shadow, by all cloud in a
+        window around each cell. With few cells to judge by, it is drawn towards the same share over the whole scene,
+        and with few in the scene towards none.
+        """
+        width = min(max(3, int(self.reach.window / self.cell) | 1), WIDEST)
+        prior, doubt = (np.float32(area / self.cell**2) for area in (self.reach.prior, self.reach.doubt))
+        enough = self.reach.seen * window_sum(self.cloud.astype(np.uint32), width)[self.cloud]
+        visible = self.valid & ~self.cloud
+        for length in self.lengths():
+            rows, cols = shadow_shift(self.sun, length)
+            seen = shifted(visible, (-rows, -cols)) & self.cloud
+            dark = shifted(self.shadow, (-rows, -cols)) * seen
+            expected = prior * np.float32(dark.sum(dtype=np.int64) / 100 / (np.count_nonzero(seen) + doubt))
+            packed = seen.astype(np.uint32)
+            packed <<= DARK_BITS
+            packed += dark
+            sums = window_sum(packed, width)[self.cloud]
+            count = sums >> DARK_BITS
+            sums &= (1 << DARK_BITS) - 1
+            fit = (np.float32(0.01) * sums.astype(np.float32) + expected) / (count.astype(np.float32) + prior)
+            fit[count < enough] = -1
+            yield fit
+
+
+def reachable(search: Search) -> BoolGrid:
+    """Where the clouds of a scene can cast shadow, at the lengths that fit; True also on cells that are cloud."""
+    reached = cast(search)
+    return with_touching(reached, search.shadow >= MOST, overlap=search.reach.overlap)
+
+
+def cast(search: Search) -> BoolGrid:
+    """Where the clouds cast shadow at each length that fits about as well as the best, without dark objects as such.
+
+    A wide cloud, or a tall one, fits its shadow at many lengths; it then casts all of it. Clouds beyond the data float
+    as high as the median of those seen; where none is, none is assumed.
+    """
+    lengths, best, score = _best(search)
+    convincing = score >= search.reach.agreement
+    common = float(np.median(lengths[best[convincing]])) if convincing.any() else 0.0
+    reached = np.zeros(search.cloud.shape, np.bool_)
+    casting = np.zeros(search.cloud.shape, np.bool_)
+    for length, fit in zip(lengths, search.fits(), strict=True):
+        shift = shadow_shift(search.sun, length)
+        casting[search.cloud] = convincing & (fit >= score - np.float32(search.reach.nearly))
+        reached |= shifted(casting, shift)
+        if length <= common:
+            reached |= shifted(~search.valid, shift, fill=1)
+    return dilate(reached, radius=max(1.0, search.reach.slack / search.cell))
+
+
+def _best(search: Search) -> tuple[NDArray[np.float64], NDArray[np.int16], NDArray[np.float32]]:
+    """The lengths, and for each cloudy cell which of them fits best, and how well."""
+    best = np.zeros(np.count_nonzero(search.cloud), np.int16)
+    score = np.full(best.shape, -1, np.float32)
+    for i, fit in enumerate(search.fits()):
+        better = fit > score
+        score[better], best[better] = fit[better], i
+    return np.asarray(search.lengths()), best, score
 
 
 def shadow_lengths(sun: Sun, reach: Reach, *, cell: float, longest: float) -> tuple[float, ...]:
@@ -86,38 +150,6 @@ def _overlap(n: int, size: int) -> tuple[slice, slice]:
     return slice(max(n, 0), size + min(n, 0)), slice(max(-n, 0), size - max(n, 0))
 
 
-def match_lengths(
-    cloud: BoolGrid, shadow: NDArray[np.uint8], visible: BoolGrid, sun: Sun, *, cell: float, reach: Reach
-) -> Match:
-    """Find the shadow length that fits best for each cloudy cell, by the clouds in a window around it.
-
-    The fit is the share of the clouds' shadow, where its place is visible, that looks like shadow; with few cells to
-    judge by, it is drawn towards the same share over the whole scene, and with few in the scene towards none.
-    """
-    lengths = shadow_lengths(sun, reach, cell=cell, longest=hypot(*cloud.shape))
-    width = min(max(3, int(reach.window / cell) | 1), WIDEST)
-    prior, doubt = np.float32(reach.prior / cell**2), np.float32(reach.doubt / cell**2)
-    enough = reach.seen * window_sum(cloud.astype(np.uint32), width)[cloud]
-    best = np.full(enough.shape, NOTHING, np.int16)
-    score = np.full(enough.shape, reach.agreement, np.float32)
-    for i, length in enumerate(lengths):
-        rows, cols = shadow_shift(sun, length)
-        seen = shifted(visible, (-rows, -cols)) & cloud
-        dark = shifted(shadow, (-rows, -cols)) * seen
-        expected = prior * np.float32(dark.sum(dtype=np.int64) / 100 / (np.count_nonzero(seen) + doubt))
-        packed = seen.astype(np.uint32)
-        packed <<= DARK_BITS
-        packed += dark
-        sums = window_sum(packed, width)[cloud]
-        count = sums >> DARK_BITS
-        fit = (np.float32(0.01) * (sums & ((1 << DARK_BITS) - 1)).astype(np.float32) + expected) / (count + prior)
-        better = (count >= enough) & (fit > score)
-        score[better], best[better] = fit[better], i
-    grid = np.full(cloud.shape, NOTHING, np.int16)
-    grid[cloud] = best
-    return Match(lengths, grid)
-
-
 def window_sum(grid: NDArray[np.uint32], width: int) -> NDArray[np.uint32]:
     """Sums over windows of ``width`` (odd) cells around each; outside counts 0. Exact while a sum fits 32 bits."""
     for axis in (0, 1):
@@ -126,25 +158,6 @@ def window_sum(grid: NDArray[np.uint32], width: int) -> NDArray[np.uint32]:
         run = np.cumsum(np.pad(grid, pad), axis=axis, dtype=np.uint32)
         grid = run[width:] - run[:-width] if axis == 0 else run[:, width:] - run[:, :-width]
     return grid
-
-
-def cast(match: Match, outside: BoolGrid, sun: Sun, *, cell: float, reach: Reach) -> BoolGrid:
-    """Where the clouds can cast shadow, at about the lengths that fit; True also on cells that are cloud themselves.
-
-    Clouds beyond the data (``outside``) are taken to float as high as the median of those seen; none seen, none there.
-    """
-    lengths = np.asarray(match.lengths)
-    found = match.best[match.best != NOTHING]
-    common = float(np.median(lengths[found])) if found.size else 0.0
-    near = np.abs(lengths[:, None] - lengths) <= np.maximum(reach.tolerance * lengths, 1)
-    near = np.pad(near, ((0, 0), (0, 1)))
-    reached = np.zeros(outside.shape, np.bool_)
-    for length, ours in zip(match.lengths, near, strict=True):
-        shift = shadow_shift(sun, length)
-        reached |= shifted(ours[match.best], shift)
-        if length <= common:
-            reached |= shifted(outside, shift, fill=1)
-    return dilate(reached, radius=max(1.0, reach.slack / cell))
 
 
 def with_touching(reached: BoolGrid, dark: BoolGrid, *, overlap: float) -> BoolGrid:

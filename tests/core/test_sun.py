@@ -8,11 +8,11 @@ from scipy import ndimage
 from stac_cloudmask.core.evidence import Sun
 from stac_cloudmask.core.rules import Reach
 from stac_cloudmask.core.sun import (
-    NOTHING,
+    Search,
     cast,
     kept_objects,
-    match_lengths,
     objects,
+    reachable,
     shadow_lengths,
     shadow_shift,
     shifted,
@@ -54,42 +54,56 @@ def test_lengths_grow_by_a_cell_at_least_and_reach_the_highest_cloud_or_the_far_
     assert lengths[-1] >= min(highest, 200) - 1e-9
 
 
-def cloud_and_shadow(*, length, elevation=45.0, shape=(60, 60)):
+def search(*, length, shape=(60, 60), size=(4, 5), elevation=45.0, outside=None, shady=True):
+    """One cloud and its shadow of ``length`` cells."""
     cloud = np.zeros(shape, bool)
-    cloud[40:44, 40:45] = True
+    cloud[40 : 40 + size[0], 40 : 40 + size[1]] = True
     sun = Sun(azimuth=135, elevation=elevation)
-    return cloud, shifted(cloud, shadow_shift(sun, length)).astype(np.uint8) * 100, sun
+    shadow = shifted(cloud, shadow_shift(sun, length)) & ~cloud & shady
+    valid = np.ones(shape, bool) if outside is None else ~outside
+    return Search(cloud=cloud, shadow=shadow * np.uint8(100), valid=valid, sun=sun, cell=CELL, reach=REACH)
 
 
 @pytest.mark.parametrize("length", [8, 15, 25])
-def test_the_length_at_which_a_shadow_lies_is_found(length):
-    cloud, shadow, sun = cloud_and_shadow(length=length)
-    match = match_lengths(cloud, shadow, ~cloud, sun, cell=CELL, reach=REACH)
-    np.testing.assert_allclose(np.array(match.lengths)[match.best[cloud]], length, atol=max(1, 0.05 * length))
-    assert (match.best[~cloud] == NOTHING).all()
+def test_the_length_at_which_a_shadow_lies_fits_best(length):
+    one = search(length=length)
+    fits = np.array([fit.mean() for fit in one.fits()])
+    found = np.array(one.lengths())[fits.argmax()]
+    assert found == pytest.approx(length, abs=max(1, 0.05 * length))
+    assert fits.max() > REACH.agreement
+    assert (fits <= 1).all()
 
 
 def test_a_cloud_without_any_shadow_casts_nothing():
-    cloud, shadow, sun = cloud_and_shadow(length=15)
-    match = match_lengths(cloud, np.zeros_like(shadow), ~cloud, sun, cell=CELL, reach=REACH)
-    assert (match.best == NOTHING).all()
-    assert not cast(match, np.zeros_like(cloud), sun, cell=CELL, reach=REACH).any()
+    assert not cast(search(length=15, shady=False)).any()
+
+
+def test_a_length_that_leads_out_of_sight_is_not_judged():
+    outside = np.zeros((60, 60), bool)
+    outside[:30] = True
+    fits = np.array(list(search(length=25, outside=outside).fits()))
+    assert (fits[-1] == -1).all()
+    assert (fits[0] >= 0).all()
 
 
 def test_clouds_cast_where_their_shadow_is_and_nowhere_near_themselves():
-    cloud, shadow, sun = cloud_and_shadow(length=20)
-    match = match_lengths(cloud, shadow, ~cloud, sun, cell=CELL, reach=REACH)
-    reached = cast(match, np.zeros_like(cloud), sun, cell=CELL, reach=REACH)
-    assert reached[shadow > 0].all()
-    assert not reached[cloud].any()
+    one = search(length=20)
+    reached = cast(one)
+    assert reached[one.shadow > 0].all()
+    assert not reached[one.cloud].any()
+
+
+def test_a_wide_cloud_casts_the_whole_of_its_shadow():
+    one = search(length=60, shape=(90, 90), size=(40, 40))
+    dark = one.shadow > 0
+    assert dark.sum() > 800
+    assert reachable(one)[dark].all()
 
 
 def test_clouds_beyond_the_data_float_as_high_as_those_seen():
-    cloud, shadow, sun = cloud_and_shadow(length=15)
-    match = match_lengths(cloud, shadow, ~cloud, sun, cell=CELL, reach=REACH)
-    outside = np.zeros_like(cloud)
+    outside = np.zeros((60, 60), bool)
     outside[:, 55:] = True
-    reached = cast(match, outside, sun, cell=CELL, reach=REACH)
+    reached = cast(search(length=15, outside=outside))
     assert reached[20, 46]
     assert not reached[20, 36]
     assert not reached[20, 10]
