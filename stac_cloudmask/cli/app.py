@@ -12,6 +12,7 @@ import typer
 from stac_cloudmask import __version__
 from stac_cloudmask.cli import console, models, process, search, views
 from stac_cloudmask.errors import ConfigError, StacCloudmaskError
+from stac_cloudmask.stac.hrefs import redact
 
 app: Final = typer.Typer(
     name="stac-cloudmask",
@@ -44,6 +45,8 @@ app.command("search")(search.search)
 app.command("process")(process.process)
 app.command("publish")(views.publish)
 app.command("evaluate")(views.evaluate)
+app.command("export")(views.export)
+app.command("explain")(views.explain)
 app.command("demo")(views.demo)
 app.add_typer(models.app, name="models")
 
@@ -55,8 +58,8 @@ def main() -> None:
         app()
     except StacCloudmaskError as error:
         if _state["verbose"]:
-            traceback.print_exc()
-        console.stderr.print(f"error: {error}", style="red", markup=False, soft_wrap=True)
+            console.stderr.print(redact(traceback.format_exc()), markup=False, soft_wrap=True)
+        console.stderr.print(f"error: {redact(str(error))}", style="red", markup=False, soft_wrap=True)
         sys.exit(2 if isinstance(error, ConfigError) else 1)
     except KeyboardInterrupt:
         console.stderr.print("stopped; run the same command again to finish the rest", style="yellow")

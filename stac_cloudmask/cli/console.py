@@ -118,3 +118,10 @@ def put_results(results: Iterable[Result], *, json: bool) -> Iterator[Result]:
         else:
             put(result_line(result))
         yield result
+
+
+def plain(value: object, *, between: str = ", ") -> str:
+    """A value for a table: a list's parts with something between them, None as nothing."""
+    if isinstance(value, list | tuple):
+        return between.join(map(plain, value))
+    return "" if value is None else str(value)

@@ -47,7 +47,7 @@ def show(name: Name, *, model_cache: options.ModelCache = None, json: options.Js
     if json:
         console.put_json(facts)
     else:
-        rows = [(key.replace("_", " "), _plain(value)) for key, value in facts.items()]
+        rows = [(key.replace("_", " "), console.plain(value)) for key, value in facts.items()]
         console.table(name, ("field", "value"), rows, on_stdout=True)
 
 
@@ -99,7 +99,3 @@ def _row(spec: ModelSpec, cache: Path | None) -> tuple[str, ...]:
     size = "" if spec.file_size is None else f"{spec.file_size:,}"
     here = "here" if _facts(spec, cache)["weights_here"] else "to fetch"
     return spec.name, "+".join(spec.roles), f"{len(spec.bands)}", sides, size, spec.license or "", here
-
-
-def _plain(value: object) -> str:
-    return ", ".join(map(_plain, value)) if isinstance(value, list | tuple) else str(value)

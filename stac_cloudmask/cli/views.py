@@ -1,4 +1,4 @@
-"""`demo`, `evaluate` and `publish`: what is done with finished masks."""
+"""What is done with finished masks: `demo`, `evaluate`, `publish`, `export`, `explain`."""
 
 from __future__ import annotations
 
@@ -95,6 +95,46 @@ def publish(
     )
     if any(result.status == "failed" for result in results):
         raise typer.Exit(1)
+
+
+def export(
+    directory: Annotated[str, typer.Argument(metavar="DIR", help="Output catalog, local or s3://...")],
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="`.ndjson` (for pypgstac) or `.parquet`.")],
+) -> None:
+    """Write all items of a catalog into one file, for loading in bulk: NDJSON or stac-geoparquet.
+
+    Example: `stac-cloudmask export masks/ items.ndjson`
+    """
+    from stac_cloudmask.stac.bulk import write_geoparquet, write_ndjson  # noqa: PLC0415  (keeps --help fast)
+    from stac_cloudmask.stac.catalog import OutputCatalog  # noqa: PLC0415
+
+    writers = {".ndjson": write_ndjson, ".parquet": write_geoparquet}
+    if file.suffix not in writers:
+        raise ConfigError(f"{file}: a file to export to ends in {' or '.join(writers)}")
+    count = writers[file.suffix](OutputCatalog(directory).items(), file)
+    console.put(f"{count} items  {file}")
+
+
+def explain(
+    item: Annotated[str, typer.Argument(help="Output item: URL, path, or id with --catalog.")],
+    lon: Annotated[float, typer.Argument(min=-180, max=180, help="Degrees east.")],
+    lat: Annotated[float, typer.Argument(min=-90, max=90, help="Degrees north.")],
+    *,
+    catalog: options.Catalog = None,
+    json: options.Json = False,
+) -> None:
+    """Say why one pixel has its class: SCL, probabilities, votes, the rules that fired, the result.
+
+    Give west or south as in `stac-cloudmask explain ITEM.json -- -113.5 51.3`.
+    """
+    from stac_cloudmask.explain import explain as why  # noqa: PLC0415  (keeps --help fast)
+
+    found = why(item, lon, lat, catalog=catalog)
+    if json:
+        console.put_json(found.to_dict())
+        return
+    chain = [(name.replace("_", " "), console.plain(value, between="\n")) for name, value in found.to_dict().items()]
+    console.table(found.item_id, ("what", "found"), chain, on_stdout=True)
 
 
 def _headers(given: list[str]) -> dict[str, str]:
