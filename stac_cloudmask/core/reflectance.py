@@ -37,7 +37,8 @@ def up_bilinear(a: U16, factor: int, *, window: Window | None = None) -> U16:
     """Bilinear upsampling between nested grids by a whole factor, in exact integer arithmetic.
 
     Pixel centers are half a pixel in; at the border the edge pixel counts on. Output pixels inside a nodata pixel are
-    nodata; elsewhere nodata neighbors have no weight. Halves are rounded up. This is what GDAL's ``WarpedVRT`` gives.
+    nodata; elsewhere nodata neighbors have no weight. Halves are rounded up. This is what GDAL's ``WarpedVRT`` gives,
+    save that its halves may fall either way: on a real tile at 200 and 600 m 1 to 3 % of the pixels differ, by 1.
     A window of the result is the same to the bit as that window of the whole: strips have no seams.
 
     Args:
