@@ -65,6 +65,7 @@ def improve_cloud_mask(
     overlap: float = 0.25,
     closing_size: int = 5,
     min_area: int = 0,
+    model_cache: str | Path | None = None,
 ) -> ImprovedMask:
     """Improve the cloud mask of a Sentinel-2 L2A raster, to the bit as FarmVibes.AI does.
 
@@ -89,6 +90,7 @@ def improve_cloud_mask(
         overlap: Part of a window that neighbors share at least.
         closing_size: Radius in pixels of the disk by which the mask grows.
         min_area: Objects and holes of fewer pixels are dropped after growing; 0 keeps all.
+        model_cache: Directory of fetched weights; None takes the user's cache directory.
 
     Returns:
         Both probabilities and the mask, on the grid of ``s2_raster``.
@@ -105,8 +107,9 @@ def improve_cloud_mask(
             f"improve_cloud_mask takes at least one cloud model and windows of 1 to {LONGEST_SIDE} pixels, got "
             f"{len(cloud_models)} and {window_size}"
         )
-    members = [_member(model, "cloud", window_size) for model in cloud_models]
-    members.append(_member(shadow_model, "shadow", window_size))
+    cache = None if model_cache is None else Path(model_cache)
+    members = [_member(model, "cloud", window_size, cache) for model in cloud_models]
+    members.append(_member(shadow_model, "shadow", window_size, cache))
     with open_raster(s2_raster, in_memory=in_memory) as raster, open_raster(product_mask) as product:
         _refuse_other_grids(raster, product)
         cloud, shadow = _probabilities(raster, members, window_size=window_size, overlap=overlap)
@@ -125,14 +128,14 @@ def improve_cloud_mask(
         return ImprovedMask(cloud, shadow, merged.astype(np.uint8), raster.crs, raster.transform)
 
 
-def _member(model: Model, role: Role, window_size: int) -> Member:
+def _member(model: Model, role: Role, window_size: int, cache: Path | None) -> Member:
     """A model, with the windows of this run instead of its own."""
     path = Path(model)
     spec: ModelSpec = (
         with_weights(find_model(CONTRACTS[role]), path) if path.suffix == ".onnx" else find_model(model, role=role)
     )
     window = ModelWindow(size=window_size, multiple=spec.window.multiple, overlap=0)
-    return Member(OnnxSegmenter(replace(spec, window=window)), (role,))
+    return Member(OnnxSegmenter(replace(spec, window=window), cache=cache), (role,))
 
 
 def _refuse_other_grids(raster: Raster, product: Raster) -> None:

@@ -137,10 +137,9 @@ def test_what_cannot_work_is_a_config_error(small, models, wrong):
         improve_cloud_mask(**{**small, **models, **wrong})
 
 
-def test_the_seeds_own_models_must_be_fetched_first(small, tmp_path, monkeypatch):
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    with pytest.raises(ModelError, match="models fetch farmvibes-cloud-2"):
-        improve_cloud_mask(**small)
+def test_the_seeds_own_models_must_be_fetched_first(small, tmp_path):
+    with pytest.raises(ModelError, match=rf"no weights at {tmp_path}.*models fetch farmvibes-cloud-2"):
+        improve_cloud_mask(**small, model_cache=tmp_path)
 
 
 def test_models_in_another_window_than_their_file_fixes_are_refused(small, tiny_12_bands, models):
