@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import logging
 import warnings
-from itertools import groupby
-from typing import TYPE_CHECKING, Any, Final
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from stac_cloudmask.errors import ReadError, StacCloudmaskError, StacCloudmaskWarning, WriteError
 from stac_cloudmask.results import Kind, Result
@@ -16,12 +16,11 @@ from stac_cloudmask.stac.hrefs import is_remote, redact
 from stac_cloudmask.stac.layout import moved
 
 if TYPE_CHECKING:
-    from collections.abc import Container, Iterable, Iterator, Mapping
+    from collections.abc import Container, Iterator, Mapping
 
     from stac_cloudmask.stac.api import Patience
 
     Json = dict[str, Any]
-    Ids = tuple[str, str]
 
 logger = logging.getLogger(__name__)
 
@@ -29,6 +28,14 @@ LINK_EVERY: Final = 25
 """Items after which the target's collection is brought up to date."""
 GIVE_UP: Final = 3
 """Items in a row that a server may fail to take before the others are not tried any more."""
+
+
+class Target(Protocol):
+    """Where items of a catalog are published, one by one."""
+
+    def put(self, collection_id: str, item_id: str) -> Result:
+        """What became of an item; ``output`` is its new href. Its collection must be in the catalog already."""
+        ...
 
 
 def publish(
@@ -62,102 +69,146 @@ def publish(
     """
     catalog = OutputCatalog(source)
     ids = [pair for pair in catalog.listed() if only is None or catalog.href(*pair) in only]
+    with open_target(
+        catalog,
+        to=to,
+        headers=headers,
+        create_collections=create_collections,
+        asset_root=asset_root,
+        patience=patience,
+    ) as target:
+        for pair in ids:
+            yield target.put(*pair)
+
+
+@contextmanager
+def open_target(
+    catalog: OutputCatalog,
+    *,
+    to: str,
+    headers: Mapping[str, str] | None = None,
+    create_collections: bool = True,
+    asset_root: str | None = None,
+    patience: Patience | None = None,
+) -> Iterator[Target]:
+    """Where to publish items of a catalog, for as long as the block lasts; see ``publish``.
+
+    Raises:
+        ConfigError: An address or header cannot work.
+        WriteError: At the end: the target's collection or catalog cannot be written.
+    """
     if not to.startswith(("https://", "http://")):
-        yield from _to_store(catalog, ids, OutputCatalog(to))
+        copies = _Copies(catalog, OutputCatalog(to))
+        try:
+            yield copies
+        finally:
+            copies.link()
         return
     if asset_root is None and not is_remote(catalog.root):
         warnings.warn(
-            f"{source}: assets are published by their path on this machine; asset_root=URL says where they are served",
+            f"{catalog.out}: assets are published by their path on this machine; asset_root=URL says where they are "
+            "served",
             StacCloudmaskWarning,
-            stacklevel=2,
+            stacklevel=4,
         )
     with StacApi(to, headers=headers, patience=patience) as api:
-        for collection_id, group in groupby(ids, key=lambda pair: pair[0]):
-            items = _Served(catalog, collection_id, asset_root)
-            yield from _to_api(items, [item_id for _, item_id in group], api, create=create_collections)
+        served = _OnApi(catalog, api, create=create_collections, root=asset_root)
+        try:
+            yield served
+        finally:
+            served.cover()
 
 
-class _Served:
-    """The items of one collection with asset hrefs that others can read."""
+class _OnApi:
+    """A STAC API; assets are referred to where others can read them, below ``root`` if that is given."""
 
-    def __init__(self, catalog: OutputCatalog, collection_id: str, asset_root: str | None) -> None:
-        self.collection_id = collection_id
-        self._catalog = catalog
-        self._root = asset_root
+    def __init__(self, catalog: OutputCatalog, api: StacApi, *, create: bool, root: str | None) -> None:
+        self._catalog, self._api, self._create, self._root = catalog, api, create, root
+        self._entries: dict[str, list[Entry]] = {}
+        self._refused: dict[str, StacCloudmaskError] = {}
+        self._in_a_row = 0
 
-    def collection(self) -> Json:
-        body = self._catalog.collection(self.collection_id)
+    def put(self, collection_id: str, item_id: str) -> Result:
+        """See ``Target``."""
+        try:
+            if self._in_a_row >= GIVE_UP:
+                raise WriteError(f"not tried, as the API failed {GIVE_UP} times in a row; publish again later")
+            self._ensure(collection_id)
+            body = self._item(collection_id, item_id)
+            self._api.put_item(body)
+        except StacCloudmaskError as error:
+            self._in_a_row += isinstance(error, WriteError) and error.retryable
+            return _failed(item_id, error)
+        self._in_a_row = 0
+        self._entries[collection_id].append(Entry.of(body))
+        return Result(item_id=item_id, status="done", output=self._api.item_href(collection_id, item_id))
+
+    def cover(self) -> None:
+        """Widen the extents of the collections; the items are there and are found without."""
+        for collection_id, entries in self._entries.items():
+            try:
+                self._api.cover(collection_id, entries)
+            except StacCloudmaskError as error:
+                logger.warning("the extent of collection %r was left as it is: %s", collection_id, error)
+
+    def _ensure(self, collection_id: str) -> None:
+        """Make sure, once, that a collection is there."""
+        if collection_id in self._refused:
+            raise self._refused[collection_id]
+        if collection_id in self._entries:
+            return
+        body = self._catalog.collection(collection_id)
         if body is None:
-            raise ReadError(f"{self._catalog.out}: collection {self.collection_id!r} is listed and not there")
-        return body
+            raise ReadError(f"{self._catalog.out}: collection {collection_id!r} is not there")
+        try:
+            self._api.ensure_collection(body, create=self._create)
+        except StacCloudmaskError as error:
+            if not error.retryable:
+                self._refused[collection_id] = error
+            raise
+        self._entries[collection_id] = []
 
-    def item(self, item_id: str) -> Json:
-        body = self._catalog.item(self.collection_id, item_id)
+    def _item(self, collection_id: str, item_id: str) -> Json:
+        body = self._catalog.item(collection_id, item_id)
         if body is None:
-            raise ReadError(f"{self._catalog.href(self.collection_id, item_id)} is listed and not there")
+            raise ReadError(f"{self._catalog.href(collection_id, item_id)} is listed and not there")
         if self._root is None:
             return body
-        here, there = f"{self._catalog.root}/", f"{self._root.rstrip('/')}/"
-        return body | {part: moved(body[part], {here: there}) for part in ("links", "assets")}
+        served = {f"{self._catalog.root}/": f"{self._root.rstrip('/')}/"}
+        return body | {part: moved(body[part], served) for part in ("links", "assets")}
 
 
-def _to_api(items: _Served, item_ids: Iterable[str], api: StacApi, *, create: bool) -> Iterator[Result]:
-    entries: list[Entry] = []
-    try:
-        api.ensure_collection(items.collection(), create=create)
-    except StacCloudmaskError as error:
-        yield from (_failed(item_id, error) for item_id in item_ids)
-        return
-    in_a_row = 0
-    for item_id in item_ids:
+class _Copies:
+    """Another directory or object store."""
+
+    def __init__(self, catalog: OutputCatalog, target: OutputCatalog) -> None:
+        self._catalog, self._target = catalog, target
+        self._unlisted: list[str] = []
+
+    def put(self, collection_id: str, item_id: str) -> Result:
+        """See ``Target``; what lies there already is not copied again."""
+        result = self._copied(collection_id, item_id)
+        if result.output is not None:
+            self._unlisted.append(result.output)
+        if len(self._unlisted) >= LINK_EVERY:
+            self.link()
+        return result
+
+    def link(self) -> None:
+        """List what was copied."""
+        self._target.link(self._unlisted)
+        self._unlisted.clear()
+
+    def _copied(self, collection_id: str, item_id: str) -> Result:
+        fingerprint = self._catalog.state(collection_id, item_id)
+        if fingerprint is not None and self._target.state(collection_id, item_id) == fingerprint:
+            there = self._target.href(collection_id, item_id)
+            return Result(item_id=item_id, status="up-to-date", output=there)
         try:
-            if in_a_row >= GIVE_UP:
-                raise WriteError(f"not tried, as the API failed {GIVE_UP} times in a row; publish again later")
-            body = items.item(item_id)
-            api.put_item(body)
+            copied = self._catalog.copy_item(collection_id, item_id, self._target)
         except StacCloudmaskError as error:
-            in_a_row += isinstance(error, WriteError) and error.retryable
-            yield _failed(item_id, error)
-            continue
-        in_a_row = 0
-        entries.append(Entry.of(body))
-        yield Result(item_id=item_id, status="done", output=api.item_href(items.collection_id, item_id))
-    _cover(api, items.collection_id, entries)
-
-
-def _cover(api: StacApi, collection_id: str, entries: list[Entry]) -> None:
-    """Widen the collection's extent; the items are there and are found without."""
-    if not entries:
-        return
-    try:
-        api.cover(collection_id, entries)
-    except StacCloudmaskError as error:
-        logger.warning("the extent of collection %r was left as it is: %s", collection_id, error)
-
-
-def _to_store(catalog: OutputCatalog, ids: Iterable[Ids], target: OutputCatalog) -> Iterator[Result]:
-    unlisted: list[str] = []
-    try:
-        for pair in ids:
-            result = _copied(catalog, pair, target)
-            if result.output is not None:
-                unlisted.append(result.output)
-            if len(unlisted) >= LINK_EVERY:
-                target.link(unlisted)
-                unlisted.clear()
-            yield result
-    finally:
-        target.link(unlisted)
-
-
-def _copied(catalog: OutputCatalog, pair: Ids, target: OutputCatalog) -> Result:
-    fingerprint = catalog.state(*pair)
-    if fingerprint is not None and target.state(*pair) == fingerprint:
-        return Result(item_id=pair[1], status="up-to-date", output=target.href(*pair))
-    try:
-        return Result(item_id=pair[1], status="done", output=catalog.copy_item(*pair, target))
-    except StacCloudmaskError as error:
-        return _failed(pair[1], error)
+            return _failed(item_id, error)
+        return Result(item_id=item_id, status="done", output=copied)
 
 
 def _failed(item_id: str, error: StacCloudmaskError) -> Result:

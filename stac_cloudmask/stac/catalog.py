@@ -58,6 +58,17 @@ class OutputCatalog:
         """Absolute href of an item, whether it is there or not."""
         return self._store.href(item_name(collection_id, item_id))
 
+    def ids(self, href: str) -> tuple[str, str]:
+        """Ids of collection and item of an href that ``href`` or ``write_item`` gave.
+
+        Raises:
+            WriteError: It lies outside of this catalog.
+        """
+        collection_id, item_id, _ = ("", "", *href.split("/"))[-3:]
+        if href != self.href(collection_id, item_id):
+            raise WriteError(f"{href} is no item of {self.out}; link takes what write_item returned")
+        return collection_id, item_id
+
     def state(self, collection_id: str, item_id: str) -> str | None:
         """Fingerprint of an item that is there with all its own files in the size that it states; else None."""
         body = self._store.read_json(item_name(collection_id, item_id))
@@ -104,7 +115,7 @@ class OutputCatalog:
         Raises:
             WriteError: A collection or the catalog cannot be written, or an href lies outside of this catalog.
         """
-        for collection_id, names in groupby(sorted(map(self._ids, hrefs)), key=lambda ids: ids[0]):
+        for collection_id, names in groupby(sorted(map(self.ids, hrefs)), key=lambda ids: ids[0]):
             entries = [entry for _, item_id in names if (entry := self._entry(collection_id, item_id)) is not None]
             if entries:
                 self._list(collection_id, entries)
@@ -209,9 +220,3 @@ class OutputCatalog:
         sizes = self._store.sizes(f"{collection_id}/{item_id}")
         stated = {name: body["assets"][key].get("file:size") for key, name in own_files(body).items()}
         return bool(stated) and stated.items() <= sizes.items()
-
-    def _ids(self, href: str) -> tuple[str, str]:
-        collection_id, item_id, _ = ("", "", *href.split("/"))[-3:]
-        if href != self.href(collection_id, item_id):
-            raise WriteError(f"{href} is no item of {self.out}; link takes what write_item returned")
-        return collection_id, item_id
