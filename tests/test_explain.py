@@ -203,7 +203,7 @@ def test_sources_say_what_they_voted():
         (0, 8 | 16, {}, "no cloud that was found can cast it here with the sun at azimuth 158 and elevation 58"),
         (0, 8 | 16, {}, "or its near infrared is more than 62 % of what lit ground nearby has"),
         (0, 8 | 16, {"sun_azimuth": None, "shadow_edge": None}, "cloud is close"),
-        (0, 2 | 16, {"shadow": 10}, "shadow of the product counts only where the model sees more than 20 %"),
+        (0, 2 | 16, {"shadow": 4}, "shadow of the product counts only where the model sees more than 5 %"),
         (0, 2 | 16, {"shadow": 50}, "no cloud that was found can cast it"),
         (2, 8, {}, "a cloud that was found can cast it here"),
         (2, 8, {"sun_azimuth": None, "shadow_edge": None}, "neither sun nor near infrared is known"),

@@ -48,7 +48,7 @@ def test_votes_of_little_weight_need_a_model_that_half_agrees():
     found = one_row([31, 30, 21, 20, 0, 0, 21], [0] * 7, [4, 4, 10, 10, 8, 9, 4])
     np.testing.assert_array_equal(found.cloud[0], [True, False, True, False, False, False, False])
     np.testing.assert_array_equal(found.product[0], [False, False, False, False, True, True, False])
-    found = one_row([0] * 4, [61, 60, 21, 20], [4, 4, 3, 3])
+    found = one_row([0] * 4, [61, 60, 6, 5], [4, 4, 3, 3])
     np.testing.assert_array_equal(found.shadow[0], [True, False, True, False])
 
 
