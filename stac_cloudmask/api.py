@@ -11,7 +11,7 @@ import pystac
 
 from stac_cloudmask.config import Settings
 from stac_cloudmask.dataset import to_dataset
-from stac_cloudmask.masking import make_mask
+from stac_cloudmask.masking import href_rule, make_mask
 from stac_cloudmask.run import OnDask, open_engine, run
 from stac_cloudmask.stac.search import Failure, load_items
 
@@ -55,7 +55,7 @@ def process(
         WriteError: The output cannot be written.
     """
     settings = settings or Settings()
-    found = load_items(_references(items), catalog=catalog, collection=collection)
+    found = load_items(_references(items), catalog=catalog, collection=collection, rule=href_rule(settings))
     engine = open_engine(workers=workers) if client is None else nullcontext(OnDask(client))
     with engine as carrier:
         return list(run(found, settings=settings, out=fspath(out), engine=carrier))
@@ -79,10 +79,11 @@ def cloud_mask(
     Raises:
         StacCloudmaskError: The item cannot be masked; says why and what would help.
     """
-    (found,) = load_items(_references(item), catalog=catalog, collection=collection)
+    settings = settings or Settings()
+    (found,) = load_items(_references(item), catalog=catalog, collection=collection, rule=href_rule(settings))
     if isinstance(found, Failure):
         raise found.error
-    return to_dataset(make_mask(found, settings=settings or Settings()))
+    return to_dataset(make_mask(found, settings=settings))
 
 
 def _references(items: Reference | Iterable[Reference]) -> list[pystac.Item | str]:

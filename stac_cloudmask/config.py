@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
+from numbers import Integral, Real
 from typing import Final, Literal, get_args
 
 from stac_cloudmask.errors import ConfigError
@@ -16,7 +17,7 @@ Provider = Literal["cpu", "cuda", "openvino", "openvino-f32"]
 
 DEFAULT_MODEL: Final = "ukis-csmask-4b-l2a"
 
-PRESENTATION: Final = frozenset({"overwrite", "in_memory", "threads", "model_cache"})
+PRESENTATION: Final = frozenset({"overwrite", "in_memory", "threads", "model_cache", "private_hosts", "local_roots"})
 """Settings that change how a mask is made or kept, never what is in it."""
 
 
@@ -54,6 +55,8 @@ class Settings:
             onnxruntime; ``cuda`` is onnxruntime on a GPU; ``openvino`` is OpenVINO, in bfloat16 where the CPU computes
             in it; ``openvino-f32`` is OpenVINO in float32.
         model_cache: Directory of fetched weights on every machine that masks; None takes the user's cache directory.
+        private_hosts: Hosts on private networks that remote items may name, see ``stac.hrefs``.
+        local_roots: Folders that local items may read from; None for any, empty for none.
     """
 
     cloud_model: tuple[str, ...] = (DEFAULT_MODEL,)
@@ -78,10 +81,16 @@ class Settings:
     threads: int | None = None
     provider: Provider = "cpu"
     model_cache: str | None = None
+    private_hosts: tuple[str, ...] = ()
+    local_roots: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
         """Refuse what cannot work."""
-        if isinstance(self.cloud_model, str) or not self.cloud_model:
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if not any(_is(value, kind.strip()) for kind in str(field.type).split("|")):
+                raise ConfigError(f"{field.name} is {field.type}, got {value!r:.200}")
+        if not self.cloud_model:
             raise ConfigError(f"cloud_model takes a tuple of at least one model, got {self.cloud_model!r}")
         _choice("merge", self.merge, get_args(Merge))
         _choice("loader", self.loader, get_args(Loader))
@@ -105,6 +114,18 @@ class Settings:
     def fingerprint_fields(self) -> dict[str, object]:
         """The settings that decide what the published item holds, by name."""
         return {name: value for name, value in asdict(self).items() if name not in PRESENTATION}
+
+
+def _is(value: object, kind: str) -> bool:
+    """Whether a value is of a kind as annotations here spell it; a choice is a text first."""
+    if kind.startswith("tuple["):
+        inner = kind.removeprefix("tuple[").partition(",")[0]
+        return isinstance(value, tuple) and all(_is(entry, inner) for entry in value)
+    if kind == "bool" or isinstance(value, bool):
+        return kind == "bool" and isinstance(value, bool)
+    if kind == "None":
+        return value is None
+    return isinstance(value, {"float": Real, "int": Integral}.get(kind, str))
 
 
 def _choice(name: str, value: str, allowed: tuple[str, ...]) -> None:

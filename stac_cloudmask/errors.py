@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from stac_cloudmask.redaction import redact
+
 
 class StacCloudmaskError(Exception):
-    """Root of all errors of this package.
+    """Root of all errors of this package; whatever a message is made of, the error holds it without secrets.
 
     ``retryable`` says whether the same input may succeed later: False for bad input, True for infrastructure.
     """
 
     retryable = False
+
+    def __init__(self, message: str = "") -> None:
+        super().__init__(redact(message))
 
 
 class ConfigError(StacCloudmaskError, ValueError):
@@ -52,3 +57,6 @@ class PublishError(WriteError):
 
 class StacCloudmaskWarning(UserWarning):
     """Something was decided for the user that the user may want to know."""
+
+    def __init__(self, message: str = "") -> None:
+        super().__init__(redact(message))

@@ -17,6 +17,7 @@ from stac_cloudmask.inference import Part, infer
 from stac_cloudmask.models.registry import find_model
 from stac_cloudmask.models.session import OnnxSegmenter
 from stac_cloudmask.stac.bands import resolve
+from stac_cloudmask.stac.hrefs import HrefRule
 from stac_cloudmask.stac.read import open_scene
 
 if TYPE_CHECKING:
@@ -129,7 +130,13 @@ def resolve_sources(item: pystac.Item, *, models: Iterable[ModelSpec], settings:
         StacCloudmaskError: The item does not have it.
     """
     names = tuple(dict.fromkeys(name for spec in models for name in spec.bands))
-    return resolve(item, names, boa_offset=settings.boa_offset, want_scl=settings.missing_scl == "fail")
+    want_scl = settings.missing_scl == "fail"
+    return resolve(item, names, boa_offset=settings.boa_offset, want_scl=want_scl, rule=href_rule(settings))
+
+
+def href_rule(settings: Settings) -> HrefRule:
+    """Which hrefs may be read."""
+    return HrefRule(private_hosts=settings.private_hosts, local_roots=settings.local_roots)
 
 
 def segmenter(spec: ModelSpec, settings: Settings) -> OnnxSegmenter:

@@ -28,6 +28,7 @@ from stac_cloudmask.stac.catalog import OutputCatalog
 from stac_cloudmask.stac.cog import write_bits_cog, write_class_cog, write_percent_cog, write_thumbnail
 from stac_cloudmask.stac.facts import AssetFile, MaskFacts, ModelUse, class_counts, file_facts
 from stac_cloudmask.stac.items import mask_item, output_collection, output_id
+from stac_cloudmask.stac.metadata import number
 from stac_cloudmask.stac.source import unsigned
 from stac_cloudmask.versions import VERSION, software
 
@@ -77,7 +78,7 @@ class Plan:
             item_id=self.item.id,
             status=status,
             output=catalog.href(self.collection_id, self.item_id) if there else None,
-            product_cover=self.item.properties.get("eo:cloud_cover"),
+            product_cover=number(self.item.properties.get("eo:cloud_cover")),
         )
 
     def is_done(self, catalog: OutputCatalog) -> bool:

@@ -42,5 +42,23 @@ ModelCache = Annotated[
         rich_help_panel=MODEL,
     ),
 ]
+AllowHosts = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--allow-host",
+        metavar="HOST",
+        help="Host on a private network that a remote catalog's items may name; repeatable.",
+        rich_help_panel=READ,
+    ),
+]
+AllowFolders = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--allow-folder",
+        metavar="DIR",
+        help="Folder that local items may read from, instead of any; repeatable.",
+        rich_help_panel=READ,
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="JSON lines on stdout, for machines.", rich_help_panel=OUTPUT)]
 Directory = Annotated[Path, typer.Argument(help="Directory of an output catalog.")]

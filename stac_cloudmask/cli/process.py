@@ -116,6 +116,8 @@ def process(
     threads: Threads = Settings.threads,
     provider: Runtime = Settings.provider,
     model_cache: options.ModelCache = None,
+    allow_host: options.AllowHosts = None,
+    allow_folder: options.AllowFolders = None,
     dry_run: DryRun = False,
     workers: Workers = None,
     scheduler: Scheduler = None,
@@ -154,10 +156,13 @@ def process(
         threads=threads,
         provider=provider,
         model_cache=None if model_cache is None else str(model_cache),
+        private_hosts=tuple(allow_host or ()),
+        local_roots=tuple(allow_folder) if allow_folder else None,
     )
     found = _items(
         items or [],
         Query(catalog, collection, bbox, datetime, max_cloud_cover, max_items),
+        settings,
     )
     with console.progress(quiet=json) as bars:
         task = bars.add_task("starting", total=None)
@@ -191,12 +196,14 @@ class Query(NamedTuple):
     max_items: int | None
 
 
-def _items(refs: list[str], query: Query) -> Iterator[pystac.Item | Failure]:
+def _items(refs: list[str], query: Query, settings: Settings) -> Iterator[pystac.Item | Failure]:
     """The items that are named, or, where none is, those that the search finds."""
+    from stac_cloudmask.masking import href_rule  # noqa: PLC0415  (keeps --help fast)
     from stac_cloudmask.stac.search import find, load_items  # noqa: PLC0415
 
+    rule = href_rule(settings)
     if refs:
-        yield from load_items(refs, catalog=query.catalog, collection=query.collection)
+        yield from load_items(refs, catalog=query.catalog, collection=query.collection, rule=rule)
         return
     if query.catalog is None:
         raise ConfigError("name items (ids with --catalog, URLs or JSON paths), or search with --catalog")
@@ -207,4 +214,5 @@ def _items(refs: list[str], query: Query) -> Iterator[pystac.Item | Failure]:
         datetime=query.datetime,
         max_cloud_cover=query.max_cloud_cover,
         max_items=query.max_items,
+        rule=rule,
     )

@@ -6,6 +6,7 @@ import re
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
+from stac_cloudmask.redaction import redact
 from stac_cloudmask.stac.metadata import number
 
 if TYPE_CHECKING:
@@ -15,8 +16,17 @@ if TYPE_CHECKING:
 
 
 def kept(fields: Mapping[str, Any], rules: Mapping[str, Rule]) -> dict[str, Any]:
-    """The fields that have a rule and pass it."""
-    return {name: fields[name] for name, passes in rules.items() if name in fields and passes(fields[name])}
+    """The fields that have a rule and pass it; their texts without secrets."""
+    return {name: _shown(fields[name]) for name, passes in rules.items() if name in fields and passes(fields[name])}
+
+
+def _shown(value: object) -> object:
+    """JSON with its texts redacted."""
+    if isinstance(value, str):
+        return redact(value)
+    if isinstance(value, list):
+        return [_shown(entry) for entry in value]
+    return {key: _shown(entry) for key, entry in value.items()} if isinstance(value, dict) else value
 
 
 def is_number(value: object) -> bool:

@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import SplitResult, urljoin, urlsplit
 
+from stac_cloudmask import redaction
 from stac_cloudmask.errors import UnsupportedItemError
 
 SCHEMES: Final = frozenset({"http", "https", "s3", "gs", "az"})
@@ -47,6 +48,8 @@ class HrefRule:
 
 
 DEFAULT_RULE: Final = HrefRule()
+
+redact: Final = redaction.redact
 
 
 def is_remote(href: str) -> bool:
@@ -176,16 +179,3 @@ def safe_id(identifier: object, *, what: str = "item") -> str:
         f"{what} id {str(identifier)[:80]!r} cannot be part of a path: only letters, digits, '_', '.' and '-' can, "
         f"at most {MAX_ID}, not starting with '.' or '-'"
     )
-
-
-URL: Final = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*://)([^\s'\"<>/?#]*@)?([^\s'\"<>?#]*)([?#][^\s'\"<>]*)?")
-SECRET: Final = re.compile(
-    r"(?i)\b(sig|signature|token|password|secret|api[-_]?key|access[-_]?key(?:[-_]id)?|x-(?:amz|goog)-[a-z-]+|bearer|"
-    r"authorization)(\s*[=:]\s*|\s+)(?:(?:bearer|basic)\s+)?[^\s&'\",;]+"
-)
-
-
-def redact(text: str) -> str:
-    """Text without the query strings, fragments and user info of its URLs, and without what looks like a secret."""
-    bare = URL.sub(lambda m: f"{m[1]}{m[3]}{'?...' if m[4] else ''}", text)
-    return SECRET.sub(lambda m: f"{m[1]}{m[2]}...", bare)

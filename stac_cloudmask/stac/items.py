@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from datetime import UTC
 from typing import TYPE_CHECKING, Any, Final
 
 import pystac
+from shapely.errors import ShapelyError
+from shapely.geometry import shape
 
 from stac_cloudmask.core.classes import CloudClass
 from stac_cloudmask.errors import UnsupportedItemError
@@ -71,7 +74,7 @@ def mask_item(source: pystac.Item, facts: MaskFacts) -> pystac.Item:
         "id": output_id(source.id),
         "collection": output_collection(source.collection_id),
         "geometry": _footprint(source),
-        "bbox": source.bbox or _bbox(_footprint(source)),
+        "bbox": _bbox(source),
         "properties": properties,
         "links": [*_structure(), *_provenance(source, facts), *license_links(source)],
         "assets": assets,
@@ -81,22 +84,23 @@ def mask_item(source: pystac.Item, facts: MaskFacts) -> pystac.Item:
 
 def _footprint(source: pystac.Item) -> Json:
     geometry = source.geometry
-    if not geometry or not geometry.get("coordinates"):
+    if not geometry:
         raise UnsupportedItemError(f"item {source.id!r} has no geometry; STAC APIs need a footprint to publish it")
-    return geometry
+    try:
+        json.dumps(geometry, allow_nan=False)
+        if not shape(geometry).is_empty:
+            return geometry
+    except (ValueError, TypeError, AttributeError, KeyError, IndexError, RecursionError, ShapelyError):
+        pass
+    raise UnsupportedItemError(f"item {source.id!r} has no valid geometry: {str(geometry)[:80]}; correct the item")
 
 
-def _bbox(geometry: Json) -> list[float]:
-    points: list[tuple[float, float]] = []
-    waiting = [geometry["coordinates"]]
-    while waiting:
-        part = waiting.pop()
-        if is_number(part[0]):
-            points.append((part[0], part[1]))
-        else:
-            waiting.extend(part)
-    x, y = zip(*points, strict=True)
-    return [min(x), min(y), max(x), max(y)]
+def _bbox(source: pystac.Item) -> list[float]:
+    """The source's bounding box; that of its footprint where it has none, or none that can be."""
+    stated = source.bbox
+    if isinstance(stated, list) and len(stated) in {4, 6} and all(map(is_number, stated)):
+        return stated
+    return list(shape(_footprint(source)).bounds)
 
 
 def _properties(source: pystac.Item, facts: MaskFacts) -> Json:

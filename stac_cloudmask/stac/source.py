@@ -126,7 +126,7 @@ def _checked(href: str, base: str | None) -> str | None:
 def _is_raster(asset: Json, href: str) -> bool:
     kind = str(asset.get("type") or "")
     roles = asset.get("roles")
-    if isinstance(roles, list) and any(role in PICTURES for role in roles):
+    if isinstance(roles, list) and any(isinstance(role, str) and role in PICTURES for role in roles):
         return False
     return kind.startswith(RASTER_TYPES) or (not kind and urlsplit(href).path.lower().endswith((".tif", ".jp2")))
 

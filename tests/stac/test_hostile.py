@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from fuzz.spoil import spoilt_bytes, spoilt_item
 from stac_cloudmask.errors import StacCloudmaskError
 from stac_cloudmask.stac.bands import resolve
 from stac_cloudmask.stac.filters import Filter, parse_interval
@@ -17,7 +18,6 @@ from stac_cloudmask.stac.hrefs import HrefRule, check_href, is_remote, redact
 from stac_cloudmask.stac.intake import make_item
 from stac_cloudmask.stac.read import open_scene
 from stac_cloudmask.stac.transport import Patience
-from tests.stac.hostile import spoilt_bytes, spoilt_item
 from tests.stac.items import features
 from tests.stac.rasters import digital_numbers, item_of, write
 

@@ -1,4 +1,4 @@
-"""Items and rasters spoilt at random, for tests here and for longer runs."""
+"""Items and rasters spoilt at random."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import random
-    from collections.abc import Iterator
 
 JUNK: tuple[Any, ...] = (
     *(None, True, 0, -1, 1e308, float("nan"), float("inf"), 10**30, -0.1),
@@ -21,25 +20,32 @@ JUNK: tuple[Any, ...] = (
 def spoilt_item(body: dict[str, Any], chance: random.Random) -> dict[str, Any]:
     """A copy with one to four values replaced by junk, or gone."""
     spoilt = copy.deepcopy(body)
+    spoil(spoilt, chance)
+    return spoilt
+
+
+def spoil(body: dict[str, Any], chance: random.Random) -> None:
+    """Replace one to four values of a JSON document by junk, or drop them."""
     for _ in range(chance.randint(1, 4)):
-        depth = chance.choice([2, 3, 9])
-        *above, last = chance.choice([path for path in paths(spoilt) if 0 < len(path) <= depth])
-        place: Any = spoilt
-        for step in above:
-            place = place[step]
+        place, last = somewhere(body, chance)
+        if place is None:
+            return
         if chance.random() < 0.2:
             del place[last]
         else:
             place[last] = copy.deepcopy(chance.choice(JUNK))
-    return spoilt
 
 
-def paths(value: object, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
-    """Where each value of a JSON document lies, its root included."""
-    yield path
-    steps = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
-    for step, inner in steps:
-        yield from paths(inner, (*path, step))
+def somewhere(body: Any, chance: random.Random) -> tuple[Any, Any]:
+    """A list or dict in a JSON document, and a key or index in it; None twice if it is empty."""
+    place, last = None, None
+    for _ in range(chance.choice([1, 2, 3, 4, 9])):
+        keys = list(body) if isinstance(body, dict) else range(len(body)) if isinstance(body, list) else ()
+        if not keys:
+            break
+        place, last = body, chance.choice(keys)
+        body = body[last]
+    return place, last
 
 
 def spoilt_bytes(content: bytes, chance: random.Random, *, header: int = 600) -> bytes:
