@@ -68,7 +68,8 @@ class Search:
         """
         width = min(max(3, int(self.reach.window / self.cell) | 1), WIDEST)
         prior, doubt = (np.float32(area / self.cell**2) for area in (self.reach.prior, self.reach.doubt))
-        enough = self.reach.seen * window_sum(self.cloud.astype(np.uint32), width)[self.cloud]
+        at = np.flatnonzero(self.cloud)
+        enough = self.reach.seen * window_sum(self.cloud.astype(np.uint32), width).take(at)
         visible = self.valid & ~self.cloud
         for length in self.lengths():
             rows, cols = shadow_shift(self.sun, length)
@@ -78,7 +79,7 @@ class Search:
             packed = seen.astype(np.uint32)
             packed <<= DARK_BITS
             packed += dark
-            sums = window_sum(packed, width)[self.cloud]
+            sums = window_sum(packed, width).take(at)
             count = sums >> DARK_BITS
             sums &= (1 << DARK_BITS) - 1
             fit = (np.float32(0.01) * sums.astype(np.float32) + expected) / (count.astype(np.float32) + prior)
@@ -153,9 +154,13 @@ def _overlap(n: int, size: int) -> tuple[slice, slice]:
 def window_sum(grid: NDArray[np.uint32], width: int) -> NDArray[np.uint32]:
     """Sums over windows of ``width`` (odd) cells around each; outside counts 0. Exact while a sum fits 32 bits."""
     for axis in (0, 1):
-        pad = [(0, 0), (0, 0)]
-        pad[axis] = (width // 2 + 1, width // 2)
-        run = np.cumsum(np.pad(grid, pad), axis=axis, dtype=np.uint32)
+        length, before = grid.shape[axis], width // 2 + 1
+        shape = list(grid.shape)
+        shape[axis] += width
+        run = np.zeros(shape, np.uint32)
+        along = np.moveaxis(run, axis, 0)
+        np.cumsum(np.moveaxis(grid, axis, 0), axis=0, out=along[before : before + length])
+        along[before + length :] = along[before + length - 1]
         grid = run[width:] - run[:-width] if axis == 0 else run[:, width:] - run[:, :-width]
     return grid
 
