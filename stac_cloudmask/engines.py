@@ -2,42 +2,37 @@
 
 from __future__ import annotations
 
-import logging
-import time
-import traceback
 import warnings
 from collections import Counter
-from collections.abc import Generator, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from itertools import islice
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import pystac
 
-from stac_cloudmask.errors import ConfigError, ReadError, StacCloudmaskError, StacCloudmaskWarning, WriteError
+from stac_cloudmask.attempts import attempt, failed
+from stac_cloudmask.errors import ConfigError, ReadError, StacCloudmaskError, StacCloudmaskWarning
 from stac_cloudmask.masking import Progress, no_progress
 from stac_cloudmask.models.cpus import usable_cpus
-from stac_cloudmask.pipeline import process_item
 from stac_cloudmask.results import Result
-from stac_cloudmask.stac.hrefs import is_remote, redact
+from stac_cloudmask.stac.hrefs import redact
 
 if TYPE_CHECKING:
     from distributed import Client, Future
 
     from stac_cloudmask.config import Settings
 
-logger = logging.getLogger(__name__)
-
-ATTEMPTS: Final = 3
-"""How often an item is tried when the infrastructure fails."""
-BACKOFF: Final = 2.0
-"""Seconds before the second attempt; doubled before each further one."""
 IN_FLIGHT: Final = 2
 """Tasks known to the scheduler per thread of the cluster: one that runs and one that waits."""
 LEAST_IN_FLIGHT: Final = 16
 """Tasks known to it at least, so that a cluster that grows with its load sees some."""
+
+ANY_PORT: Final = "127.0.0.1:0"
+"""Where the dashboard of a cluster of our own listens; a fixed port could be taken."""
+Task = Callable[[dict[str, Any], "Settings", str, Mapping[str, int]], Result]
+"""What is done with an item on a worker, see `work`."""
 
 CONNECT_SECONDS: Final = 30
 """How long a scheduler may take to answer at first."""
@@ -69,8 +64,9 @@ class InProcess:
 class OnDask:
     """One task per item on a Dask cluster; only JSON travels, never an array or a signed URL."""
 
-    def __init__(self, client: Client) -> None:
+    def __init__(self, client: Client, *, task: Task | None = None) -> None:
         self._client = client
+        self._task = task or work
         self._running: dict[Future[Result], str] = {}
 
     def results(self, items: Iterable[pystac.Item], *, settings: Settings, out: str) -> Generator[Result]:
@@ -99,7 +95,7 @@ class OnDask:
         futures = []
         for item in islice(source, max(room, 0)):
             body = item.to_dict(include_self_link=True, transform_hrefs=False)
-            future = self._client.submit(work, body, settings, out, crowds, pure=False)
+            future = self._client.submit(self._task, body, settings, out, crowds, pure=False)
             self._running[future] = item.id
             futures.append(future)
         return futures
@@ -138,55 +134,19 @@ def work(body: dict[str, Any], settings: Settings, out: str, crowds: Mapping[str
         out: The output catalog.
         crowds: How many tasks may run at a time, by host.
     """
+    item = pystac.Item.from_dict(body, migrate=False)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", StacCloudmaskWarning)  # the result has them as notes
+        return attempt(item, settings=fitted(settings, crowds), out=out)
+
+
+def fitted(settings: Settings, crowds: Mapping[str, int]) -> Settings:
+    """Settings whose threads are the part of this worker's CPUs that one task has; the user's own number stays."""
     from distributed import get_worker  # noqa: PLC0415  (extra)
 
     address = get_worker().address
     share = _threads.setdefault(address, max(1, usable_cpus() // crowds.get(_host(address), 1)))
-    item = pystac.Item.from_dict(body, migrate=False)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", StacCloudmaskWarning)  # the result has them as notes
-        return attempt(item, settings=replace(settings, threads=settings.threads or share), out=out)
-
-
-def attempt(item: pystac.Item, *, settings: Settings, out: str, progress: Progress = no_progress) -> Result:
-    """Process an item; failures of the infrastructure are tried again, bad input is not. Nothing is raised."""
-    for number in range(1, ATTEMPTS + 1):
-        try:
-            return replace(process_item(item, settings=settings, out=out, progress=progress), attempts=number)
-        except StacCloudmaskError as error:
-            if not _may_pass(error, out) or number == ATTEMPTS:
-                return failed(item.id, error, attempts=number)
-            logger.warning("item %r: attempt %d failed, trying again: %s", item.id, number, redact(str(error)))
-        except Exception as error:  # one item's trouble must not be the end of a run
-            logger.debug("item %r", item.id, exc_info=True)
-            return _unexpected(item.id, error)
-        time.sleep(BACKOFF * 2 ** (number - 1))
-    raise AssertionError
-
-
-def failed(item_id: str, error: StacCloudmaskError, *, attempts: int = 1) -> Result:
-    """The record of an item that could not be masked; names the item whatever the error says."""
-    text = redact(str(error))
-    return Result(
-        item_id=item_id,
-        status="failed",
-        error=text if item_id in text else f"item {item_id!r}: {text}",
-        kind="infrastructure" if error.retryable else "input",
-        attempts=attempts,
-    )
-
-
-def _may_pass(error: StacCloudmaskError, out: str) -> bool:
-    """Whether it is worth trying again at once; a disk that is full or closed stays so."""
-    return error.retryable and (is_remote(out) or not isinstance(error, WriteError))
-
-
-def _unexpected(item_id: str, error: Exception) -> Result:
-    place = traceback.extract_tb(error.__traceback__)[-1]
-    told = f"unexpected {type(error).__name__} in {Path(place.filename).name}:{place.lineno}: {redact(str(error))}"
-    return Result(
-        item_id=item_id, status="failed", error=f"item {item_id!r}: {told}; please report it", kind="unexpected"
-    )
+    return replace(settings, threads=settings.threads or share)
 
 
 def _collected(future: Future[Result], item_id: str) -> Result:
@@ -240,7 +200,7 @@ def open_engine(
             yield OnDask(client)
         return
     with (
-        LocalCluster(n_workers=workers, threads_per_worker=1, dashboard_address=None) as cluster,
+        LocalCluster(n_workers=workers, threads_per_worker=1, dashboard_address=ANY_PORT) as cluster,
         Client(cluster) as client,
     ):
         yield OnDask(client)

@@ -8,7 +8,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from stac_cloudmask.engines import Engine, InProcess, OnDask, attempt, failed, open_engine
+from stac_cloudmask.attempts import attempt, failed
+from stac_cloudmask.engines import Engine, InProcess, OnDask, open_engine
 from stac_cloudmask.errors import StacCloudmaskError
 from stac_cloudmask.ledger import Ledger
 from stac_cloudmask.masking import choose_models
