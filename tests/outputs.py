@@ -102,3 +102,9 @@ def facts_of(item: pystac.Item, array: np.ndarray, files: dict[str, Path], **cha
         "settings": {"boa_offset": "auto"},
     }
     return MaskFacts(**stated | changes)
+
+
+def item_path(out: Path, ending: str) -> Path:
+    """JSON of the one item in a catalog whose id ends so."""
+    (path,) = out.glob(f"*/*{ending}/*{ending}.json")
+    return path

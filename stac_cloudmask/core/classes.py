@@ -18,13 +18,18 @@ class CloudClass(IntEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class ClassInfo:
-    """What a reader or a map needs to know of one class."""
+    """What a reader or a map needs to know of one class.
+
+    ``rgba`` is for maps; ``overlay`` is for pictures of the scene itself, where white on a cloud would not be seen:
+    red, green, blue that no landscape has and that color-blind people can tell apart; None for what is not painted.
+    """
 
     code: CloudClass
     name: str
     title: str
     description: str
     rgba: tuple[int, int, int, int]
+    overlay: tuple[int, int, int] | None = None
 
     @property
     def color_hint(self) -> str:
@@ -46,6 +51,7 @@ CLASSES: Final = (
         title="Cloud",
         description="Cloud of any thickness that hides or alters the surface.",
         rgba=(255, 255, 255, 255),
+        overlay=(230, 40, 130),
     ),
     ClassInfo(
         code=CloudClass.CLOUD_SHADOW,
@@ -53,6 +59,7 @@ CLASSES: Final = (
         title="Cloud shadow",
         description="The surface is seen, but a cloud keeps the sun from it.",
         rgba=(90, 60, 130, 255),
+        overlay=(80, 140, 255),
     ),
     ClassInfo(
         code=CloudClass.NODATA,

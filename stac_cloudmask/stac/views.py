@@ -1,0 +1,112 @@
+"""Assets on a coarser grid, for pictures: fast where files have overviews, and impatient with servers."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, Literal
+from urllib.parse import urlsplit
+
+import numpy as np
+import rasterio
+from rasterio.enums import Resampling
+from rasterio.errors import RasterioError
+from rasterio.io import DatasetReader
+from rasterio.vrt import WarpedVRT
+
+from stac_cloudmask.errors import ReadError, UnsupportedItemError
+from stac_cloudmask.stac.hrefs import DEFAULT_RULE, check_href, is_remote, redact
+from stac_cloudmask.stac.inspection import DRIVERS
+from stac_cloudmask.stac.naming import band_name, key_band
+from stac_cloudmask.stac.sign import sign
+from stac_cloudmask.stac.transport import Patience, check_redirects, gdal_env
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from stac_cloudmask.core.grid import Grid
+
+    Json = Mapping[str, Any]
+
+How = Literal["mode", "average"]
+
+HASTY: Final = Patience(retries=1, delay=0.2, attempts=1, timeout=30)
+STRIKES: Final = 3
+"""Failed reads after which a host is not asked again."""
+RGB: Final = ("red", "green", "blue")
+"""Common names, in the order of a picture."""
+
+
+class Views:
+    """Reads one-band rasters of 8 or 16 bits on grids that may be much coarser than theirs."""
+
+    def __init__(self, patience: Patience = HASTY) -> None:
+        self._patience = patience
+        self._strikes: Counter[str] = Counter()
+
+    def classes(self, href: str, grid: Grid, *, base: str | None, fill: int | None) -> NDArray[np.uint8]:
+        """The most frequent value in each pixel of ``grid``, ``(y, x)`` uint8.
+
+        Args:
+            href: As the item at ``base`` has it, unsigned.
+            grid: Of the result.
+            base: Where the item was read from; None for one made in memory.
+            fill: Code of pixels without data, which do not count; None where every value counts and 0 lies outside.
+
+        Raises:
+            ReadError: It cannot be read.
+            UnsupportedItemError: The href is not allowed, or it is no raster of one band and 8 bits.
+        """
+        return self._read(href, grid, base=base, how="mode", fill=fill, dtype="uint8").astype(np.uint8)
+
+    def means(self, href: str, grid: Grid, *, base: str | None, fill: int, dtype: str) -> NDArray[np.uint16]:
+        """The mean of the valid pixels in each pixel of ``grid``, ``(y, x)``; else as ``classes``."""
+        return self._read(href, grid, base=base, how="average", fill=fill, dtype=dtype).astype(np.uint16)
+
+    def _read(self, href: str, grid: Grid, *, base: str | None, how: How, fill: int | None, dtype: str) -> NDArray[Any]:
+        allowed = check_href(href, base=base)
+        host = urlsplit(allowed).netloc if is_remote(allowed) else ""
+        if self._strikes[host] >= STRIKES:
+            raise ReadError(f"{redact(allowed)} was not asked for: {host} failed {STRIKES} times")
+        if not host and not Path(allowed).is_file():
+            raise ReadError(f"there is no file {allowed}")
+        check_redirects(allowed, base=base, rule=DEFAULT_RULE)
+        try:
+            with rasterio.Env(**gdal_env([allowed], patience=self._patience, fresh=False)):
+                return _warped(sign(allowed), grid, how=how, fill=fill, dtype=dtype)
+        except RasterioError as error:
+            self._strikes[host] += bool(host)
+            raise ReadError(f"{redact(allowed)} cannot be read: {redact(str(error))[:200]}") from error
+
+
+def _warped(href: str, grid: Grid, *, how: How, fill: int | None, dtype: str) -> NDArray[Any]:
+    with DatasetReader(href, driver=list(DRIVERS), sharing=False) as file:
+        if file.count != 1 or file.dtypes[0] != dtype or file.crs is None:
+            raise UnsupportedItemError(
+                f"{redact(href)} has {file.count} bands of {file.dtypes[0]} in {file.crs or 'no CRS'}; one of {dtype} "
+                "with a CRS is needed"
+            )
+        with WarpedVRT(
+            file,
+            crs=grid.code,
+            transform=rasterio.Affine(*grid.transform),
+            width=grid.width,
+            height=grid.height,
+            resampling=Resampling[how],
+            src_nodata=fill,
+            nodata=fill,
+        ) as view:
+            pixels: NDArray[Any] = view.read(1)
+            return pixels
+
+
+def rgb_keys(assets: Mapping[str, Json]) -> tuple[str, str, str] | None:
+    """Asset keys of red, green and blue of an output item; None where it does not have them all."""
+    found: dict[str, str] = {}
+    for key, asset in assets.items():
+        bands = asset.get("bands") or []
+        name = (band_name(bands[0]) if len(bands) == 1 else None) or key_band(key)
+        if name in RGB and (name not in found or asset.get("type") != "image/jp2"):
+            found[name] = key
+    return (found["red"], found["green"], found["blue"]) if len(found) == len(RGB) else None
