@@ -58,13 +58,12 @@ class Ledger:
         collection_id = self._catalog.ids(href)[0]
         if collection_id in self._collections and len(self._unlisted) < self._due:
             return
+        self._collections.add(collection_id)
         try:
             self._link()
         except WriteError as error:
             logger.warning("%d items are to be listed later: %s", len(self._unlisted), redact(str(error)))
             self._due = len(self._unlisted) + LINK_EVERY
-            return
-        self._collections.add(collection_id)
 
     def record(self, result: Result) -> None:
         """Keep a result for the report."""
