@@ -208,12 +208,13 @@ def make_mask(
 
 
 def _product_mask(scene: Scene, settings: Settings) -> ProductMask | None:
-    scl = scene.scl()
-    if scl is None:
+    classes = scene.scl()
+    if classes is None:
         return None
+    scl, factor = classes
     return ProductMask(
         scl=scl,
-        factor=1,
+        factor=factor,
         shape=scene.grid.shape,
         cloud_codes=settings.scl_cloud,
         shadow_codes=settings.scl_shadow,

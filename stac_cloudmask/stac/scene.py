@@ -30,7 +30,7 @@ logger = logging.getLogger(__name__)
 
 U16 = NDArray[np.uint16]
 
-STRIP: Final = 1024
+STRIP: Final = 512
 """Rows of a strip, about: whole rows of blocks are read."""
 
 
@@ -84,7 +84,12 @@ class Reader:
         ]
         env = gdal_env((source.href for source in sources), patience=self.patience, fresh=fresh)
         lazy = native(rasters, loader=self.loader, rows=self.strip, env=env)
-        store(lazy[:, start : start + out.shape[1]], out, threads=self.threads)
+        stop = start + out.shape[1]
+        # one block of each file after the other: where two threads wait for the same bytes of a remote file and the
+        # server fails, GDAL 3.10 can wait for ever
+        for first in range(start // self.strip * self.strip, stop, self.strip):
+            rows = slice(max(first, start), min(first + self.strip, stop))
+            store(lazy[:, rows], out[:, rows.start - start : rows.stop - start], threads=self.threads)
 
 
 class Streamed:
@@ -157,11 +162,13 @@ class Classes:
     down: int
     between: tuple[int, int]
 
-    def read(self, grid: Grid) -> NDArray[np.uint8]:
-        """``(y, x)`` on the scene's grid."""
-        own = self.reader.whole()[0]
+    def read(self, grid: Grid) -> tuple[NDArray[np.uint8], int]:
+        """``(y, x)``, and how many of the scene's pixels along an axis one of it spans."""
+        own: NDArray[np.uint8] = self.reader.whole()[0]
+        if self.down == 1:
+            return own, self.up
         fine = own if self.up == 1 else repeat(own, self.up, window=Window(0, 0, *self.between))
-        return (fine if self.down == 1 else mode_of_blocks(fine, self.down))[: grid.height, : grid.width]
+        return mode_of_blocks(fine, self.down)[: grid.height, : grid.width], 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -202,9 +209,10 @@ class Scene:
                 out[index] = band
         return out
 
-    def scl(self) -> NDArray[np.uint8] | None:
-        """The whole scene classification ``(y, x)``, 0 is nodata; None without one.
+    def scl(self) -> tuple[NDArray[np.uint8], int] | None:
+        """The whole scene classification ``(y, x)``, 0 is nodata, and its factor; None without one.
 
-        Larger pixels are repeated; smaller ones make way for the class that most of them have, see ``classes``.
+        Larger pixels stay as they are: each stands for ``factor`` x ``factor`` pixels of the scene, fewer in a last,
+        partial one. Smaller ones make way for the class that most of them have, see ``classes``; the factor is 1.
         """
         return None if self.classes is None else self.classes.read(self.grid)

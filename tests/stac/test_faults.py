@@ -38,7 +38,7 @@ def read(site, loader="stackstac", patience=PATIENT, **assets):
     """All pixels of an item on a server, in two strips and the SCL."""
     item = item_of(site.url, {"blue": "blue.tif", "red": "red.tif", "scl": "scl.tif"} | assets)
     scene = open_scene(resolve(item, NAMES), loader=loader, patience=patience)
-    return np.concatenate([scene.dn(0, 1024), scene.dn(1024, SHAPE[0] - 1024)], axis=1), scene.scl()
+    return np.concatenate([scene.dn(0, 1024), scene.dn(1024, SHAPE[0] - 1024)], axis=1), scene.scl()[0]
 
 
 @pytest.fixture(scope="module")
