@@ -1,4 +1,4 @@
-"""The whole way on a scene whose truth is known: simulate, mask, publish, score."""
+"""The whole way on a scene whose truth is known: simulate, mask, publish, score, look."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from stac_cloudmask.config import Settings
 from stac_cloudmask.errors import ConfigError, StacCloudmaskError
 from stac_cloudmask.evaluate import MASK, SCL, evaluate
+from stac_cloudmask.report import build_report
 from stac_cloudmask.run import run
 from stac_cloudmask.simulate import DEFAULT, REFERENCE, Recipe, write_simulated_item
 from stac_cloudmask.stac.items import output_id
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
 SOURCE, MASKS = "source", "masks"
 """Folders of the two catalogs."""
+REPORT = "report.html"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,6 +35,7 @@ class Demo:
         result: What became of the item.
         product: Scores of the item's own mask, its SCL; None where it has none.
         improved: Scores of the new mask.
+        report: HTML file to look at the mask.
     """
 
     item: Path
@@ -40,15 +43,16 @@ class Demo:
     result: Result
     product: EvaluationReport | None
     improved: EvaluationReport
+    report: Path
 
 
 def demo(
     out: str | Path, *, recipe: Recipe = DEFAULT, settings: Settings | None = None, engine: Engine | None = None
 ) -> Demo:
-    """Simulate a scene, mask it and score the mask; nothing is downloaded.
+    """Simulate a scene, mask it, score the mask and draw it; nothing is downloaded.
 
     Args:
-        out: Folder for the catalog of the scene, ``source``, and that of its mask, ``masks``.
+        out: Folder for the catalog of the scene, ``source``, that of its mask, ``masks``, and ``report.html``.
         recipe: What the scene is made from.
         settings: How the mask is made; ``mask_only`` would leave out the truth that the mask is scored by.
         engine: What carries out the run; this process by default.
@@ -71,6 +75,7 @@ def demo(
         result=result,
         product=_scores(masks, item, SCL) if recipe.scl else None,
         improved=_scores(masks, item, MASK),
+        report=build_report(masks, Path(out) / REPORT),
     )
 
 

@@ -32,6 +32,7 @@ def test_the_table_of_one_scene_has_no_row_for_all(outcome):
 def test_the_demo_masks_its_scene(outcome):
     assert (outcome.result.status, outcome.result.item_id) == ("done", outcome.item.stem)
     assert (outcome.masks / "catalog.json").exists()
+    assert f'"id":"{outcome.item.stem}_cloudmask"' in outcome.report.read_text()
 
 
 def test_a_second_demo_has_nothing_to_do_and_scores_its_own_scene(outcome):

@@ -43,6 +43,7 @@ def _options(
 
 app.command("search")(search.search)
 app.command("process")(process.process)
+app.command("report")(views.report)
 app.command("publish")(views.publish)
 app.command("evaluate")(views.evaluate)
 app.command("export")(views.export)

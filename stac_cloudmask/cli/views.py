@@ -1,4 +1,4 @@
-"""What is done with finished masks: `demo`, `evaluate`, `publish`, `export`, `explain`."""
+"""What is done with finished masks: `demo`, `report`, `evaluate`, `publish`, `export`, `explain`."""
 
 from __future__ import annotations
 
@@ -32,9 +32,11 @@ AssetRoot = Annotated[
     str | None, typer.Option(metavar="URL", help="Where the files of DIR are served from, for an API.")
 ]
 
+Page = Annotated[Path | None, typer.Option("--out", metavar="FILE", help="The HTML file; default: DIR/report.html.")]
+
 
 def demo(*, out: Folder = Path("demo"), seed: Seed = 0, size: Size = 1024, json: options.Json = False) -> None:
-    """Simulate a scene whose truth is known, mask it, and score SCL and the mask; nothing is downloaded."""
+    """Simulate a scene whose truth is known, mask it, score SCL and the mask, and draw both; nothing is downloaded."""
     from stac_cloudmask.demo import demo as run_demo  # noqa: PLC0415  (keeps --help fast)
     from stac_cloudmask.simulate import Recipe  # noqa: PLC0415
 
@@ -48,6 +50,32 @@ def demo(*, out: Folder = Path("demo"), seed: Seed = 0, size: Size = 1024, json:
         _scores(f"Scores of the {name}, against the simulated truth", report)
     console.put(f"scene {made.item}")
     console.put(f"mask  {made.result.output}")
+    console.put(f"look  {made.report}")
+
+
+def report(
+    directory: Annotated[str, typer.Argument(metavar="DIR", help="Output catalog, local or s3://...")],
+    *,
+    out: Page = None,
+) -> None:
+    """Write one HTML file to look at all masks of a catalog, with the scene below and the reasons of each pixel.
+
+    It needs no network and nothing else: send it, or open it in a browser.
+
+    Example: `stac-cloudmask report masks/`
+    """
+    from stac_cloudmask.report import build_report  # noqa: PLC0415  (keeps --help fast)
+
+    if out is None and "://" in directory:
+        raise ConfigError("say with --out FILE where the report of a remote catalog goes")
+    with console.progress(quiet=False) as bars:
+        task = bars.add_task("report", total=None)
+        path = build_report(
+            directory,
+            out or Path(directory) / "report.html",
+            progress=lambda done, total: bars.update(task, completed=done, total=total),
+        )
+    console.put(str(path))
 
 
 def evaluate(

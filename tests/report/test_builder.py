@@ -12,7 +12,9 @@ import numpy as np
 import pystac
 import pytest
 from PIL import Image
+from typer.testing import CliRunner
 
+from stac_cloudmask.cli.app import app
 from stac_cloudmask.core.grid import Grid
 from stac_cloudmask.errors import ConfigError, WriteError
 from stac_cloudmask.report.builder import build_report
@@ -228,3 +230,14 @@ def test_a_thumbnail_shows_the_mask_with_and_without_a_picture(tmp_path):
             above, below = image.getpixel((24, 20)), image.getpixel((24, 70))
         assert max(above) - min(above) < 25
         assert below[0] - below[1] > 60
+
+
+def test_the_command_says_where_the_file_is(catalog, tmp_path):
+    done = CliRunner().invoke(app, ["report", str(catalog), "--out", str(tmp_path / "new" / "r.html")])
+    assert (done.exit_code, done.stdout) == (0, f"{tmp_path / 'new' / 'r.html'}\n")
+    assert (tmp_path / "new" / "r.html").stat().st_size > 10_000
+
+
+def test_the_report_of_a_remote_catalog_needs_a_place():
+    done = CliRunner().invoke(app, ["report", "s3://bucket/masks"])
+    assert isinstance(done.exception, ConfigError)
