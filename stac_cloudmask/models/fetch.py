@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import logging
+from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -39,15 +40,16 @@ def locate(spec: ModelSpec, cache: Path | None = None) -> Path:
         ModelError: They are not here; the message says how to get them.
     """
     path, remedy = _place(spec, cache)
-    if not path.is_file():
-        raise ModelError(f"model {spec.name!r}: no weights at {path}; {remedy}")
-    return path
+    with suppress(OSError):  # a name that no file can have
+        if path.is_file():
+            return path
+    raise ModelError(f"model {spec.name!r}: no weights at {path}; {remedy}")
 
 
 def is_here(spec: ModelSpec, cache: Path | None = None) -> bool:
     """Whether the weights are on this machine."""
     try:
-        return _place(spec, cache)[0].is_file()
+        return locate(spec, cache).is_file()
     except ModelError:
         return False
 

@@ -25,7 +25,9 @@ MOST_ELEMENTS: Final = 2**31
 """Elements of a tensor that a graph may ask for by a constant shape."""
 DOMAINS: Final = frozenset({"", "ai.onnx", "ai.onnx.ml", "com.microsoft"})
 """Operator sets that onnxruntime itself brings."""
-FILLERS: Final = {"ConstantOfShape": 0, "Expand": 1}
+ENDLESS: Final = "Loop"
+"""The one operator that may never end; models of images have no use for it."""
+FILLERS: Final = {"ConstantOfShape": 0, "Expand": 1, "Tile": 1}
 """Operators that make a tensor of any size from a shape of a few bytes, and which of their inputs is that shape."""
 RANK: Final = 4
 
@@ -74,6 +76,8 @@ def _refuse_hostile(model: ModelProto, path: Path) -> None:
         for node in graph.node:
             if node.domain not in known:
                 raise ModelError(f"{path}: operator {node.domain}.{node.op_type} is custom; only ONNX's own are run")
+            if node.op_type == ENDLESS:
+                raise ModelError(f"{path}: operator {ENDLESS} may never end; export the model without it")
         for tensor in _tensors(graph):
             _refuse_tensor(tensor, path)
         _refuse_bombs(graph, path)

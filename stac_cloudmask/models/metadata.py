@@ -97,8 +97,8 @@ class ModelSpec:
 
     @property
     def file_name(self) -> str:
-        """Last part of ``href``, fit to be a file's name."""
-        return re.sub(r"[^A-Za-z0-9._-]", "_", self.href.rsplit("/", 1)[-1])[-100:]
+        """Last part of ``href`` without its query, fit to be a file's name."""
+        return re.sub(r"[^A-Za-z0-9._-]", "_", re.split("[?#]", self.href)[0].rsplit("/", 1)[-1])[-100:]
 
 
 def shared_window(specs: Sequence[ModelSpec]) -> ModelWindow:
@@ -139,9 +139,9 @@ def read_model_item(path: str | Path) -> ModelSpec:
     try:
         return _spec(document, path)
     except KeyError as error:
-        raise ModelError(f"{path}: the model item lacks {error}") from error
+        raise ModelError(f"{path}: the model item lacks {error}") from None
     except (ValueError, TypeError, AttributeError, IndexError, OverflowError) as error:
-        raise ModelError(f"{path}: {error}") from error
+        raise ModelError(f"{path}: {error}") from None
 
 
 def _spec(document: dict[str, Any], path: Path) -> ModelSpec:

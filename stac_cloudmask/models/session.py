@@ -43,7 +43,10 @@ ERRORS: Final = (
     ort.InvalidProtobuf,
     ort.NotImplemented,
     ort.RuntimeException,
+    UnicodeError,  # a broken file's names in onnxruntime's message
 )
+MOST_MEMORY: Final = 8 * 2**30
+"""Bytes of working memory for all models of a process; a graph that asks for more is refused instead of the machine."""
 ARENA_AS_REQUESTED: Final = 1
 """``arena_extend_strategy``: grow by what is asked for, not to the next power of two."""
 
@@ -146,7 +149,8 @@ def _open_onnxruntime(graph: bytes, path: Path, *, threads: int, provider: str) 
     options.enable_mem_pattern = False
     options.add_session_config_entry("session.use_env_allocators", "1")
     try:
-        session = onnxruntime.InferenceSession(graph, options, providers=[EXECUTION[provider]])
+        # A fallback would print to stdout, among the results
+        session = onnxruntime.InferenceSession(graph, options, providers=[EXECUTION[provider]], enable_fallback=0)
     except ERRORS as error:
         raise ModelError(f"{path}: onnxruntime cannot run it: {error}") from error
     if session.get_providers()[0] != EXECUTION[provider]:
@@ -185,7 +189,7 @@ def _share_one_arena() -> None:
     memory = onnxruntime.OrtMemoryInfo(
         "Cpu", onnxruntime.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, onnxruntime.OrtMemType.DEFAULT
     )
-    limits = {"max_mem": 0, "arena_extend_strategy": ARENA_AS_REQUESTED}
+    limits = {"max_mem": MOST_MEMORY, "arena_extend_strategy": ARENA_AS_REQUESTED}
     limits |= {"initial_chunk_size_bytes": -1, "max_dead_bytes_per_chunk": -1}
     with suppress(*ERRORS):  # another library of this process has registered one: that one is shared then
         onnxruntime.create_and_register_allocator(memory, onnxruntime.OrtArenaCfg(limits))

@@ -63,7 +63,7 @@ def inspect(source: BandSource, href: str, env: Mapping[str, str]) -> FileFacts:
         BandNotFoundError: A local file is not there.
         RasterioError: GDAL's, for ``transport.explain``.
     """
-    if not is_remote(href) and not Path(href).is_file():
+    if not is_remote(href) and not _is_file(href):
         raise BandNotFoundError(f"{source.where}: there is no file {href}; is the item up to date?")
     try:
         with rasterio.Env(**env), DatasetReader(href, driver=list(DRIVERS), sharing=False) as file:
@@ -76,6 +76,13 @@ def inspect(source: BandSource, href: str, env: Mapping[str, str]) -> FileFacts:
             )
     except (UnicodeError, CRSError) as error:
         raise UnsupportedItemError(f"{source.where} has a broken header: {str(error)[:200]}") from None
+
+
+def _is_file(path: str) -> bool:
+    try:
+        return Path(path).is_file()
+    except OSError:  # a name that no file can have
+        return False
 
 
 def _dark(file: DatasetReader) -> float | None:

@@ -102,6 +102,16 @@ def bomb_by_constant(model):
     model.graph.node.append(helper.make_node("Expand", ["chips", "huge"], ["z"]))
 
 
+def bomb_of_tiles(model):
+    model.graph.initializer.append(numpy_helper.from_array(np.array([1, 1, 10**6, 10**6], np.int64), "times"))
+    model.graph.node.append(helper.make_node("Tile", ["chips", "times"], ["z"]))
+
+
+def endless(model):
+    body = helper.make_graph([helper.make_node("Identity", ["more"], ["on"])], "body", [], [])
+    model.graph.node.append(helper.make_node("Loop", ["", "", "chips"], ["z"], body=body))
+
+
 def lying_shape(model):
     tensor = helper.make_tensor("huge", TensorProto.INT64, [2], [1, 1])
     tensor.dims[:] = [7]
@@ -131,6 +141,8 @@ def integer_input(model):
         (hidden_custom_operator, r"evil\.example\.Steal is custom"),
         (bomb, "absurd size"),
         (bomb_by_constant, "absurd size"),
+        (bomb_of_tiles, "absurd size"),
+        (endless, "Loop may never end"),
         (lying_shape, "does not hold"),
         (second_input, "has 2 inputs"),
         (flat_input, "3 axes"),
