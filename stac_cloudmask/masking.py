@@ -16,6 +16,7 @@ from stac_cloudmask.core.predict import Bands, Member, Role
 from stac_cloudmask.inference import Part, infer
 from stac_cloudmask.models.registry import find_model
 from stac_cloudmask.models.session import OnnxSegmenter
+from stac_cloudmask.quicklook import Quicklook
 from stac_cloudmask.stac.bands import resolve
 from stac_cloudmask.stac.hrefs import HrefRule
 from stac_cloudmask.stac.read import open_scene
@@ -51,12 +52,14 @@ class Mask:
         grid: Of all arrays.
         evidence: Probabilities, product mask and sun.
         decision: Class map and votes, and how they were made.
+        quicklook: ``(y, x, 3)`` uint8, the scene as people see it, small; None where red, green, blue were not read.
     """
 
     sources: Sources
     grid: Grid
     evidence: Evidence
     decision: Decision
+    quicklook: NDArray[np.uint8] | None = None
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -68,9 +71,10 @@ class Mask:
 
 @dataclass(frozen=True)
 class OpenPixels:
-    """A scene as inference wants it."""
+    """A scene as inference wants it, and a look at it on the way."""
 
     scene: Scene
+    look: Quicklook
 
     @property
     def grid(self) -> Grid:
@@ -80,7 +84,7 @@ class OpenPixels:
     @property
     def bands(self) -> Bands:
         """Names, scales and offsets of the digital numbers."""
-        return Bands(self.scene.bands, self.scene.scales, self.scene.offsets)
+        return bands_of(self.scene)
 
     @property
     def strip(self) -> int:
@@ -89,7 +93,12 @@ class OpenPixels:
 
     def dn(self, row_off: int, height: int) -> NDArray[np.uint16]:
         """``(band, height, x)`` digital numbers; 0 is nodata."""
-        return self.scene.dn(row_off, height)
+        return self.look.read(row_off, height)
+
+
+def bands_of(scene: Scene) -> Bands:
+    """Names, scales and offsets of a scene's digital numbers."""
+    return Bands(scene.bands, scene.scales, scene.offsets)
 
 
 class Stopwatch:
@@ -175,8 +184,9 @@ def make_mask(
         product = _product_mask(scene, settings)
     with watch.stage("infer"):
         parts = [Part(spec, Member(segmenter(spec, settings), roles)) for spec, roles in models.items()]
+        look = Quicklook(bands_of(scene), scene.grid.shape, scene.dn)
         percents = infer(
-            OpenPixels(scene),
+            OpenPixels(scene, look),
             parts,
             nir_factor=nir_factor(scene.grid.gsd),
             in_memory=settings.in_memory,
@@ -204,7 +214,7 @@ def make_mask(
             hole_area=settings.hole_area,
         )
         progress("merge", 1, 1)
-    return Mask(scene.sources, scene.grid, evidence, decision)
+    return Mask(scene.sources, scene.grid, evidence, decision, look.rgb)
 
 
 def _product_mask(scene: Scene, settings: Settings) -> ProductMask | None:

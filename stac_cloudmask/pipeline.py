@@ -175,7 +175,7 @@ def _write_files(mask: Mask, folder: Path, settings: Settings) -> dict[str, Asse
     grid, decision = mask.grid, mask.decision
     threads = settings.threads or THREADS
     write_class_cog(folder / "cloud_mask.tif", decision.class_map, grid, threads=threads)
-    write_thumbnail(folder / "thumbnail.png", decision.class_map)
+    write_thumbnail(folder / "thumbnail.png", decision.class_map, quicklook=mask.quicklook)
     if settings.probabilities:
         write_percent_cog(folder / "cloud_probability.tif", mask.evidence.cloud, grid, threads=threads)
         write_percent_cog(folder / "shadow_probability.tif", mask.evidence.shadow, grid, threads=threads)

@@ -43,7 +43,7 @@ class Page:
 
 def load_page() -> Page:
     """The page as it ships with the package."""
-    folder = files("stac_cloudmask.report") / "page"
+    folder = files("stac_cloudmask.report") / "template"
     parts = (folder.joinpath(f"{name}.js").read_text(encoding="utf-8") for name in SCRIPTS)
     script = f'(() => {{\n"use strict";\n{"".join(parts)}}})();\n'
     style = folder.joinpath("report.css").read_text(encoding="utf-8")

@@ -33,7 +33,7 @@ GDAL_CACHE_MB: Final = 32
 PERCENT_NODATA: Final = 255
 THUMBNAIL_SIDE: Final = 600
 """The longest side that the STAC best practices allow a thumbnail, in pixels."""
-OVERLAY_OPACITY: Final = 0.6
+OVERLAY_OPACITY: Final = 0.5
 
 
 def write_class_cog(
@@ -99,21 +99,28 @@ def write_thumbnail(
     picture = Image.fromarray(_palette(classes, overlay=quicklook is not None)[sampled])
     picture.thumbnail((side, side), Image.Resampling.BOX)
     if quicklook is not None:
-        below = Image.fromarray(quicklook).resize(picture.size, Image.Resampling.BOX).convert("RGBA")
-        picture = Image.alpha_composite(below, picture)
+        picture = _over(quicklook, picture, sampled != CloudClass.NODATA)
     with _whole_file(path) as temporary:
         picture.save(temporary, format="PNG", optimize=True)
+
+
+def _over(quicklook: NDArray[np.uint8], picture: Image.Image, valid: NDArray[np.bool_]) -> Image.Image:
+    """A picture over a quicklook, where valid; of 256 colors, as more take four times the room."""
+    below = Image.fromarray(quicklook).resize(picture.size, Image.Resampling.BOX).convert("RGBA")
+    both = Image.alpha_composite(below, picture)
+    seen = Image.fromarray(valid.astype(np.uint8) * 255).resize(picture.size, Image.Resampling.BOX)
+    both.putalpha(Image.fromarray(np.where(np.asarray(seen) > 127, np.uint8(255), np.uint8(0))))  # noqa: PLR2004  (half)
+    return both.quantize(256, Image.Quantize.FASTOCTREE)
 
 
 def _palette(classes: Sequence[ClassInfo], *, overlay: bool) -> NDArray[np.uint8]:
     """Red, green, blue and alpha of every code, ``(256, 4)``: in an overlay what is clear is not painted."""
     table = np.zeros((256, 4), np.uint8)
     for info in classes:
-        table[info.code] = info.rgba
-        if overlay:
-            table[info.code, 3] = round(info.rgba[3] * OVERLAY_OPACITY)
-        elif info.code != CloudClass.NODATA:
-            table[info.code, 3] = 255
+        if overlay and info.overlay is not None:
+            table[info.code] = (*info.overlay, round(255 * OVERLAY_OPACITY))
+        elif not overlay and info.code != CloudClass.NODATA:
+            table[info.code] = (*info.rgba[:3], 255)
     return table
 
 
