@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Generator, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -56,7 +56,7 @@ def run(
     out: str,
     engine: Engine | None = None,
     publication: Publication | None = None,
-) -> Iterator[Result]:
+) -> Generator[Result]:
     """Mask items into the catalog ``out``; one result per item, as they come.
 
     A failed item is a result, never the end of the run. The collection lists only items that are whole; it is brought
@@ -87,7 +87,7 @@ def run(
             yield _entered(result, ledger, catalog, target)
 
 
-def plan(items: Iterable[pystac.Item | Failure], *, settings: Settings, out: str) -> Iterator[Result]:
+def plan(items: Iterable[pystac.Item | Failure], *, settings: Settings, out: str) -> Generator[Result]:
     """What `run` would do, item by item; reads metadata only and writes nothing."""
     models = choose_models(settings)
     catalog = OutputCatalog(out)
@@ -106,13 +106,19 @@ def _preview(
 
 
 def _portable(settings: Settings) -> Settings:
-    """The settings with paths of models that hold wherever a worker runs."""
-    cloud = tuple(map(_absolute, settings.cloud_model))
-    return replace(settings, cloud_model=cloud, shadow_model=_absolute(settings.shadow_model))
+    """The settings with paths that hold wherever a worker runs."""
+    roots = settings.local_roots
+    return replace(
+        settings,
+        cloud_model=tuple(_absolute(name) if name.endswith(MODEL_FILES) else name for name in settings.cloud_model),
+        shadow_model=_absolute(name) if (name := settings.shadow_model).endswith(MODEL_FILES) else name,
+        model_cache=None if settings.model_cache is None else _absolute(settings.model_cache),
+        local_roots=None if roots is None else tuple(map(_absolute, roots)),
+    )
 
 
-def _absolute(model: str) -> str:
-    return str(Path(model).absolute()) if model.endswith(MODEL_FILES) else model
+def _absolute(path: str) -> str:
+    return str(Path(path).absolute())
 
 
 def _open(publication: Publication, catalog: OutputCatalog) -> AbstractContextManager[Target]:

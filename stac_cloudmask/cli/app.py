@@ -33,16 +33,17 @@ def _version(value: bool) -> None:  # noqa: FBT001  (typer's callback)
 
 @app.callback()
 def _options(
-    verbose: Annotated[bool, typer.Option("--verbose", help="Show the traceback of an error.")] = False,  # noqa: FBT002
+    verbose: Annotated[bool, typer.Option("--verbose", help="Say more, and show tracebacks.")] = False,  # noqa: FBT002
     version: Annotated[  # noqa: ARG001, FBT002
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
     ] = False,
 ) -> None:
     _state["verbose"] = verbose
+    console.log(verbose=verbose)
 
 
 app.command("search")(search.search)
-app.command("process")(process.process)
+app.command("process", no_args_is_help=True)(process.process)
 app.command("report")(views.report)
 app.command("publish")(views.publish)
 app.command("evaluate")(views.evaluate)
@@ -62,9 +63,6 @@ def main() -> None:
             console.stderr.print(redact(traceback.format_exc()), markup=False, soft_wrap=True)
         console.stderr.print(f"error: {redact(str(error))}", style="red", markup=False, soft_wrap=True)
         sys.exit(2 if isinstance(error, ConfigError) else 1)
-    except KeyboardInterrupt:
-        console.stderr.print("stopped; run the same command again to finish the rest", style="yellow")
-        sys.exit(130)
 
 
 def _show_warning(message: Warning | str, category: type[Warning], *_: object, **__: object) -> None:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import logging
+import signal
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from json import dumps
 from typing import TYPE_CHECKING, Final
 
+import typer
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import (
@@ -22,10 +26,18 @@ from rich.progress import (
 )
 from rich.table import Table
 
+from stac_cloudmask.redaction import redact
+
 if TYPE_CHECKING:
     from stac_cloudmask.results import Result
 
 stderr: Final = Console(stderr=True, highlight=False)
+
+_NAME: Final = TextColumn("{task.description}", markup=False)
+_LEFT: Final = TimeRemainingColumn(compact=True)
+
+STOPPED: Final = 130
+"""Exit code of a command that was stopped, by the custom of shells."""
 
 STYLES: Final[Mapping[str, str]] = {"done": "green", "up-to-date": "cyan", "failed": "red", "planned": "yellow"}
 
@@ -54,25 +66,56 @@ def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]], *, 
 
 def progress(*, quiet: bool) -> Progress:
     """Bars with count and time left on stderr; nothing where stderr is not a terminal."""
-    return _bars(MofNCompleteColumn(), TimeElapsedColumn(), quiet=quiet)
+    return bars(_NAME, BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), _LEFT, quiet=quiet)
 
 
 def downloads() -> Progress:
     """Bars of bytes with rate and time left on stderr; nothing where stderr is not a terminal."""
-    return _bars(DownloadColumn(), TransferSpeedColumn(), quiet=False)
+    return bars(_NAME, BarColumn(), DownloadColumn(), TransferSpeedColumn(), _LEFT, quiet=False)
 
 
-def _bars(*columns: ProgressColumn, quiet: bool) -> Progress:
+def bars(*columns: ProgressColumn, quiet: bool, speed_estimate_period: float = 30.0) -> Progress:
+    """Bars with these columns on stderr; nothing where stderr is not a terminal."""
     return Progress(
-        TextColumn("{task.description}", markup=False),
-        BarColumn(),
         *columns,
-        TimeRemainingColumn(compact=True),
         console=stderr,
         transient=True,
         disable=quiet or not stderr.is_terminal,
         redirect_stdout=sys.stdout.isatty(),  # or results meant for a file or a pipe would go to the terminal
+        speed_estimate_period=speed_estimate_period,
     )
+
+
+class LogHandler(logging.Handler):
+    """Puts log records on stderr, above the bars and without secrets."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """See ``logging.Handler``."""
+        style = "red" if record.levelno >= logging.ERROR else "yellow" if record.levelno >= logging.WARNING else "dim"
+        stderr.print(redact(self.format(record)), style=style, markup=False, soft_wrap=True)
+
+
+def log(*, verbose: bool) -> None:
+    """Show warnings of this package and errors of others; or, ``verbose``, all that this package tells."""
+    logging.basicConfig(level=logging.WARNING if verbose else logging.ERROR, handlers=[LogHandler()], force=True)
+    logging.getLogger("stac_cloudmask").setLevel(logging.DEBUG if verbose else logging.WARNING)
+
+
+@contextmanager
+def stoppable() -> Iterator[None]:
+    """Let Ctrl-C and SIGTERM end the block in good order."""
+
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    except KeyboardInterrupt:
+        stderr.print("stopped; run the same command again to finish the rest", style="yellow")
+        raise typer.Exit(STOPPED) from None
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def result_line(result: Result) -> str:

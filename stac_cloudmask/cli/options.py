@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated
 
 import typer
+
+from stac_cloudmask.errors import ConfigError
 
 SEARCH = "Search"
 MODEL = "Models and thresholds"
 MERGE = "Merge and clean-up"
 READ = "Reading"
 OUTPUT = "Output"
+PUBLISH = "Publish"
 RUN = "Run"
+
+HEADERS = "CLOUDMASK_HEADERS"
+"""Environment variable with a header a line; values have spaces, so typer cannot take it apart."""
 
 Catalog = Annotated[
     str | None,
@@ -60,5 +67,32 @@ AllowFolders = Annotated[
         rich_help_panel=READ,
     ),
 ]
+Headers = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--header",
+        metavar="K:V",
+        help=f"Sent to the API with every request, and never shown; repeatable, or lines of ${HEADERS}.",
+        rich_help_panel=PUBLISH,
+    ),
+]
+AssetRoot = Annotated[
+    str | None,
+    typer.Option(
+        metavar="URL", help="Where the files of the catalog are served from, for an API.", rich_help_panel=PUBLISH
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="JSON lines on stdout, for machines.", rich_help_panel=OUTPUT)]
 Directory = Annotated[Path, typer.Argument(help="Directory of an output catalog.")]
+
+
+def headers(given: list[str] | None) -> dict[str, str]:
+    """Names and values, also from the environment; a malformed one is named by its position: it may be secret."""
+    found = {}
+    known = os.environ.get(HEADERS, "").splitlines() if given is None else given
+    for number, text in enumerate(known, start=1):
+        name, colon, value = text.partition(":")
+        if not colon or not name.strip():
+            raise ConfigError(f"header number {number} has no colon; write NAME:VALUE")
+        found[name.strip()] = value.strip()
+    return found

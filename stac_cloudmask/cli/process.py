@@ -3,18 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Annotated, NamedTuple
+from contextlib import closing
+from typing import TYPE_CHECKING, Annotated, Final, NamedTuple
 
 import typer
 
 from stac_cloudmask.cli import console, options
+from stac_cloudmask.cli.board import Board, counted
 from stac_cloudmask.config import BoaOffset, Loader, Merge, MissingScl, Provider, Settings
 from stac_cloudmask.errors import ConfigError
 
 if TYPE_CHECKING:
+    from collections import Counter
+
     import pystac
 
+    from stac_cloudmask.results import Result
     from stac_cloudmask.stac.search import Failure
+
+LONGEST_TABLE: Final = 100
+"""Items that one can still take in at a glance."""
 
 Items = Annotated[list[str] | None, typer.Argument(help="Item ids (with --catalog), item URLs or item JSON paths.")]
 Out = Annotated[
@@ -76,6 +84,14 @@ Overwrite = Annotated[
     bool, typer.Option("--overwrite", help="Make masks anew that are up to date.", rich_help_panel=options.OUTPUT)
 ]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be done.", rich_help_panel=options.RUN)]
+Publish = Annotated[
+    str | None,
+    typer.Option(
+        metavar="API_URL|s3://...",
+        help="Publish each item to a STAC API or another store, too, as soon as it is done.",
+        rich_help_panel=options.PUBLISH,
+    ),
+]
 Workers = Annotated[
     int | None, typer.Option(min=1, help="Processes of a local Dask cluster.", rich_help_panel=options.RUN)
 ]
@@ -118,6 +134,9 @@ def process(
     model_cache: options.ModelCache = None,
     allow_host: options.AllowHosts = None,
     allow_folder: options.AllowFolders = None,
+    publish: Publish = None,
+    header: options.Headers = None,
+    asset_root: options.AssetRoot = None,
     dry_run: DryRun = False,
     workers: Workers = None,
     scheduler: Scheduler = None,
@@ -134,6 +153,7 @@ def process(
     farmvibes-cloud-2 --shadow-model farmvibes-shadow`; on two rasters: `stac_cloudmask.improve_cloud_mask` in Python.
     """
     from stac_cloudmask import run  # noqa: PLC0415  (keeps --help fast)
+    from stac_cloudmask.lookahead import LookAhead  # noqa: PLC0415
 
     settings = Settings(
         cloud_model=tuple(cloud_model),
@@ -159,29 +179,34 @@ def process(
         private_hosts=tuple(allow_host or ()),
         local_roots=tuple(allow_folder) if allow_folder else None,
     )
-    found = _items(
-        items or [],
-        Query(catalog, collection, bbox, datetime, max_cloud_cover, max_items),
-        settings,
-    )
-    with console.progress(quiet=json) as bars:
-        task = bars.add_task("starting", total=None)
+    query = Query(catalog, collection, bbox, datetime, max_cloud_cover, max_items)
+    sent = options.headers(header)
+    publication = run.Publication(to=publish, headers=sent, asset_root=asset_root) if publish else None
+    ahead = LookAhead(_items(items or [], query, settings))
+    with (
+        console.stoppable(),
+        Board(quiet=json) as board,
+        run.open_engine(workers=workers, scheduler=scheduler, progress=board.show) as engine,
+    ):
+        stream = (
+            run.plan(ahead, settings=settings, out=out)
+            if dry_run
+            else run.run(ahead, settings=settings, out=out, engine=engine, publication=publication)
+        )
+        with closing(stream):
+            results = list(console.put_results(board.count(stream, total=lambda: ahead.total), json=json))
+    _sum_up(results, board.counts, json=json)
 
-        def show(stage: str, done: int, total: int) -> None:
-            bars.update(task, description=stage, completed=done, total=total)
 
-        with run.open_engine(workers=workers, scheduler=scheduler, progress=show) as engine:
-            stream = (
-                run.plan(found, settings=settings, out=out)
-                if dry_run
-                else run.run(found, settings=settings, out=out, engine=engine)
-            )
-            results = list(console.put_results(stream, json=json))
+def _sum_up(results: list[Result], counts: Counter[str], *, json: bool) -> None:
+    """All items at a glance, for people; and the exit code."""
     if not results:
         console.stderr.print("no items found", style="yellow")
     elif not json and console.stderr.is_terminal:
-        console.result_table(results)
-    if any(result.status == "failed" for result in results):
+        if len(results) <= LONGEST_TABLE:
+            console.result_table(results)
+        console.stderr.print(counted(counts))
+    if counts["failed"]:
         raise typer.Exit(1)
 
 
@@ -203,11 +228,10 @@ def _items(refs: list[str], query: Query, settings: Settings) -> Iterator[pystac
 
     rule = href_rule(settings)
     if refs:
-        yield from load_items(refs, catalog=query.catalog, collection=query.collection, rule=rule)
-        return
+        return load_items(refs, catalog=query.catalog, collection=query.collection, rule=rule)
     if query.catalog is None:
         raise ConfigError("name items (ids with --catalog, URLs or JSON paths), or search with --catalog")
-    yield from find(
+    return find(
         query.catalog,
         collection=query.collection,
         bbox=query.bbox,

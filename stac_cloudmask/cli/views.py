@@ -24,14 +24,6 @@ Tolerance = Annotated[float, typer.Option(metavar="M", min=0, help="Metres by wh
 Judged = Annotated[str, typer.Option("--mask", help="Asset that is judged; `scl` judges the product's own mask.")]
 Pictures = Annotated[Path | None, typer.Option(metavar="DIR", help="Write an agreement map per scene.")]
 To = Annotated[str, typer.Option(metavar="API_URL|DIR|s3://...", help="STAC API with transactions, or a store.")]
-Headers = Annotated[
-    list[str] | None,
-    typer.Option("--header", metavar="K:V", help="Sent to the API; never shown.", envvar="CLOUDMASK_HEADERS"),
-]
-AssetRoot = Annotated[
-    str | None, typer.Option(metavar="URL", help="Where the files of DIR are served from, for an API.")
-]
-
 Page = Annotated[Path | None, typer.Option("--out", metavar="FILE", help="The HTML file; default: DIR/report.html.")]
 
 
@@ -107,8 +99,8 @@ def publish(
     directory: Annotated[str, typer.Argument(metavar="DIR", help="Output catalog, local or s3://...")],
     *,
     to: To,
-    header: Headers = None,
-    asset_root: AssetRoot = None,
+    header: options.Headers = None,
+    asset_root: options.AssetRoot = None,
     json: options.Json = False,
 ) -> None:
     """Publish the masks of a catalog to a STAC API or to another store; running it again repairs and updates.
@@ -119,7 +111,7 @@ def publish(
     from stac_cloudmask.publish import publish as send  # noqa: PLC0415  (keeps --help fast)
 
     results = list(
-        console.put_results(send(directory, to=to, headers=_headers(header or []), asset_root=asset_root), json=json)
+        console.put_results(send(directory, to=to, headers=options.headers(header), asset_root=asset_root), json=json)
     )
     if any(result.status == "failed" for result in results):
         raise typer.Exit(1)
@@ -163,17 +155,6 @@ def explain(
         return
     chain = [(name.replace("_", " "), console.plain(value, between="\n")) for name, value in found.to_dict().items()]
     console.table(found.item_id, ("what", "found"), chain, on_stdout=True)
-
-
-def _headers(given: list[str]) -> dict[str, str]:
-    """Names and values; a malformed one is named by its position, as its text may be secret."""
-    headers = {}
-    for number, text in enumerate(given, start=1):
-        name, colon, value = text.partition(":")
-        if not colon or not name.strip():
-            raise ConfigError(f"--header number {number} has no colon; write NAME:VALUE")
-        headers[name.strip()] = value.strip()
-    return headers
 
 
 def _scores(title: str, report: EvaluationReport) -> None:
