@@ -6,6 +6,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
+from rich import filesize
 
 from stac_cloudmask.cli import console, options
 
@@ -34,8 +35,11 @@ def list_(*, model_cache: options.ModelCache = None, json: options.Json = False)
         for spec in specs:
             console.put_json(_facts(spec, model_cache))
         return
-    columns = ("model", "role", "bands", "window", "bytes", "license", "weights")
-    console.table("Models", columns, [_row(spec, model_cache) for spec in specs], on_stdout=True)
+    rows: list[tuple[str, ...]] = [("model", "role", "bands", "window", "size", "license", "weights")]
+    rows += [_row(spec, model_cache) for spec in specs]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:  # in 80 columns, and a line for each model for whoever reads by machine
+        console.put("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
 
 
 @app.command("show")
@@ -96,6 +100,6 @@ def _facts(spec: ModelSpec, cache: Path | None) -> dict[str, object]:
 def _row(spec: ModelSpec, cache: Path | None) -> tuple[str, ...]:
     window = spec.window
     sides = str(window.size) if window.multiple == 0 else f"<= {window.size}"
-    size = "" if spec.file_size is None else f"{spec.file_size:,}"
+    size = "" if spec.file_size is None else filesize.decimal(spec.file_size)
     here = "here" if _facts(spec, cache)["weights_here"] else "to fetch"
     return spec.name, "+".join(spec.roles), f"{len(spec.bands)}", sides, size, spec.license or "", here
