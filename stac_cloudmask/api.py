@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from contextlib import nullcontext
+from collections.abc import Iterable, Iterator
+from contextlib import closing, nullcontext
+from itertools import islice
 from os import PathLike, fspath
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import pystac
 
 from stac_cloudmask.config import Settings
 from stac_cloudmask.dataset import to_dataset
+from stac_cloudmask.errors import ConfigError
 from stac_cloudmask.masking import href_rule, make_mask
 from stac_cloudmask.run import OnDask, open_engine, run
 from stac_cloudmask.stac.search import Failure, load_items
@@ -20,6 +22,9 @@ if TYPE_CHECKING:
     from distributed import Client
 
     from stac_cloudmask.results import Result
+
+BATCH: Final = 100
+"""References that are looked up together; a search is not read to its end before its first item is masked."""
 
 Reference = pystac.Item | str | PathLike[str]
 """An item, its id (with a catalog), its URL, or the path of its JSON."""
@@ -38,7 +43,8 @@ def process(
     """Mask items and write the masks as a static STAC catalog; what is up to date is left alone.
 
     Args:
-        items: One or many: items, ids (with ``catalog``), URLs, or paths of item JSON.
+        items: One or many: items, ids (with ``catalog``), URLs, or paths of item JSON; what ``search`` gives is read as
+            it is needed.
         out: Directory, or ``s3://bucket/prefix``.
         catalog: STAC API or static catalog, URL or path, where ids are looked up.
         collection: Collection of the ids.
@@ -55,10 +61,10 @@ def process(
         WriteError: The output cannot be written.
     """
     settings = settings or Settings()
-    found = load_items(_references(items), catalog=catalog, collection=collection, rule=href_rule(settings))
+    found = _load(items, catalog, collection, settings)
     engine = open_engine(workers=workers) if client is None else nullcontext(OnDask(client))
-    with engine as carrier:
-        return list(run(found, settings=settings, out=fspath(out), engine=carrier))
+    with engine as carrier, closing(run(found, settings=settings, out=fspath(out), engine=carrier)) as results:
+        return list(results)
 
 
 def cloud_mask(
@@ -80,12 +86,21 @@ def cloud_mask(
         StacCloudmaskError: The item cannot be masked; says why and what would help.
     """
     settings = settings or Settings()
-    (found,) = load_items(_references(item), catalog=catalog, collection=collection, rule=href_rule(settings))
-    if isinstance(found, Failure):
-        raise found.error
-    return to_dataset(make_mask(found, settings=settings))
+    found = list(_load(item, catalog, collection, settings))
+    if len(found) != 1:
+        raise ConfigError(f"{item} holds {len(found)} items, but a dataset is of one; process takes any number")
+    [one] = found
+    if isinstance(one, Failure):
+        raise one.error
+    return to_dataset(make_mask(one, settings=settings))
 
 
-def _references(items: Reference | Iterable[Reference]) -> list[pystac.Item | str]:
+def _load(
+    items: Reference | Iterable[Reference], catalog: str | None, collection: str | None, settings: Settings
+) -> Iterator[pystac.Item | Failure]:
+    """The items that are meant, in batches if they come one by one."""
     many = [items] if isinstance(items, pystac.Item | str | PathLike) else items
-    return [item if isinstance(item, pystac.Item) else fspath(item) for item in many]
+    references = (item if isinstance(item, pystac.Item) else fspath(item) for item in many)
+    size = BATCH if isinstance(many, Iterator) else None
+    while batch := list(islice(references, size)):
+        yield from load_items(batch, catalog=catalog, collection=collection, rule=href_rule(settings))
