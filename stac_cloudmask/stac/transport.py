@@ -98,7 +98,7 @@ def persist(read: Attempt[Value], *, source: BandSource, patience: Patience, fir
         BandNotFoundError: The file does not exist.
         ReadError: It cannot be read; ``retryable`` where that may change.
     """
-    for attempt in range(first, patience.attempts + 1):
+    for attempt in range(min(first, patience.attempts), patience.attempts + 1):
         try:
             return read(fresh=attempt > 1)
         except (RasterioError, RuntimeError, OSError) as error:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import threading
+import time
 from collections import Counter
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -28,13 +29,19 @@ class Site:
     Attributes:
         root: The folder.
         fault: From number, method and path of a request to what happens instead of an answer: a status code; ``cut``,
-            the body stops half-way; ``reset``, the connection does; a URL, the answer redirects there; or None.
+            the body stops half-way; ``reset``, the connection does; ``late``, the answer takes ``pause`` seconds;
+            ``slow``, the body comes in eight parts ``pause`` seconds apart; ``long`` and ``short``, the header states
+            100 bytes more or less than there are; a URL, the answer redirects there; or None.
+        pause: Seconds, see ``fault``.
+        etag: Given with every file; None for none.
         asked: How often each path was asked for.
         statuses: How often each status was given.
     """
 
     root: Path
     fault: Fault = healthy
+    pause: float = 0.05
+    etag: str | None = None
     asked: Counter[str] = field(default_factory=Counter)
     statuses: Counter[int] = field(default_factory=Counter)
     url: str = ""
@@ -60,6 +67,8 @@ class Handler(BaseHTTPRequestHandler):
             site.asked[path] += 1
             fault = site.fault(sum(site.asked.values()), self.command, path)
         file = site.root / path.lstrip("/")
+        if fault == "late":
+            time.sleep(site.pause)
         if fault == "reset":
             self.close_connection = True
             return None
@@ -73,14 +82,24 @@ class Handler(BaseHTTPRequestHandler):
         with file.open("rb") as stream:
             stream.seek(first)
             part = stream.read(min(last, size - 1) + 1 - first)
-        headers = {"Content-Length": str(len(part)), "Accept-Ranges": "bytes"}
+        stated = max(len(part) + {"long": 100, "short": -100}.get(fault, 0), 0)
+        headers = {"Content-Length": str(stated), "Accept-Ranges": "bytes"}
+        if site.etag is not None:
+            headers["ETag"] = site.etag
         if match:
             headers["Content-Range"] = f"bytes {first}-{first + len(part) - 1}/{size}"
         self.start(206 if match else 200, headers)
         if body:
-            self.wfile.write(part[: len(part) // 2] if fault == "cut" else part)
-            self.close_connection |= fault == "cut"
+            self.give(part[: len(part) // 2] if fault == "cut" else part, pause=site.pause if fault == "slow" else 0)
+            self.close_connection |= fault in ("cut", "long", "short")
         return None
+
+    def give(self, part, *, pause):
+        step = max(1, len(part) // 8 if pause else len(part))
+        for start in range(0, len(part), step):
+            self.wfile.write(part[start : start + step])
+            self.wfile.flush()
+            time.sleep(pause)
 
     def start(self, status, headers):
         with self.server.site.lock:

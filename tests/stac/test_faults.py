@@ -82,6 +82,37 @@ def test_bodies_cut_short_and_connections_lost_change_no_bit(folder, expected, l
     np.testing.assert_array_equal(scl, expected[1])
 
 
+@pytest.mark.parametrize("loader", LOADERS)
+@pytest.mark.parametrize("fault", ["late", "slow", "long", "short"])
+def test_latency_slow_bodies_and_wrong_lengths_change_no_bit(folder, expected, loader, fault):
+    with serve(folder, some(0.1, fault, 5)) as site:
+        dn, scl = read(site, loader)
+    np.testing.assert_array_equal(dn, expected[0])
+    np.testing.assert_array_equal(scl, expected[1])
+
+
+@pytest.mark.parametrize("loader", LOADERS)
+@pytest.mark.parametrize("fault", ["late", "slow"])
+def test_a_server_that_hangs_is_left_and_named(folder, loader, fault):
+    with serve(folder, lambda _, __, path: fault if path == "/red.tif" else None) as site:
+        site.pause = 3.0
+        with pytest.raises(ReadError, match=r"'S2_test': asset 'red'.*fails") as caught:
+            read(site, loader, Patience(retries=0, delay=0.01, attempts=1, timeout=1))
+    assert caught.value.retryable
+
+
+@pytest.mark.parametrize("loader", LOADERS)
+def test_etags_that_change_with_every_answer_change_no_bit(folder, expected, loader):
+    with serve(folder) as site:
+
+        def renamed(number, _, __):
+            site.etag = f'"{number}"'
+
+        site.fault = renamed
+        dn, _ = read(site, loader)
+    np.testing.assert_array_equal(dn, expected[0])
+
+
 def test_reading_asks_for_nothing_but_the_files(folder):
     with serve(folder) as site:
         read(site)
@@ -149,11 +180,10 @@ def test_secrets_of_an_href_are_in_no_error_and_no_log(folder, loader, caplog):
 
 
 def test_what_odc_logs_of_a_failing_href_is_redacted(folder, caplog):
-    def late(number, _, path):
-        return 503 if number > 12 and path == "/red.tif" else None
-
-    with serve(folder, late) as site, pytest.raises(ReadError):
-        read(site, "odc", HASTY, red="red.tif?sig=SECRET")
+    with serve(folder) as site:
+        site.fault = lambda _, __, path: 503 if path == "/red.tif" and site.asked[path] > 3 else None
+        with pytest.raises(ReadError):
+            read(site, "odc", HASTY, red="red.tif?sig=SECRET")
     logged = [record.getMessage() for record in caplog.records if record.name.startswith("odc")]
     assert any("red.tif?..." in message for message in logged)
     assert not any("SECRET" in message for message in logged)
