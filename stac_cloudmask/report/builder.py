@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TextIO
@@ -64,7 +65,8 @@ def build_report(catalog: str | Path, out_file: str | Path, *, progress: Progres
     except OSError as error:
         raise WriteError(f"{target}: the report cannot be written: {error}") from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):  # what went wrong first counts
+            temporary.unlink(missing_ok=True)
     return target
 
 

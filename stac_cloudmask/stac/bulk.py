@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -69,5 +69,5 @@ def _whole(path: Path) -> Iterator[Path]:
     except OSError as error:
         raise error if isinstance(error, WriteError) else WriteError(f"{path}: cannot be written: {error}") from error
     finally:
-        if path.parent.is_dir():
+        with suppress(OSError):
             temporary.unlink(missing_ok=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import uuid
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal
 
@@ -152,7 +152,7 @@ def _write(
                 BIGTIFF="IF_SAFER",
             )
         finally:
-            flat.unlink(missing_ok=True)
+            _remove(flat)
 
 
 def _write_flat(
@@ -198,4 +198,10 @@ def _whole_file(path: Path) -> Iterator[Path]:
     except (OSError, RasterioError, CPLE_BaseError) as error:
         raise WriteError(f"{path}: cannot be written: {error}") from error
     finally:
+        _remove(temporary)
+
+
+def _remove(temporary: Path) -> None:
+    """Delete a file if that is possible; on a disk that may no longer be written, what went wrong first counts."""
+    with suppress(OSError):
         temporary.unlink(missing_ok=True)
