@@ -2,9 +2,11 @@ from __future__ import annotations
 
 from typing import get_args
 
+import numpy as np
 import pytest
 
 from stac_cloudmask.config import Provider, Settings
+from stac_cloudmask.errors import ConfigError
 
 
 def fingerprint(**changes):
@@ -15,6 +17,46 @@ def test_every_runtime_makes_masks_of_its_own():
     assert len({fingerprint(provider=name) for name in get_args(Provider)}) == len(get_args(Provider))
 
 
-@pytest.mark.parametrize("changes", [{"threads": 1}, {"in_memory": True}, {"overwrite": True}, {"model_cache": "x"}])
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"threads": 1},
+        {"in_memory": True},
+        {"overwrite": True},
+        {"model_cache": "x"},
+        {"private_hosts": ("h",)},
+        {"local_roots": ()},
+    ],
+)
 def test_how_a_mask_is_made_is_no_part_of_what_it_is(changes):
     assert fingerprint(**changes) == fingerprint()
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"cloud_model": "ukis"}, "cloud_model is tuple"),
+        ({"cloud_model": ()}, "at least one model"),
+        ({"cloud_model": (1,)}, "cloud_model is tuple"),
+        ({"cloud_thr": "0.3"}, "cloud_thr is float"),
+        ({"cloud_thr": True}, "cloud_thr is float"),
+        ({"votes": 1}, "votes is bool"),
+        ({"buffer": [1]}, "buffer is float"),
+        ({"threads": 1.5}, "threads is int"),
+        ({"threads": 0}, "at least 1"),
+        ({"scl_cloud": (8.5,)}, "scl_cloud is tuple"),
+        ({"local_roots": (3,)}, "local_roots is tuple"),
+        ({"merge": ["union"]}, "merge is Merge"),
+        ({"merge": "x"}, "merge is one of"),
+        ({"shadow_model": None}, "shadow_model is str"),
+        ({"resolution": float("nan")}, "finite number"),
+        ({"cloud_thr": 0.123}, "whole percents"),
+    ],
+)
+def test_settings_of_another_kind_are_refused_by_name(changes, says):
+    with pytest.raises(ConfigError, match=says):
+        Settings(**changes)
+
+
+def test_numbers_of_numpy_are_numbers():
+    assert Settings(cloud_thr=np.float32(0.5), buffer=np.int64(20), threads=np.int32(2)).buffer == 20

@@ -1,0 +1,41 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from stac_cloudmask.core.grid import Grid
+from stac_cloudmask.errors import ConfigError
+
+GRID = Grid(epsg=32633, left=600000, top=5000040, gsd=10, height=109, width=54)
+
+
+@given(factor=st.integers(1, 40))
+def test_a_coarser_grid_covers_the_finer_one_and_their_ratio_is_the_factor(factor):
+    coarse = GRID.coarsen(factor)
+    assert GRID.ratio(coarse) == factor
+    assert (coarse.left, coarse.top, coarse.gsd) == (600000, 5000040, 10 * factor)
+    assert 109 <= coarse.height * factor < 109 + factor
+    assert 54 <= coarse.width * factor < 54 + factor
+
+
+@pytest.mark.parametrize("change", [{"left": 600010}, {"top": 5000050}, {"epsg": 32634}, {"height": 54}, {"width": 28}])
+def test_grids_that_do_not_nest_have_no_ratio(change):
+    assert GRID.ratio(replace(GRID.coarsen(2), **change)) is None
+
+
+def test_a_finer_grid_does_not_nest_in_a_coarser_one():
+    assert GRID.coarsen(4).ratio(GRID) is None
+
+
+def test_a_grid_is_coarsened_by_at_least_one():
+    with pytest.raises(ConfigError, match="at least 1, got 0"):
+        GRID.coarsen(0)
+
+
+def test_bounds_and_transform_say_where_the_pixels_lie():
+    assert GRID.bounds == (600000, 5000040 - 1090, 600540, 5000040)
+    assert GRID.transform == (10, 0, 600000, 0, -10, 5000040)
+    assert (GRID.shape, GRID.code) == ((109, 54), "EPSG:32633")
