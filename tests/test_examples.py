@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from functools import cache
@@ -23,6 +24,7 @@ def ran(tmp_path_factory):
     def run(name):
         folder = tmp_path_factory.mktemp("example")
         offline = dict.fromkeys(("HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy"), NOWHERE)
+        offline |= {"NO_PROXY": "127.0.0.1", "no_proxy": "127.0.0.1"}
         environment = {**os.environ, **offline, "AWS_EC2_METADATA_DISABLED": "true", "HOME": str(folder)}
         command = [sys.executable, str(EXAMPLES / name)]
         done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
@@ -43,3 +45,25 @@ def test_the_users_own_model_fits_its_item_and_makes_a_mask(ran, shared):
     assert line.startswith("done SIM_")
     item = json.loads((folder / "my-model/my-model.json").read_text())
     assert any("/mlm/" in schema for schema in Validator(shared / "data" / "schemas")(item))
+
+
+def test_one_item_is_masked_and_a_pixel_of_it_explained(ran):
+    lines = ran("01_mask_one_item.py")[0].splitlines()
+    assert lines[0].startswith("done SIM_")
+    assert any(line.startswith("row 256, column 256: ") for line in lines)
+    assert any(line.startswith(" - ") for line in lines)
+
+
+def test_a_season_over_dask_gives_a_better_composite_with_the_new_masks(ran):
+    printed, folder = ran("02_season_with_dask.py")
+    errors = {name: float(error) for name, error in re.findall(r"(\w+) +mean error ([\d.]+)", printed)}
+    assert "'done': 6" in printed
+    assert errors["improved"] < 0.5 * errors["SCL"] < 0.5 * errors["none"]
+    assert (folder / "composites.png").stat().st_size > 0
+
+
+def test_a_catalog_is_created_in_an_api_and_replaced_the_second_time(ran):
+    first, second = ran("04_publish_a_catalog.py")[0].split("second time:")
+    assert first.count("-> 201") == 3
+    assert second.count("PUT") == second.count("done SIM_") == 2
+    assert "POST" not in second
