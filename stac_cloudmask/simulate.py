@@ -94,6 +94,7 @@ class Recipe:
         width: Columns of the finest bands.
         gsd: Side of their pixels in metres; the other bands have 2 and 6 times this.
         seed: Another number, another scene.
+        place: Number of the landscape: scenes of one place differ in their clouds only. None takes ``seed``, too.
         cumulus: Share (0..1) of the scene with low, thick clouds, without their fringes.
         cirrus: Share with high, thin clouds.
         sun: Where the sun stands.
@@ -109,6 +110,7 @@ class Recipe:
     width: int = 1080
     gsd: float = 10.0
     seed: int = 0
+    place: int | None = None
     cumulus: float = 0.22
     cirrus: float = 0.10
     sun: Sun = field(default=Sun(azimuth=150.0, elevation=50.0))
@@ -119,7 +121,7 @@ class Recipe:
 
     def __post_init__(self) -> None:
         """Refuse what cannot be drawn."""
-        if min(self.height, self.width) < LEAST or self.gsd <= 0 or self.seed < 0:
+        if min(self.height, self.width) < LEAST or self.gsd <= 0 or min(self.seed, self.place or 0) < 0:
             raise ConfigError(
                 f"no scene has {self.height} x {self.width} pixels of {self.gsd:g} m and seed {self.seed}"
             )
@@ -181,7 +183,7 @@ def simulate(recipe: Recipe = DEFAULT) -> SimulatedScene:
     most = max(PATCH // detail // 6, 1) * 6
     shape = min(recipe.height, most) * detail, min(recipe.width, most) * detail
     fine = recipe.gsd / detail
-    ground, cover = landscape(rng, shape, fine)
+    ground, cover = landscape(rng if recipe.place is None else np.random.default_rng(recipe.place), shape, fine)
     sky = draw_sky(rng, shape, fine, cumulus=recipe.cumulus, cirrus=recipe.cirrus, sun=recipe.sun)
     seen = average(look_down(ground, sky, fine), detail)
     sky, cover = sky.coarsen(detail), cover[::detail, ::detail]

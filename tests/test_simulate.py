@@ -38,6 +38,15 @@ def test_another_seed_gives_another_scene():
     assert not np.array_equal(simulate(Recipe(**SMALL)).layer("red"), simulate(Recipe(**SMALL, seed=1)).layer("red"))
 
 
+@pytest.mark.parametrize(("place", "is_alike"), [(7, True), (None, False)])
+def test_scenes_of_one_place_have_one_ground_under_other_clouds(place, is_alike):
+    first, second = (simulate(Recipe(**SMALL, place=place, seed=seed)) for seed in (1, 2))
+    assert not np.array_equal(first.layer("reference"), second.layer("reference"))
+    clear = (first.layer("reference") == 0) & (second.layer("reference") == 0)
+    apart = np.abs(first.layer("nir").astype(int) - second.layer("nir").astype(int))[clear]
+    assert (np.median(apart) < 100) == is_alike
+
+
 def test_bands_have_the_pixel_sizes_of_sentinel_2():
     scene = simulate(Recipe(**SMALL))
     sizes = {key: scene.grid(key).gsd for key in scene.patches}
