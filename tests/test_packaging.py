@@ -1,0 +1,53 @@
+"""What is promised of the package itself."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+
+IMPORT_ALL = """
+import importlib, pkgutil
+import stac_cloudmask
+from stac_cloudmask import *
+for module in pkgutil.walk_packages(stac_cloudmask.__path__, "stac_cloudmask."):
+    if module.name.rpartition(".")[2] not in {"openvino_session"}:
+        importlib.import_module(module.name)
+"""
+
+
+def test_importing_every_module_warns_of_nothing(tmp_path):
+    call = [sys.executable, "-W", "error", "-c", IMPORT_ALL]
+    done = subprocess.run(call, capture_output=True, text=True, check=False, cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_every_model_is_attributed_with_its_license():
+    notice = re.sub(r"farmvibes-cloud-1 to -5", " ".join(f"farmvibes-cloud-{n}" for n in range(1, 6)), notice_text())
+    notice = notice.replace("ukis-csmask-4b-l2a, ukis-csmask-6b-l2a", "ukis-csmask-4b-l2a ukis-csmask-6b-l2a")
+    items = [json.loads(path.read_text()) for path in (ROOT / "models").glob("*/*.json")]
+    assert len(items) == 8
+    for item in items:
+        (about,) = [link["href"] for link in item["links"] if link["rel"] == "about"]
+        paragraphs = [text for text in notice.split("\n\n") if item["id"] in text]
+        assert len(paragraphs) == 1, item["id"]
+        assert item["properties"]["license"] in paragraphs[0]
+        assert "/".join(about.split("/")[:5]) in paragraphs[0]
+
+
+def notice_text():
+    return (ROOT / "NOTICE").read_text()
+
+
+def test_every_dependency_has_a_lowest_version_that_is_tested():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    call = [sys.executable, str(ROOT / ".ci" / "lowest.py")]
+    pins = subprocess.run(call, capture_output=True, text=True, check=True).stdout.split()
+    names = {re.match(r"[A-Za-z0-9._-]+", line)[0] for line in project["dependencies"]}
+    assert names <= {pin.partition("==")[0] for pin in pins}
+    assert {"NOTICE", "LICENSE"} == set(project["license-files"])
