@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import ast
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -48,6 +50,27 @@ def test_few_snippets_are_not_run_and_each_says_why():
     assert len(excused) <= MOST_NOT_RUN
     hidden = [str(s) for s in every if s.language not in RUN and ("$ " in s.text or s.language in {"bash", "sh"})]
     assert hidden == []
+
+
+def said() -> list[str]:
+    """Every text in the package, with ``...`` for what is put in when it is said."""
+    nodes = [node for path in (ROOT / "stac_cloudmask").rglob("*.py") for node in ast.walk(ast.parse(path.read_text()))]
+    joined = [node.values for node in nodes if isinstance(node, ast.JoinedStr)]
+    texts = [node.value for node in nodes if isinstance(node, ast.Constant) and isinstance(node.value, str)]
+    return texts + [
+        "".join(getattr(part, "value", 0) if isinstance(part, ast.Constant) else "..." for part in parts)
+        for parts in joined
+    ]
+
+
+def test_the_messages_that_are_explained_are_those_of_the_code():
+    page = (ROOT / "docs" / "troubleshooting.md").read_text()
+    tables = [table.split("\n\n")[0] for table in page.split("| message |")[1:]]
+    messages = [found for table in tables for found in re.findall(r"(?m)^\| `([^`]+)` \|", table)]
+    texts = said()
+    unknown = [m for m in messages if not any(m.strip(". ") in text for text in texts)]
+    assert len(messages) > 15
+    assert unknown == []
 
 
 @pytest.fixture(scope="module")
