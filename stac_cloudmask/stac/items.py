@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from datetime import UTC
 from typing import TYPE_CHECKING, Any, Final
 
@@ -87,12 +86,23 @@ def _footprint(source: pystac.Item) -> Json:
     if not geometry:
         raise UnsupportedItemError(f"item {source.id!r} has no geometry; STAC APIs need a footprint to publish it")
     try:
-        json.dumps(geometry, allow_nan=False)
-        if not shape(geometry).is_empty:
+        if _is_numeric(geometry) and not shape(geometry).is_empty:
             return geometry
     except (ValueError, TypeError, AttributeError, KeyError, IndexError, RecursionError, ShapelyError):
         pass
     raise UnsupportedItemError(f"item {source.id!r} has no valid geometry: {str(geometry)[:80]}; correct the item")
+
+
+def _is_numeric(geometry: Json) -> bool:
+    """Whether all coordinates are finite numbers: GEOS takes texts for numbers."""
+    waiting = [part["coordinates"] for part in geometry.get("geometries", [geometry])]
+    while waiting:
+        part = waiting.pop()
+        if isinstance(part, list | tuple):
+            waiting.extend(part)
+        elif not is_number(part):
+            return False
+    return True
 
 
 def _bbox(source: pystac.Item) -> list[float]:

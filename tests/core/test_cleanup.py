@@ -59,3 +59,17 @@ def test_nothing_is_changed_in_place():
     cleanup.remove_small(layer, min_pixels=5)
     cleanup.fill_holes(layer, max_pixels=5)
     np.testing.assert_array_equal(layer, before)
+
+
+@pytest.mark.parametrize("rows", [1, 4])
+def test_one_object_through_all_strips_counts_whole(monkeypatch, rows):
+    monkeypatch.setattr(cleanup, "STRIP_ROWS", rows)
+    snake = np.zeros((12, 7), dtype=bool)
+    snake[:, 3] = snake[0, :] = True
+    np.testing.assert_array_equal(cleanup.remove_small(snake, min_pixels=18), snake)
+    assert not cleanup.remove_small(snake, min_pixels=19).any()
+
+
+def test_objects_of_one_pixel_stay_where_one_is_enough():
+    layer = np.eye(3, dtype=bool)[[0, 2, 1]] & np.array([[True], [False], [False]])
+    np.testing.assert_array_equal(cleanup.remove_small(layer, min_pixels=1), layer)

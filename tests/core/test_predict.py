@@ -109,3 +109,30 @@ def test_a_percent_keeps_every_whole_percent_threshold_exactly():
 
 def test_a_probability_a_rounding_above_one_is_a_hundred_percent():
     np.testing.assert_array_equal(percent(np.array([1.0000001, 0.0], np.float32)), [100, 0])
+
+
+def test_a_single_pixel_without_any_band_is_nodata_and_its_neighbors_are_not():
+    scene = scene_of((20, 20))
+    scene[:, 7, 9] = 0
+    out = run(scene, [Member(Echo(), ("cloud", "shadow"))], ("cloud", "shadow"))
+    for role in ("cloud", "shadow"):
+        assert np.argwhere(out[role] == 255).tolist() == [[7, 9]]
+
+
+def test_a_pixel_that_lacks_one_band_is_nodata_where_every_band_is_wanted():
+    scene = scene_of((20, 20))
+    scene[0, 3, 4] = scene[:, 5, 6] = 0
+    out = {"cloud": np.zeros((20, 20), np.uint8)}
+    (chips,) = plan_chips(20, 20, size=64, overlap=8, multiple=0)
+    members = [Member(Echo(), ("cloud",))]
+    predict_rows(chips, rows_of(scene), members=members, bands=BANDS, out=out, every_band=True)
+    assert np.argwhere(out["cloud"] == 255).tolist() == [[3, 4], [5, 6]]
+
+
+def test_a_prediction_holds_the_numbers_that_its_chip_answers_for():
+    scene = scene_of((20, 90))
+    for chip in predict_chips(
+        plan_chips(20, 90, size=40, overlap=8, multiple=0)[0], rows_of(scene), members=[], bands=BANDS
+    ):
+        np.testing.assert_array_equal(chip.dn, scene[:, *chip.chip.write.slices])
+        assert chip.valid.shape == chip.dn.shape[1:]

@@ -119,3 +119,24 @@ def test_reflectance_takes_each_bands_own_scale_and_offset():
     dn = np.array([[[2000]], [[2000]], [[0]]], np.uint16)
     reflectance = to_reflectance(dn, scales=(1e-4, 2e-4, 1e-4), offsets=(0, -1000, -1000))
     np.testing.assert_allclose(reflectance.ravel(), [0.2, 0.2, 0.0], rtol=1e-6)
+
+
+def test_a_block_mean_has_the_type_and_the_axes_of_its_scene():
+    scene = np.random.default_rng(0).integers(1, 65536, (3, 7, 11)).astype(np.uint16)
+    mean = block_mean(scene, 3)
+    assert (mean.shape, mean.dtype) == ((3, 3, 4), np.uint16)
+    np.testing.assert_array_equal(mean[:, 2, 3], scene[:, 6, 9:].mean(axis=1).astype(np.uint16))
+
+
+@pytest.mark.parametrize("offset", [-1000, 0, 1, 1000])
+def test_an_offset_of_either_sign_leaves_nodata_alone(offset):
+    dn = np.array([[[0, 1, 2000]]], np.uint16)
+    found = to_reflectance(dn, scales=(1e-4,), offsets=(offset,))
+    expected = [0, max(1 + offset, 0) * 1e-4, (2000 + offset) * 1e-4]
+    np.testing.assert_allclose(found[0, 0], expected, rtol=1e-6)
+    assert found.dtype == np.float32
+
+
+def test_every_band_needs_a_scale_and_an_offset():
+    with pytest.raises(ValueError, match="zip"):
+        to_reflectance(np.ones((1, 2, 2), np.uint16), scales=(1e-4,), offsets=(0, 0))

@@ -117,3 +117,27 @@ def test_impossible_plans_are_refused(size, overlap, multiple):
 
 def test_a_window_counts_within_another():
     assert Window(10, 20, 3, 4).within(Window(8, 15, 9, 9)) == Window(2, 5, 3, 4)
+
+
+def spans(chips):
+    return [(chip.read.col_off, chip.read.width, chip.write.col_off, chip.write.width) for chip in chips]
+
+
+@given(st.integers(1, 900), st.integers(1, 900), st.sampled_from([0, 8, 32]))
+def test_rows_and_columns_are_planned_alike(height, width, multiple):
+    options = {"size": 128, "overlap": 20, "multiple": multiple}
+    plan, turned = plan_chips(height, width, **options), plan_chips(width, height, **options)
+    down = [(row[0].read.row_off, row[0].read.height, row[0].write.row_off, row[0].write.height) for row in turned]
+    assert spans(plan[0]) == down
+
+
+def test_no_more_windows_than_the_size_asks_for():
+    (row,) = plan_chips(100, 1000, size=256, overlap=32, multiple=0)
+    assert len(row) == 5
+    assert [chip.read.col_off for chip in row] == [0, 186, 372, 558, 744]
+
+
+@pytest.mark.parametrize(("length", "count"), [(511, 1), (512, 1), (513, 2), (896, 2), (897, 3)])
+def test_the_seed_adds_a_window_where_one_is_full(length, count):
+    (row,) = seed_chips(100, length, size=512, overlap_fraction=0.25)
+    assert len(row) == count

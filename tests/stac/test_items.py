@@ -295,3 +295,30 @@ def test_file_facts_and_counts_are_of_what_is_there(tmp_path):
     assert (facts.name, facts.size) == ("x.bin", 2_100_000)
     assert facts.sha256 == hashlib.sha256(b"abc" * 700_000).hexdigest()
     assert class_counts(np.array([[0, 1, 1], [2, 255, 255]], np.uint8)) == {0: 1, 1: 2, 2: 1, 255: 2}
+
+
+@pytest.mark.parametrize(
+    "geometry",
+    [
+        {"type": "Polygon", "coordinates": []},
+        {"type": "Polygon", "coordinates": [[[0, 0], [1, float("nan")], [1, 1], [0, 0]]]},
+        {"type": "Polygon", "coordinates": [[[0, 0], [1, "9" * 400], [1, 1], [0, 0]]]},
+        {"type": "Polygon"},
+        {"type": "Circle", "coordinates": [0, 0]},
+        {"type": "Point", "coordinates": "x"},
+        "x",
+        [1],
+    ],
+)
+def test_a_footprint_that_is_none_is_refused(make, source, geometry):
+    source.geometry = geometry
+    with pytest.raises(UnsupportedItemError, match="geometry"):
+        make(source)
+
+
+@pytest.mark.parametrize("bbox", [None, [], [1, 2, 3], [0, 0, float("inf"), 1], "x", [0, 0, "1", 1]])
+def test_a_bounding_box_that_is_none_is_that_of_the_footprint(make, source, bbox):
+    source.bbox = None
+    expected = make(source)["bbox"]
+    source.bbox = bbox
+    assert make(source)["bbox"] == expected
