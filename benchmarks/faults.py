@@ -18,7 +18,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections import Counter
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -53,7 +52,7 @@ class Round:
         failed: Reasons of items that failed in the last run.
     """
 
-    killed: Counter[str] = field(default_factory=Counter)
+    killed: dict[str, int] = field(default_factory=lambda: {"worker": 0, "client": 0})
     runs: int = 0
     seconds: float = 0.0
     interrupted: int = 0
@@ -92,6 +91,7 @@ def main() -> None:
 def one_round(scenes: list[Path], model: Path, out: Path, *, chance: random.Random, workers: int, kills: int) -> Round:
     """Mask items under fire until a run ends by itself; raise if what is left is not whole."""
     done, start = Round(), time.monotonic()
+    share = kills / len(scenes)
     victims = [chance.choice(("worker", "client")) for _ in range(kills - 2)] + ["client", "worker"]
     ended = False
     while not ended:
@@ -99,7 +99,7 @@ def one_round(scenes: list[Path], model: Path, out: Path, *, chance: random.Rand
         before = whole(out)
         command = [*COMMAND, "process", *map(str, scenes), "--out", str(out), "--workers", str(workers), "--json"]
         command += ["--cloud-model", str(model), "--shadow-model", str(model), "--threads", "1"]
-        results, ended = _run(command, victims, done, chance)
+        results, ended = _run(command, victims, done, chance, share)
         done.repeated += [r["item_id"] for r in results if r["status"] == "done" and r["item_id"] in before]
         if not ended:
             done.interrupted += sum(result["status"] == "done" for result in results)
@@ -124,13 +124,15 @@ def whole(out: Path) -> set[str]:
     return {name.removesuffix("_cloudmask") for name in folders if catalog.state(COLLECTION, name)}
 
 
-def _run(command: list[str], victims: list[str], done: Round, chance: random.Random) -> tuple[list[dict], bool]:
-    """The results of a run in which victims are killed one after the other; and whether it came to its end."""
+def _run(
+    command: list[str], victims: list[str], done: Round, chance: random.Random, share: float
+) -> tuple[list[dict], bool]:
+    """The results of a run in which a share of them triggers a kill each; and whether it came to its end."""
     results: list[dict] = []
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, stderr=subprocess.DEVNULL) as run:
         for line in _lines(run):
             results.append(json.loads(line))
-            if not victims or chance.random() > 1 / 3:
+            if not victims or chance.random() > share:
                 continue
             time.sleep(chance.uniform(0, LONGEST_DELAY))
             victim = victims.pop()

@@ -4,8 +4,8 @@
 
 The same simulated items are masked by the default model on a LocalCluster with one worker and with two, one thread
 each, after a warm-up in which models are loaded. Overhead is the time of the workers that no stage of an item accounts
-for. Then a number of tasks that do nothing shows what a task costs, and what client and scheduler, which are one process
-here, keep of it. Run it on a machine that does nothing else.
+for. Then a number of tasks that do nothing shows what a task costs, and what client and scheduler, which are one
+process here, keep of it. Run it on a machine that does nothing else.
 """
 
 from __future__ import annotations

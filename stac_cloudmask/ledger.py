@@ -35,7 +35,7 @@ class Ledger:
         self._catalog = catalog
         self._settings = settings
         self._started = datetime.now(UTC)
-        self._results: list[Result] = []
+        self._results: dict[tuple[str, str | None], Result] = {}
         self._unlisted: list[str] = []
         self._collections: set[str] = set()
         self._listed = 0
@@ -66,8 +66,8 @@ class Ledger:
             self._due = len(self._unlisted) + LINK_EVERY
 
     def record(self, result: Result) -> None:
-        """Keep a result for the report."""
-        self._results.append(result)
+        """Keep a result for the report; a later one for the same item takes its place."""
+        self._results[result.item_id, result.output] = result
 
     def _link(self) -> None:
         self._catalog.link(self._unlisted)
@@ -82,6 +82,6 @@ class Ledger:
             "ended": datetime.now(UTC).isoformat(timespec="seconds"),
             "finished": finished,
             "settings": self._settings.fingerprint_fields(),
-            "counts": dict(Counter(result.status for result in self._results)),
-            "items": [result.to_dict() for result in self._results],
+            "counts": dict(Counter(result.status for result in self._results.values())),
+            "items": [result.to_dict() for result in self._results.values()],
         }

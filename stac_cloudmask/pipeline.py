@@ -29,6 +29,7 @@ from stac_cloudmask.stac.cog import write_bits_cog, write_class_cog, write_perce
 from stac_cloudmask.stac.facts import AssetFile, MaskFacts, ModelUse, class_counts, file_facts
 from stac_cloudmask.stac.items import mask_item, output_collection, output_id
 from stac_cloudmask.stac.metadata import number
+from stac_cloudmask.stac.revised import single_date
 from stac_cloudmask.stac.source import unsigned
 from stac_cloudmask.versions import VERSION, software
 
@@ -83,7 +84,12 @@ class Plan:
 
     def is_done(self, catalog: OutputCatalog) -> bool:
         """Whether the same mask lies there, whole, and may stay."""
-        return not self.settings.overwrite and catalog.state(self.collection_id, self.item_id) == self.fingerprint
+        if self.settings.overwrite:
+            return False
+        if self.settings.temporal:
+            body = catalog.stored(self.collection_id, self.item_id)
+            return body is not None and single_date(body) == self.fingerprint
+        return catalog.state(self.collection_id, self.item_id) == self.fingerprint
 
 
 def plan_item(item: pystac.Item, *, settings: Settings, models: Models | None = None) -> Plan:
@@ -158,7 +164,14 @@ def process_item(item: pystac.Item, *, settings: Settings, out: str, progress: P
     watch = Stopwatch()
     with catalog.workdir() as folder:  # before all work: it would be lost where nothing can be written
         uses = keep_models(plan.models, catalog)
-        mask = make_mask(item, settings=settings, models=plan.models, progress=progress, watch=watch)
+        mask = make_mask(
+            item,
+            settings=settings,
+            models=plan.models,
+            keep_probabilities=settings.probabilities,
+            progress=progress,
+            watch=watch,
+        )
         with watch.stage("write"):
             progress("write", 0, 1)
             counts = class_counts(mask.decision.class_map)
@@ -167,7 +180,7 @@ def process_item(item: pystac.Item, *, settings: Settings, out: str, progress: P
             href = catalog.write_item(body, {key: folder / file.name for key, file in files.items()})
             progress("write", 1, 1)
     done = plan.result("done", catalog)
-    return replace(done, output=href, cover=_cover(counts), notes=mask.notes, seconds=watch.seconds)
+    return replace(done, output=href, cover=cover_of(counts), notes=mask.notes, seconds=watch.seconds)
 
 
 def _write_files(mask: Mask, folder: Path, settings: Settings) -> dict[str, AssetFile]:
@@ -218,7 +231,7 @@ def _lineage(mask: Mask, models: Models) -> str:
     return f"ONNX models {used}, {product}.{notes}"
 
 
-def _cover(counts: Mapping[int, int]) -> dict[str, float]:
+def cover_of(counts: Mapping[int, int]) -> dict[str, float]:
     """Percent of the valid pixels by class name, and of all pixels for nodata."""
     total = sum(counts.values())
     valid = total - counts.get(CloudClass.NODATA, 0)

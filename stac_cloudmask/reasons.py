@@ -19,6 +19,7 @@ SCL_NAMES: Final = (
 
 CLOUD_VOTES: Final = Vote.PRODUCT_CLOUD | Vote.CLOUD_MODEL
 SHADOW_VOTES: Final = Vote.PRODUCT_SHADOW | Vote.SHADOW_MODEL
+BRIGHT: Final = "many dates tell of a bright surface, or it is the buffer of one: as the product has it"
 
 CERTAIN: Final = f"a mean cloud probability of {RULES.seed} % over {RULES.cell:g} m, or a product cloud that is trusted"
 HINTED: Final = f"the model sees more than {RULES.hint} % of cloud in {100 * RULES.support:g} % of the object"
@@ -91,7 +92,9 @@ def _models(facts: PixelFacts) -> Iterator[str]:
 
 def _simple(facts: PixelFacts) -> Iterator[str]:
     votes = facts.votes or Vote(0)
-    if votes & Vote.BUFFER:
+    if votes & Vote.BRIGHT:
+        yield BRIGHT
+    elif votes & Vote.BUFFER:
         yield _buffer(facts)
     elif facts.code != CloudClass.CLEAR:
         yield f"policy {facts.merge.get('policy')}: any vote counts, cloud before shadow"
@@ -103,6 +106,9 @@ def _simple(facts: PixelFacts) -> Iterator[str]:
 
 def _calibrated(facts: PixelFacts) -> Iterator[str]:
     votes = facts.votes or Vote(0)
+    if votes & Vote.BRIGHT:
+        yield BRIGHT
+        return
     if votes & Vote.REMOVED:
         yield from (f"removed: {why}" for why in _removals(facts, votes))
     if votes & Vote.BUFFER:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Literal
 
-Status = Literal["done", "up-to-date", "failed", "planned"]
+Status = Literal["done", "up-to-date", "revised", "failed", "planned"]
 Kind = Literal["input", "infrastructure", "unexpected"]
 
 
@@ -17,7 +17,7 @@ class Result:
     Attributes:
         item_id: Id of the source item, as it was found or asked for.
         status: ``done``: a mask was made; ``up-to-date``: the same mask was there already; ``failed``: see ``error``;
-            ``planned``: a dry run would make a mask.
+            ``revised``: other dates changed a mask after it was done; ``planned``: a dry run would make a mask.
         output: Href of the output item, where there is one.
         cover: Percent of the valid pixels by class name, and ``nodata`` in percent of all pixels.
         product_cover: Cloud cover in percent that the source item states, if it does.
@@ -45,3 +45,9 @@ class Result:
     def to_dict(self) -> dict[str, object]:
         """Plain values for JSON."""
         return asdict(self)
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows."""
+        from stac_cloudmask.notebook import result_html  # noqa: PLC0415  (loads the libraries for pictures)
+
+        return result_html(self)

@@ -15,6 +15,7 @@ from stac_cloudmask.ledger import Ledger
 from stac_cloudmask.masking import choose_models
 from stac_cloudmask.pipeline import keep_models, preview_item
 from stac_cloudmask.publish import Target, open_target
+from stac_cloudmask.revision import revise
 from stac_cloudmask.stac.catalog import OutputCatalog
 from stac_cloudmask.stac.search import Failure
 
@@ -59,6 +60,8 @@ def run(
 ) -> Generator[Result]:
     """Mask items into the catalog ``out``; one result per item, as they come.
 
+    With ``settings.temporal`` a second one comes at the end for each mask that other dates change.
+
     A failed item is a result, never the end of the run. The collection lists only items that are whole; it is brought
     up to date in batches and at the end, whatever happens. Close the iterator to stop early.
 
@@ -75,6 +78,8 @@ def run(
         ConfigError: The publication's address or a header cannot work.
     """
     settings = _portable(settings)
+    if settings.temporal:
+        settings = replace(settings, votes=True)
     catalog = OutputCatalog(out)
     with catalog.workdir():  # fails now rather than with every item
         keep_models(choose_models(settings), catalog)
@@ -83,8 +88,12 @@ def run(
         ledger = stack.enter_context(Ledger(catalog, settings))
         target = None if publication is None else stack.enter_context(_open(publication, catalog))
         stream = (engine or InProcess()).results(_found(items, failures), settings=settings, out=catalog.root)
+        masked: dict[str, Result] = {}
         for result in _with_failures(stack.enter_context(closing(stream)), failures):
-            yield _entered(result, ledger, catalog, target)
+            if settings.temporal and result.output is not None:
+                masked[result.output] = result
+            yield _entered(result, ledger, catalog, None if settings.temporal else target)
+        yield from _revised(masked, settings, ledger, catalog, target)
 
 
 def plan(items: Iterable[pystac.Item | Failure], *, settings: Settings, out: str) -> Generator[Result]:
@@ -160,10 +169,32 @@ def _entered(result: Result, ledger: Ledger, catalog: OutputCatalog, target: Tar
     """The result once its item is listed, published and recorded."""
     if result.output is not None:
         ledger.enter(result.output)
-        if target is not None:
-            result = _published(result, target.put(*catalog.ids(result.output)))
+    return _sent(result, ledger, catalog, target)
+
+
+def _sent(result: Result, ledger: Ledger, catalog: OutputCatalog, target: Target | None) -> Result:
+    """The result once its item is published and recorded."""
+    if result.output is not None and target is not None:
+        result = _published(result, target.put(*catalog.ids(result.output)))
     ledger.record(result)
     return result
+
+
+def _revised(
+    masked: Mapping[str, Result], settings: Settings, ledger: Ledger, catalog: OutputCatalog, target: Target | None
+) -> Iterator[Result]:
+    """What the dates of one place make of each other's masks, which are published only then; nothing for the others."""
+    final = dict(masked)
+    for result in revise(catalog, masked, most=settings.temporal_dates) if masked else ():
+        if result.output is not None:
+            final[result.output] = result
+        else:
+            ledger.record(result)
+            yield result
+    for href, result in final.items():
+        told = _sent(result, ledger, catalog, target)
+        if told.status == "failed" or result is not masked[href]:
+            yield told
 
 
 def _published(result: Result, sent: Result) -> Result:

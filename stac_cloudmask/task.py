@@ -30,7 +30,9 @@ if TYPE_CHECKING:
 
 Json = dict[str, Any]
 
-PARAMETERS: Final = frozenset({field.name for field in fields(Settings)} | {"out"})
+OF_RUNS: Final = frozenset({"temporal", "temporal_dates"})
+"""Settings that need many dates, which a payload seldom has."""
+PARAMETERS: Final = frozenset({field.name for field in fields(Settings)} - OF_RUNS | {"out"})
 HIERARCHY: Final = frozenset({"root", "parent", "self", "collection"})
 
 

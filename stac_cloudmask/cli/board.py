@@ -17,7 +17,13 @@ if TYPE_CHECKING:
 
 SPEED_SECONDS: Final = 3600.0
 """The time left is reckoned from the items of the last hour: one can take minutes."""
-WORDS: Final = {"done": "done", "up-to-date": "up to date", "planned": "planned", "failed": "failed"}
+WORDS: Final = {
+    "done": "done",
+    "up-to-date": "up to date",
+    "revised": "revised",
+    "planned": "planned",
+    "failed": "failed",
+}
 
 
 def counted(counts: Counter[str]) -> str:

@@ -39,7 +39,13 @@ _LEFT: Final = TimeRemainingColumn(compact=True)
 STOPPED: Final = 130
 """Exit code of a command that was stopped, by the custom of shells."""
 
-STYLES: Final[Mapping[str, str]] = {"done": "green", "up-to-date": "cyan", "failed": "red", "planned": "yellow"}
+STYLES: Final[Mapping[str, str]] = {
+    "done": "green",
+    "up-to-date": "cyan",
+    "revised": "magenta",
+    "failed": "red",
+    "planned": "yellow",
+}
 
 
 def put(line: str) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import IntFlag
 from typing import TYPE_CHECKING, Final
 
@@ -26,6 +26,7 @@ class Vote(IntFlag):
     SHADOW_MODEL = 8
     REMOVED = 16
     BUFFER = 32
+    BRIGHT = 64
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,6 +80,7 @@ class Evidence:
         nir: ``(y, x)`` float32 mean near-infrared reflectance of blocks of ``nir_factor`` pixels, NaN = nodata; None
             where no model reads that band.
         nir_factor: Pixels of the scene along the side of a pixel of ``nir``.
+        expendable: Whether a merge may write its outcome into ``cloud`` and ``shadow``, and so save their size again.
     """
 
     cloud: NDArray[np.uint8]
@@ -88,9 +90,15 @@ class Evidence:
     sun: Sun | None = None
     nir: NDArray[np.float32] | None = None
     nir_factor: int = 1
+    expendable: bool = False
 
     @property
     def shape(self) -> tuple[int, int]:
         """``(height, width)`` of the scene in pixels."""
         height, width = self.cloud.shape
         return height, width
+
+    def without_probabilities(self) -> Evidence:
+        """The same with empty arrays in their place."""
+        nothing = np.empty((0, 0), np.uint8)
+        return replace(self, cloud=nothing, shadow=nothing)

@@ -71,22 +71,36 @@ class OutputCatalog:
 
     def state(self, collection_id: str, item_id: str) -> str | None:
         """Fingerprint of an item that is there with all its own files in the size that it states; else None."""
-        body = self._store.read_json(item_name(collection_id, item_id))
-        if body is None or not self._is_whole(collection_id, item_id, body):
+        body = self.stored(collection_id, item_id)
+        if body is None:
             return None
         fingerprint = body.get("properties", {}).get(f"{OWN}fingerprint")
         return fingerprint if isinstance(fingerprint, str) else None
+
+    def stored(self, collection_id: str, item_id: str) -> Json | None:
+        """The JSON of an item that is there whole, as it lies there; else None."""
+        body = self._store.read_json(item_name(collection_id, item_id))
+        return body if body is not None and self._is_whole(collection_id, item_id, body) else None
+
+    def fetch(self, collection_id: str, item_id: str, name: str, target: Path) -> None:
+        """Copy a file of an item to a local path.
+
+        Raises:
+            ReadError: There is no such file.
+        """
+        self._store.get(f"{collection_id}/{item_id}/{safe_id(name, what='file')}", target)
 
     def workdir(self) -> AbstractContextManager[Path]:
         """A folder for the files of one item before ``write_item`` takes them; it cleans up after killed runs, too."""
         return self._store.workdir()
 
-    def write_item(self, item: pystac.Item, files: Mapping[str, Path]) -> str:
+    def write_item(self, item: pystac.Item, files: Mapping[str, Path], *, kept: Iterable[str] = ()) -> str:
         """Write an item's files and then the item; files that it had before and has no more are removed.
 
         Args:
             item: From ``mask_item``.
             files: The local file of every asset of its own, by asset key; they are moved, not copied.
+            kept: Keys of assets whose files lie there already and stay.
 
         Returns:
             The absolute href of the item, for ``link``.
@@ -100,7 +114,7 @@ class OutputCatalog:
         body = item.to_dict(include_self_link=False, transform_hrefs=False)
         names = {key: file_name(body["assets"][key]["href"]) for key in files}
         self._store.put({f"{folder}/{names[key]}": path for key, path in files.items()} | {name: body})
-        stale = {f"{key}.tif" for key in ASSETS} - set(names.values())
+        stale = {f"{key}.tif" for key in ASSETS} - set(names.values()) - {f"{key}.tif" for key in kept}
         for left in stale & set(self._store.sizes(folder)):
             self._store.remove(f"{folder}/{left}")
         return self._store.href(name)

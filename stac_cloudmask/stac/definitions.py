@@ -35,6 +35,7 @@ VOTES: Final = (
     ("shadow_model", "The shadow model says cloud shadow."),
     ("removed", "The merge policy or the clean-up took it away."),
     ("added", "The buffer added it."),
+    ("bright", "Many dates tell of a bright surface: cloud no more, as the product has it."),
 )
 """Name and meaning of the bits of ``mask_votes``, lowest first."""
 
