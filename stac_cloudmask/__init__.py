@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from stac_cloudmask.api import cloud_mask, process
     from stac_cloudmask.config import Settings
+    from stac_cloudmask.cubes import apply_mask
     from stac_cloudmask.errors import StacCloudmaskError, StacCloudmaskWarning
+    from stac_cloudmask.plotting import plot
     from stac_cloudmask.results import Result
     from stac_cloudmask.seed import ImprovedMask, improve_cloud_mask
     from stac_cloudmask.stac.search import search
@@ -21,8 +23,10 @@ __all__ = [
     "StacCloudmaskError",
     "StacCloudmaskWarning",
     "__version__",
+    "apply_mask",
     "cloud_mask",
     "improve_cloud_mask",
+    "plot",
     "process",
     "search",
 ]
@@ -33,8 +37,10 @@ _HOMES: Final = {
     "Settings": "config",
     "StacCloudmaskError": "errors",
     "StacCloudmaskWarning": "errors",
+    "apply_mask": "cubes",
     "cloud_mask": "api",
     "improve_cloud_mask": "seed",
+    "plot": "plotting",
     "process": "api",
     "search": "stac.search",
 }

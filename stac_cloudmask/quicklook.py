@@ -20,6 +20,11 @@ SIDE: Final = 1200
 RGB: Final = ("red", "green", "blue")
 
 
+def step_of(shape: tuple[int, int]) -> int:
+    """Pixels of a scene of ``shape`` from one sample of its quicklook to the next."""
+    return max(1, -(-max(shape) // SIDE))
+
+
 class Quicklook:
     """Samples red, green and blue while rows are read; costs no read of its own."""
 
@@ -27,7 +32,7 @@ class Quicklook:
         """Sample rows of a scene of ``shape`` (height, width) as ``read`` gives them."""
         self._bands, self._read = bands, read
         self._indexes = [bands.names.index(name) for name in RGB if name in bands.names]
-        self._step = max(1, -(-max(shape) // SIDE))
+        self._step = step_of(shape)
         self._dn = np.zeros((len(RGB), *(-(-side // self._step) for side in shape)), np.uint16)
 
     def read(self, row_off: int, height: int) -> NDArray[np.uint16]:

@@ -69,7 +69,7 @@ class Scene:
     """What there is to be seen of an item.
 
     Attributes:
-        home: Where the item was read from.
+        home: Where the item was read from; None for one made in memory.
         hrefs: By asset key.
         grid: Of the mask.
         product: Asset key of the product's own mask; None where it had no say.
@@ -77,10 +77,11 @@ class Scene:
         shadow_codes: Its codes that mean cloud shadow.
         rgb: Bands of red, green and blue; empty where the item does not have them all.
         views: Reads assets.
+        side: Longest side of a layer, in pixels.
         notes: What could not be read, and why; grows as assets are read.
     """
 
-    home: str
+    home: str | None
     hrefs: Mapping[str, str]
     grid: Grid
     product: str | None
@@ -88,10 +89,11 @@ class Scene:
     shadow_codes: tuple[int, ...]
     rgb: tuple[Source, ...]
     views: Views
+    side: int = SIDE
     notes: list[str] = field(default_factory=list)
 
     @classmethod
-    def of(cls, item: Json, views: Views) -> Scene:
+    def of(cls, item: Json, views: Views, *, side: int = SIDE) -> Scene:
         """The scene of an output item, hrefs of its files absolute."""
         assets, properties = item["assets"], item["properties"]
         fields = properties | assets[MASK]
@@ -99,7 +101,7 @@ class Scene:
         settings = properties.get(f"{OWN}settings") or {}
         keys = rgb_keys(assets) or ()
         return cls(
-            home=next(str(link["href"]) for link in item["links"] if link.get("rel") == "self"),
+            home=next((str(link["href"]) for link in item["links"] if link.get("rel") == "self"), None),
             hrefs={key: str(asset["href"]) for key, asset in assets.items()},
             grid=make_grid(epsg, fields["proj:transform"], fields["proj:shape"], where=f"item {item['id']!r}"),
             product=properties.get(f"{OWN}product_mask"),
@@ -107,7 +109,13 @@ class Scene:
             shadow_codes=tuple(int(code) & 255 for code in settings.get("scl_shadow", ())),
             rgb=tuple(_source(key, assets[key]) for key in keys),
             views=views,
+            side=side,
         )
+
+    @property
+    def factor(self) -> int:
+        """Mask pixels along the side of a pixel, for layers of at most ``side``."""
+        return -(-max(self.grid.shape) // self.side)
 
     def layers(self) -> tuple[list[Plane], bytes]:
         """The layers, as fine as ``LAYER_BYTES`` allows, and their bytes one after the other, raw deflate.
@@ -115,7 +123,7 @@ class Scene:
         Raises:
             StacCloudmaskError: The mask cannot be read.
         """
-        factor, fine = -(-max(self.grid.shape) // SIDE), 1
+        factor, fine = self.factor, 1
         while True:
             planes = list(self._planes(self.grid.coarsen(factor), factor, fine))
             packed = deflate(b"".join(plane.pixels.tobytes() for plane in planes))
@@ -137,6 +145,15 @@ class Scene:
             if percent is not None:
                 steps = np.where(percent == PERCENT_NODATA, percent, percent // STEP).astype(np.uint8)
                 yield Plane(name=name, factor=factor * fine, pixels=steps)
+
+    def codes(self) -> U8:
+        """Only the layer ``mask`` of ``layers``, at ``factor``.
+
+        Raises:
+            StacCloudmaskError: The mask cannot be read.
+        """
+        grid = self.grid.coarsen(self.factor)
+        return self._mask(grid, self._classes(self.product or "", grid, fill=0))
 
     def _mask(self, grid: Grid, scl: U8 | None) -> U8:
         classes = self.views.classes(self.hrefs[MASK], grid, base=self.home, fill=CloudClass.NODATA)
@@ -162,7 +179,7 @@ class Scene:
         if not self.rgb:
             self.notes.append("There is no picture, as the item does not have red, green and blue.")
             return None
-        grid = self.grid.coarsen(-(-max(self.grid.shape) // SIDE))
+        grid = self.grid.coarsen(self.factor)
         bands = [self._reflectance(source, grid) for source in self.rgb]
         known = [band for band in bands if band is not None]
         return to_rgb(np.stack(known)) if len(known) == len(bands) else None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal
 from urllib.parse import urlsplit
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 
     Json = Mapping[str, Any]
 
-How = Literal["mode", "average"]
+How = Literal["mode", "average", "nearest"]
 
 HASTY: Final = Patience(retries=1, delay=0.2, attempts=1, timeout=30)
 STRIKES: Final = 3
@@ -74,13 +75,14 @@ class Views:
         check_redirects(allowed, base=base, rule=DEFAULT_RULE)
         try:
             with rasterio.Env(**gdal_env([allowed], patience=self._patience, fresh=False)):
-                return _warped(sign(allowed), grid, how=how, fill=fill, dtype=dtype)
+                frame = Frame(crs=grid.code, transform=grid.transform, shape=grid.shape)
+                return _warped(sign(allowed), frame, how=how, fill=fill, dtype=dtype)
         except RasterioError as error:
             self._strikes[host] += bool(host)
             raise ReadError(f"{redact(allowed)} cannot be read: {redact(str(error))[:200]}") from error
 
 
-def _warped(href: str, grid: Grid, *, how: How, fill: int | None, dtype: str) -> NDArray[Any]:
+def _warped(href: str, frame: Frame, *, how: How, fill: int | None, dtype: str) -> NDArray[Any]:
     with DatasetReader(href, driver=list(DRIVERS), sharing=False) as file:
         if file.count != 1 or file.dtypes[0] != dtype or file.crs is None:
             raise UnsupportedItemError(
@@ -89,16 +91,54 @@ def _warped(href: str, grid: Grid, *, how: How, fill: int | None, dtype: str) ->
             )
         with WarpedVRT(
             file,
-            crs=grid.code,
-            transform=rasterio.Affine(*grid.transform),
-            width=grid.width,
-            height=grid.height,
+            crs=frame.crs,
+            transform=rasterio.Affine(*frame.transform),
+            height=frame.shape[0],
+            width=frame.shape[1],
             resampling=Resampling[how],
             src_nodata=fill,
             nodata=fill,
         ) as view:
             pixels: NDArray[Any] = view.read(1)
             return pixels
+
+
+@dataclass(frozen=True, kw_only=True)
+class Frame:
+    """A grid of any CRS and pixel shape: CRS as text, affine coefficients in rasterio's order, (height, width)."""
+
+    crs: str
+    transform: tuple[float, float, float, float, float, float]
+    shape: tuple[int, int]
+
+    def part(self, rows: slice, cols: slice) -> Frame:
+        """A window of the grid."""
+        a, b, c, d, e, f = self.transform
+        left, top = c + a * cols.start + b * rows.start, f + d * cols.start + e * rows.start
+        shape = rows.stop - rows.start, cols.stop - cols.start
+        return Frame(crs=self.crs, transform=(a, b, left, d, e, top), shape=shape)
+
+
+def nearest_classes(href: str, frame: Frame, *, base: str | None, fill: int) -> NDArray[np.uint8]:
+    """The class that the middle of each pixel of ``frame`` lies in, ``(y, x)`` uint8; ``fill`` outside.
+
+    Args:
+        href: Of a raster of one band and 8 bits, as the item at ``base`` has it.
+        frame: Of the result.
+        base: Where the item was read from; None for one made in memory.
+        fill: Code of pixels without data.
+
+    Raises:
+        ReadError: It cannot be read.
+        UnsupportedItemError: The href is not allowed, or it is no such raster.
+    """
+    allowed = check_href(href, base=base)
+    check_redirects(allowed, base=base, rule=DEFAULT_RULE)
+    try:
+        with rasterio.Env(**gdal_env([allowed], patience=Patience(), fresh=False)):
+            return _warped(sign(allowed), frame, how="nearest", fill=fill, dtype="uint8").astype(np.uint8)
+    except RasterioError as error:
+        raise ReadError(f"{redact(allowed)} cannot be read: {redact(str(error))[:200]}") from error
 
 
 def rgb_keys(assets: Mapping[str, Json]) -> tuple[str, str, str] | None:
