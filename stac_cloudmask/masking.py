@@ -14,6 +14,7 @@ from stac_cloudmask.core.evidence import Evidence, ProductMask, Sun
 from stac_cloudmask.core.policy import SEED_MERGE, Decision, decide, nir_factor
 from stac_cloudmask.core.predict import Bands, Member, Role
 from stac_cloudmask.inference import Part, infer
+from stac_cloudmask.memory import give_back
 from stac_cloudmask.models.registry import find_model
 from stac_cloudmask.models.session import OnnxSegmenter
 from stac_cloudmask.quicklook import Quicklook
@@ -159,6 +160,7 @@ def make_mask(
     *,
     settings: Settings,
     models: Mapping[ModelSpec, tuple[Role, ...]] | None = None,
+    keep_probabilities: bool = True,
     progress: Progress = no_progress,
     watch: Stopwatch | None = None,
 ) -> Mask:
@@ -168,6 +170,7 @@ def make_mask(
         item: Sentinel-2 L2A of any provider, its asset hrefs absolute.
         settings: How.
         models: From ``choose_models``, if they are chosen already.
+        keep_probabilities: Without them a mask takes half the memory; those of its evidence are then empty.
         progress: Told what is being done.
         watch: Given the time that each stage takes.
 
@@ -193,6 +196,9 @@ def make_mask(
             progress=partial(progress, "infer"),
             as_seed=settings.merge == SEED_MERGE,
         )
+        for spec in models:
+            segmenter(spec, settings).rest()
+        give_back()
     evidence = Evidence(
         cloud=percents.cloud,
         shadow=percents.shadow,
@@ -201,6 +207,7 @@ def make_mask(
         sun=None if sources.sun is None else Sun(azimuth=sources.sun[0], elevation=sources.sun[1]),
         nir=percents.nir,
         nir_factor=percents.nir_factor,
+        expendable=not keep_probabilities,
     )
     with watch.stage("merge"):
         progress("merge", 0, 1)
@@ -214,7 +221,8 @@ def make_mask(
             hole_area=settings.hole_area,
         )
         progress("merge", 1, 1)
-    return Mask(scene.sources, scene.grid, evidence, decision, look.rgb)
+    kept = evidence if keep_probabilities else evidence.without_probabilities()
+    return Mask(scene.sources, scene.grid, kept, decision, look.rgb)
 
 
 def _product_mask(scene: Scene, settings: Settings) -> ProductMask | None:

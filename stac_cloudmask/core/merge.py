@@ -1,7 +1,8 @@
 """From votes to a class map: what every merge policy shares, and the `union` policy.
 
 A policy selects cloud and shadow among the votes; clean-up and buffer then work on what was selected. Everything runs
-on strips of rows; besides the evidence only two uint8 arrays of the scene's size are held.
+on strips of rows; besides the evidence only two uint8 arrays of the scene's size are held, or none where the evidence
+is expendable.
 """
 
 from __future__ import annotations
@@ -87,20 +88,25 @@ def merge(evidence: Evidence, *, thresholds: Thresholds, select: Select, clean: 
     Where the selected cloud and shadow both hold, cloud wins, and a buffer of cloud wins over one of shadow. nodata is
     where a probability is missing or the product says so.
     """
-    votes = np.empty(evidence.shape, np.uint8)
-    valid = np.empty(evidence.shape, np.bool_)
+    votes, class_map = _room(evidence)
     for start, stop in strips(evidence.shape[0]):
-        rows = slice(start, stop)
-        votes[rows], valid[rows] = vote(evidence, start, stop, thresholds)
-        cloud, shadow = select(start, stop, votes[rows])
-        votes[rows] |= cloud * SELECTED_CLOUD | shadow * SELECTED_SHADOW
+        here, valid = vote(evidence, start, stop, thresholds)
+        cloud, shadow = select(start, stop, here)
+        here |= cloud * SELECTED_CLOUD | shadow * SELECTED_SHADOW
+        votes[start:stop], class_map[start:stop] = here, valid
     for bit in (SELECTED_CLOUD, SELECTED_SHADOW):
         _clean(votes, bit, min_pixels=clean.min_area / evidence.gsd**2, hole_pixels=clean.hole_area / evidence.gsd**2)
-    class_map = valid.view(np.uint8)
     for start, stop in strips(evidence.shape[0]):
         _classify(votes, class_map, start, stop, clean=clean, gsd=evidence.gsd)
     votes &= ALL_BITS
     return Merged(class_map, votes)
+
+
+def _room(evidence: Evidence) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    """Two arrays of the scene's size: new ones, or those of the probabilities, as a strip of them is used only once."""
+    if evidence.expendable:
+        return evidence.cloud, evidence.shadow
+    return np.empty(evidence.shape, np.uint8), np.empty(evidence.shape, np.uint8)
 
 
 def strips(height: int, rows: int = STRIP) -> Iterator[tuple[int, int]]:

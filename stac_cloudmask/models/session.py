@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import sys
 import threading
 from collections.abc import Callable
@@ -20,6 +19,7 @@ from scipy.special import expit
 
 from stac_cloudmask.config import Provider
 from stac_cloudmask.errors import ConfigError, ModelError
+from stac_cloudmask.memory import give_back
 from stac_cloudmask.models.cpus import usable_cpus
 from stac_cloudmask.models.fetch import locate
 from stac_cloudmask.models.graph import load_graph
@@ -49,6 +49,7 @@ MOST_MEMORY: Final = 8 * 2**30
 """Bytes of working memory for all models of a process; a graph that asks for more is refused instead of the machine."""
 ARENA_AS_REQUESTED: Final = 1
 """``arena_extend_strategy``: grow by what is asked for, not to the next power of two."""
+
 
 Run = Callable[["F32"], "F32"]
 """A graph: ``(n, band, y, x)`` -> ``(n, channel, y, x)``."""
@@ -126,8 +127,34 @@ class OnnxSegmenter:
         with _opening:
             if key not in _sessions:
                 _sessions[key] = _open(load_graph(path, self.spec), path, threads=threads, provider=self.provider)
-                _give_memory_back()
+                give_back()  # what loading has freed: 150 MB for a ukis model
             return _sessions[key]
+
+    def rest(self) -> None:
+        """Give working memory back until the next window; for a ukis model that is 110 MB. The session stays."""
+        run = self.open()
+        if isinstance(run, _OnnxGraph):
+            options = onnxruntime.RunOptions()
+            options.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
+            side = self.spec.window.multiple or self.spec.window.size
+            run(np.zeros((1, len(self.bands), side, side), np.float32), options)
+
+
+@dataclass(frozen=True, eq=False)
+class _OnnxGraph:
+    """A graph that onnxruntime runs."""
+
+    session: onnxruntime.InferenceSession
+    path: Path
+
+    def __call__(self, chips: F32, options: onnxruntime.RunOptions | None = None) -> F32:
+        """``(n, band, y, x)`` -> ``(n, channel, y, x)``."""
+        given, result = self.session.get_inputs()[0].name, self.session.get_outputs()[0].name
+        try:
+            answer: F32 = self.session.run([result], {given: chips}, options)[0]
+        except ERRORS as error:
+            raise ModelError(f"{self.path}: failed on windows of {chips.shape}: {error}") from error
+        return answer
 
 
 def _open(graph: bytes, path: Path, *, threads: int, provider: str) -> Run:
@@ -159,16 +186,8 @@ def _open_onnxruntime(graph: bytes, path: Path, *, threads: int, provider: str) 
             f"libraries that it can use; see whether `nvidia-smi` lists a GPU, and run "
             f"`pip install 'onnxruntime-gpu[cuda,cudnn]'`"
         )
-    given, result = session.get_inputs()[0].name, session.get_outputs()[0].name
-
-    def run(chips: F32) -> F32:
-        try:
-            answer: F32 = session.run([result], {given: chips})[0]
-        except ERRORS as error:
-            raise ModelError(f"{path}: failed on windows of {chips.shape}: {error}") from error
-        return answer
-
-    return run
+    session._model_bytes = None  # noqa: SLF001  (40 MB of a ukis model, for a fallback that is off)
+    return _OnnxGraph(session, path)
 
 
 def _prepare_provider(provider: str) -> None:
@@ -193,13 +212,6 @@ def _share_one_arena() -> None:
     limits |= {"initial_chunk_size_bytes": -1, "max_dead_bytes_per_chunk": -1}
     with suppress(*ERRORS):  # another library of this process has registered one: that one is shared then
         onnxruntime.create_and_register_allocator(memory, onnxruntime.OrtArenaCfg(limits))
-
-
-def _give_memory_back() -> None:
-    """Return what loading has freed to the system, where the C library can: 150 MB for a ukis model."""
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
-    if trim is not None:
-        trim(0)
 
 
 def _prepare(reflectance: F32, spec: ModelSpec) -> F32:
