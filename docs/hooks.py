@@ -63,12 +63,15 @@ def command_line() -> str:
     """Every command with its arguments and options, as typer describes them."""
     asked = ["stac_cloudmask.cli.app", "utils", "docs", "--name", "stac-cloudmask", "--title", "Command line"]
     told = subprocess.run([sys.executable, "-m", "typer", *asked], capture_output=True, text=True, check=True, cwd=ROOT)
-    return re.sub(r"(?m)^\* `--help`: .*\n", "", told.stdout).replace("Exit code 0", "\nExit code 0")
+    page = re.sub(r"(?m)^\* `--help`: .*\n", "", told.stdout)
+    page = re.sub(r"(?m)^\*\*(Commands|Options)\*\*:\n\n(\* `\w+`: .*\n)*(?=\n|\Z)", r"", page)  # cut short, or empty
+    return page.replace("Exit code 0", "\nExit code 0")
 
 
 def python_calls() -> str:
     """A page of directives; mkdocstrings turns each into signature and docstring."""
-    public = [name for name in stac_cloudmask.__all__ if not name.startswith("_")]
+    names = [name for name in stac_cloudmask.__all__ if not name.startswith("_")]
+    public = sorted(names, key=lambda name: (name[0].isupper(), name))  # calls first
     own = [f"::: stac_cloudmask.{name}" for name in public]
     more = [f"::: {path}" for path in FURTHER]
     errors = "::: stac_cloudmask.errors\n    options: {show_root_heading: false}"
