@@ -77,7 +77,7 @@ class OnDask:
         from distributed import as_completed  # noqa: PLC0415  (extra)
 
         source = _Source(items)
-        completed = as_completed()
+        completed = as_completed(loop=self._client.loop)
         try:
             completed.update(self._submit(source, settings, out))
             for future in completed:
@@ -193,7 +193,7 @@ def open_engine(
         raise ConfigError("Dask workers need the extra: pip install 'stac-cloudmask[distributed]'") from error
     if scheduler is not None:
         try:
-            client = Client(scheduler, timeout=CONNECT_SECONDS)
+            client = Client(scheduler, timeout=CONNECT_SECONDS, set_as_default=False)
         except (OSError, ValueError) as error:
             raise ConfigError(f"no Dask scheduler at {scheduler!r}: {error}") from error
         with client:
@@ -201,6 +201,6 @@ def open_engine(
         return
     with (
         LocalCluster(n_workers=workers, threads_per_worker=1, dashboard_address=ANY_PORT) as cluster,
-        Client(cluster) as client,
+        Client(cluster, set_as_default=False) as client,
     ):
         yield OnDask(client)

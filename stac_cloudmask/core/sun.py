@@ -31,6 +31,8 @@ DARK_BITS: Final = 20
 """Low bits of a packed window sum; they hold percents of shadow of up to 100 x 100 cells."""
 MOST: Final = 50
 """Percent from which most of a cell looks like shadow."""
+LEAST_TANGENT: Final = 1e-6
+"""Of the sun's elevation: below it every shadow leaves the scene, and lengths would overflow."""
 WIDEST: Final = 63
 """Cells along the side of a window whose packed sum still fits 32 bits."""
 
@@ -125,8 +127,8 @@ def _best(search: Search) -> tuple[NDArray[np.float64], NDArray[np.int16], NDArr
 
 def shadow_lengths(sun: Sun, reach: Reach, *, cell: float, longest: float) -> tuple[float, ...]:
     """Shadow lengths to try, in cells, ascending from the lowest cloud to the highest or to ``longest``."""
-    per_metre = 1 / tan(radians(sun.elevation)) / cell
-    lengths = [max(reach.lowest * per_metre, 1.0)]
+    per_metre = 1 / max(tan(radians(sun.elevation)), LEAST_TANGENT) / cell
+    lengths = [min(max(reach.lowest * per_metre, 1.0), longest + 1)]
     while lengths[-1] < min(reach.highest * per_metre, longest):
         lengths.append(lengths[-1] + max(1.0, reach.step * lengths[-1]))
     return tuple(lengths)
