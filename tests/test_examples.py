@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from functools import cache
@@ -12,6 +13,7 @@ import pytest
 from offline import Validator
 
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
+NOTEBOOKS = sorted(path.name for path in EXAMPLES.glob("*.ipynb"))
 NOWHERE = "http://127.0.0.1:9"
 """A proxy that is not there: whatever an example would fetch fails."""
 
@@ -27,6 +29,9 @@ def ran(tmp_path_factory):
         offline |= {"NO_PROXY": "127.0.0.1", "no_proxy": "127.0.0.1"}
         environment = {**os.environ, **offline, "AWS_EC2_METADATA_DISABLED": "true", "HOME": str(folder)}
         command = [sys.executable, str(EXAMPLES / name)]
+        if name.endswith(".ipynb"):
+            shutil.copy(EXAMPLES / name, folder)
+            command = [sys.executable, "-m", "jupyter", "execute", "--inplace", name]
         done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
         return done.stdout, folder
@@ -37,6 +42,23 @@ def ran(tmp_path_factory):
 @pytest.mark.parametrize("name", sorted(path.name for path in EXAMPLES.glob("*.py")))
 def test_the_example_runs_offline_and_says_what_it_did(ran, name):
     assert ran(name)[0].strip()
+
+
+def outputs(notebook):
+    cells = [cell for cell in json.loads(notebook.read_text())["cells"] if cell["cell_type"] == "code"]
+    return [output for cell in cells for output in cell["outputs"]]
+
+
+@pytest.mark.parametrize("name", NOTEBOOKS)
+def test_the_notebook_runs_offline_and_shows_pictures(ran, name):
+    made = outputs(ran(name)[1] / name)
+    assert any("image/png" in output.get("data", {}) for output in made)
+    assert [output["text"] for output in made if output.get("name") == "stderr"] == []
+
+
+@pytest.mark.parametrize("name", NOTEBOOKS)
+def test_the_notebook_is_kept_without_outputs(name):
+    assert outputs(EXAMPLES / name) == []
 
 
 def test_the_users_own_model_fits_its_item_and_makes_a_mask(ran, shared):
