@@ -32,14 +32,15 @@ def plot(mask: Mask, *, width: float = 12.0) -> Figure:
         ReadError: It cannot be read.
     """
     try:
-        from matplotlib.figure import Figure  # noqa: PLC0415  (an extra; without pyplot no window is opened)
-        from matplotlib.patches import Patch  # noqa: PLC0415
+        from matplotlib.patches import Patch  # noqa: PLC0415  (an extra)
+
+        from stac_cloudmask.figure import ShownFigure  # noqa: PLC0415
     except ImportError as error:
         raise ConfigError("plot needs matplotlib: pip install 'stac-cloudmask[plot]'") from error
     look = look_at(mask, side=SIDE)
     pictures, covers = look.pictures, look.covers
     aspect = look.improved.shape[0] / look.improved.shape[1]
-    figure = Figure(figsize=(width, width / len(pictures) * aspect + MARGIN), layout="constrained")
+    figure = ShownFigure(figsize=(width, width / len(pictures) * aspect + MARGIN), layout="constrained")
     for axes, (title, picture) in zip(
         figure.subplots(1, len(pictures), squeeze=False)[0], pictures.items(), strict=True
     ):

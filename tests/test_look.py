@@ -88,6 +88,7 @@ def test_plot_draws_every_picture_with_its_numbers_and_a_legend(result, dataset,
         assert titles == ["Scene", "Product's mask", "Improved mask"]
         assert f"cloud {result.cover['cloud']:.1f} %" in figure.axes[2].get_title()
         assert [text.get_text() for text in figure.legends[0].get_texts()] == ["Cloud", "Cloud shadow"]
+        assert figure._repr_png_().startswith(b"\x89PNG")  # what notebooks show
         figure.savefig(tmp_path / "plot.png")
         with Image.open(tmp_path / "plot.png") as picture:
             assert picture.size[0] == 900
