@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
@@ -13,7 +12,7 @@ from stac_cloudmask.core.predict import ROLES, Bands, Member, predict_rows
 from stac_cloudmask.core.reflectance import block_mean, to_reflectance
 from stac_cloudmask.core.windows import SEED_OVERLAP, plan_chips, seed_chips
 from stac_cloudmask.models.metadata import shared_window
-from stac_cloudmask.readahead import Read, RowStream, row_stream
+from stac_cloudmask.readahead import Read, row_stream
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -104,15 +103,10 @@ def infer(
         roles = {role for member in members for role in member.roles}
         with row_stream(read if number else blocks.read, height=scene.grid.height, block=scene.strip) as stream:
             for done, chips in enumerate(plan, start=1):
-                rows = partial(_rows, stream)
                 parts_of = {role: out[role] for role in roles}
-                predict_rows(chips, rows, members=members, bands=scene.bands, out=parts_of, every_band=as_seed)
+                predict_rows(chips, stream.window, members=members, bands=scene.bands, out=parts_of, every_band=as_seed)
                 progress(number * len(plan) + done, len(passes) * len(plan))
     return Percents(out["cloud"], out["shadow"], blocks.nir, nir_factor)
-
-
-def _rows(stream: RowStream, row_off: int, height: int) -> NDArray[np.uint16]:
-    return stream.rows(row_off, row_off + height)
 
 
 def _whole(scene: Pixels) -> Read:

@@ -13,12 +13,14 @@ import numpy as np
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from stac_cloudmask.core.windows import Window
+
 Read = Callable[[int, int], "NDArray[np.uint16]"]
 """``read(row_off, height)`` gives ``(band, height, x)``."""
 
 
 class RowStream:
-    """Gives any window of rows, as long as windows only move down.
+    """Gives any window, as long as windows only move down.
 
     Holds the blocks of rows that the last window touches. While that one is worked on, another thread reads the block
     that a window right below would need, if it is not held: a scene takes little more memory than its windows.
@@ -31,8 +33,9 @@ class RowStream:
         self._ahead: Future[NDArray[np.uint16]] | None = None
         self._read_to(1)
 
-    def rows(self, start: int, stop: int) -> NDArray[np.uint16]:
-        """Rows ``start`` to ``stop``, at least one, as ``(band, stop - start, x)``; not to be written to."""
+    def window(self, window: Window) -> NDArray[np.uint16]:
+        """The pixels of a window of at least one row, ``(band, y, x)``; not to be written to."""
+        start, stop = window.rows.start, window.rows.stop
         if start < self._start:
             raise ValueError(f"rows only move down: {start} asked for after {self._start}")
         if stop > self._height:
@@ -44,7 +47,9 @@ class RowStream:
             self._take()
             self._let_go(start)
         self._read_to(2 * stop - start)
-        wanted = [block[:, max(start - first, 0) : max(stop - first, 0)] for first, block in self._blocks()]
+        wanted = [
+            block[:, max(start - first, 0) : max(stop - first, 0), window.cols] for first, block in self._blocks()
+        ]
         wanted = [rows for rows in wanted if rows.shape[1]]
         return wanted[0] if len(wanted) == 1 else np.concatenate(wanted, axis=1)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from stac_cloudmask.core.predict import Role
+    from stac_cloudmask.core.windows import Window
 
 SEED_CLOUD_MODEL: Final = "farmvibes-cloud-2"
 SEED_SHADOW_MODEL: Final = "farmvibes-shadow"
@@ -151,6 +153,11 @@ def _refuse_other_grids(raster: Raster, product: Raster) -> None:
         )
 
 
+def _window(rows: NDArray[np.uint16], window: Window) -> NDArray[np.uint16]:
+    """The part of whole rows that a window covers, which has as many rows."""
+    return rows[:, :, window.cols]
+
+
 def _probabilities(
     raster: Raster, members: Sequence[Member], *, window_size: int, overlap: float
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
@@ -159,7 +166,8 @@ def _probabilities(
     bands = Bands(names=names, scales=(SCALE,) * len(names), offsets=(0,) * len(names))
     out = {role: np.full(raster.shape[1:], PROBABILITY_NODATA) for role in ROLES}
     for chips in seed_chips(*raster.shape[1:], size=window_size, overlap_fraction=overlap):
-        for prediction in predict_chips(chips, raster.rows, members=members, bands=bands):
+        rows = raster.rows(chips[0].read.row_off, chips[0].read.height)
+        for prediction in predict_chips(chips, partial(_window, rows), members=members, bands=bands):
             if prediction.probabilities is None:
                 continue
             empty = nodata_pixels(prediction.dn, nodata=raster.nodata)

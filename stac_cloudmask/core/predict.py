@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from stac_cloudmask.core.reflectance import to_reflectance
 
 if TYPE_CHECKING:
-    from stac_cloudmask.core.windows import Chip
+    from stac_cloudmask.core.windows import Chip, Window
 
 PERCENT_NODATA: Final = 255
 """Value of a pixel without a probability, among whole percents 0..100."""
@@ -69,8 +69,8 @@ class Prediction:
     probabilities: Probabilities | None
 
 
-ReadRows = Callable[[int, int], NDArray[np.uint16]]
-"""``(row_off, height)`` -> digital numbers ``(band, y, x)`` of whole rows of a scene."""
+ReadWindow = Callable[["Window"], NDArray[np.uint16]]
+"""The digital numbers ``(band, y, x)`` of a window of a scene."""
 
 
 def percent(p: NDArray[np.float32]) -> NDArray[np.uint8]:
@@ -88,20 +88,18 @@ def percent(p: NDArray[np.float32]) -> NDArray[np.uint8]:
 
 
 def predict_chips(
-    chips: Sequence[Chip], read_rows: ReadRows, *, members: Sequence[Member], bands: Bands
+    chips: Sequence[Chip], read: ReadWindow, *, members: Sequence[Member], bands: Bands
 ) -> Iterator[Prediction]:
-    """What the models say of each chip of one row of a plan; several models of a role give their mean.
+    """What the models say of each chip; several models of a role give their mean.
 
     Args:
-        chips: One row of a plan: all read the same rows of the scene.
-        read_rows: Gives the scene's digital numbers; called once, with the rows that the chips read.
+        chips: For example one row of a plan.
+        read: Gives the scene's digital numbers; called once for each chip, in their order.
         members: The models, each once; together they may have several models per role.
-        bands: The bands that ``read_rows`` gives.
+        bands: The bands that ``read`` gives.
     """
-    rows = chips[0].read
-    scene = read_rows(rows.row_off, rows.height)
     for chip in chips:
-        dn = scene[:, :, chip.read.cols]
+        dn = read(chip.read)
         inner = dn[:, *chip.inner.slices]
         valid = np.bitwise_or.reduce(inner, axis=0) > 0
         answer = _mean_of_members(dn, chip, members, bands) if valid.any() else None
@@ -110,7 +108,7 @@ def predict_chips(
 
 def predict_rows(
     chips: Sequence[Chip],
-    read_rows: ReadRows,
+    read: ReadWindow,
     *,
     members: Sequence[Member],
     bands: Bands,
@@ -121,13 +119,13 @@ def predict_rows(
 
     Args:
         chips: One row of a plan.
-        read_rows: Gives the scene's digital numbers.
+        read: Gives the scene's digital numbers.
         members: The models.
-        bands: The bands that ``read_rows`` gives.
+        bands: The bands that ``read`` gives.
         out: By role, the whole scene ``(y, x)`` uint8: see ``percent``; 255 where all bands are nodata.
         every_band: Whether 255 stands already where one band is nodata.
     """
-    for prediction in predict_chips(chips, read_rows, members=members, bands=bands):
+    for prediction in predict_chips(chips, read, members=members, bands=bands):
         store(prediction, out, every_band=every_band)
 
 

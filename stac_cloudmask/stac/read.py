@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
 from stac_cloudmask.errors import ConfigError, StacCloudmaskWarning, UnsupportedItemError
+from stac_cloudmask.stac.hrefs import is_remote
 from stac_cloudmask.stac.inspection import FileFacts, inspect, same_place, shown
 from stac_cloudmask.stac.offset import settle
 from stac_cloudmask.stac.scene import Classes, Held, Layer, Reader, Scene, Streamed
@@ -41,7 +42,11 @@ class Looked:
 
 @dataclass(frozen=True, kw_only=True)
 class Access:
-    """How files are read: by which library, by how many threads, with how much patience."""
+    """How files are read: by which library, by how many threads, with how much patience.
+
+    Local files are read by one thread: there is no latency to hide, and each thread holds copies of what it reads, of
+    75 MB for a tile.
+    """
 
     loader: Loader
     threads: int
@@ -63,7 +68,7 @@ class Access:
             grid=group[0].grid,
             block_rows=max(looked.facts.block_rows for looked in group),
             loader=self.loader,
-            threads=self.threads,
+            threads=self.threads if is_remote(group[0].source.href) else 1,
             patience=self.patience,
         )
 

@@ -27,14 +27,14 @@ def scene_of(shape, seed=0):
     return np.random.default_rng(seed).integers(1, 10001, (2, *shape)).astype(np.uint16)
 
 
-def rows_of(scene):
-    return lambda row_off, height: scene[:, row_off : row_off + height]
+def windows_of(scene):
+    return lambda window: scene[:, *window.slices]
 
 
 def run(scene, members, roles, *, size=64, overlap=8, multiple=0, bands=BANDS):
     out = {role: np.zeros(scene.shape[1:], np.uint8) for role in roles}
     for chips in plan_chips(*scene.shape[1:], size=size, overlap=overlap, multiple=multiple):
-        predict_rows(chips, rows_of(scene), members=members, bands=bands, out=out)
+        predict_rows(chips, windows_of(scene), members=members, bands=bands, out=out)
     return out
 
 
@@ -59,7 +59,7 @@ def test_an_ensemble_gives_the_mean_probability():
     scene = scene_of((20, 30)) // 100 * 100
     red, nir = (Member(Echo(bands=(band,), roles=("cloud",)), ("cloud",)) for band in ("red", "nir"))
     [prediction] = predict_chips(
-        plan_chips(20, 30, size=64, overlap=0, multiple=0)[0], rows_of(scene), members=[red, nir], bands=BANDS
+        plan_chips(20, 30, size=64, overlap=0, multiple=0)[0], windows_of(scene), members=[red, nir], bands=BANDS
     )
     np.testing.assert_allclose(prediction.probabilities["cloud"], scene.mean(axis=0) / 1e4, atol=1e-7)
 
@@ -125,14 +125,14 @@ def test_a_pixel_that_lacks_one_band_is_nodata_where_every_band_is_wanted():
     out = {"cloud": np.zeros((20, 20), np.uint8)}
     (chips,) = plan_chips(20, 20, size=64, overlap=8, multiple=0)
     members = [Member(Echo(), ("cloud",))]
-    predict_rows(chips, rows_of(scene), members=members, bands=BANDS, out=out, every_band=True)
+    predict_rows(chips, windows_of(scene), members=members, bands=BANDS, out=out, every_band=True)
     assert np.argwhere(out["cloud"] == 255).tolist() == [[3, 4], [5, 6]]
 
 
 def test_a_prediction_holds_the_numbers_that_its_chip_answers_for():
     scene = scene_of((20, 90))
     for chip in predict_chips(
-        plan_chips(20, 90, size=40, overlap=8, multiple=0)[0], rows_of(scene), members=[], bands=BANDS
+        plan_chips(20, 90, size=40, overlap=8, multiple=0)[0], windows_of(scene), members=[], bands=BANDS
     ):
         np.testing.assert_array_equal(chip.dn, scene[:, *chip.chip.write.slices])
         assert chip.valid.shape == chip.dn.shape[1:]
