@@ -51,3 +51,11 @@ def test_every_dependency_has_a_lowest_version_that_is_tested():
     names = {re.match(r"[A-Za-z0-9._-]+", line)[0] for line in project["dependencies"]}
     assert names <= {pin.partition("==")[0] for pin in pins}
     assert {"NOTICE", "LICENSE"} == set(project["license-files"])
+
+
+def test_every_promise_of_the_reliability_page_names_a_test_that_is_there():
+    page = (ROOT / "docs" / "reliability.md").read_text()
+    promised = re.findall(r"`(tests/[\w/]+\.py)::(test_\w+)`", page)
+    assert len(promised) > 30
+    missing = [f"{file}::{name}" for file, name in promised if f"def {name}(" not in (ROOT / file).read_text()]
+    assert missing == []
