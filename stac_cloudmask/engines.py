@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Final, Protocol
@@ -85,12 +85,20 @@ class OnDask:
                 completed.update(self._submit(source, settings, out))
             source.raise_error()
         finally:
-            self._client.cancel(list(self._running))
+            with suppress(Exception):  # where the cluster is gone, so are its tasks
+                self._client.cancel(list(self._running))
             self._running.clear()
 
     def _submit(self, source: _Source, settings: Settings, out: str) -> list[Future[Result]]:
-        """Hand over as many items as there is room for."""
-        crowds = _crowds(self._client)
+        """Hand over as many items as there is room for.
+
+        Raises:
+            ReadError: The cluster does not answer any more.
+        """
+        try:
+            crowds = _crowds(self._client)
+        except Exception as error:  # a cluster throws many kinds, its own and those of the network
+            raise ReadError(f"the Dask cluster is gone: {error}; run the same command again to finish") from error
         room = max(LEAST_IN_FLIGHT, IN_FLIGHT * sum(crowds.values())) - len(self._running)
         futures = []
         for item in islice(source, max(room, 0)):

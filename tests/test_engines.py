@@ -1,10 +1,10 @@
 from __future__ import annotations
 
-import logging
 from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pystac
 import pytest
 import tasks
@@ -177,8 +177,25 @@ def test_an_engine_that_cannot_be_had_is_a_wrong_command(given):
 
 
 def test_workers_of_our_own_are_gone_afterwards(sources, model, tmp_path, caplog):
-    caplog.set_level(logging.WARNING, logger="stac_cloudmask")
+    before = set(psutil.Process().children(recursive=True))
     results = scm.process(sources[:3], out=tmp_path, settings=settings_of(model), workers=1)
     assert {result.status for result in results} == {"done"}
     assert checked(tmp_path) == {f"{path.stem}_cloudmask" for path in sources[:3]}
-    assert caplog.records == []
+    assert set(psutil.Process().children(recursive=True)) <= before
+    assert [record.message for record in caplog.records if record.name.startswith("stac_cloudmask")] == []
+
+
+def test_a_cluster_that_goes_away_is_said_and_leaves_what_was_done_listed(sources, model, tmp_path):
+    distributed = pytest.importorskip("distributed")
+
+    cluster = distributed.LocalCluster(
+        n_workers=1, threads_per_worker=1, dashboard_address="127.0.0.1:0", processes=False
+    )
+    with cluster, distributed.Client(cluster, set_as_default=False) as client:
+        found = load_items(map(str, sources))
+        stream = run(found, settings=settings_of(model), out=str(tmp_path), engine=OnDask(client))
+        assert next(stream).status == "done"
+        cluster.close()
+        with pytest.raises(ReadError, match=r"cluster is gone.*run the same command again"):
+            list(stream)
+    assert "scene-0000_cloudmask" in checked(tmp_path)
