@@ -36,6 +36,7 @@ stderr: Final = Console(stderr=True, highlight=False)
 _NAME: Final = TextColumn("{task.description}", markup=False)
 _LEFT: Final = TimeRemainingColumn(compact=True)
 
+OURS: Final = "stac_cloudmask"
 STOPPED: Final = 130
 """Exit code of a command that was stopped, by the custom of shells."""
 
@@ -93,7 +94,15 @@ def bars(*columns: ProgressColumn, quiet: bool, speed_estimate_period: float = 3
 
 
 class LogHandler(logging.Handler):
-    """Puts log records on stderr, above the bars and without secrets."""
+    """Puts log records on stderr, above the bars and without secrets: all of this package, few of others."""
+
+    def __init__(self, *, others: int) -> None:
+        super().__init__()
+        self._others = others
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Whether it is of this package, or of the level ``others``; some packages set their own levels low."""
+        return record.name.startswith(OURS) or record.levelno >= self._others
 
     def emit(self, record: logging.LogRecord) -> None:
         """See ``logging.Handler``."""
@@ -103,8 +112,9 @@ class LogHandler(logging.Handler):
 
 def log(*, verbose: bool) -> None:
     """Show warnings of this package and errors of others; or, ``verbose``, all that this package tells."""
-    logging.basicConfig(level=logging.WARNING if verbose else logging.ERROR, handlers=[LogHandler()], force=True)
-    logging.getLogger("stac_cloudmask").setLevel(logging.DEBUG if verbose else logging.WARNING)
+    handler = LogHandler(others=logging.WARNING if verbose else logging.ERROR)
+    logging.basicConfig(handlers=[handler], force=True, format="%(message)s")
+    logging.getLogger(OURS).setLevel(logging.DEBUG if verbose else logging.WARNING)
 
 
 @contextmanager
