@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import warnings
 from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
@@ -31,6 +32,7 @@ LEAST_IN_FLIGHT: Final = 16
 
 ANY_PORT: Final = "127.0.0.1:0"
 """Where the dashboard of a cluster of our own listens; a fixed port could be taken."""
+PRELOAD: Final = "stac_cloudmask.worker"
 Task = Callable[[dict[str, Any], "Settings", str, Mapping[str, int]], Result]
 """What is done with an item on a worker, see `work`."""
 
@@ -207,8 +209,9 @@ def open_engine(
         with client:
             yield OnDask(client)
         return
+    quiet = {"dashboard_address": ANY_PORT, "preload": PRELOAD, "silence_logs": logging.ERROR}
     with (
-        LocalCluster(n_workers=workers, threads_per_worker=1, dashboard_address=ANY_PORT) as cluster,
+        LocalCluster(n_workers=workers, threads_per_worker=1, **quiet) as cluster,
         Client(cluster, set_as_default=False) as client,
     ):
         yield OnDask(client)

@@ -71,7 +71,7 @@ def stand_ins(folder: Path) -> Iterator[dict[str, str]]:
         site = stack.enter_context(serve(scenes))
         api = stack.enter_context(serve_api(Api([remote(body, scenes, site.url) for body in bodies])))
         cluster = stack.enter_context(
-            LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address=None, host="127.0.0.1")
+            LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address="127.0.0.1:0", host="127.0.0.1")
         )
         yield {
             **dict.fromkeys(APIS, api.url),
