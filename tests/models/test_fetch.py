@@ -3,7 +3,6 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import threading
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -16,6 +15,7 @@ from stac_cloudmask.cli.app import app
 from stac_cloudmask.errors import ChecksumError, ModelError, WriteError
 from stac_cloudmask.models.fetch import cached_path, default_cache, fetch_model, is_here, locate, weights_sha256
 from stac_cloudmask.models.registry import catalog_folder, find_model
+from tests.loopback import running
 
 WEIGHTS = b"\x08\x08weights" * 5000
 POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:45de808b\nsize 56973507\n"
@@ -71,12 +71,8 @@ class Weights(BaseHTTPRequestHandler):
 @pytest.fixture
 def server():
     Weights.asked, Weights.ranges, Weights.sent = {}, [], 0
-    with ThreadingHTTPServer(("127.0.0.1", 0), Weights) as httpd:
-        thread = threading.Thread(target=httpd.serve_forever, args=(0.01,))
-        thread.start()
-        yield f"http://127.0.0.1:{httpd.server_port}"
-        httpd.shutdown()
-        thread.join()
+    with running(ThreadingHTTPServer(("127.0.0.1", 0), Weights)) as url:
+        yield url
 
 
 @pytest.fixture
