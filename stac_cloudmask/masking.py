@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
     from stac_cloudmask.config import Settings
     from stac_cloudmask.core.grid import Grid
+    from stac_cloudmask.inference import Percents
     from stac_cloudmask.models.metadata import ModelSpec
     from stac_cloudmask.stac.bands import Sources
     from stac_cloudmask.stac.scene import Scene
@@ -184,21 +185,10 @@ def make_mask(
         scene = open_scene(
             sources, loader=settings.loader, resolution=settings.resolution, threads=settings.threads or THREADS
         )
-        product = _product_mask(scene, settings)
+    look = Quicklook(bands_of(scene), scene.grid.shape, scene.dn)
     with watch.stage("infer"):
-        parts = [Part(spec, Member(segmenter(spec, settings), roles)) for spec, roles in models.items()]
-        look = Quicklook(bands_of(scene), scene.grid.shape, scene.dn)
-        percents = infer(
-            OpenPixels(scene, look),
-            parts,
-            nir_factor=nir_factor(scene.grid.gsd),
-            in_memory=settings.in_memory,
-            progress=partial(progress, "infer"),
-            as_seed=settings.merge == SEED_MERGE,
-        )
-        for spec in models:
-            segmenter(spec, settings).rest()
-        give_back()
+        percents = _ask(OpenPixels(scene, look), models, settings, partial(progress, "infer"))
+        product = _product_mask(scene, settings)
     evidence = Evidence(
         cloud=percents.cloud,
         shadow=percents.shadow,
@@ -223,6 +213,28 @@ def make_mask(
         progress("merge", 1, 1)
     kept = evidence if keep_probabilities else evidence.without_probabilities()
     return Mask(scene.sources, scene.grid, kept, decision, look.rgb)
+
+
+def _ask(
+    pixels: OpenPixels,
+    models: Mapping[ModelSpec, tuple[Role, ...]],
+    settings: Settings,
+    progress: Callable[[int, int], None],
+) -> Percents:
+    """What the models say of every pixel; their working memory is given back then."""
+    segmenters = {spec: segmenter(spec, settings) for spec in models}
+    percents = infer(
+        pixels,
+        [Part(spec, Member(segmenters[spec], roles)) for spec, roles in models.items()],
+        nir_factor=nir_factor(pixels.grid.gsd),
+        in_memory=settings.in_memory,
+        progress=progress,
+        as_seed=settings.merge == SEED_MERGE,
+    )
+    for asked in segmenters.values():
+        asked.rest()
+    give_back()
+    return percents
 
 
 def _product_mask(scene: Scene, settings: Settings) -> ProductMask | None:

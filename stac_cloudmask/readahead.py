@@ -22,8 +22,9 @@ Read = Callable[[int, int], "NDArray[np.uint16]"]
 class RowStream:
     """Gives any window, as long as windows only move down.
 
-    Holds the blocks of rows that the last window touches. While that one is worked on, another thread reads the block
-    that a window right below would need, if it is not held: a scene takes little more memory than its windows.
+    Holds the blocks of rows that the last window touches, or what is left of them. While that one is worked on, another
+    thread reads the block that a window right below would need, if it is not held: a scene takes little more memory
+    than its windows.
     """
 
     def __init__(self, read: Read, *, height: int, block: int, pool: ThreadPoolExecutor) -> None:
@@ -62,6 +63,10 @@ class RowStream:
     def _let_go(self, start: int) -> None:
         while self._held and self._first + self._held[0].shape[1] <= start:
             self._first += self._held.popleft().shape[1]
+        passed = start - self._first
+        if self._held and 2 * passed >= self._held[0].shape[1]:  # most of it: what is left is worth a copy
+            self._held[0] = self._held[0][:, passed:].copy()
+            self._first = start
 
     def _read_to(self, stop: int) -> None:
         """Have the next block read, unless that is under way or there are rows up to ``stop``."""

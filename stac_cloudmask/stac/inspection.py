@@ -40,13 +40,13 @@ class FileFacts:
 
     Attributes:
         grid: Exactly as the file has it.
-        block_rows: Rows of its tiles or strips.
+        block: Rows and columns of its tiles or strips.
         dark: Share of valid pixels below ``offset.DARK``, where the offset is doubtful and overviews make it cheap to
             know; else None.
     """
 
     grid: Grid
-    block_rows: int
+    block: tuple[int, int]
     dark: float | None
 
 
@@ -71,7 +71,7 @@ def inspect(source: BandSource, href: str, env: Mapping[str, str]) -> FileFacts:
             grid = _grid(source, file)
             return FileFacts(
                 grid=grid,
-                block_rows=file.block_shapes[0][0],
+                block=file.block_shapes[0],
                 dark=_dark(file) if source.offset.doubtful else None,
             )
     except (UnicodeError, CRSError) as error:

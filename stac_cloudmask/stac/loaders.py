@@ -44,16 +44,16 @@ class Raster:
     dtype: str
 
 
-def native(rasters: Sequence[Raster], *, loader: Loader, rows: int, env: GdalEnv) -> da.Array:
+def native(rasters: Sequence[Raster], *, loader: Loader, chunk: tuple[int, int], env: GdalEnv) -> da.Array:
     """Rasters of one grid and dtype as a lazy ``(band, y, x)`` array.
 
     Args:
         rasters: At least one.
         loader: The library that reads.
-        rows: Rows of a chunk, which has the full width and one band.
+        chunk: Rows and columns of a chunk, which has one band.
         env: GDAL settings for opening and reading.
     """
-    array = _by_stackstac(rasters, rows, env) if loader == "stackstac" else _by_odc(rasters, rows, env)
+    array = _by_stackstac(rasters, chunk, env) if loader == "stackstac" else _by_odc(rasters, chunk, env)
     expected = (len(rasters), *rasters[0].grid.shape)
     if array.shape != expected or array.dtype != rasters[0].dtype:
         raise RuntimeError(f"{loader} made {array.shape} {array.dtype} of rasters {expected} {rasters[0].dtype}")
@@ -67,7 +67,7 @@ def store(array: da.Array, out: np.ndarray[Any, Any], *, threads: int) -> None:
     da.store(array, out, lock=False, scheduler="threads", num_workers=threads)
 
 
-def _by_stackstac(rasters: Sequence[Raster], rows: int, env: GdalEnv) -> da.Array:
+def _by_stackstac(rasters: Sequence[Raster], chunk: tuple[int, int], env: GdalEnv) -> da.Array:
     import stackstac  # noqa: PLC0415  (seconds, and only one of the loaders is needed)
 
     first = rasters[0]
@@ -82,7 +82,7 @@ def _by_stackstac(rasters: Sequence[Raster], rows: int, env: GdalEnv) -> da.Arra
         rescale=False,
         dtype=dtype,
         fill_value=dtype.type(0),  # a plain 0 is "incompatible" with uint16 under numpy 2
-        chunksize=(1, 1, rows, -1),
+        chunksize=(1, 1, *chunk),
         xy_coords=False,
         properties=False,
         band_coords=False,
@@ -95,7 +95,7 @@ def _by_stackstac(rasters: Sequence[Raster], rows: int, env: GdalEnv) -> da.Arra
     return array
 
 
-def _by_odc(rasters: Sequence[Raster], rows: int, env: GdalEnv) -> da.Array:
+def _by_odc(rasters: Sequence[Raster], chunk: tuple[int, int], env: GdalEnv) -> da.Array:
     import dask.array as da  # noqa: PLC0415  (see _by_stackstac)
     import odc.stac  # noqa: PLC0415
     from affine import Affine  # noqa: PLC0415
@@ -113,7 +113,7 @@ def _by_odc(rasters: Sequence[Raster], rows: int, env: GdalEnv) -> da.Array:
         [_item(rasters)],
         bands=[raster.name for raster in rasters],
         geobox=GeoBox(first.grid.shape, Affine(*first.grid.transform), first.grid.code),
-        chunks={"y": rows, "x": -1},
+        chunks={"y": chunk[0], "x": chunk[1]},
         dtype=first.dtype,
         nodata=0,
         resampling="nearest",

@@ -44,8 +44,7 @@ class Looked:
 class Access:
     """How files are read: by which library, by how many threads, with how much patience.
 
-    Local files are read by one thread: there is no latency to hide, and each thread holds copies of what it reads, of
-    75 MB for a tile.
+    Local files are read by one thread: there is no latency to hide, and each thread holds copies of what it reads.
     """
 
     loader: Loader
@@ -66,7 +65,7 @@ class Access:
         return Reader(
             sources=tuple(looked.source for looked in group),
             grid=group[0].grid,
-            block_rows=max(looked.facts.block_rows for looked in group),
+            block=max(looked.facts.block for looked in group),
             loader=self.loader,
             threads=self.threads if is_remote(group[0].source.href) else 1,
             patience=self.patience,

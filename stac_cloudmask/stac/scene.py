@@ -32,6 +32,8 @@ U16 = NDArray[np.uint16]
 
 STRIP: Final = 512
 """Rows of a strip, about: whole rows of blocks are read."""
+COLUMNS: Final = 4096
+"""Columns of a strip that are read in one go, about."""
 
 
 class Rows(Protocol):
@@ -48,7 +50,7 @@ class Reader:
 
     sources: tuple[BandSource, ...]
     grid: Grid
-    block_rows: int
+    block: tuple[int, int]
     loader: Loader
     threads: int
     patience: Patience
@@ -56,7 +58,12 @@ class Reader:
     @property
     def strip(self) -> int:
         """Rows that are best read at a time: whole rows of blocks."""
-        return self.block_rows * max(1, STRIP // self.block_rows)
+        return _whole_blocks(self.block[0], STRIP)
+
+    @property
+    def chunk(self) -> tuple[int, int]:
+        """Rows and columns that are read in one go, which takes four times their memory for a while."""
+        return self.strip, min(_whole_blocks(self.block[1], COLUMNS), self.grid.width)
 
     def whole(self) -> NDArray[Any]:
         """All rows."""
@@ -83,13 +90,20 @@ class Reader:
             for source in sources
         ]
         env = gdal_env((source.href for source in sources), patience=self.patience, fresh=fresh)
-        lazy = native(rasters, loader=self.loader, rows=self.strip, env=env)
+        lazy = native(rasters, loader=self.loader, chunk=self.chunk, env=env)
+        # several threads take one chunk of each file after the other: where two wait for the same bytes of a remote
+        # file and the server fails, GDAL 3.10 can wait for ever
+        height, width = self.chunk if self.threads > 1 else self.grid.shape
         stop = start + out.shape[1]
-        # one block of each file after the other: where two threads wait for the same bytes of a remote file and the
-        # server fails, GDAL 3.10 can wait for ever
-        for first in range(start // self.strip * self.strip, stop, self.strip):
-            rows = slice(max(first, start), min(first + self.strip, stop))
-            store(lazy[:, rows], out[:, rows.start - start : rows.stop - start], threads=self.threads)
+        for top in range(start // height * height, stop, height):
+            rows = slice(max(top, start), min(top + height, stop))
+            for left in range(0, self.grid.width, width):
+                cols = slice(left, left + width)
+                store(lazy[:, rows, cols], out[:, rows.start - start : rows.stop - start, cols], threads=self.threads)
+
+
+def _whole_blocks(block: int, about: int) -> int:
+    return block * max(1, about // block)
 
 
 class Streamed:
