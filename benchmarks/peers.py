@@ -1,0 +1,119 @@
+"""The same pixels and the same model through ukis-csmask, whose weights this package uses, and through this package.
+
+    python -m benchmarks.peers [--side 2048] [--runs 3] [--json FILE]
+
+Both start from the same local COGs of a simulated scene and end with cloud and shadow in memory: ukis-csmask reads
+them with rasterio and asks `CSmask`; this package reads, asks and merges by `make_mask`, with SCL and all its rules.
+Each runs in a process of its own, in turn; figures are medians. Agreement is that of the most likely class.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import subprocess
+import sys
+import time
+from pathlib import Path
+from statistics import median
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from benchmarks.tile import BANDS, scene
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+Figures = dict[str, Any]
+
+
+def main() -> None:
+    """Print a column for each masker."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--side", type=int, default=2048)
+    parser.add_argument("--runs", type=int, default=3)
+    parser.add_argument("--json", type=Path)
+    parser.add_argument("--only", nargs=3, help=argparse.SUPPRESS)
+    given = parser.parse_args()
+    if given.only:
+        name, item, out = given.only
+        print(json.dumps(cost(name, Path(item), Path(out))))
+        return
+    with TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        item = scene(folder, given.side)
+        rounds = [{name: apart(name, item, folder) for name in MASKERS} for _ in range(given.runs)]
+        one, other = (np.load(folder / f"{name}.npy") for name in MASKERS)
+    rows = {name: {key: median(r[name][key] for r in rounds) for key in rounds[0][name]} for name in MASKERS}
+    print(f"| | {' | '.join(MASKERS)} | ratio |\n| --- | ---: | ---: | ---: |")
+    for key in ("seconds", "peak MB"):
+        ours, theirs = (rows[name][key] for name in MASKERS)
+        print(f"| {key} | {ours:.4g} | {theirs:.4g} | {theirs / ours:.2f} |")
+    print(f"\nThe same most likely class on {100 * float((one == other).mean()):.2f} % of pixels.")
+    if given.json:
+        given.json.write_text(json.dumps(rows, indent=1))
+
+
+def apart(name: str, item: str, folder: Path) -> Figures:
+    """Figures of a masker from a process of its own."""
+    command = [sys.executable, "-m", "benchmarks.peers", "--only", name, item, str(folder)]
+    found: Figures = json.loads(subprocess.run(command, stdout=subprocess.PIPE, check=True).stdout.splitlines()[-1])
+    return found
+
+
+def cost(name: str, item: Path, out: Path) -> Figures:
+    """Wall time without imports, and the most memory that the process ever had."""
+    start, classes = MASKERS[name](item)
+    figures = {
+        "seconds": time.perf_counter() - start,
+        "peak MB": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+    }
+    np.save(out / f"{name}.npy", classes())
+    return figures
+
+
+def ours(item: Path) -> tuple[float, Callable[[], np.ndarray]]:
+    """Bands, SCL, model, merge."""
+    import pystac  # noqa: PLC0415  (each process loads what it needs)
+
+    from stac_cloudmask.config import Settings  # noqa: PLC0415
+    from stac_cloudmask.masking import make_mask  # noqa: PLC0415
+
+    source = pystac.Item.from_file(item)
+    source.make_asset_hrefs_absolute()
+    start = time.perf_counter()
+    found = make_mask(source, settings=Settings())
+
+    def classes() -> np.ndarray:
+        cloud, shadow = found.evidence.cloud.astype(int), found.evidence.shadow.astype(int)
+        return np.argmax((100 - cloud - shadow, cloud, shadow), axis=0).astype(np.uint8)
+
+    return start, classes
+
+
+def ukis(item: Path) -> tuple[float, Callable[[], np.ndarray]]:
+    """Bands and model, as the package's own README shows it."""
+    import rasterio  # noqa: PLC0415
+    from ukis_csmask.mask import CSmask  # noqa: PLC0415
+
+    document = json.loads(item.read_text())
+    start = time.perf_counter()
+    planes = []
+    for key in BANDS:
+        with rasterio.open(item.parent / document["assets"][key]["href"]) as file:
+            planes.append(file.read(1))
+    reflectance = np.stack(planes, axis=-1).astype(np.float32) * np.float32(1e-4) - np.float32(0.1)
+    found = CSmask(reflectance, list(BANDS), product_level="l2a", nodata_value=-0.1)
+    return start, lambda: found.csm[..., 0]
+
+
+MASKERS: dict[str, Callable[[Path], tuple[float, Callable[[], np.ndarray]]]] = {
+    "stac_cloudmask": ours,
+    "ukis-csmask": ukis,
+}
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,219 @@
+"""What a mask of a whole tile costs, beside the bare work of its model and the bare reading of its bands.
+
+    python -m benchmarks.tile [--sides 10980] [--resolutions 10] [--providers cpu] [--runs 3] [--folder DIR]
+                             [--json FILE]
+
+Every side is a simulated scene of four bands and SCL in local COGs. Each round runs, one after the other and each in a
+process of its own: the whole way from bands to output item, as `process` does it with its default settings; the model
+alone, on as many windows of the same shapes and nothing else; and rasterio alone, which reads the same files once.
+Figures are medians of the rounds. Several ``--sides`` show how cost grows with the pixels, ``--resolutions`` what a
+coarser mask saves, ``--providers`` what another runtime gives, and how many pixels get another class by it. Run it on
+a machine that does nothing else: a tile at 10 m takes five minutes a round on two cores, its simulation two.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import subprocess
+import sys
+import time
+from collections import Counter
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+from statistics import median
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+BANDS = ("blue", "green", "red", "nir")
+MODEL = "ukis-csmask-4b-l2a"
+Figures = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Case:
+    """One mask: side of the scene in pixels of 10 m, metres to a pixel of the mask, runtime."""
+
+    side: int
+    resolution: int
+    provider: str
+
+    @property
+    def name(self) -> str:
+        """For rows and folders."""
+        return f"{self.side}-{self.resolution}m-{self.provider}"
+
+
+def main() -> None:
+    """Print a row for each case."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--sides", type=int, nargs="+", default=[10980], help="pixels of 10 m")
+    parser.add_argument("--resolutions", type=int, nargs="+", default=[10], help="metres")
+    parser.add_argument("--providers", nargs="+", default=["cpu"])
+    parser.add_argument("--runs", type=int, default=3)
+    parser.add_argument("--folder", type=Path, help="keep scenes and masks here; a temporary folder by default")
+    parser.add_argument("--json", type=Path)
+    parser.add_argument("--only", nargs=2, help=argparse.SUPPRESS)
+    given = parser.parse_args()
+    if given.only:
+        kind, task = given.only
+        print(json.dumps(KINDS[kind](**json.loads(task))))
+        return
+    cases = [Case(*one) for one in product(given.sides, given.resolutions, given.providers)]
+    with TemporaryDirectory() as temporary:
+        folder = (given.folder or Path(temporary)).resolve()
+        items = {side: scene(folder / f"scene-{side}", side) for side in given.sides}
+        rounds = [[measured(case, items[case.side], folder) for case in cases] for _ in range(given.runs)]
+        rows = [summary(case, [one[i] for one in rounds]) for i, case in enumerate(cases)]
+        compare(rows, cases, folder)
+    table(rows)
+    if given.json:
+        given.json.write_text(json.dumps(rows, indent=1))
+
+
+def scene(folder: Path, side: int) -> str:
+    """The item's file; the scene is simulated unless it is there."""
+    from stac_cloudmask.simulate import Recipe, write_simulated_item  # noqa: PLC0415  (children load what they measure)
+
+    there = next(folder.glob("*/*/*_L2A.json"), None)
+    return str(there or write_simulated_item(folder, Recipe(height=side, width=side, seed=3, bands=BANDS)))
+
+
+def measured(case: Case, item: str, folder: Path) -> Figures:
+    """One round of one case."""
+    out = folder / f"mask-{case.name}"
+    whole = apart("mask", item=item, out=str(out), resolution=case.resolution, provider=case.provider)
+    alone = apart("sessions", windows=whole.pop("windows"), provider=case.provider)
+    return whole | alone | apart("reading", item=item)
+
+
+def apart(kind: str, **task: object) -> Figures:
+    """Figures from a process of its own."""
+    command = [sys.executable, "-m", "benchmarks.tile", "--only", kind, json.dumps(task)]
+    found: Figures = json.loads(subprocess.run(command, stdout=subprocess.PIPE, check=True).stdout.splitlines()[-1])
+    return found
+
+
+def mask(*, item: str, out: str, resolution: int, provider: str) -> Figures:
+    """The whole way; every call of a session is timed."""
+    import pystac  # noqa: PLC0415
+
+    from stac_cloudmask.config import Settings  # noqa: PLC0415
+    from stac_cloudmask.pipeline import process_item  # noqa: PLC0415
+
+    calls = timed_sessions()
+    source = pystac.Item.from_file(item)
+    source.make_asset_hrefs_absolute()
+    settings = Settings(resolution=resolution, provider=provider, overwrite=True)
+    start, cpu = time.perf_counter(), time.process_time()
+    result = process_item(source, settings=settings, out=out)
+    wall, cpu = time.perf_counter() - start, time.process_time() - cpu
+    shapes = Counter(shape for shape, _ in calls)
+    return {
+        "wall": wall,
+        "CPU": cpu,
+        "peak MB": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+        "sessions": sum(seconds for _, seconds in calls),
+        "megapixels": sum(n * h * w for n, _, h, w in shapes.elements()) / 1e6,
+        "windows": [[shape, count] for shape, count in shapes.items()],
+        **{f"stage {name}": seconds for name, seconds in result.seconds.items()},
+    }
+
+
+def timed_sessions() -> list[tuple[tuple[int, ...], float]]:
+    """A list to which every call of a session adds its shape and its seconds."""
+    from stac_cloudmask.models.session import OnnxSegmenter  # noqa: PLC0415
+
+    calls: list[tuple[tuple[int, ...], float]] = []
+    channels = OnnxSegmenter.channels
+
+    def timed(self: OnnxSegmenter, reflectance: np.ndarray) -> np.ndarray:
+        self.open()  # not counted: loading the model
+        start = time.perf_counter()
+        found = channels(self, reflectance)
+        calls.append((reflectance.shape, time.perf_counter() - start))
+        return found
+
+    OnnxSegmenter.channels = timed  # type: ignore[method-assign]
+    return calls
+
+
+def sessions(*, windows: list[tuple[list[int], int]], provider: str) -> Figures:
+    """The model alone: as many windows of these shapes."""
+    from stac_cloudmask.models.registry import find_model  # noqa: PLC0415
+    from stac_cloudmask.models.session import OnnxSegmenter  # noqa: PLC0415
+
+    model = OnnxSegmenter(find_model(MODEL), provider=provider)
+    seconds = 0.0
+    for shape, count in windows:
+        chips = np.random.default_rng(0).random(shape, np.float32)
+        model.channels(chips[..., :64, :64])
+        start = time.perf_counter()
+        for _ in range(count):
+            model.channels(chips)
+        seconds += time.perf_counter() - start
+    return {"sessions alone": seconds}
+
+
+def reading(*, item: str) -> Figures:
+    """Plain rasterio: every file once, block by block."""
+    import rasterio  # noqa: PLC0415
+
+    assets = json.loads(Path(item).read_text())["assets"]
+    start = time.perf_counter()
+    for key in (*BANDS, "scl"):
+        with rasterio.open(Path(item).parent / assets[key]["href"]) as file:
+            for _, window in file.block_windows(1):
+                file.read(1, window=window)
+    return {"reading alone": time.perf_counter() - start}
+
+
+def summary(case: Case, rounds: list[Figures]) -> Figures:
+    """Medians, and the ratios of the medians."""
+    row = {"case": case.name} | {name: median(one[name] for one in rounds) for name in rounds[0]}
+    pixels = (case.side * 10 / case.resolution) ** 2 / 1e6
+    return row | {
+        "wall / sessions": row["wall"] / row["sessions"],
+        "wall / sessions alone": row["wall"] / row["sessions alone"],
+        "wall per megapixel": row["wall"] / pixels,
+        "computed / pixels": row["megapixels"] / pixels,
+    }
+
+
+def compare(rows: list[Figures], cases: list[Case], folder: Path) -> None:
+    """Percent of pixels that have the class that the first provider gives them."""
+    first = {}
+    for row, case in zip(rows, cases, strict=True):
+        classes = class_map(folder / f"mask-{case.name}")
+        reference = first.setdefault((case.side, case.resolution), classes)
+        row["% same class"] = 100 * float((classes == reference).mean())
+
+
+def class_map(out: Path) -> np.ndarray:
+    """Of the only mask in an output catalog."""
+    import rasterio  # noqa: PLC0415
+
+    (path,) = out.rglob("cloud_mask.tif")
+    with rasterio.open(path) as file:
+        classes: np.ndarray = file.read(1)
+    return classes
+
+
+def table(rows: list[Figures]) -> None:
+    """A column for each case; seconds, where nothing else is said."""
+    print(f"| s | {' | '.join(row['case'] for row in rows)} |\n| --- |{' ---: |' * len(rows)}")
+    for name in (name for name in rows[0] if name != "case"):
+        print(f"| {name} | {' | '.join(f'{row[name]:.4g}' for row in rows)} |")
+
+
+KINDS: dict[str, Callable[..., Figures]] = {"mask": mask, "sessions": sessions, "reading": reading}
+
+if __name__ == "__main__":
+    main()
