@@ -48,13 +48,14 @@ def main() -> None:
     parser.add_argument("--markdown", type=Path, help="also write the table here")
     parser.add_argument("--json", type=Path, help="write all scores here")
     parser.add_argument("--pictures", type=Path, help="write agreement maps here")
+    parser.add_argument("--provider", default="cpu", help="runtime of the model, as `process --provider`")
     given = parser.parse_args()
     warnings.simplefilter("ignore", StacCloudmaskWarning)
     with TemporaryDirectory() as folder:
         data = simulated(Path(folder), given.simulated) if given.simulated else given.data
         if not (data / "catalog.json").is_file():
             parser.error(f"{data} has no catalog.json; --data names the folder with the real scenes")
-        rows = [row for item in scenes(data) for row in judge(item, given.pictures)]
+        rows = [row for item in scenes(data) for row in judge(item, given.pictures, given.provider)]
     table = markdown(rows)
     print(table)
     if given.markdown:
@@ -78,10 +79,10 @@ def scenes(data: Path) -> Iterator[pystac.Item]:
         yield item
 
 
-def judge(item: pystac.Item, pictures: Path | None) -> Iterator[dict[str, Any]]:
+def judge(item: pystac.Item, pictures: Path | None, provider: str) -> Iterator[dict[str, Any]]:
     """One row for each class that a reference of the item judges, or one that tells how much is flagged."""
     start = perf_counter()
-    masks, grid = masks_of(item)
+    masks, grid = masks_of(item, provider)
     print(f"{item.id}: {perf_counter() - start:.1f} s", file=sys.stderr)
     keys = [key for key in item.assets if key.startswith("reference")]
     if not keys:
@@ -108,10 +109,10 @@ def judge(item: pystac.Item, pictures: Path | None) -> Iterator[dict[str, Any]]:
             draw(pictures, f"{item.id}.{key}", masks, labels, judged)
 
 
-def masks_of(item: pystac.Item) -> tuple[dict[str, Codes], Any]:
+def masks_of(item: pystac.Item, provider: str) -> tuple[dict[str, Codes], Any]:
     """The class maps that are compared, by name, and their grid; SCL where the item has one."""
     has_scl = any(key.lower() == "scl" for key in item.assets)
-    common = {"missing_scl": "fail" if has_scl else "model-only"}
+    common = {"missing_scl": "fail" if has_scl else "model-only", "provider": provider}
     union = make_mask(item, settings=Settings(merge="union", **SEED, **common))
     calibrated = make_mask(item, settings=Settings(merge="calibrated", **common))
     product = {"SCL": from_scl(union)} if has_scl else {}
