@@ -173,6 +173,15 @@ def test_ids_from_outside_cannot_steer_a_terminal(cli, sources, small, tmp_path)
     assert "\\x1b" in out
 
 
+@pytest.fixture
+def interruptible():
+    """Ctrl-C works in processes that the test starts, also where the tests themselves run in the background."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interruptible")
 @pytest.mark.parametrize("case", [(signal.SIGTERM,), (signal.SIGINT, "--workers", "1")], ids=str)
 def test_a_run_that_is_stopped_is_exit_code_130_and_lists_what_was_done(sources, small, tmp_path, case):
     stop, *engine = case
