@@ -143,3 +143,13 @@ def test_expendable_evidence_gives_the_same_bits_in_its_own_memory(policy):
     np.testing.assert_array_equal(found.votes, expected.votes)
     assert {id(found.class_map), id(found.votes)} == {id(spent.cloud), id(spent.shadow)}
     np.testing.assert_array_equal(evidence.cloud, cloud)
+
+
+def test_evidence_without_probabilities_keeps_everything_else():
+    rng = np.random.default_rng(8)
+    layer, nir = rng.integers(0, 101, (6, 9), np.uint8), rng.random((2, 3), np.float32)
+    evidence = Evidence(cloud=layer, shadow=layer, gsd=20.0, sun=Sun(azimuth=150, elevation=40), nir=nir, nir_factor=3)
+    bare = evidence.without_probabilities()
+    assert (bare.cloud.size, bare.shadow.size, evidence.cloud.shape) == (0, 0, (6, 9))
+    assert (bare.gsd, bare.sun, bare.nir_factor) == (20.0, evidence.sun, 3)
+    assert bare.nir is nir
