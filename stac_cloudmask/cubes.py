@@ -20,7 +20,8 @@ from stac_cloudmask.errors import ConfigError
 from stac_cloudmask.look import MASK, mask_item_of
 from stac_cloudmask.results import Result
 from stac_cloudmask.stac.items import SUFFIX
-from stac_cloudmask.stac.views import Frame, nearest_classes
+from stac_cloudmask.stac.transport import Patience
+from stac_cloudmask.stac.views import Frame, Views
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -208,8 +209,9 @@ def _block(*, frame: Frame, sources: Sources, block_info: dict[Any, Any]) -> NDA
 
 def _read(frame: Frame, sources: Sources) -> NDArray[np.uint8]:
     """The masks of one time step; where several have data the first counts."""
+    views = Views(Patience())
     seen = np.full(frame.shape, CloudClass.NODATA, np.uint8)
     for href, base in sources:
-        codes = nearest_classes(href, frame, base=base, fill=CloudClass.NODATA)
+        codes = views.nearest(href, frame, base=base, fill=CloudClass.NODATA)
         np.copyto(seen, codes, where=seen == CloudClass.NODATA)
     return seen

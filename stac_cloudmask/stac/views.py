@@ -59,13 +59,19 @@ class Views:
             ReadError: It cannot be read.
             UnsupportedItemError: The href is not allowed, or it is no raster of one band and 8 bits.
         """
-        return self._read(href, grid, base=base, how="mode", fill=fill, dtype="uint8").astype(np.uint8)
+        return self._read(href, _frame(grid), base=base, how="mode", fill=fill, dtype="uint8").astype(np.uint8)
 
     def means(self, href: str, grid: Grid, *, base: str | None, fill: int, dtype: str) -> NDArray[np.uint16]:
         """The mean of the valid pixels in each pixel of ``grid``, ``(y, x)``; else as ``classes``."""
-        return self._read(href, grid, base=base, how="average", fill=fill, dtype=dtype).astype(np.uint16)
+        return self._read(href, _frame(grid), base=base, how="average", fill=fill, dtype=dtype).astype(np.uint16)
 
-    def _read(self, href: str, grid: Grid, *, base: str | None, how: How, fill: int | None, dtype: str) -> NDArray[Any]:
+    def nearest(self, href: str, frame: Frame, *, base: str | None, fill: int) -> NDArray[np.uint8]:
+        """The value that the middle of each pixel of ``frame`` lies in, ``fill`` outside; else as ``classes``."""
+        return self._read(href, frame, base=base, how="nearest", fill=fill, dtype="uint8").astype(np.uint8)
+
+    def _read(
+        self, href: str, frame: Frame, *, base: str | None, how: How, fill: int | None, dtype: str
+    ) -> NDArray[Any]:
         allowed = check_href(href, base=base)
         host = urlsplit(allowed).netloc if is_remote(allowed) else ""
         if self._strikes[host] >= STRIKES:
@@ -75,7 +81,6 @@ class Views:
         check_redirects(allowed, base=base, rule=DEFAULT_RULE)
         try:
             with rasterio.Env(**gdal_env([allowed], patience=self._patience, fresh=False)):
-                frame = Frame(crs=grid.code, transform=grid.transform, shape=grid.shape)
                 return _warped(sign(allowed), frame, how=how, fill=fill, dtype=dtype)
         except RasterioError as error:
             self._strikes[host] += bool(host)
@@ -103,6 +108,10 @@ def _warped(href: str, frame: Frame, *, how: How, fill: int | None, dtype: str) 
             return pixels
 
 
+def _frame(grid: Grid) -> Frame:
+    return Frame(crs=grid.code, transform=grid.transform, shape=grid.shape)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Frame:
     """A grid of any CRS and pixel shape: CRS as text, affine coefficients in rasterio's order, (height, width)."""
@@ -117,28 +126,6 @@ class Frame:
         left, top = c + a * cols.start + b * rows.start, f + d * cols.start + e * rows.start
         shape = rows.stop - rows.start, cols.stop - cols.start
         return Frame(crs=self.crs, transform=(a, b, left, d, e, top), shape=shape)
-
-
-def nearest_classes(href: str, frame: Frame, *, base: str | None, fill: int) -> NDArray[np.uint8]:
-    """The class that the middle of each pixel of ``frame`` lies in, ``(y, x)`` uint8; ``fill`` outside.
-
-    Args:
-        href: Of a raster of one band and 8 bits, as the item at ``base`` has it.
-        frame: Of the result.
-        base: Where the item was read from; None for one made in memory.
-        fill: Code of pixels without data.
-
-    Raises:
-        ReadError: It cannot be read.
-        UnsupportedItemError: The href is not allowed, or it is no such raster.
-    """
-    allowed = check_href(href, base=base)
-    check_redirects(allowed, base=base, rule=DEFAULT_RULE)
-    try:
-        with rasterio.Env(**gdal_env([allowed], patience=Patience(), fresh=False)):
-            return _warped(sign(allowed), frame, how="nearest", fill=fill, dtype="uint8").astype(np.uint8)
-    except RasterioError as error:
-        raise ReadError(f"{redact(allowed)} cannot be read: {redact(str(error))[:200]}") from error
 
 
 def rgb_keys(assets: Mapping[str, Json]) -> tuple[str, str, str] | None:
