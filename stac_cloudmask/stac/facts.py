@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -89,11 +89,7 @@ class MaskFacts:
     @property
     def valid(self) -> int:
         """Pixels that have data."""
-        return sum(count for code, count in self.counts.items() if code != CloudClass.NODATA)
-
-    def cover(self, code: CloudClass) -> float | None:
-        """Percent of the valid pixels that have this class; None where no pixel is valid."""
-        return round(100 * self.counts.get(code, 0) / self.valid, 4) if self.valid else None
+        return valid_pixels(self.counts)
 
 
 def file_facts(path: Path) -> AssetFile:
@@ -104,6 +100,22 @@ def file_facts(path: Path) -> AssetFile:
             digest.update(chunk)
         size = stream.tell()
     return AssetFile(name=path.name, size=size, sha256=digest.hexdigest())
+
+
+def valid_pixels(counts: Mapping[int, int]) -> int:
+    """Pixels that have data, of those counted by code."""
+    return sum(count for code, count in counts.items() if code != CloudClass.NODATA)
+
+
+def cover(counts: Mapping[int, int], code: CloudClass) -> float | None:
+    """Percent of the valid pixels that have this class; None where no pixel is valid."""
+    valid = valid_pixels(counts)
+    return round(100 * counts.get(code, 0) / valid, 4) if valid else None
+
+
+def timestamp(time: datetime) -> str:
+    """A timezone-aware time as items state it: UTC, whole seconds."""
+    return time.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def class_counts(class_map: NDArray[np.uint8]) -> dict[int, int]:

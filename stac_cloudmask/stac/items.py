@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import UTC
 from typing import TYPE_CHECKING, Any, Final
 
 import pystac
@@ -12,6 +11,7 @@ from shapely.geometry import shape
 from stac_cloudmask.core.classes import CloudClass
 from stac_cloudmask.errors import UnsupportedItemError
 from stac_cloudmask.stac.definitions import ASSETS, class_list, extensions_of, renders
+from stac_cloudmask.stac.facts import cover, timestamp
 from stac_cloudmask.stac.fields import is_number
 from stac_cloudmask.stac.hrefs import safe_id
 from stac_cloudmask.stac.source import carried_assets, identity, license_links, self_href, unsigned
@@ -114,7 +114,7 @@ def _bbox(source: pystac.Item) -> list[float]:
 
 
 def _properties(source: pystac.Item, facts: MaskFacts) -> Json:
-    created = facts.created.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    created = timestamp(facts.created)
     return {
         **identity(source),
         "title": f"Cloud and cloud-shadow mask for {source.id}",
@@ -138,12 +138,12 @@ def _properties(source: pystac.Item, facts: MaskFacts) -> Json:
 def _cover(facts: MaskFacts) -> Json:
     """Cover over the valid pixels; the source's own values go to the link back to it."""
     total = max(1, sum(facts.counts.values()))
-    cover = {
-        "eo:cloud_cover": facts.cover(CloudClass.CLOUD),
-        "s2:cloud_shadow_percentage": facts.cover(CloudClass.CLOUD_SHADOW),
+    stated = {
+        "eo:cloud_cover": cover(facts.counts, CloudClass.CLOUD),
+        "s2:cloud_shadow_percentage": cover(facts.counts, CloudClass.CLOUD_SHADOW),
         "s2:nodata_pixel_percentage": round(100 * (total - facts.valid) / total, 4),
     }
-    return {name: value for name, value in cover.items() if value is not None}
+    return {name: value for name, value in stated.items() if value is not None}
 
 
 def _projection(facts: MaskFacts) -> Json:
@@ -173,7 +173,7 @@ def _asset(key: str, facts: MaskFacts) -> Json:
     asset: Json = {
         "href": f"./{file.name}",
         **ASSETS[key],
-        "created": facts.created.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        "created": timestamp(facts.created),
         "file:size": file.size,
         "file:checksum": file.checksum,
     }

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
 from stac_cloudmask.core.classes import CloudClass
 from stac_cloudmask.stac.definitions import ASSETS, class_list
+from stac_cloudmask.stac.facts import cover, timestamp
 from stac_cloudmask.stac.items import OWN
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from datetime import datetime
 
     from stac_cloudmask.stac.facts import AssetFile
 
@@ -63,13 +64,12 @@ def revised(
         files: The files that were written again, by asset key.
         now: Timezone-aware.
     """
-    stamp = now.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-    valid = max(1, sum(counts.values()) - counts.get(CloudClass.NODATA, 0))
-    cover = {"eo:cloud_cover": CloudClass.CLOUD, "s2:cloud_shadow_percentage": CloudClass.CLOUD_SHADOW}
+    stamp = timestamp(now)
+    stated = {"eo:cloud_cover": CloudClass.CLOUD, "s2:cloud_shadow_percentage": CloudClass.CLOUD_SHADOW}
     properties = body["properties"] | {
         "updated": stamp,
         "processing:datetime": stamp,
-        **{name: round(100 * counts.get(code, 0) / valid, 4) for name, code in cover.items()},
+        **{name: cover(counts, code) or 0.0 for name, code in stated.items()},
         FINGERPRINT: revision.around if revision.pixels else revision.single,
         FIELD: {
             "single_date": revision.single,

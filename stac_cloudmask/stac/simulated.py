@@ -11,6 +11,7 @@ import rasterio
 from rasterio.warp import transform
 
 from stac_cloudmask.stac.definitions import COG, class_list
+from stac_cloudmask.stac.facts import timestamp
 from stac_cloudmask.stac.providers import BANDS, SCL
 
 if TYPE_CHECKING:
@@ -125,7 +126,7 @@ def _footprint(grid: Grid) -> list[tuple[float, float]]:
 
 
 def _properties(facts: SourceFacts, grid: Grid) -> dict[str, Any]:
-    stamp = facts.datetime.strftime("%Y-%m-%dT%H:%M:%SZ")
+    stamp = timestamp(facts.datetime)
     flag = {} if facts.applied is None else {"earthsearch:boa_offset_applied": facts.applied}
     return {
         "datetime": stamp,
