@@ -1,6 +1,7 @@
 """Reproduce the accuracy table: four masks of every real scene against what is known of it.
 
     python benchmarks/accuracy.py [--data DIR | --simulated N] [--markdown FILE] [--json FILE] [--pictures DIR]
+                                   [--provider NAME]
 
 Scenes with a ``reference*`` asset are scored, the others show how much of them is flagged. Other scenes are scored by
 the same code: put them into the catalog, with a reference asset named ``reference-shadow`` or ``reference-cloud``.

@@ -11,23 +11,19 @@ from __future__ import annotations
 
 import argparse
 import json
-import resource
-import subprocess
-import sys
 import time
 from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+from benchmarks.apart import Figures, apart, peak_megabytes, source_item
 from benchmarks.tile import BANDS, scene
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-Figures = dict[str, Any]
 
 
 def main() -> None:
@@ -45,51 +41,41 @@ def main() -> None:
     with TemporaryDirectory() as temporary:
         folder = Path(temporary)
         item = scene(folder, given.side)
-        rounds = [{name: apart(name, item, folder) for name in MASKERS} for _ in range(given.runs)]
+        rounds = [
+            {name: apart("benchmarks.peers", name, item, str(folder)) for name in MASKERS} for _ in range(given.runs)
+        ]
         one, other = (np.load(folder / f"{name}.npy") for name in MASKERS)
     rows = {name: {key: median(r[name][key] for r in rounds) for key in rounds[0][name]} for name in MASKERS}
     print(f"| | {' | '.join(MASKERS)} | ratio |\n| --- | ---: | ---: | ---: |")
     for key in ("seconds", "peak MB"):
-        ours, theirs = (rows[name][key] for name in MASKERS)
-        print(f"| {key} | {ours:.4g} | {theirs:.4g} | {theirs / ours:.2f} |")
+        first, second = (rows[name][key] for name in MASKERS)
+        print(f"| {key} | {first:.4g} | {second:.4g} | {second / first:.2f} |")
     print(f"\nThe same most likely class on {100 * float((one == other).mean()):.2f} % of pixels.")
     if given.json:
         given.json.write_text(json.dumps(rows, indent=1))
 
 
-def apart(name: str, item: str, folder: Path) -> Figures:
-    """Figures of a masker from a process of its own."""
-    command = [sys.executable, "-m", "benchmarks.peers", "--only", name, item, str(folder)]
-    found: Figures = json.loads(subprocess.run(command, stdout=subprocess.PIPE, check=True).stdout.splitlines()[-1])
-    return found
-
-
 def cost(name: str, item: Path, out: Path) -> Figures:
     """Wall time without imports, and the most memory that the process ever had."""
     start, classes = MASKERS[name](item)
-    figures = {
-        "seconds": time.perf_counter() - start,
-        "peak MB": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
-    }
+    figures = {"seconds": time.perf_counter() - start, "peak MB": peak_megabytes()}
     np.save(out / f"{name}.npy", classes())
     return figures
 
 
 def ours(item: Path) -> tuple[float, Callable[[], np.ndarray]]:
     """Bands, SCL, model, merge."""
-    import pystac  # noqa: PLC0415  (each process loads what it needs)
-
-    from stac_cloudmask.config import Settings  # noqa: PLC0415
+    from stac_cloudmask.config import Settings  # noqa: PLC0415  (each process loads what it needs)
     from stac_cloudmask.masking import make_mask  # noqa: PLC0415
 
-    source = pystac.Item.from_file(item)
-    source.make_asset_hrefs_absolute()
+    source = source_item(str(item))
     start = time.perf_counter()
     found = make_mask(source, settings=Settings())
 
     def classes() -> np.ndarray:
-        cloud, shadow = found.evidence.cloud.astype(int), found.evidence.shadow.astype(int)
-        return np.argmax((100 - cloud - shadow, cloud, shadow), axis=0).astype(np.uint8)
+        from benchmarks.accuracy import most_likely  # noqa: PLC0415  (after the memory was looked at)
+
+        return most_likely(found)
 
     return start, classes
 

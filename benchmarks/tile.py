@@ -15,9 +15,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import resource
-import subprocess
-import sys
 import time
 from collections import Counter
 from dataclasses import dataclass
@@ -25,16 +22,17 @@ from itertools import product
 from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
+
+from benchmarks.apart import Figures, apart, peak_megabytes, source_item
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 BANDS = ("blue", "green", "red", "nir")
 MODEL = "ukis-csmask-4b-l2a"
-Figures = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -63,8 +61,8 @@ def main() -> None:
     parser.add_argument("--only", nargs=2, help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.only:
-        kind, task = given.only
-        print(json.dumps(KINDS[kind](**json.loads(task))))
+        kind, arguments = given.only
+        print(json.dumps(KINDS[kind](**json.loads(arguments))))
         return
     cases = [Case(*one) for one in product(given.sides, given.resolutions, given.providers)]
     with TemporaryDirectory() as temporary:
@@ -89,28 +87,23 @@ def scene(folder: Path, side: int) -> str:
 def measured(case: Case, item: str, folder: Path) -> Figures:
     """One round of one case."""
     out = folder / f"mask-{case.name}"
-    whole = apart("mask", item=item, out=str(out), resolution=case.resolution, provider=case.provider)
-    alone = apart("sessions", windows=whole.pop("windows"), provider=case.provider)
-    return whole | alone | apart("reading", item=item)
+    whole = task("mask", item=item, out=str(out), resolution=case.resolution, provider=case.provider)
+    alone = task("sessions", windows=whole.pop("windows"), provider=case.provider)
+    return whole | alone | task("reading", item=item)
 
 
-def apart(kind: str, **task: object) -> Figures:
-    """Figures from a process of its own."""
-    command = [sys.executable, "-m", "benchmarks.tile", "--only", kind, json.dumps(task)]
-    found: Figures = json.loads(subprocess.run(command, stdout=subprocess.PIPE, check=True).stdout.splitlines()[-1])
-    return found
+def task(kind: str, **given: object) -> Figures:
+    """Figures of one of ``KINDS`` from a process of its own."""
+    return apart("benchmarks.tile", kind, json.dumps(given))
 
 
 def mask(*, item: str, out: str, resolution: int, provider: str) -> Figures:
     """The whole way; every call of a session is timed."""
-    import pystac  # noqa: PLC0415
-
     from stac_cloudmask.config import Settings  # noqa: PLC0415
     from stac_cloudmask.pipeline import process_item  # noqa: PLC0415
 
     calls = timed_sessions()
-    source = pystac.Item.from_file(item)
-    source.make_asset_hrefs_absolute()
+    source = source_item(item)
     settings = Settings(resolution=resolution, provider=provider, overwrite=True)
     start, cpu = time.perf_counter(), time.process_time()
     result = process_item(source, settings=settings, out=out)
@@ -119,7 +112,7 @@ def mask(*, item: str, out: str, resolution: int, provider: str) -> Figures:
     return {
         "wall": wall,
         "CPU": cpu,
-        "peak MB": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+        "peak MB": peak_megabytes(),
         "sessions": sum(seconds for _, seconds in calls),
         "megapixels": sum(n * h * w for n, _, h, w in shapes.elements()) / 1e6,
         "windows": [[shape, count] for shape, count in shapes.items()],
