@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING
+from uuid import uuid4
 
 from tests.loopback import running
 
@@ -38,6 +39,8 @@ class Site:
         etag: Given with every file; None for none.
         asked: How often each path was asked for.
         statuses: How often each status was given.
+        prefix: In front of every path and no other site's, so that what GDAL remembers of an earlier server, which may
+            have had the same port, is not taken for this one's.
     """
 
     root: Path
@@ -46,6 +49,7 @@ class Site:
     etag: str | None = None
     asked: Counter[str] = field(default_factory=Counter)
     statuses: Counter[int] = field(default_factory=Counter)
+    prefix: str = field(default_factory=lambda: f"/{uuid4().hex}")
     url: str = ""
     lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -64,7 +68,7 @@ class Handler(BaseHTTPRequestHandler):
 
     def answer(self, *, body):
         site = self.server.site
-        path = self.path.partition("?")[0]
+        path = self.path.partition("?")[0].removeprefix(site.prefix)
         with site.lock:
             site.asked[path] += 1
             fault = site.fault(sum(site.asked.values()), self.command, path)
@@ -128,5 +132,6 @@ def serve(root: Path, fault: Fault = healthy) -> Iterator[Site]:
     site = Site(root, fault)
     server = Server(("127.0.0.1", 0), Handler)
     server.site = site
-    with running(server) as site.url:
+    with running(server) as origin:
+        site.url = f"{origin}{site.prefix}"
         yield site
