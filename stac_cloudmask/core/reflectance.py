@@ -93,6 +93,21 @@ def block_mean(a: U16, factor: int) -> U16:
     return np.floor_divide(total, np.maximum(count, 1, out=count), out=total).astype(np.uint16)
 
 
+def mean_by_twos(a: U16, factor: int) -> U16:
+    """Means of blocks as overviews have them: of 2 x 2, again and again while the factor is even, then of the rest.
+
+    The same to the bit as GDAL's overviews by average, which are made one from the other. For a factor without two
+    twos it is ``block_mean``; with more, halves are rounded more than once, and pixels beside nodata weigh more.
+
+    Args:
+        a: ``(..., y, x)`` uint16.
+        factor: Input pixels per output pixel, along an axis.
+    """
+    while factor > 1 and factor % 2 == 0:
+        a, factor = block_mean(a, 2), factor // 2
+    return a if factor == 1 else block_mean(a, factor)
+
+
 def _planes(a: U16) -> U16:
     return a.reshape(-1, *a.shape[-2:])
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -17,12 +18,15 @@ from stac_cloudmask.errors import BandNotFoundError, UnsupportedItemError
 from stac_cloudmask.stac.hrefs import is_remote
 from stac_cloudmask.stac.metadata import MAX_PIXELS, make_grid
 from stac_cloudmask.stac.offset import DARK
+from stac_cloudmask.stac.overviews import find_overview, open_overview, stored_bytes
+from stac_cloudmask.stac.providers import SCL
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from stac_cloudmask.core.grid import Grid
     from stac_cloudmask.stac.bands import BandSource
+    from stac_cloudmask.stac.overviews import Overview
 
 DRIVERS: Final = ("GTiff", "JP2OpenJPEG", "JP2KAK", "JP2ECW", "JP2MrSID")
 """Formats that hold pixels themselves; others, VRT first of all, can lead to any other file."""
@@ -40,23 +44,38 @@ class FileFacts:
 
     Attributes:
         grid: Exactly as the file has it.
-        block: Rows and columns of its tiles or strips.
+        overview: What is to be read instead of the file's own pixels, see ``overviews``; None for those.
+        block: Rows and columns of the tiles or strips of what is to be read.
+        stored: Bytes that it takes in the file; None where the format does not say.
         dark: Share of valid pixels below ``offset.DARK``, where the offset is doubtful and overviews make it cheap to
             know; else None.
     """
 
     grid: Grid
+    overview: Overview | None
     block: tuple[int, int]
+    stored: int | None
     dark: float | None
 
+    @property
+    def read_factor(self) -> int:
+        """Pixels of the file along the side of one of what is to be read."""
+        return 1 if self.overview is None else self.overview.factor
 
-def inspect(source: BandSource, href: str, env: Mapping[str, str]) -> FileFacts:
+    @property
+    def read_grid(self) -> Grid:
+        """The grid of what is to be read."""
+        return self.grid.coarsen(self.read_factor)
+
+
+def inspect(source: BandSource, href: str, env: Mapping[str, str], *, resolution: float | None) -> FileFacts:
     """Open a file and hold it against its item.
 
     Args:
         source: What the item says.
         href: Signed.
         env: GDAL settings.
+        resolution: Pixel size in metres that is wanted; None for that of the finest band.
 
     Raises:
         UnsupportedItemError: The file is not what the item says, or not what can be read; with both.
@@ -69,11 +88,15 @@ def inspect(source: BandSource, href: str, env: Mapping[str, str]) -> FileFacts:
         with rasterio.Env(**env), DatasetReader(href, driver=list(DRIVERS), sharing=False) as file:
             _check_pixels(source, file)
             grid = _grid(source, file)
-            return FileFacts(
-                grid=grid,
-                block=file.block_shapes[0],
-                dark=_dark(file) if source.offset.doubtful else None,
-            )
+            overview = None if source.common_name == SCL else _overview(file, href, grid, resolution)
+            with nullcontext(file) if overview is None else open_overview(href, overview) as pixels:
+                return FileFacts(
+                    grid=grid,
+                    overview=overview,
+                    block=pixels.block_shapes[0],
+                    stored=stored_bytes(pixels),
+                    dark=_dark(file) if source.offset.doubtful else None,
+                )
     except (UnicodeError, CRSError) as error:
         raise UnsupportedItemError(f"{source.where} has a broken header: {str(error)[:200]}") from None
 
@@ -83,6 +106,11 @@ def _is_file(path: str) -> bool:
         return Path(path).is_file()
     except OSError:  # a name that no file can have
         return False
+
+
+def _overview(file: DatasetReader, href: str, grid: Grid, resolution: float | None) -> Overview | None:
+    factor = 1.0 if resolution is None else resolution / grid.gsd
+    return find_overview(file, href, round(factor)) if factor > 1 and math.isclose(factor, round(factor)) else None
 
 
 def _dark(file: DatasetReader) -> float | None:

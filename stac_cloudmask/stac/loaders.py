@@ -14,12 +14,17 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import pystac
+import rasterio
+
+from stac_cloudmask.stac.overviews import open_overview
 
 if TYPE_CHECKING:
     import dask.array as da
+    from numpy.typing import NDArray
 
     from stac_cloudmask.config import Loader
     from stac_cloudmask.core.grid import Grid
+    from stac_cloudmask.stac.overviews import Overview
 
 GdalEnv = Mapping[str, str]
 
@@ -44,7 +49,14 @@ class Raster:
     dtype: str
 
 
-def native(rasters: Sequence[Raster], *, loader: Loader, chunk: tuple[int, int], env: GdalEnv) -> da.Array:
+def native(
+    rasters: Sequence[Raster],
+    *,
+    loader: Loader,
+    chunk: tuple[int, int],
+    env: GdalEnv,
+    overview: Overview | None = None,
+) -> da.Array:
     """Rasters of one grid and dtype as a lazy ``(band, y, x)`` array.
 
     Args:
@@ -52,8 +64,13 @@ def native(rasters: Sequence[Raster], *, loader: Loader, chunk: tuple[int, int],
         loader: The library that reads.
         chunk: Rows and columns of a chunk, which has one band.
         env: GDAL settings for opening and reading.
+        overview: The copy in each file that is to be read instead, whose grid ``rasters`` state. Neither library reads
+            the one that it is told: stackstac reads none, odc-stac chooses; so this one is read by rasterio.
     """
-    array = _by_stackstac(rasters, chunk, env) if loader == "stackstac" else _by_odc(rasters, chunk, env)
+    if overview is not None:
+        array = _by_rasterio(rasters, chunk, env, overview)
+    else:
+        array = _by_stackstac(rasters, chunk, env) if loader == "stackstac" else _by_odc(rasters, chunk, env)
     expected = (len(rasters), *rasters[0].grid.shape)
     if array.shape != expected or array.dtype != rasters[0].dtype:
         raise RuntimeError(f"{loader} made {array.shape} {array.dtype} of rasters {expected} {rasters[0].dtype}")
@@ -120,6 +137,22 @@ def _by_odc(rasters: Sequence[Raster], chunk: tuple[int, int], env: GdalEnv) -> 
         driver=WithEnv(),
     )
     array: da.Array = da.stack([loaded[raster.name].data[0] for raster in rasters])  # type: ignore[no-untyped-call]
+    return array
+
+
+def _by_rasterio(rasters: Sequence[Raster], chunk: tuple[int, int], env: GdalEnv, overview: Overview) -> da.Array:
+    import dask.array as da  # noqa: PLC0415  (see _by_stackstac)
+
+    def block(block_info: Mapping[None, Mapping[str, Sequence[tuple[int, int]]]]) -> NDArray[Any]:
+        (band, _), *window = block_info[None]["array-location"]
+        with rasterio.Env(**env), open_overview(rasters[band].href, overview) as file:
+            pixels: NDArray[Any] = file.read(1, window=tuple(window))
+            return pixels[None]
+
+    shape, dtype = (len(rasters), *rasters[0].grid.shape), np.dtype(rasters[0].dtype)
+    chunks = da.core.normalize_chunks((1, *chunk), shape)  # type: ignore[no-untyped-call]
+    meta = np.empty((0, 0, 0), dtype)
+    array: da.Array = da.map_blocks(block, chunks=chunks, dtype=dtype, meta=meta)  # type: ignore[no-untyped-call]
     return array
 
 

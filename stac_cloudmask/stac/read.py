@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from stac_cloudmask.core.grid import Grid
     from stac_cloudmask.stac.bands import BandSource, Sources
     from stac_cloudmask.stac.hrefs import HrefRule
+    from stac_cloudmask.stac.overviews import Overview
 
 PATIENCE: Final = Patience()
 
@@ -51,20 +52,27 @@ class Access:
     threads: int
     patience: Patience
 
-    def look(self, source: BandSource, rule: HrefRule) -> Looked:
-        """Follow the redirects of a source and look into its file."""
-        check_redirects(sign(source.href), base=source.base, rule=rule)
+    def look(self, sources: Sequence[BandSource], *, rule: HrefRule, resolution: float | None) -> list[Looked]:
+        """Follow the redirects of sources and look into their files, for what pixels of ``resolution`` metres take."""
 
-        def attempt(*, fresh: bool) -> FileFacts:
-            return inspect(source, sign(source.href), gdal_env([source.href], patience=self.patience, fresh=fresh))
+        def look_at(source: BandSource) -> Looked:
+            check_redirects(sign(source.href), base=source.base, rule=rule)
 
-        return Looked(source, persist(attempt, source=source, patience=self.patience))
+            def attempt(*, fresh: bool) -> FileFacts:
+                env = gdal_env([source.href], patience=self.patience, fresh=fresh)
+                return inspect(source, sign(source.href), env, resolution=resolution)
+
+            return Looked(source, persist(attempt, source=source, patience=self.patience))
+
+        with ThreadPoolExecutor(self.threads) as pool:
+            return list(pool.map(look_at, sources))
 
     def reader(self, group: Sequence[Looked]) -> Reader:
         """Reads sources of one grid together."""
         return Reader(
             sources=tuple(looked.source for looked in group),
-            grid=group[0].grid,
+            grid=group[0].facts.read_grid,
+            overview=group[0].facts.overview,
             block=max(looked.facts.block for looked in group),
             loader=self.loader,
             threads=self.threads if is_remote(group[0].source.href) else 1,
@@ -81,17 +89,21 @@ class Fit:
     access: Access
 
     def layer(self, indexes: Sequence[int], group: Sequence[Looked], *, in_memory: bool) -> Layer:
-        """The bands of one grid: upsampled to the coarsest grid that nests in theirs and the scene's, then averaged."""
+        """The bands of one grid: upsampled to the coarsest grid that nests in theirs and the scene's, then averaged.
+
+        Or averaged from an overview, which only bands have that need no upsampling.
+        """
         ratio = self._ratio(self.finest, group[0])
         common = math.gcd(ratio, self.factor)
-        between = self.finest.grid.coarsen(common)
+        begun = group[0].facts.read_factor
+        between = self.finest.grid.coarsen(common * begun)
         reader = self.access.reader(group)
         held = in_memory or ratio > 1
         return Layer(
             indexes=tuple(indexes),
             rows=Held(reader.whole(), ratio // common, between.width) if held else Streamed(reader),
             height=between.height,
-            down=self.factor // common,
+            down=self.factor // (common * begun),
         )
 
     def classes(self, scl: Looked) -> Classes:
@@ -145,8 +157,7 @@ def open_scene(
     quiet_loaders()
     access = Access(loader=loader, threads=threads, patience=patience)
     every = [*sources.bands, *([] if sources.scl is None else [sources.scl])]
-    with ThreadPoolExecutor(threads) as pool:
-        looked = list(pool.map(access.look, every, [sources.rule] * len(every)))
+    looked = access.look(every, rule=sources.rule, resolution=resolution)
     bands = looked[: len(sources.bands)]
     finest = min(bands, key=lambda band: band.grid.gsd)
     fit = Fit(finest=finest, factor=_factor(finest, resolution), access=access)
@@ -158,7 +169,7 @@ def open_scene(
         bands=tuple(band.common_name for band in sources.bands),
         scales=tuple(band.scale for band in settled.bands),
         offsets=tuple(band.offset.dn for band in settled.bands),
-        strip=max(1, access.reader([finest]).strip // fit.factor),
+        strip=max(1, access.reader([finest]).strip * finest.facts.read_factor // fit.factor),
         layers=_layers(bands, fit, in_memory=in_memory),
         classes=classes,
     )
@@ -188,9 +199,9 @@ def _factor(finest: Looked, resolution: float | None) -> int:
 
 
 def _layers(bands: Sequence[Looked], fit: Fit, *, in_memory: bool) -> tuple[Layer, ...]:
-    by_grid: dict[Grid, list[int]] = {}
+    by_grid: dict[tuple[Grid, Overview | None], list[int]] = {}
     for index, band in enumerate(bands):
-        by_grid.setdefault(band.grid, []).append(index)
+        by_grid.setdefault((band.grid, band.facts.overview), []).append(index)
     return tuple(
         fit.layer(indexes, [bands[index] for index in indexes], in_memory=in_memory) for indexes in by_grid.values()
     )

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from rasterio.errors import RasterioError
 
-from stac_cloudmask.core.reflectance import block_mean, repeat, up_bilinear
+from stac_cloudmask.core.reflectance import mean_by_twos, repeat, up_bilinear
 from stac_cloudmask.core.windows import Window
 from stac_cloudmask.stac.classes import mode_of_blocks
 from stac_cloudmask.stac.hrefs import redact
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from stac_cloudmask.config import Loader
     from stac_cloudmask.core.grid import Grid
     from stac_cloudmask.stac.bands import BandSource, Sources
+    from stac_cloudmask.stac.overviews import Overview
 
 logger = logging.getLogger(__name__)
 
@@ -46,11 +47,12 @@ class Rows(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class Reader:
-    """Reads rows of the files of some sources, which share one grid and dtype."""
+    """Reads rows of the files of some sources, which share one grid and dtype; or of one overview that all have."""
 
     sources: tuple[BandSource, ...]
     grid: Grid
     block: tuple[int, int]
+    overview: Overview | None
     loader: Loader
     threads: int
     patience: Patience
@@ -90,7 +92,7 @@ class Reader:
             for source in sources
         ]
         env = gdal_env((source.href for source in sources), patience=self.patience, fresh=fresh)
-        lazy = native(rasters, loader=self.loader, chunk=self.chunk, env=env)
+        lazy = native(rasters, loader=self.loader, chunk=self.chunk, env=env, overview=self.overview)
         # several threads take one chunk of each file after the other: where two wait for the same bytes of a remote
         # file and the server fails, GDAL 3.10 can wait for ever
         height, width = self.chunk if self.threads > 1 else self.grid.shape
@@ -164,7 +166,7 @@ class Layer:
     def read(self, row_off: int, height: int) -> U16:
         """Rows of the scene as ``(band, y, x)``."""
         fine = self.rows.read(row_off * self.down, min((row_off + height) * self.down, self.height))
-        return fine if self.down == 1 else block_mean(fine, self.down)
+        return mean_by_twos(fine, self.down)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -38,6 +38,7 @@ class Site:
         pause: Seconds, see ``fault``.
         etag: Given with every file; None for none.
         asked: How often each path was asked for.
+        given: Bytes given of each path.
         statuses: How often each status was given.
         prefix: In front of every path and no other site's, so that what GDAL remembers of an earlier server, which may
             have had the same port, is not taken for this one's.
@@ -48,6 +49,7 @@ class Site:
     pause: float = 0.05
     etag: str | None = None
     asked: Counter[str] = field(default_factory=Counter)
+    given: Counter[str] = field(default_factory=Counter)
     statuses: Counter[int] = field(default_factory=Counter)
     prefix: str = field(default_factory=lambda: f"/{uuid4().hex}")
     url: str = ""
@@ -96,6 +98,8 @@ class Handler(BaseHTTPRequestHandler):
             headers["Content-Range"] = f"bytes {first}-{first + len(part) - 1}/{size}"
         self.start(206 if match else 200, headers)
         if body:
+            with site.lock:
+                site.given[path] += len(part)
             self.give(part[: len(part) // 2] if fault == "cut" else part, pause=site.pause if fault == "slow" else 0)
             self.close_connection |= fault in ("cut", "long", "short")
         return None
