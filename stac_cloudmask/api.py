@@ -14,7 +14,7 @@ from stac_cloudmask.config import Settings
 from stac_cloudmask.dataset import to_dataset
 from stac_cloudmask.errors import ConfigError
 from stac_cloudmask.masking import href_rule, make_mask
-from stac_cloudmask.run import OnDask, open_engine, run
+from stac_cloudmask.run import OnDask, open_engine, plan, run
 from stac_cloudmask.stac.search import Failure, load_items
 
 if TYPE_CHECKING:
@@ -39,6 +39,7 @@ def process(
     settings: Settings | None = None,
     client: Client | None = None,
     workers: int | None = None,
+    dry_run: bool = False,
 ) -> list[Result]:
     """Mask items and write the masks as a static STAC catalog; what is up to date is left alone.
 
@@ -51,6 +52,7 @@ def process(
         settings: How masks are made.
         client: A Dask cluster to run on.
         workers: Processes of a local Dask cluster; without it and ``client`` the items are done here one by one.
+        dry_run: Write nothing: results say what is ``planned`` and, in their ``estimate``, what it would cost.
 
     Returns:
         What became of each item. A failed item is a result too, and never stops the others.
@@ -62,6 +64,8 @@ def process(
     """
     settings = settings or Settings()
     found = _load(items, catalog, collection, settings)
+    if dry_run:
+        return list(plan(found, settings=settings, out=fspath(out), workers=workers))
     engine = open_engine(workers=workers) if client is None else nullcontext(OnDask(client))
     with engine as carrier, closing(run(found, settings=settings, out=fspath(out), engine=carrier)) as results:
         return list(results)

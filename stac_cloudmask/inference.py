@@ -97,9 +97,10 @@ def infer(
     read = _whole(scene) if in_memory else scene.dn
     out = {role: np.empty(scene.grid.shape, np.uint8) for role in ("cloud", "shadow")}
     blocks = _NirBlocks(scene, nir_factor, read)
-    passes = _passes(parts)
-    for number, (window, members) in enumerate(passes):
-        plan = _plan(*scene.grid.shape, window, as_seed=as_seed)
+    passes = plan_passes(parts)
+    for number, (window, group) in enumerate(passes):
+        plan = plan_windows(*scene.grid.shape, window, as_seed=as_seed)
+        members = [part.member for part in group]
         roles = {role for member in members for role in member.roles}
         with row_stream(read if number else blocks.read, height=scene.grid.height, block=scene.strip) as stream:
             for done, chips in enumerate(plan, start=1):
@@ -118,7 +119,7 @@ def _whole(scene: Pixels) -> Read:
     return read
 
 
-def _passes(parts: Sequence[Part]) -> list[tuple[ModelWindow, list[Member]]]:
+def plan_passes(parts: Sequence[Part]) -> list[tuple[ModelWindow, list[Part]]]:
     """Models that are asked together, and windows that suit them all; each pass reads the scene once.
 
     Only where files fix different windows are cloud and shadow asked one after the other.
@@ -126,10 +127,10 @@ def _passes(parts: Sequence[Part]) -> list[tuple[ModelWindow, list[Member]]]:
     fixed = {part.spec.window.size for part in parts if not part.spec.window.multiple}
     apart = len(fixed) > 1 and all(len(part.member.roles) == 1 for part in parts)
     groups = [[part for part in parts if role in part.member.roles] for role in ROLES] if apart else [list(parts)]
-    return [(shared_window([part.spec for part in group]), [part.member for part in group]) for group in groups]
+    return [(shared_window([part.spec for part in group]), group) for group in groups]
 
 
-def _plan(height: int, width: int, window: ModelWindow, *, as_seed: bool) -> list[list[Chip]]:
+def plan_windows(height: int, width: int, window: ModelWindow, *, as_seed: bool) -> list[list[Chip]]:
     """Rows of chips; FarmVibes.AI's neighbors share a quarter of a window, or what a model asks for if that is more."""
     if not as_seed:
         return plan_chips(height, width, **asdict(window))

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 
     from stac_cloudmask.config import Settings
     from stac_cloudmask.core.predict import Role
+    from stac_cloudmask.estimate import Estimator
     from stac_cloudmask.models.metadata import ModelSpec
 
 Models = Mapping["ModelSpec", "tuple[Role, ...]"]
@@ -138,15 +139,18 @@ def keep_models(models: Models, catalog: OutputCatalog) -> tuple[ModelUse, ...]:
     return tuple(uses)
 
 
-def preview_item(item: pystac.Item, *, settings: Settings, models: Models, catalog: OutputCatalog) -> Result:
-    """What `process_item` would do: nothing but metadata is read, nothing is written.
+def preview_item(item: pystac.Item, *, estimator: Estimator, catalog: OutputCatalog) -> Result:
+    """What `process_item` would do, and what it would cost; nothing is written.
 
     Raises:
-        StacCloudmaskError: The metadata already say that the item cannot be masked.
+        StacCloudmaskError: Metadata, headers or models already say that the item cannot be masked.
     """
+    models, settings = estimator.models, estimator.settings
     plan = plan_item(item, settings=settings, models=models)
-    resolve_sources(item, models=models, settings=settings)
-    return plan.result("up-to-date" if plan.is_done(catalog) else "planned", catalog)
+    sources = resolve_sources(item, models=models, settings=settings)
+    if plan.is_done(catalog):
+        return plan.result("up-to-date", catalog)
+    return replace(plan.result("planned", catalog), estimate=estimator.of(item, sources))
 
 
 def process_item(item: pystac.Item, *, settings: Settings, out: str, progress: Progress = no_progress) -> Result:

@@ -11,6 +11,30 @@ Kind = Literal["input", "infrastructure", "unexpected"]
 
 
 @dataclass(frozen=True, kw_only=True)
+class Estimate:
+    """What a mask would cost, before anything is done.
+
+    Attributes:
+        pixels: Of the mask.
+        bytes: To be read: of the files as the disk or the item states them, else of their pixels as their headers do;
+            of overviews alone where those are read. None where nothing says it.
+        windows: That the models are asked for, at most: those without data are skipped.
+        computed: Pixels in these, counted for each model that computes them.
+        start: Wall seconds that a process takes once, before its first item: for libraries and models.
+        seconds: Wall seconds of this item on this machine, as long as the network keeps up.
+        memory: Most resident bytes of the process.
+    """
+
+    pixels: int
+    bytes: int | None
+    windows: int
+    computed: int
+    start: float
+    seconds: float
+    memory: int
+
+
+@dataclass(frozen=True, kw_only=True)
 class Result:
     """The outcome of one item.
 
@@ -28,6 +52,7 @@ class Result:
         published: Href of the item where it was published a second time.
         attempts: How often the item was tried.
         seconds: Wall time by stage.
+        estimate: What the mask would cost, where it is ``planned``.
     """
 
     item_id: str
@@ -41,6 +66,7 @@ class Result:
     published: str | None = None
     attempts: int = 1
     seconds: Mapping[str, float] = field(default_factory=dict)
+    estimate: Estimate | None = None
 
     def to_dict(self) -> dict[str, object]:
         """Plain values for JSON."""

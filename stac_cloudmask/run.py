@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from stac_cloudmask.attempts import attempt, failed
 from stac_cloudmask.engines import Engine, InProcess, OnDask, open_engine
 from stac_cloudmask.errors import StacCloudmaskError
+from stac_cloudmask.estimate import Estimator, shared_out
 from stac_cloudmask.ledger import Ledger
 from stac_cloudmask.masking import choose_models
 from stac_cloudmask.pipeline import keep_models, preview_item
@@ -23,8 +24,6 @@ if TYPE_CHECKING:
     import pystac
 
     from stac_cloudmask.config import Settings
-    from stac_cloudmask.core.predict import Role
-    from stac_cloudmask.models.metadata import ModelSpec
     from stac_cloudmask.results import Result
     from stac_cloudmask.stac.api import Patience
 
@@ -96,20 +95,30 @@ def run(
         yield from _revised(masked, settings, ledger, catalog, target)
 
 
-def plan(items: Iterable[pystac.Item | Failure], *, settings: Settings, out: str) -> Generator[Result]:
-    """What `run` would do, item by item; reads metadata only and writes nothing."""
-    models = choose_models(settings)
+def plan(
+    items: Iterable[pystac.Item | Failure], *, settings: Settings, out: str, workers: int | None = None
+) -> Generator[Result]:
+    """What `run` would do, item by item, and what it would cost; writes nothing.
+
+    Args:
+        items: What to mask.
+        settings: How.
+        out: A directory or ``s3://...``.
+        workers: Processes that would share this machine.
+
+    Raises:
+        ModelError: A model is not known.
+    """
+    estimator = Estimator(choose_models(settings), shared_out(settings, workers))
     catalog = OutputCatalog(out)
     failures: list[Failure] = []
-    previews = (_preview(item, settings, models, catalog) for item in _found(items, failures))
+    previews = (_preview(item, estimator, catalog) for item in _found(items, failures))
     yield from _with_failures(previews, failures)
 
 
-def _preview(
-    item: pystac.Item, settings: Settings, models: Mapping[ModelSpec, tuple[Role, ...]], catalog: OutputCatalog
-) -> Result:
+def _preview(item: pystac.Item, estimator: Estimator, catalog: OutputCatalog) -> Result:
     try:
-        return preview_item(item, settings=settings, models=models, catalog=catalog)
+        return preview_item(item, estimator=estimator, catalog=catalog)
     except StacCloudmaskError as error:
         return failed(item.id, error)
 

@@ -7,16 +7,18 @@ import re
 import signal
 import subprocess
 import sys
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
 from checks import checked, read
-from scenes import write_items, write_model
+from scenes import SIDE, write_items, write_model
 from strict_api import strict_api
 
 from stac_cloudmask import __version__
 from stac_cloudmask.cli.app import main
 from stac_cloudmask.config import Settings
+from stac_cloudmask.results import Estimate
 
 COMMAND = [sys.executable, "-c", "from stac_cloudmask.cli.app import main; main()"]
 ANSI = re.compile(r"\x1b\[")
@@ -122,11 +124,28 @@ def test_json_is_one_object_a_line(cli, sources, small, tmp_path):
     assert Path(done["output"]).exists()
 
 
-def test_a_dry_run_writes_nothing(cli, sources, small, tmp_path):
-    code, out, _ = cli("process", *sources, "--out", tmp_path / "out", "--dry-run", *small)
-    assert code == 0
-    assert [line.split()[0] for line in out.splitlines()] == ["planned"] * 3
+def test_a_dry_run_says_what_each_item_and_all_would_cost_and_writes_nothing(cli, sources, small, tmp_path):
+    arguments = ["process", *sources, tmp_path / "nowhere.json", "--out", tmp_path / "out", "--dry-run", *small]
+    code, out, err = cli(*arguments, "--workers", "2")
+    assert code == 1
+    *planned, failed = out.splitlines()
+    assert [line.split()[:2] for line in planned] == [["planned", f"scene-000{number}"] for number in range(3)]
+    for words in ("Mpx", "MB to read", "windows (computed", "about", "MB of memory"):
+        assert all(words in line for line in planned)
+    assert failed.startswith("failed")
+    assert re.search(
+        r"^in all: 3 to make, 0\.0 Mpx, \S+ MB to read, about \S+ s with 2 workers, each up to", err, re.MULTILINE
+    )
     assert not (tmp_path / "out").exists()
+
+
+def test_an_estimate_is_an_object_in_json(cli, sources, small, tmp_path):
+    code, out, err = cli("process", sources[0], "--out", tmp_path, "--dry-run", "--json", *small)
+    assert (code, err) == (0, "")
+    estimate = json.loads(out)["estimate"]
+    assert set(estimate) == {field.name for field in fields(Estimate)}
+    assert estimate["pixels"] == SIDE**2
+    assert min(estimate.values()) > 0
 
 
 def test_verbose_shows_where_an_error_came_from(cli, sources, tmp_path):

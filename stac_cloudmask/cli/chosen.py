@@ -85,7 +85,9 @@ MaskOnly = Annotated[
 Overwrite = Annotated[
     bool, typer.Option("--overwrite", help="Make masks anew that are up to date.", rich_help_panel=options.OUTPUT)
 ]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be done.", rich_help_panel=options.RUN)]
+DryRun = Annotated[
+    bool, typer.Option("--dry-run", help="Say what would be done and what it would cost.", rich_help_panel=options.RUN)
+]
 Publish = Annotated[
     str | None,
     typer.Option(

@@ -26,6 +26,7 @@ from rich.progress import (
 )
 from rich.table import Table
 
+from stac_cloudmask.cli import costs
 from stac_cloudmask.redaction import redact
 
 if TYPE_CHECKING:
@@ -138,6 +139,8 @@ def result_line(result: Result) -> str:
     """One item in one line: status, id, then the cover or what went wrong."""
     if result.status == "failed":
         return f"failed      {result.item_id}  {result.error}"
+    if result.estimate is not None:
+        return f"planned     {result.item_id}  {costs.in_words(result.estimate)}"
     cover = "  ".join(f"{name} {percent:.1f} %" for name, percent in result.cover.items() if name != "clear")
     return f"{result.status:<11} {result.item_id}  {cover}  {result.output or ''}".rstrip()
 

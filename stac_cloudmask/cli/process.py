@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import ExitStack, closing
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 import typer
 
-from stac_cloudmask.cli import chosen, console, options
+from stac_cloudmask.cli import chosen, console, costs, options
 from stac_cloudmask.cli.board import Board, counted
 from stac_cloudmask.config import Settings
 from stac_cloudmask.errors import ConfigError
@@ -110,18 +110,17 @@ def process(
     sent = options.headers(header)
     publication = run.Publication(to=publish, headers=sent, asset_root=asset_root) if publish else None
     ahead = LookAhead(_items(items or [], query, settings))
-    with (
-        console.stoppable(),
-        Board(quiet=json) as board,
-        run.open_engine(workers=workers, scheduler=scheduler, progress=board.show) as engine,
-    ):
-        stream = (
-            run.plan(ahead, settings=settings, out=out)
-            if dry_run
-            else run.run(ahead, settings=settings, out=out, engine=engine, publication=publication)
-        )
-        with closing(stream):
-            results = list(console.put_results(board.count(stream, total=lambda: ahead.total), json=json))
+    with console.stoppable(), Board(quiet=json) as board, ExitStack() as stack:
+        if dry_run:
+            stream = run.plan(ahead, settings=settings, out=out, workers=workers)
+        else:
+            carrier = run.open_engine(workers=workers, scheduler=scheduler, progress=board.show)
+            engine = stack.enter_context(carrier)
+            stream = run.run(ahead, settings=settings, out=out, engine=engine, publication=publication)
+        stack.enter_context(closing(stream))
+        results = list(console.put_results(board.count(stream, total=lambda: ahead.total), json=json))
+    if dry_run and not json:
+        costs.put_total(results, workers=workers or 1)
     _sum_up(results, board.counts, json=json)
 
 

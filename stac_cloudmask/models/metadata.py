@@ -47,6 +47,10 @@ class ModelWindow:
         if self.multiple < 0 or (self.multiple and self.size % self.multiple):
             raise ValueError(f"window size {self.size} is no multiple of {self.multiple}")
 
+    def padded(self, side: int) -> int:
+        """What a side of at most ``size`` pixels is padded to."""
+        return side + -side % self.multiple if self.multiple else self.size
+
 
 @dataclass(frozen=True, kw_only=True)
 class ModelSpec:

@@ -230,12 +230,10 @@ def _prepare(reflectance: F32, spec: ModelSpec) -> F32:
 
 def _missing(side: int, spec: ModelSpec) -> int:
     """Pixels to add to an axis."""
-    window = spec.window
-    if window.multiple:
-        return -side % window.multiple
-    if side > window.size:
-        raise ModelError(f"model {spec.name!r}: takes windows of {window.size} pixels, got {side}")
-    return window.size - side
+    missing = spec.window.padded(side) - side
+    if missing < 0:
+        raise ModelError(f"model {spec.name!r}: takes windows of {spec.window.size} pixels, got {side}")
+    return missing
 
 
 def _probabilities(result: F32, spec: ModelSpec) -> dict[Role, F32]:

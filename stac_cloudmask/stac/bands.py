@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 from stac_cloudmask.errors import BandNotFoundError, StacCloudmaskWarning, UnsupportedItemError
 from stac_cloudmask.stac.hrefs import DEFAULT_RULE, HrefRule, check_href, safe_id
-from stac_cloudmask.stac.metadata import asset_grid, check_level, declared, number, sun_angles
+from stac_cloudmask.stac.metadata import asset_grid, check_level, declared, file_size, number, sun_angles
 from stac_cloudmask.stac.naming import asset_band, is_scl, stated_band
 from stac_cloudmask.stac.offset import Offset, is_jp2, scale_of
 from stac_cloudmask.stac.offset import boa_offset as decide_offset
@@ -42,6 +42,7 @@ class BandSource:
         scale: Reflectance per digital number.
         offset: Digital numbers to add before scaling.
         grid: By the item's metadata; None where it does not say.
+        size: Bytes of the file, likewise.
     """
 
     item_id: str
@@ -52,6 +53,7 @@ class BandSource:
     scale: float
     offset: Offset
     grid: Grid | None
+    size: int | None = None
 
     @property
     def where(self) -> str:
@@ -179,6 +181,7 @@ def _source(item: pystac.Item, name: str, key: str, offset: Offset, rule: HrefRu
         scale=1.0 if name == SCL else scale_of(item, key),
         offset=offset,
         grid=asset_grid(item, key),
+        size=file_size(asset),
     )
 
 

@@ -6,6 +6,7 @@ made here from the sources: what else the provider's item says cannot lead them 
 
 from __future__ import annotations
 
+import importlib
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -82,6 +83,12 @@ def store(array: da.Array, out: np.ndarray[Any, Any], *, threads: int) -> None:
     import dask.array as da  # noqa: PLC0415  (a second, which a run that has nothing to do can save)
 
     da.store(array, out, lock=False, scheduler="threads", num_workers=threads)
+
+
+def load_library(loader: Loader) -> None:
+    """Import what reads, which takes a second that a run would take later."""
+    importlib.import_module("stackstac" if loader == "stackstac" else "odc.stac")
+    importlib.import_module("dask.array")
 
 
 def _by_stackstac(rasters: Sequence[Raster], chunk: tuple[int, int], env: GdalEnv) -> da.Array:

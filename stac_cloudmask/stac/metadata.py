@@ -60,6 +60,18 @@ def declared(asset: pystac.Asset) -> Declared:
     )
 
 
+def file_size(asset: pystac.Asset) -> int | None:
+    """Bytes by the file extension; None where it does not say."""
+    size = number(asset.extra_fields.get("file:size"))
+    return int(size) if size is not None and size >= 1 else None
+
+
+def valid_share(item: pystac.Item) -> float:
+    """Share of the pixels that have data, 0..1, as Sentinel-2's own metadata say; 1 where they do not."""
+    percent = number(own_property(item, "nodata_pixel_percentage"))
+    return 1.0 if percent is None else min(max(1 - percent / 100, 0.0), 1.0)
+
+
 def _first(places: list[Mapping[str, object]], *names: str) -> float | None:
     found = (number(place.get(name)) for place in places for name in names)
     return next((value for value in found if value is not None), None)

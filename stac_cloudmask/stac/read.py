@@ -160,7 +160,7 @@ def open_scene(
     looked = access.look(every, rule=sources.rule, resolution=resolution)
     bands = looked[: len(sources.bands)]
     finest = min(bands, key=lambda band: band.grid.gsd)
-    fit = Fit(finest=finest, factor=_factor(finest, resolution), access=access)
+    fit = Fit(finest=finest, factor=whole_factor(finest.grid, resolution, where=finest.source.where), access=access)
     classes = None if sources.scl is None else fit.classes(looked[-1])
     settled = _settled(sources, bands)
     return Scene(
@@ -188,13 +188,15 @@ def _settled(sources: Sources, looked: Sequence[Looked]) -> Sources:
     return replace(sources, bands=bands)
 
 
-def _factor(finest: Looked, resolution: float | None) -> int:
-    gsd = finest.grid.gsd
-    factor = 1.0 if resolution is None else resolution / gsd
+def whole_factor(grid: Grid, resolution: float | None, *, where: str) -> int:
+    """Pixels of the finest band along the side of one of ``resolution`` metres.
+
+    Raises:
+        ConfigError: They are no whole number.
+    """
+    factor = 1.0 if resolution is None else resolution / grid.gsd
     if factor < 1 or not math.isclose(factor, round(factor), rel_tol=1e-9):
-        raise ConfigError(
-            f"resolution {resolution:g} is no whole multiple of {gsd:g}, the pixel size of {finest.source.where}"
-        )
+        raise ConfigError(f"resolution {resolution:g} is no whole multiple of {grid.gsd:g}, the pixel size of {where}")
     return round(factor)
 
 
