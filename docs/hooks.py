@@ -20,6 +20,7 @@ ROOT: Final = Path(__file__).resolve().parents[1]
 CLI, PYTHON, CHANGES = "reference/cli.md", "reference/python.md", "changelog.md"
 
 FURTHER: Final = (
+    "stac_cloudmask.results.Estimate",
     "stac_cloudmask.publish.publish",
     "stac_cloudmask.evaluate.evaluate",
     "stac_cloudmask.explain.explain",
