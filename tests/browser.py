@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from selenium.webdriver.remote.webdriver import WebDriver
     from selenium.webdriver.remote.webelement import WebElement
 
+CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+WEB = Path(os.environ.get("STAC_CLOUDMASK_WEB") or CACHE / "stac-cloudmask" / "web")
+"""Where .ci/web puts what it takes from npm."""
 WIDE = (1440, 900)
 PHONE = (390, 844)
 SHOWN = "return document.body.dataset.item"
@@ -38,16 +41,26 @@ FLAGS = (
 )
 
 
+def lacks(what: str) -> None:
+    """Skip the test for what .ci/servers would have installed, or fail it where CI says that it must be there."""
+    (pytest.fail if os.environ.get("CI") == "true" else pytest.skip)(f"needs {what}, which .ci/servers installs")
+
+
+def from_npm(name: str) -> Path:
+    """The one file or folder of .ci/web whose name begins so."""
+    found = sorted(WEB.glob(f"{name}-*"))
+    if not found:
+        lacks(name)
+    return found[-1]
+
+
 @contextmanager
 def chromium(profile: Path) -> Iterator[WebDriver]:
     """Run it with an empty profile; skips where it is not installed, and fails there if CI says that it must be."""
     programs = {name: shutil.which(name) for name in ("chromium", "chromedriver")}
     missing = [name for name, path in programs.items() if path is None]
     if missing:
-        reason = f"needs {' and '.join(missing)}, which .ci/servers installs"
-        if os.environ.get("CI") == "true":
-            pytest.fail(reason)
-        pytest.skip(reason)
+        lacks(" and ".join(missing))
     options = webdriver.ChromeOptions()
     options.binary_location = programs["chromium"]
     for flag in (*FLAGS, f"--user-data-dir={profile}"):

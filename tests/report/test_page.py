@@ -12,7 +12,7 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.ui import Select
 
-from tests.browser import PHONE, SHOWN, by_id, complaints, requests, show, texts, wait
+from tests.browser import PHONE, SHOWN, WIDE, by_id, complaints, from_npm, requests, show, texts, wait
 from tests.outputs import item_path
 
 
@@ -209,6 +209,16 @@ def test_it_zooms_and_pans_and_shows_all_again(opened):
     assert opened.execute_script(at) == [3, 5]
 
 
+def test_another_date_of_the_same_grid_is_looked_at_from_the_same_place(opened):
+    by_id(opened, "zoom-in").click()
+    click_pixel(opened, 70, 90)
+    shown, place = opened.execute_script(SHOWN), by_id(opened, "pixel").text.partition("Row")[2].partition("The")[0]
+    assert place
+    by_id(opened, "timeline").send_keys(Keys.ARROW_LEFT, Keys.ARROW_RIGHT, Keys.ARROW_RIGHT)
+    wait(opened, f"return document.body.dataset.item !== '{shown}'")
+    assert by_id(opened, "pixel").text.partition("Row")[2].partition("The")[0] == place
+
+
 def test_everything_can_be_done_by_keyboard(opened):
     by_id(opened, "find").send_keys(Keys.TAB)
     names = opened.find_elements(By.CSS_SELECTOR, "tbody .name")
@@ -240,6 +250,19 @@ def test_what_can_be_operated_has_a_name_and_what_changes_is_announced(opened):
     assert opened.execute_script(nameless) == []
     live = opened.execute_script("return [...document.querySelectorAll('[role=status]')].map(node => node.id)")
     assert live == ["count", "pixel"]
+
+
+@pytest.mark.parametrize(("size", "dark"), [(WIDE, False), (WIDE, True), (PHONE, False)])
+def test_axe_has_nothing_to_find_fault_with(driver, page, size, dark):
+    show(driver, page, size, dark=dark)
+    driver.execute_script(from_npm("axe-core").read_text())
+    driver.execute_script("document.body.dataset.view = 'viewer'")
+    by_id(driver, "stage").send_keys(Keys.ARROW_RIGHT)
+    for view in ("viewer", "list"):
+        driver.execute_script("document.body.dataset.view = arguments[0]", view)
+        found = driver.execute_async_script("axe.run(document).then(arguments[0])")
+        assert found["passes"]
+        assert [(one["id"], [node["html"] for node in one["nodes"]]) for one in found["violations"]] == []
 
 
 def test_colors_follow_the_system_and_the_button(driver, page):

@@ -27,6 +27,9 @@ function swatch(color) {
 // A long name may break after each underscore.
 const breakable = (text) => text.split(/(?<=_)/).flatMap((part) => [part, el("wbr")]);
 
+// The masks of a catalog all end alike, which a list need not repeat.
+const sourceName = (item) => (item.id ?? "?").replace(/(?<=.)_cloudmask$/, "");
+
 const isNumber = (value) => typeof value === "number" && Number.isFinite(value);
 const percent = (value) => (isNumber(value) ? `${value.toFixed(1)} %` : "–");
 const short = (value) => (isNumber(value) ? value.toFixed(1) : "–");

@@ -38,8 +38,8 @@ class List {
   // A row is made once, and its picture only when it comes into sight.
   row(item) {
     if (this.rows.has(item.number)) return this.rows.get(item.number);
-    const picture = el("img", { alt: "", width: 56, height: 56, "data-item": item.number });
-    const name = el("button", { type: "button", class: "name", tabindex: -1 }, ...breakable(item.id ?? "?"));
+    const picture = el("img", { alt: "", width: 48, height: 48, "data-item": item.number });
+    const name = el("button", { type: "button", class: "name", tabindex: -1, title: item.id }, ...breakable(sourceName(item)));
     const about = item.problem ?? [day(item.time), item.platform].filter(Boolean).join(" · ");
     const row = el(
       "tr",

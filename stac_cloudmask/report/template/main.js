@@ -61,7 +61,7 @@ async function select(item, { quietly = false, back = false } = {}) {
   const scene = await open(item);
   if (turn !== asked) return;
   current = { item, scene };
-  $("heading").textContent = item.id ?? "?";
+  $("heading").replaceChildren(...breakable(item.id ?? "?"));
   $("when").textContent = aboutItem(item);
   $("stage").setAttribute("aria-label", `Scene ${item.id}: cloud ${percent(item.cloud)}, shadow ${percent(item.shadow)}`);
   $("pixel").replaceChildren(el("p", { class: "muted", text: "Click a pixel in the picture." }));
@@ -134,10 +134,14 @@ function header() {
   const span = times.length ? `${day(times.reduce((a, b) => Math.min(a, b)))} to ${day(times.reduce((a, b) => Math.max(a, b)))}` : "no dates";
   $("subtitle").textContent = `${INDEX.name}: ${ITEMS.length} items, ${span}. Made ${INDEX.made} by stac_cloudmask ${INDEX.version}.`;
   const both = ITEMS.filter((item) => isNumber(item.product.cloud));
-  const totals = [
-    ["Mean cloud", mean(ITEMS, (item) => item.cloud), mean(both, (item) => item.product.cloud)],
-    ["Mean shadow", mean(ITEMS, (item) => item.shadow), mean(both, (item) => item.product.shadow)],
-  ];
+  // Means are of the same items, or they could not be compared
+  const counted = both.length ? both : ITEMS;
+  const of = counted.length < ITEMS.length ? ` of ${counted.length} items` : "";
+  const totals = ["cloud", "shadow"].map((name) => [
+    `Mean ${name}${of}`,
+    mean(counted, (item) => item[name]),
+    mean(both, (item) => item.product[name]),
+  ]);
   $("totals").append(
     ...totals.map(([label, now, before]) =>
       el("div", {}, el("dt", { text: label }), el("dd", { text: percent(now) }), el("dd", { class: "muted", text: `product ${percent(before)}` })),

@@ -60,6 +60,12 @@ function valueAt(scene, name, row, col) {
   return r < 0 || c < 0 || r >= plane.height || c >= plane.width ? null : plane.pixels[r * plane.width + c];
 }
 
+// Whether a pixel of two scenes is the same place.
+function onSameGrid(one, other) {
+  const [a, b] = [one, other].map((scene) => (scene?.planes.mask ? JSON.stringify(scene.grid) : null));
+  return a !== null && a === b;
+}
+
 // Longitude and latitude of a point in a UTM zone of WGS 84, to a centimetre: Krueger's series to the third order.
 function degrees(code, x, y) {
   const zone = /^EPSG:32([67])(\d\d)$/.exec(code);

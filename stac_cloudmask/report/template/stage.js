@@ -18,10 +18,15 @@ class Stage {
     canvas.addEventListener("keydown", (event) => this.key(event));
   }
 
+  // Another date of the same grid is looked at from where the last one was, and so is its pixel.
   show(scene) {
+    const same = onSameGrid(this.scene, scene);
+    const place = same && this.cell ? [this.cell.row, this.cell.col].map((at) => (at + 0.5) * this.factor) : null;
     this.scene = scene.planes.mask ? scene : null;
     this.cell = null;
-    this.fit();
+    if (place) this.pick(...place.map((at) => Math.floor(at / this.factor)));
+    if (!same) this.fit();
+    this.draw();
   }
 
   get factor() {

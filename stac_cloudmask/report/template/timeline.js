@@ -27,9 +27,10 @@ class Timeline {
     const inner = width - EDGE.left - EDGE.right;
     this.x = (time) => EDGE.left + ((time - from + pad) / (to - from + 2 * pad)) * inner;
     this.y = (share) => EDGE.top + (1 - share / 100) * (height - EDGE.top - EDGE.bottom);
-    this.thick = Math.min(Math.max(inner / this.items.length - 2, 3), 12);
+    this.thick = Math.min(Math.max(inner / this.items.length - 2, 3), 8);
+    this.places = this.apart(this.thick + 1, width - EDGE.right - this.thick / 2);
     const root = svg("svg", { viewBox: `0 0 ${width} ${height}`, width, height, "aria-hidden": "true" });
-    root.append(...this.axes(from - pad, to + pad, width), ...this.items.map((item) => this.bar(item)), this.label);
+    root.append(...this.axes(from - pad, to + pad, width), ...this.items.map((item, at) => this.bar(item, this.places[at])), this.label);
     this.holder.replaceChildren(root);
     return this.mark(this.selected);
   }
@@ -66,9 +67,18 @@ class Timeline {
     }
   }
 
-  bar(item) {
+  // Where the bars stand: at their times, but beside each other where those are the same or nearly so, as far as there is room.
+  apart(step, end) {
+    const places = this.items.map((item) => this.x(item.time));
+    if (step * places.length > end - EDGE.left) return places;
+    for (let at = 1; at < places.length; at += 1) places[at] = Math.max(places[at], places[at - 1] + step);
+    for (let at = places.length - 1, most = end; at >= 0; at -= 1, most -= step) places[at] = Math.min(places[at], most);
+    return places;
+  }
+
+  bar(item, middle) {
     const [cloud, shadow, before] = [item.cloud ?? 0, item.shadow ?? 0, item.product.cloud];
-    const x = this.x(item.time) - this.thick / 2;
+    const x = middle - this.thick / 2;
     const piece = (name, low, high) =>
       svg("rect", { class: name, x, width: this.thick, y: this.y(high), height: Math.max(this.y(low) - this.y(high), 0) });
     const said = isNumber(before) ? `, product ${percent(before)}` : "";
