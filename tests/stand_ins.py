@@ -8,6 +8,7 @@ Earth Search, Planetary Computer, CDSE                 one STAC API with two sim
 ``s3://bucket``                                        a bucket of moto's server
 ``tcp://scheduler.example.org:8786``                   a Dask cluster with one worker process
 ``path/to/item.json``, ``scenes/``, ``payload.json``   the same items on the disk, and a payload with the second
+``labels.geojson``, ``labels.gpkg``, ``labels.tif``    cloud in the middle of the scene, and all its truth
 ``my-model.json``                                      a model that looks at one pixel at a time
 ``s2.tif``, ``product_mask.tif``, the seed's models    those of the parity cases
 =====================================================  ==================================================
@@ -23,12 +24,18 @@ from pathlib import Path
 from typing import Any
 
 import pystac
+import rasterio
 from distributed import LocalCluster
+from rasterio.features import shapes
+from rasterio.warp import transform_geom
+from rasterio.windows import Window
 
+from stac_cloudmask.core.classes import CLASSES
 from stac_cloudmask.simulate import Recipe, write_simulated_item
 from tests.s3 import s3_server
 from tests.scenes import write_model
 from tests.stac.range_server import serve
+from tests.stac.vectors import geopackage
 from tests.stac_api import Api, serve_api
 from tests.strict_api import strict_api
 
@@ -90,10 +97,31 @@ def furnish(folder: Path, scenes: Path) -> None:
     body = item.to_dict(include_self_link=False, transform_hrefs=False) | {"links": []}
     (folder / "path" / "to").mkdir(parents=True)
     (folder / "path" / "to" / "item.json").write_text(json.dumps(body))
+    write_labels(folder, body)
     tasks = {"stac-cloudmask": {"out": str(folder / "from-payload")}}
     payload = {"type": "FeatureCollection", "id": "run-1", "process": [{"workflow": "masks", "tasks": tasks}]}
     write_model(folder, name="my-model")
     (folder / "payload.json").write_text(json.dumps(payload | {"features": [body]}))
+
+
+def write_labels(folder: Path, body: dict[str, Any]) -> None:
+    """Labels of an item in every form: its truth, and polygons of it in the middle of the scene."""
+    shutil.copy(body["assets"]["reference"]["href"], folder / "labels.tif")
+    with rasterio.open(folder / "labels.tif") as raster:
+        middle = Window(32, 32, 128, 128)
+        crs, found = raster.crs, shapes(raster.read(1, window=middle), transform=raster.window_transform(middle))
+    labels = [(geometry, int(code)) for geometry, code in found if code != 255]
+    features = [
+        {
+            "type": "Feature",
+            "geometry": transform_geom(crs, "EPSG:4326", geometry),
+            "properties": {"class": CLASSES[code].name},
+        }
+        for geometry, code in labels
+    ]
+    (folder / "labels.geojson").write_text(json.dumps({"type": "FeatureCollection", "features": features}))
+    kinds = ("clear", "haze", "dark")
+    geopackage(folder / "labels.gpkg", [(geometry, {"kind": kinds[code]}) for geometry, code in labels], field="kind")
 
 
 def furnish_seed(folder: Path, parity: Path) -> None:

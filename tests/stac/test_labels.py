@@ -1,8 +1,6 @@
 from __future__ import annotations
 
 import json
-import sqlite3
-import struct
 
 import numpy as np
 import pytest
@@ -13,6 +11,7 @@ from rasterio.warp import transform_geom
 from stac_cloudmask.core.grid import Grid
 from stac_cloudmask.errors import ConfigError, ReadError
 from stac_cloudmask.stac.labels import Meaning, is_vector, raster_labels, vector_labels
+from tests.stac.vectors import geopackage
 
 GRID = Grid(epsg=32633, left=600000, top=5000040, gsd=10, height=30, width=40)
 OWN = Meaning(values={"0": 0, "1": 1, "2": 2, "255": 255})
@@ -48,23 +47,6 @@ def geojson(path, features, **members):
     moved = [transform_geom(GRID.code, crs, g) if g and g["coordinates"] else g for g, _ in features]
     listed = [{"type": "Feature", "geometry": g, "properties": p} for g, (_, p) in zip(moved, features, strict=True)]
     path.write_text(json.dumps({"type": "FeatureCollection", "features": listed, **members}))
-    return path
-
-
-def geopackage(path, features, *, envelope=0):
-    with sqlite3.connect(path) as db:
-        db.execute(
-            "CREATE TABLE gpkg_spatial_ref_sys (srs_id INTEGER, organization TEXT, organization_coordsys_id INTEGER)"
-        )
-        db.execute("INSERT INTO gpkg_spatial_ref_sys VALUES (32633, 'EPSG', 32633)")
-        db.execute("CREATE TABLE gpkg_geometry_columns (table_name TEXT, column_name TEXT, srs_id INTEGER)")
-        db.execute("INSERT INTO gpkg_geometry_columns VALUES ('my labels', 'geom', 32633)")
-        db.execute('CREATE TABLE "my labels" (fid INTEGER, geom BLOB, class TEXT)')
-        for fid, (geometry, properties) in enumerate(features):
-            header = struct.pack("<2sBBi", b"GP", 0, 1 | (envelope << 1), 32633) + bytes((0, 32, 48, 48, 64)[envelope])
-            blob = None if geometry is None else header + shapely.to_wkb(shapely.geometry.shape(geometry))
-            db.execute('INSERT INTO "my labels" VALUES (?, ?, ?)', (fid, blob, properties["class"]))
-    db.close()
     return path
 
 
