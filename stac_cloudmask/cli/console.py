@@ -61,15 +61,27 @@ def put_json(value: object) -> None:
     put(dumps(value, ensure_ascii=True, allow_nan=False))
 
 
-def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]], *, on_stdout: bool = False) -> None:
-    """A table; columns whose name ends in a unit or a sign are set flush right."""
+def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    """A table on stdout, on a terminal with borders and with numbers, whose column names a unit, flush right."""
+    if not sys.stdout.isatty():
+        put(title)
+        put_columns([columns, *rows])
+        return
     grid = Table(title=escape(title), title_justify="left", header_style="bold")
     for column in columns:
         numeric = column.endswith(("%", "s", "bytes", "F1"))
         grid.add_column(escape(column), justify="right" if numeric else "left", overflow="fold")
     for row in rows:
         grid.add_row(*(escape(cell) for cell in row))
-    (Console(highlight=False) if on_stdout else stderr).print(grid)
+    Console(highlight=False).print(grid)
+
+
+def put_columns(rows: Sequence[Sequence[str]]) -> None:
+    """Rows with their cells below each other, a line for each row however long, for whoever reads by machine."""
+    cells = [[cell.replace("\n", "; ") for cell in row] for row in rows]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    for row in cells:
+        put("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
 
 
 def progress(*, quiet: bool) -> Progress:

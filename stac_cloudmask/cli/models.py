@@ -37,9 +37,7 @@ def list_(*, model_cache: options.ModelCache = None, json: options.Json = False)
         return
     rows: list[tuple[str, ...]] = [("model", "role", "bands", "window", "size", "license", "weights")]
     rows += [_row(spec, model_cache) for spec in specs]
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    for row in rows:  # in 80 columns, and a line for each model for whoever reads by machine
-        console.put("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+    console.put_columns(rows)  # in 80 columns
 
 
 @app.command("show")
@@ -52,7 +50,7 @@ def show(name: Name, *, model_cache: options.ModelCache = None, json: options.Js
         console.put_json(facts)
     else:
         rows = [(key.replace("_", " "), console.plain(value)) for key, value in facts.items()]
-        console.table(name, ("field", "value"), rows, on_stdout=True)
+        console.table(name, ("field", "value"), rows)
 
 
 @app.command("fetch")

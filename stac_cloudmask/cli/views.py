@@ -154,10 +154,10 @@ def explain(
         console.put_json(found.to_dict())
         return
     chain = [(name.replace("_", " "), console.plain(value, between="\n")) for name, value in found.to_dict().items()]
-    console.table(found.item_id, ("what", "found"), chain, on_stdout=True)
+    console.table(found.item_id, ("what", "found"), chain)
 
 
 def _scores(title: str, report: EvaluationReport) -> None:
     from stac_cloudmask.scores import COLUMNS  # noqa: PLC0415  (keeps --help fast)
 
-    console.table(title, COLUMNS, report.rows(), on_stdout=True)
+    console.table(title, COLUMNS, report.rows())

@@ -115,7 +115,8 @@ def resolve(
     key = _find(item, SCL, provider)
     if key is None and want_scl:
         raise BandNotFoundError(
-            f"item {item.id!r} has no SCL asset (has {_listed(item.assets)}); missing_scl='model-only' goes without"
+            f"item {item.id!r} has no SCL asset (has {_listed(item.assets)}); --missing-scl model-only, in Python "
+            "missing_scl='model-only', leaves it to the models alone"
         )
     _warn_of_doubt(item, bands)
     return Sources(
