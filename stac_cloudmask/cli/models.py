@@ -42,7 +42,10 @@ def list_(*, model_cache: options.ModelCache = None, json: options.Json = False)
 
 @app.command("show")
 def show(name: Name, *, model_cache: options.ModelCache = None, json: options.Json = False) -> None:
-    """All that a model's item says."""
+    """All that a model's item says.
+
+    Example: `stac-cloudmask models show ukis-csmask-4b-l2a`
+    """
     from stac_cloudmask.models.registry import find_model  # noqa: PLC0415  (keeps --help fast)
 
     facts = _facts(find_model(name), model_cache)
@@ -55,7 +58,10 @@ def show(name: Name, *, model_cache: options.ModelCache = None, json: options.Js
 
 @app.command("fetch")
 def fetch(names: Names, *, model_cache: options.ModelCache = None) -> None:
-    """Download weights into the cache; what is not exactly what the item promises leaves nothing behind."""
+    """Download weights into the cache; what is not exactly what the item promises leaves nothing behind.
+
+    Example: `stac-cloudmask models fetch farmvibes-cloud-2 farmvibes-shadow`
+    """
     from stac_cloudmask.models.fetch import fetch_model  # noqa: PLC0415  (keeps --help fast)
     from stac_cloudmask.models.registry import find_model, list_models  # noqa: PLC0415
 
@@ -72,7 +78,10 @@ def fetch(names: Names, *, model_cache: options.ModelCache = None) -> None:
 
 @app.command("check")
 def check(name: Checked = None, *, model_cache: options.ModelCache = None) -> None:
-    """Run models on a fixed chip and say what does not fit what their items state."""
+    """Run models on a fixed chip and say what does not fit what their items state.
+
+    Example: `stac-cloudmask models check my-model.json`
+    """
     from stac_cloudmask.models.check import check_model  # noqa: PLC0415  (keeps --help fast)
     from stac_cloudmask.models.fetch import is_here  # noqa: PLC0415
     from stac_cloudmask.models.registry import find_model, list_models  # noqa: PLC0415

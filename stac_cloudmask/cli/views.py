@@ -28,7 +28,10 @@ Page = Annotated[Path | None, typer.Option("--out", metavar="FILE", help="The HT
 
 
 def demo(*, out: Folder = Path("demo"), seed: Seed = 0, size: Size = 1024, json: options.Json = False) -> None:
-    """Simulate a scene whose truth is known, mask it, score SCL and the mask, and draw both; nothing is downloaded."""
+    """Simulate a scene whose truth is known, mask it, score SCL and the mask, and draw both; nothing is downloaded.
+
+    Example: `stac-cloudmask demo --out demo`, then open `demo/report.html` in a browser.
+    """
     from stac_cloudmask.demo import demo as run_demo  # noqa: PLC0415  (keeps --help fast)
     from stac_cloudmask.simulate import Recipe  # noqa: PLC0415
 

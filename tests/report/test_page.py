@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import rasterio
 from selenium.webdriver.common.action_chains import ActionChains
+from selenium.webdriver.common.actions.wheel_input import ScrollOrigin
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.ui import Select
@@ -207,6 +208,36 @@ def test_it_zooms_and_pans_and_shows_all_again(opened):
     by_id(opened, "fit").click()
     click_pixel(opened, 3, 5)
     assert opened.execute_script(at) == [3, 5]
+
+
+def columns_between(driver):
+    """How many columns of the mask lie between two points of the stage."""
+    found = []
+    for x in (-100, 100):
+        ActionChains(driver).move_to_element_with_offset(by_id(driver, "stage"), x, 20).click().perform()
+        found.append(int(driver.execute_script("return pixel.textContent.match(/column (\\d+)/)[1]")))
+    return found[1] - found[0]
+
+
+def test_it_zooms_by_wheel(opened):
+    whole = columns_between(opened)
+    wheel = ScrollOrigin.from_element(by_id(opened, "stage"))
+    ActionChains(opened).scroll_from_origin(wheel, 0, -500).perform()
+    assert columns_between(opened) == pytest.approx(whole / 2.2, abs=2)
+
+
+def test_it_zooms_by_two_fingers(driver, page):
+    show(driver, page, PHONE)
+    driver.find_elements(By.CSS_SELECTOR, "tbody .name")[0].click()
+    wait(driver, "return document.body.dataset.view === 'viewer'")
+    whole = columns_between(driver)
+    box = driver.execute_script("return document.getElementById('stage').getBoundingClientRect().toJSON()")
+    x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2 + 40
+    for kind, apart in (("touchStart", 30), ("touchMove", 60), ("touchMove", 90), ("touchEnd", None)):
+        fingers = [] if apart is None else [{"x": x + side * apart, "y": y, "id": side + 1} for side in (-1, 1)]
+        driver.execute_cdp_cmd("Input.dispatchTouchEvent", {"type": kind, "touchPoints": fingers})
+    assert columns_between(driver) == pytest.approx(whole / 3, abs=2)
+    assert complaints(driver) == []
 
 
 def test_another_date_of_the_same_grid_is_looked_at_from_the_same_place(opened):
