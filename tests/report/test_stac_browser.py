@@ -19,6 +19,9 @@ from tests.stac.range_server import serve
 BASE_MAP = "tile.openstreetmap.org"
 """All that STAC Browser asks of others; it is not to be had here."""
 
+PICTURE = "return [...document.images].some(image => /thumbnail.png$/.test(image.src) && image.naturalWidth > 100)"
+"""Whether a thumbnail of ours is shown."""
+
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory):
@@ -31,7 +34,7 @@ def site(tmp_path_factory):
         settings = Settings(votes=True, probabilities=True, threads=1)
         items = load_items([f"{site.url}/{source.relative_to(root)}"])
         assert [result.error for result in run(items, settings=settings, out=str(root / "masks"))] == [None]
-        start = {"catalogUrl": f"{site.url}/masks/catalog.json"}
+        start = {"catalogUrl": f"{site.url}/masks/catalog.json", "displayOverview": False}
         (root / "config.js").write_text(f"window.STAC_BROWSER_CONFIG = {json.dumps(start)}")
         yield site
 
@@ -73,16 +76,15 @@ def test_the_catalog_leads_to_its_collection(driver, site, visit):
 def test_the_collection_shows_the_picture_of_its_item(driver, site, visit):
     path = item_path(site.root / "masks", "L2A_cloudmask").parents[1].relative_to(site.root / "masks")
     visit(read(site, path / "collection.json"), f"{path}/collection.json")
-    wait(
-        driver, "return [...document.querySelectorAll('img')].some(i => /thumbnail.png$/.test(i.src) && i.naturalWidth)"
-    )
+    wait(driver, PICTURE)
 
 
 def test_the_item_shows_its_assets_its_classes_and_its_picture(driver, site, visit):
     path = item_path(site.root / "masks", "L2A_cloudmask").relative_to(site.root / "masks")
     item = read(site, path)
     visit(item, path)
-    wait(driver, "return [...document.querySelectorAll('.maps-preview canvas, img')].length")
+    driver.find_element(By.XPATH, "//*[normalize-space()='Thumbnails' and not(*)]").click()
+    wait(driver, PICTURE)
     titles = {asset.get("title", key) for key, asset in item["assets"].items() if key != "thumbnail"}
     heads = {head.text.partition("\n")[0]: head for head in driver.find_elements(By.CSS_SELECTOR, ".assets button")}
     assert titles <= set(heads)
