@@ -14,7 +14,7 @@ from stac_cloudmask.stac.inspection import FileFacts, inspect, same_place, shown
 from stac_cloudmask.stac.offset import settle
 from stac_cloudmask.stac.scene import Classes, Held, Layer, Reader, Scene, Streamed
 from stac_cloudmask.stac.sign import sign
-from stac_cloudmask.stac.transport import Patience, check_redirects, gdal_env, persist, quiet_loaders
+from stac_cloudmask.stac.transport import Patience, check_redirects, gdal_env, persist, quiet_loaders, require_answer
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -59,6 +59,8 @@ class Access:
             check_redirects(sign(source.href), base=source.base, rule=rule)
 
             def attempt(*, fresh: bool) -> FileFacts:
+                if not fresh:  # persist does for the others
+                    require_answer(source)
                 env = gdal_env([source.href], patience=self.patience, fresh=fresh)
                 return inspect(source, sign(source.href), env, resolution=resolution)
 

@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Protocol, TypeVar
+from urllib.request import getproxies, proxy_bypass
 
 import httpx
 from rasterio.errors import RasterioError
@@ -27,6 +28,9 @@ Given_co = TypeVar("Given_co", covariant=True)
 RETRIED: Final = "408,429,500,502,503,504"
 ALL_REMOTE: Final = "/vsicurl/:/vsis3/:/vsigs/:/vsiaz/"
 MAX_REDIRECTS: Final = 5
+PORTS: Final = {"http": 80, "https": 443}
+CONNECT_SECONDS: Final = 20
+"""How long a host may take to accept a connection."""
 LOADERS: Final = ("odc.loader._rio", "rasterio._env", "rasterio._err", "rasterio._io", "stackstac.rio_reader")
 """Loggers that write hrefs, signatures included."""
 
@@ -65,7 +69,7 @@ def gdal_env(hrefs: Iterable[str], *, patience: Patience, fresh: bool) -> dict[s
         # some stores answer 403 when overloaded; where the href is signed, 403 means that the signature has expired
         "GDAL_HTTP_RETRY_CODES": RETRIED if signed else f"403,{RETRIED}",
         "GDAL_HTTP_MULTIRANGE": "SERIAL",  # the default path has no retry before GDAL 3.13 (OSGeo/gdal issue 12933)
-        "GDAL_HTTP_CONNECTTIMEOUT": "20",
+        "GDAL_HTTP_CONNECTTIMEOUT": str(CONNECT_SECONDS),
         "GDAL_HTTP_TIMEOUT": str(patience.timeout),
         "GDAL_HTTP_LOW_SPEED_TIME": "60",
         "GDAL_HTTP_LOW_SPEED_LIMIT": "1000",
@@ -100,6 +104,8 @@ def persist(read: Attempt[Value], *, source: BandSource, patience: Patience, fir
     """
     for attempt in range(min(first, patience.attempts), patience.attempts + 1):
         try:
+            if attempt > 1:
+                require_answer(source)
             return read(fresh=attempt > 1)
         except (RasterioError, RuntimeError, OSError) as error:
             failure = explain(error, source)
@@ -109,6 +115,24 @@ def persist(read: Attempt[Value], *, source: BandSource, patience: Patience, fir
         logger.info("%s; attempt %d of %d", failure, attempt, patience.attempts)
         time.sleep(patience.delay * 2**attempt if failure.retryable else 0)
     raise AssertionError("unreachable")
+
+
+def require_answer(source: BandSource) -> None:
+    """Find out whether the host of a URL takes connections at all, which GDAL would try for a minute each time.
+
+    Where there is a proxy, only that one knows.
+
+    Raises:
+        ReadError: It does not.
+    """
+    url = split(source.href)
+    host = url.hostname or ""
+    if url.scheme not in PORTS or (getproxies().keys() - {"no"} and not proxy_bypass(host)):
+        return
+    try:
+        socket.create_connection((host, url.port or PORTS[url.scheme]), timeout=CONNECT_SECONDS).close()
+    except OSError as error:
+        raise ReadError(f"{source.where} ({redact(source.href)}): its host cannot be reached: {error}") from error
 
 
 def explain(error: Exception, source: BandSource) -> StacCloudmaskError:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import logging
 import random
+import time
 from collections import Counter
 
 import numpy as np
@@ -13,7 +14,7 @@ from stac_cloudmask.errors import BandNotFoundError, ReadError, UnsupportedItemE
 from stac_cloudmask.stac.bands import resolve
 from stac_cloudmask.stac.read import open_scene
 from stac_cloudmask.stac.sign import sign
-from stac_cloudmask.stac.transport import Patience, gdal_env
+from stac_cloudmask.stac.transport import Patience, gdal_env, require_answer
 from tests.stac.items import genuine
 from tests.stac.range_server import serve
 from tests.stac.rasters import digital_numbers, item_of, scl_codes, write
@@ -159,6 +160,39 @@ def test_a_server_that_fails_halfway_gives_no_half_scene(folder, loader, fault):
 def test_a_file_cut_short_on_its_server_is_named(folder, loader):
     with serve(folder) as site, pytest.raises(ReadError, match=r"asset 'red'.*damaged"):
         read(site, loader, HASTY, red="cut.tif")
+
+
+def test_a_host_that_takes_no_connections_is_left_soon_and_named(folder):
+    with serve(folder) as site:
+        gone = site.url
+    item = item_of(gone, {"blue": "blue.tif", "red": "red.tif", "scl": "scl.tif?sig=SECRET"})
+    start = time.monotonic()
+    with pytest.raises(ReadError, match=r"'S2_test': asset.*cannot be reached.*refused") as caught:
+        open_scene(resolve(item, NAMES))  # with the patience that users get
+    assert caught.value.retryable
+    assert "SECRET" not in str(caught.value)
+    assert time.monotonic() - start < 20
+
+
+@pytest.mark.parametrize("loader", LOADERS)
+def test_a_server_that_is_gone_half_way_is_left_and_named(folder, loader):
+    with serve(folder) as site:
+        item = item_of(site.url, {"blue": "blue.tif", "red": "red.tif", "scl": "scl.tif"})
+        scene = open_scene(resolve(item, NAMES), loader=loader, patience=HASTY)
+    with pytest.raises(ReadError, match=r"asset 'blue'.*cannot be reached"):
+        scene.dn(0, SHAPE[0])
+
+
+def test_behind_a_proxy_only_the_proxy_is_asked(folder, monkeypatch):
+    with serve(folder) as site:
+        gone = site.url
+    blue = resolve(item_of(gone, {"blue": "blue.tif", "red": "red.tif"}), NAMES, want_scl=False).bands[0]
+    with pytest.raises(ReadError):
+        require_answer(blue)
+    monkeypatch.delenv("no_proxy", raising=False)
+    monkeypatch.delenv("NO_PROXY", raising=False)
+    monkeypatch.setenv("GDAL_HTTP_PROXY", "proxy.example.org:3128")
+    require_answer(blue)
 
 
 @pytest.mark.parametrize("loader", LOADERS)
