@@ -4,6 +4,7 @@ import logging
 import random
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 
@@ -209,6 +210,16 @@ def test_masks_go_to_a_bucket(sources, model):
         (document,) = catalog._store.sizes("models")
         body = catalog.item(COLLECTION, "scene-0000_cloudmask")
         assert f"{bucket}/masks/models/{document}" in [link["href"] for link in body["links"]]
+
+
+def test_two_runs_at_once_into_one_bucket_keep_each_others_items(sources, model):
+    with s3_server() as bucket, ThreadPoolExecutor(2) as pool:
+        out = f"{bucket}/masks"
+        runs = [pool.submit(go, part, out, model) for part in (sources[:3], sources[1:])]
+        assert {status for done in runs for status in statuses(done.result())} <= {"done", "up-to-date"}
+        catalog = OutputCatalog(out)
+        assert sorted(item_id for _, item_id in catalog.listed()) == sorted(names(sources))
+        assert all(catalog.state(*pair) for pair in catalog.listed())
 
 
 class CountingCatalog:
