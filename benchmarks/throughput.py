@@ -1,11 +1,13 @@
 """What more workers give, what a task costs beside its own work, and whether client and scheduler stay small.
 
-    python -m benchmarks.throughput [--items 200] [--side 256] [--tasks 10000] [--json FILE]
+    python -m benchmarks.throughput [--rounds 3] [--items 200] [--side 256] [--tasks 10000] [--json FILE]
 
-The same simulated items are masked by the default model on a LocalCluster with one worker and with two, one thread
-each, after a warm-up in which models are loaded. Overhead is the time of the workers that no stage of an item accounts
-for. Then a number of tasks that do nothing shows what a task costs, and what client and scheduler, which are one
-process here, keep of it. Run it on a machine that does nothing else.
+The same simulated items are masked by the default model with one worker and with two, one thread each, as by
+``--workers``, after a warm-up in which models are loaded. Overhead is the time of the workers that no stage of an item
+accounts for. The ceiling is what the machine gives: one process and two that mask the same items without Dask and know
+nothing of each other. Rounds take turns, so that a machine that slows down does so for all; gains are of each round,
+the rows of the table are of the last. Then tasks that do nothing show what a task costs, and what client and scheduler,
+which are one process here, keep of it. Run it on a machine that does nothing else.
 """
 
 from __future__ import annotations
@@ -13,29 +15,38 @@ from __future__ import annotations
 import argparse
 import json
 import time
+from multiprocessing import get_context
 from pathlib import Path
+from statistics import median
 from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any
 
 import psutil
 import pystac
-from distributed import Client, LocalCluster
 
+from stac_cloudmask.attempts import attempt
 from stac_cloudmask.config import Settings
-from stac_cloudmask.engines import ANY_PORT, OnDask
+from stac_cloudmask.engines import OnDask, local_client
 from stac_cloudmask.run import run
 from stac_cloudmask.stac.search import load_items
 from tests.checks import checked
 from tests.scenes import write_items
 from tests.tasks import nothing
 
+if TYPE_CHECKING:
+    from multiprocessing.synchronize import Barrier
+
 WARM_UP = 4
 """Items for each worker before the clock starts."""
+PARTS = 10
+"""Of the tasks that do nothing, each with a row of its own."""
 MEBI = 2**20
 
 
 def main() -> None:
     """Print a table, and the gain."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=3, help="0 leaves only the tasks that do nothing")
     parser.add_argument("--items", type=int, default=200)
     parser.add_argument("--side", type=int, default=256, help="pixels of 10 m")
     parser.add_argument("--tasks", type=int, default=10_000, help="that do nothing")
@@ -43,15 +54,57 @@ def main() -> None:
     given = parser.parse_args()
     with TemporaryDirectory() as folder:
         paths = copies(Path(folder) / "source", given.items + 2 * WARM_UP, side=given.side)
-        rows = [masked(paths, Path(folder) / f"out-{workers}", workers=workers) for workers in (1, 2)]
-        idle = trivial(paths[0], given.tasks) if given.tasks else None
-    table(rows)
-    gain = rows[1]["items per second"] / rows[0]["items per second"]
-    print(f"\nTwo workers do {gain:.2f} times as much as one.")
-    if idle:
-        print(f"{given.tasks} tasks that do nothing: " + ", ".join(f"{name} {idle[name]:.3g}" for name in idle))
+        rounds = [one_round(paths, Path(folder) / f"round-{number + 1}") for number in range(given.rounds)]
+        idle = trivial(paths[0], given.tasks) if given.tasks else []
+    if rounds:
+        table(rounds[-1]["workers"])
+        middle = {name: median(one[name] for one in rounds) for name in ("gain", "ceiling")}
+        print(f"\nmedian gain {middle['gain']:.2f}, median ceiling {middle['ceiling']:.2f}")
     if given.json:
-        given.json.write_text(json.dumps({"workers": rows, "gain": gain, "tasks": idle}, indent=1))
+        given.json.write_text(json.dumps({"rounds": rounds, "tasks": idle}, indent=1))
+
+
+def one_round(paths: list[Path], out: Path) -> dict[str, Any]:
+    """Figures of one worker and of two, with Dask and without."""
+    rows = [masked(paths, out / f"{workers}-workers", workers=workers) for workers in (1, 2)]
+    bare = [alone(paths, out / f"{count}-alone", processes=count) for count in (1, 2)]
+    gain = rows[1]["items per second"] / rows[0]["items per second"]
+    ceiling = bare[1] / bare[0]
+    print(
+        f"{out.name}: two workers do {gain:.2f} times as much as one, two processes without Dask {ceiling:.2f}",
+        flush=True,
+    )
+    return {"workers": rows, "gain": gain, "items per second without Dask": bare, "ceiling": ceiling}
+
+
+def alone(paths: list[Path], out: Path, *, processes: int) -> float:
+    """Items per second of processes that share nothing but the machine."""
+    context = get_context("spawn")
+    ready = context.Barrier(processes + 1)
+    warm, timed = paths[:WARM_UP], paths[2 * WARM_UP :]
+    folders = [out / str(number) for number in range(processes)]
+    started = [
+        context.Process(target=_alone, args=(warm, timed[number::processes], folder, ready))
+        for number, folder in enumerate(folders)
+    ]
+    for process in started:
+        process.start()
+    ready.wait()
+    start = time.perf_counter()
+    for process in started:
+        process.join()
+    seconds = time.perf_counter() - start
+    if any(process.exitcode for process in started):
+        raise RuntimeError("a process without Dask failed")
+    return len(timed) / seconds
+
+
+def _alone(warm: list[Path], timed: list[Path], out: Path, ready: Barrier) -> None:
+    for number, item in enumerate(load_items(map(str, [*warm, *timed]))):
+        if number == len(warm):
+            ready.wait()
+        if attempt(item, settings=Settings(threads=1), out=str(out)).status != "done":
+            raise RuntimeError(item.id)
 
 
 def copies(folder: Path, count: int, *, side: int) -> list[Path]:
@@ -69,7 +122,7 @@ def copies(folder: Path, count: int, *, side: int) -> list[Path]:
 def masked(paths: list[Path], out: Path, *, workers: int) -> dict[str, float]:
     """Figures of one cluster; the catalog that it makes is looked at."""
     settings = Settings(threads=1)
-    with cluster_of(workers) as cluster, Client(cluster) as client:
+    with local_client(workers) as client:
         warm, timed = paths[: WARM_UP * workers], paths[2 * WARM_UP :]
         list(run(load_items(map(str, warm)), settings=settings, out=str(out), engine=OnDask(client)))
         before, own, start = memory(), 0.0, time.perf_counter()
@@ -92,29 +145,26 @@ def masked(paths: list[Path], out: Path, *, workers: int) -> dict[str, float]:
     }
 
 
-def trivial(path: Path, count: int) -> dict[str, float]:
-    """Figures of tasks that do nothing."""
+def trivial(path: Path, count: int) -> list[dict[str, float]]:
+    """Figures of tasks that do nothing, a row for each part of them."""
     body = json.loads(path.read_text())
-
-    def items() -> object:
-        for number in range(count):
-            yield pystac.Item.from_dict(body | {"id": f"task-{number}"}, migrate=False)
-
-    with cluster_of(2) as cluster, Client(cluster) as client:
-        engine = OnDask(client, task=nothing)
-        list(engine.results(list(items())[:200], settings=Settings(), out="out"))
+    items = (pystac.Item.from_dict(body | {"id": f"task-{number}"}, migrate=False) for number in range(count))
+    rows, part = [], max(count // PARTS, 1)
+    with local_client(2) as client:
         before, start = memory(), time.perf_counter()
-        done = sum(1 for _ in engine.results(items(), settings=Settings(), out="out"))
-        return {
-            "ms each": 1000 * (time.perf_counter() - start) / done,
-            "MiB before": before,
-            "MiB growth": memory() - before,
-        }
-
-
-def cluster_of(workers: int) -> LocalCluster:
-    """Processes of one thread each."""
-    return LocalCluster(n_workers=workers, threads_per_worker=1, dashboard_address=ANY_PORT)
+        for done, _ in enumerate(OnDask(client, task=nothing).results(items, settings=Settings(), out="out"), start=1):
+            if done % part == 0:
+                rows.append(
+                    {
+                        "tasks": done,
+                        "ms each": 1000 * (time.perf_counter() - start) / part,
+                        "client and scheduler, MiB": memory(),
+                        "growth per 1000 tasks, MiB": 1000 * (memory() - before) / part,
+                    }
+                )
+                print(", ".join(f"{name} {value:.4g}" for name, value in rows[-1].items()), flush=True)
+                before, start = memory(), time.perf_counter()
+    return rows
 
 
 def memory() -> float:

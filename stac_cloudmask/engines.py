@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import replace
+from importlib.util import find_spec
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
@@ -31,7 +32,23 @@ LEAST_IN_FLIGHT: Final = 16
 """Tasks known to it at least, so that a cluster that grows with its load sees some."""
 
 ANY_PORT: Final = "127.0.0.1:0"
-"""Where the dashboard of a cluster of our own listens; a fixed port could be taken."""
+"""Where the scheduler of a cluster of our own tells its health; a fixed port could be taken."""
+LEAN: Final[Mapping[str, object]] = {
+    "distributed.worker.profile.enabled": False,
+    "distributed.worker.memory.monitor-interval": "500ms",
+    "distributed.admin.tick.interval": "500ms",
+    "distributed.admin.system-monitor.interval": "5s",
+    "distributed.admin.system-monitor.log-length": 100,
+    "distributed.admin.system-monitor.gil.enabled": False,
+    "distributed.admin.log-length": 100,
+    "distributed.admin.low-level-log-length": 100,
+    "distributed.diagnostics.computations.max-history": 1,
+}
+"""Dask's settings for a cluster of our own, whose scheduler shares the CPUs with its workers.
+
+By default Dask looks at the stack of each worker every 10 ms and at each event loop every 20 ms; such watching was half
+of what a worker's event loop did. Its logs keep up to 10,000 entries.
+"""
 PRELOAD: Final = "stac_cloudmask.worker"
 Task = Callable[[dict[str, Any], "Settings", str, Mapping[str, int]], Result]
 """What is done with an item on a worker, see `work`."""
@@ -197,21 +214,39 @@ def open_engine(
         return
     if workers is not None and scheduler is not None:
         raise ConfigError("give either --workers or --scheduler: a local cluster, or an existing one")
-    try:
-        from distributed import Client, LocalCluster  # noqa: PLC0415  (extra)
-    except ImportError as error:
-        raise ConfigError("Dask workers need the extra: pip install 'stac-cloudmask[distributed]'") from error
-    if scheduler is not None:
-        try:
-            client = Client(scheduler, timeout=CONNECT_SECONDS, set_as_default=False)
-        except (OSError, ValueError) as error:
-            raise ConfigError(f"no Dask scheduler at {scheduler!r}: {error}") from error
-        with client:
+    if find_spec("distributed") is None:
+        raise ConfigError("Dask workers need the extra: pip install 'stac-cloudmask[distributed]'")
+    if workers is not None:
+        with local_client(workers) as client:
             yield OnDask(client)
-        return
-    quiet = {"dashboard_address": ANY_PORT, "preload": PRELOAD, "silence_logs": logging.ERROR}
-    with (
-        LocalCluster(n_workers=workers, threads_per_worker=1, **quiet) as cluster,
-        Client(cluster, set_as_default=False) as client,
-    ):
-        yield OnDask(client)
+    elif scheduler is not None:
+        with _client_of(scheduler) as client:
+            yield OnDask(client)
+
+
+def _client_of(scheduler: str) -> Client:
+    from distributed import Client  # noqa: PLC0415  (extra)
+
+    try:
+        return Client(scheduler, timeout=CONNECT_SECONDS, set_as_default=False)
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"no Dask scheduler at {scheduler!r}: {error}") from error
+
+
+@contextmanager
+def local_client(workers: int) -> Iterator[Client]:
+    """A client of a cluster of our own on this machine: processes of one thread each, gone at the end."""
+    import dask  # noqa: PLC0415  (extra)
+    from distributed import Client, LocalCluster  # noqa: PLC0415  (extra)
+
+    with dask.config.set(LEAN):  # read as scheduler and workers are made; a user's own settings are back after it
+        cluster = LocalCluster(
+            n_workers=workers,
+            threads_per_worker=1,
+            dashboard_address=ANY_PORT,
+            scheduler_kwargs={"dashboard": False},
+            preload=PRELOAD,
+            silence_logs=logging.ERROR,
+        )
+    with cluster, Client(cluster, set_as_default=False) as client:
+        yield client

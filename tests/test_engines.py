@@ -1,8 +1,10 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from multiprocessing import resource_tracker
 from pathlib import Path
 
+import dask
 import numpy as np
 import psutil
 import pystac
@@ -13,7 +15,7 @@ from scenes import settings_of, write_items, write_model
 
 import stac_cloudmask as scm
 from stac_cloudmask.config import Settings
-from stac_cloudmask.engines import IN_FLIGHT, LEAST_IN_FLIGHT, OnDask, open_engine
+from stac_cloudmask.engines import IN_FLIGHT, LEAN, LEAST_IN_FLIGHT, OnDask, local_client, open_engine
 from stac_cloudmask.errors import ConfigError, ReadError
 from stac_cloudmask.models import session
 from stac_cloudmask.models.cpus import usable_cpus
@@ -177,12 +179,35 @@ def test_an_engine_that_cannot_be_had_is_a_wrong_command(given):
 
 
 def test_workers_of_our_own_are_gone_afterwards(sources, model, tmp_path, caplog):
+    resource_tracker.ensure_running()  # it stays, whoever is the first to need it
     before = set(psutil.Process().children())
     results = scm.process(sources[:3], out=tmp_path, settings=settings_of(model), workers=1)
     assert {result.status for result in results} == {"done"}
     assert checked(tmp_path) == {f"{path.stem}_cloudmask" for path in sources[:3]}
     assert set(psutil.Process().children()) <= before  # a browser's own children come and go
     assert [record.message for record in caplog.records if record.name.startswith("stac_cloudmask")] == []
+
+
+def setting(name):
+    """One of Dask's settings in this process; a worker runs it, too."""
+    return dask.config.get(name)
+
+
+def logged(dask_scheduler):
+    """The longest of what the scheduler keeps of tasks that are gone."""
+    topics = dask_scheduler.get_events()
+    return max(len(kept) for kept in (dask_scheduler.transition_log, dask_scheduler.computations, *topics.values()))
+
+
+def test_a_cluster_of_our_own_is_lean_and_the_users_settings_stay():
+    pytest.importorskip("distributed")
+    profiled = "distributed.worker.profile.enabled"
+    before = setting(profiled)
+    with local_client(1) as client:
+        assert sum(1 for _ in results_of(client, tasks.nothing, numbered(300))) == 300
+        assert set(client.run(setting, profiled).values()) == {False}
+        assert setting(profiled) == before
+        assert client.run_on_scheduler(logged) <= LEAN["distributed.admin.low-level-log-length"]
 
 
 def test_a_cluster_that_goes_away_is_said_and_leaves_what_was_done_listed(sources, model, tmp_path):
