@@ -44,11 +44,8 @@ LEAN: Final[Mapping[str, object]] = {
     "distributed.admin.low-level-log-length": 100,
     "distributed.diagnostics.computations.max-history": 1,
 }
-"""Dask's settings for a cluster of our own, whose scheduler shares the CPUs with its workers.
-
-By default Dask looks at the stack of each worker every 10 ms and at each event loop every 20 ms; such watching was half
-of what a worker's event loop did. Its logs keep up to 10,000 entries.
-"""
+"""Dask's settings for a cluster of our own, whose scheduler shares the CPUs with its workers: by default stacks are
+sampled every 10 ms, which with other watching was half of what a worker's event loop did, and logs grow long."""
 PRELOAD: Final = "stac_cloudmask.worker"
 Task = Callable[[dict[str, Any], "Settings", str, Mapping[str, int]], Result]
 """What is done with an item on a worker, see `work`."""
