@@ -29,7 +29,7 @@ import numpy as np
 from benchmarks.apart import Figures, apart, peak_megabytes, source_item
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
 BANDS = ("blue", "green", "red", "nir")
 MODEL = "ukis-csmask-4b-l2a"
@@ -49,8 +49,8 @@ class Case:
         return f"{self.side}-{self.resolution}m-{self.provider}"
 
 
-def main() -> None:
-    """Print a row for each case."""
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Print a row for each case; the command line's unless ``arguments`` are given."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sides", type=int, nargs="+", default=[10980], help="pixels of 10 m")
     parser.add_argument("--resolutions", type=int, nargs="+", default=[10], help="metres")
@@ -59,10 +59,10 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, help="keep scenes and masks here; a temporary folder by default")
     parser.add_argument("--json", type=Path)
     parser.add_argument("--only", nargs=2, help=argparse.SUPPRESS)
-    given = parser.parse_args()
+    given = parser.parse_args(arguments)
     if given.only:
-        kind, arguments = given.only
-        print(json.dumps(KINDS[kind](**json.loads(arguments))))
+        kind, wanted = given.only
+        print(json.dumps(KINDS[kind](**json.loads(wanted))))
         return
     cases = [Case(*one) for one in product(given.sides, given.resolutions, given.providers)]
     with TemporaryDirectory() as temporary:
