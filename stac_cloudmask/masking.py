@@ -14,9 +14,10 @@ from stac_cloudmask.core.evidence import Evidence, ProductMask, Sun
 from stac_cloudmask.core.policy import SEED_MERGE, Decision, decide, nir_factor
 from stac_cloudmask.core.predict import Bands, Member, Role
 from stac_cloudmask.inference import Part, infer
-from stac_cloudmask.memory import give_back
+from stac_cloudmask.models.cpus import usable_cpus
 from stac_cloudmask.models.registry import find_model
 from stac_cloudmask.models.session import OnnxSegmenter
+from stac_cloudmask.models.working import at_work
 from stac_cloudmask.quicklook import Quicklook
 from stac_cloudmask.stac.bands import resolve
 from stac_cloudmask.stac.hrefs import HrefRule
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
 
     from stac_cloudmask.config import Settings
     from stac_cloudmask.core.grid import Grid
-    from stac_cloudmask.inference import Percents
     from stac_cloudmask.models.metadata import ModelSpec
     from stac_cloudmask.stac.bands import Sources
     from stac_cloudmask.stac.scene import Scene
@@ -182,13 +182,24 @@ def make_mask(
     models = models or choose_models(settings)
     with watch.stage("open"):
         sources = resolve_sources(item, models=models, settings=settings)
-        scene = open_scene(
-            sources, loader=settings.loader, resolution=settings.resolution, threads=settings.threads or THREADS
-        )
-    look = Quicklook(bands_of(scene), scene.grid.shape, scene.dn)
-    with watch.stage("infer"):
-        percents = _ask(OpenPixels(scene, look), models, settings, partial(progress, "infer"))
-        product = _product_mask(scene, settings)
+    segmenters = {spec: segmenter(spec, settings) for spec in models}
+    with at_work(segmenters.values()):
+        with watch.stage("open"):
+            scene = open_scene(
+                sources, loader=settings.loader, resolution=settings.resolution, threads=settings.threads or THREADS
+            )
+        look = Quicklook(bands_of(scene), scene.grid.shape, scene.dn)
+        with watch.stage("infer"):
+            parts = [Part(spec, Member(segmenters[spec], roles)) for spec, roles in models.items()]
+            percents = infer(
+                OpenPixels(scene, look),
+                parts,
+                nir_factor=nir_factor(scene.grid.gsd),
+                in_memory=settings.in_memory,
+                progress=partial(progress, "infer"),
+                as_seed=settings.merge == SEED_MERGE,
+            )
+            product = _product_mask(scene, settings)
     evidence = Evidence(
         cloud=percents.cloud,
         shadow=percents.shadow,
@@ -209,32 +220,11 @@ def make_mask(
             buffer=settings.buffer,
             min_area=settings.min_area,
             hole_area=settings.hole_area,
+            threads=settings.threads or usable_cpus(),
         )
         progress("merge", 1, 1)
     kept = evidence if keep_probabilities else evidence.without_probabilities()
     return Mask(scene.sources, scene.grid, kept, decision, look.rgb)
-
-
-def _ask(
-    pixels: OpenPixels,
-    models: Mapping[ModelSpec, tuple[Role, ...]],
-    settings: Settings,
-    progress: Callable[[int, int], None],
-) -> Percents:
-    """What the models say of every pixel; their working memory is given back then."""
-    segmenters = {spec: segmenter(spec, settings) for spec in models}
-    percents = infer(
-        pixels,
-        [Part(spec, Member(segmenters[spec], roles)) for spec, roles in models.items()],
-        nir_factor=nir_factor(pixels.grid.gsd),
-        in_memory=settings.in_memory,
-        progress=progress,
-        as_seed=settings.merge == SEED_MERGE,
-    )
-    for asked in segmenters.values():
-        asked.rest()
-    give_back()
-    return percents
 
 
 def _product_mask(scene: Scene, settings: Settings) -> ProductMask | None:

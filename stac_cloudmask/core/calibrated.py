@@ -83,7 +83,7 @@ class Calibrated:
         return cloud, shadow
 
 
-def calibrated(evidence: Evidence, rules: Rules, thresholds: Thresholds) -> Calibrated:
+def calibrated(evidence: Evidence, rules: Rules, thresholds: Thresholds, *, threads: int = 1) -> Calibrated:
     """Survey a scene: which clouds to believe, where they can cast shadow, how dark it is there.
 
     Without a product mask, a sun or a near-infrared band the rules that need them are skipped, and noted.
@@ -92,12 +92,13 @@ def calibrated(evidence: Evidence, rules: Rules, thresholds: Thresholds) -> Cali
         evidence: What is known; ``nir`` comes in blocks of ``rules.cell_factor`` pixels.
         rules: The constants.
         thresholds: Percents above which a model votes.
+        threads: That survey at once.
     """
     factor = rules.cell_factor(evidence.gsd)
     if evidence.nir is not None and evidence.nir_factor != factor:
         raise ValueError(f"nir must come in blocks of {factor} pixels of {evidence.gsd:g} m, not {evidence.nir_factor}")
     cell = factor * evidence.gsd
-    cells = reduce_scene(evidence, thresholds, rules)
+    cells = reduce_scene(evidence, thresholds, rules, threads=threads)
     supported = _supported(cells, rules)
     believed = _believed(cells, supported)
     cloudy = believed & (cells.cloud_most | (cells.product_most & supported))
@@ -109,7 +110,7 @@ def calibrated(evidence: Evidence, rules: Rules, thresholds: Thresholds) -> Cali
         allowed = reachable(
             Search(
                 cloud=cloudy, shadow=cells.shadow * dim, valid=cells.valid,
-                sun=evidence.sun, cell=cell, reach=rules.reach,
+                sun=evidence.sun, cell=cell, reach=rules.reach, threads=threads,
             )
         )  # fmt: skip
     flags = believed * BELIEVED | supported * SUPPORTED

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from stac_cloudmask.core.evidence import Evidence, Vote
 from stac_cloudmask.core.merge import Thresholds, strips, vote
+from stac_cloudmask.core.threads import in_order
 
 if TYPE_CHECKING:
     from stac_cloudmask.core.rules import Rules
@@ -83,11 +84,15 @@ def candidates(evidence: Evidence, start: int, stop: int, votes: NDArray[np.uint
     return Candidates(cloud, product, shadow)
 
 
-def reduce_scene(evidence: Evidence, thresholds: Thresholds, rules: Rules) -> Cells:
+def reduce_scene(evidence: Evidence, thresholds: Thresholds, rules: Rules, *, threads: int = 1) -> Cells:
     """The scene in cells of ``rules.cell_factor`` pixels; a last, partial cell is filled by repeating its edge."""
     factor = rules.cell_factor(evidence.gsd)
     rows = max(1, STRIP_ROWS // factor) * factor
-    parts = [_reduce_rows(evidence, *strip, thresholds, rules) for strip in strips(evidence.shape[0], rows)]
+
+    def reduced(strip: tuple[int, int]) -> Cells:
+        return _reduce_rows(evidence, *strip, thresholds, rules)
+
+    parts = list(in_order(reduced, strips(evidence.shape[0], rows), threads=threads))
     return Cells(**{f.name: np.concatenate([getattr(part, f.name) for part in parts]) for f in fields(Cells)})
 
 

@@ -18,12 +18,13 @@ from stac_cloudmask.core import cleanup
 from stac_cloudmask.core.classes import CloudClass
 from stac_cloudmask.core.evidence import SCL_NODATA, Evidence, Vote
 from stac_cloudmask.core.predict import PERCENT_NODATA
+from stac_cloudmask.core.threads import in_order
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 STRIP: Final = 512
-"""Rows merged at once."""
+"""Rows merged at once by a thread."""
 # numpy takes an IntFlag for an int64 array, so the bits are uint8 before they meet one
 CLOUD_VOTES: Final = np.uint8(Vote.PRODUCT_CLOUD | Vote.CLOUD_MODEL)
 SHADOW_VOTES: Final = np.uint8(Vote.PRODUCT_SHADOW | Vote.SHADOW_MODEL)
@@ -82,22 +83,29 @@ def select_union(start: int, stop: int, votes: NDArray[np.uint8]) -> tuple[NDArr
     return cloud, shadow
 
 
-def merge(evidence: Evidence, *, thresholds: Thresholds, select: Select, clean: Cleanup) -> Merged:
+def merge(evidence: Evidence, *, thresholds: Thresholds, select: Select, clean: Cleanup, threads: int = 1) -> Merged:
     """Votes, selection, clean-up, buffer, classes.
 
     Where the selected cloud and shadow both hold, cloud wins, and a buffer of cloud wins over one of shadow. nodata is
     where a probability is missing or the product says so.
     """
     votes, class_map = _room(evidence)
-    for start, stop in strips(evidence.shape[0]):
-        here, valid = vote(evidence, start, stop, thresholds)
-        cloud, shadow = select(start, stop, here)
+
+    def choose(strip: tuple[int, int]) -> None:
+        here, valid = vote(evidence, *strip, thresholds)
+        cloud, shadow = select(*strip, here)
         here |= cloud * SELECTED_CLOUD | shadow * SELECTED_SHADOW
-        votes[start:stop], class_map[start:stop] = here, valid
+        votes[slice(*strip)], class_map[slice(*strip)] = here, valid
+
+    def classify(strip: tuple[int, int]) -> None:
+        _classify(votes, class_map, *strip, clean=clean, gsd=evidence.gsd)
+
+    for _ in in_order(choose, strips(evidence.shape[0]), threads=threads):
+        pass
     for bit in (SELECTED_CLOUD, SELECTED_SHADOW):
         _clean(votes, bit, min_pixels=clean.min_area / evidence.gsd**2, hole_pixels=clean.hole_area / evidence.gsd**2)
-    for start, stop in strips(evidence.shape[0]):
-        _classify(votes, class_map, start, stop, clean=clean, gsd=evidence.gsd)
+    for _ in in_order(classify, strips(evidence.shape[0]), threads=threads):
+        pass
     votes &= ALL_BITS
     return Merged(class_map, votes)
 
@@ -146,7 +154,8 @@ def _classify(
 ) -> None:
     """Turn ``class_map`` (1 = valid) into class codes for some rows, and note what was removed and what was added.
 
-    The neighboring rows that a buffer needs are read from ``votes``, whose selected layers stay untouched.
+    The neighboring rows that a buffer needs are read from ``votes``, whose selected layers stay untouched, also while
+    another thread adds its notes to these rows.
     """
     here, valid = votes[start:stop], class_map[start:stop] == 1
     cloud, shadow = ((here & bit) > 0 for bit in (SELECTED_CLOUD, SELECTED_SHADOW))

@@ -134,6 +134,7 @@ def decide(
     buffer: float | None = None,
     min_area: float | None = None,
     hole_area: float | None = None,
+    threads: int = 1,
 ) -> Decision:
     """Merge all that is known of a scene into one class map.
 
@@ -146,6 +147,7 @@ def decide(
         buffer: Growth in metres of cloud and of cloud shadow.
         min_area: Smallest object kept, in square metres.
         hole_area: Clear holes below this many square metres are closed.
+        threads: That work at once; the outcome is the same to the bit.
     """
     if merge == SEED_MERGE:
         policy = _seed_policy(evidence.gsd)
@@ -154,28 +156,29 @@ def decide(
     else:
         policy = POLICIES[merge]
     policy = policy.adjusted(cloud_thr, shadow_thr, buffer, min_area, hole_area)
-    return DECIDERS[merge](evidence, policy)
+    return DECIDERS[merge](evidence, policy, threads)
 
 
 def _seed_policy(gsd: float) -> Policy:
     return Policy(cloud=30, shadow=20, cloud_buffer=SEED_DISK * gsd, shadow_buffer=SEED_DISK * gsd)
 
 
-def _union(evidence: Evidence, policy: Policy) -> Decision:
+def _union(evidence: Evidence, policy: Policy, threads: int) -> Decision:
     found = merge_votes(
         evidence,
         thresholds=policy.thresholds,
         select=select_union,
         clean=policy.cleanup(shadow_before_buffer=False),
+        threads=threads,
     )
     notes = () if evidence.product is not None else (NO_PRODUCT,)
     return Decision(found.class_map, found.votes, policy.parameters(), notes)
 
 
-def _calibrated(evidence: Evidence, policy: Policy) -> Decision:
-    survey = calibrated(evidence, RULES, policy.thresholds)
+def _calibrated(evidence: Evidence, policy: Policy, threads: int) -> Decision:
+    survey = calibrated(evidence, RULES, policy.thresholds, threads=threads)
     clean = policy.cleanup(shadow_before_buffer=survey.sunlit)
-    found = merge_votes(evidence, thresholds=policy.thresholds, select=survey.select, clean=clean)
+    found = merge_votes(evidence, thresholds=policy.thresholds, select=survey.select, clean=clean, threads=threads)
     measured: Parameters = {
         "sun_azimuth": evidence.sun.azimuth if evidence.sun else None,
         "sun_elevation": evidence.sun.elevation if evidence.sun else None,
@@ -184,7 +187,7 @@ def _calibrated(evidence: Evidence, policy: Policy) -> Decision:
     return Decision(found.class_map, found.votes, policy.parameters() | measured, survey.notes)
 
 
-def _farmvibes(evidence: Evidence, policy: Policy) -> Decision:
+def _farmvibes(evidence: Evidence, policy: Policy, threads: int) -> Decision:  # noqa: ARG001  (as the others)
     """The seed's merge: sizes in pixels, shadow as cloud, nodata as cloud, and one area for objects and holes."""
     votes, valid, product = _seed_votes(evidence, policy.thresholds)
     flagged = merge_farmvibes(

@@ -55,8 +55,9 @@ def load_graph(path: Path, spec: ModelSpec) -> bytes:
     _refuse_hostile(model, path)
     height, width = _refuse_unfit(model.graph, spec, path)
     if spec.window.multiple and (height or width):
+        del data  # before there is another copy
         _free_window(model.graph)
-        return bytes(model.SerializeToString())
+        data = model.SerializeToString()
     return data
 
 

@@ -5,6 +5,7 @@ import pytest
 from cumulus import cumulus, product
 
 from stac_cloudmask.config import Settings
+from stac_cloudmask.core import cells
 from stac_cloudmask.core.calibrated import NO_PRODUCT
 from stac_cloudmask.core.classes import CloudClass
 from stac_cloudmask.core.evidence import Evidence, Vote
@@ -102,3 +103,14 @@ def test_farmvibes_has_no_area_of_its_own_for_holes():
 @pytest.mark.parametrize(("gsd", "factor"), [(10, 6), (30, 2), (120, 1)])
 def test_near_infrared_is_wanted_in_cells(gsd, factor):
     assert nir_factor(gsd) == factor
+
+
+@pytest.mark.parametrize("name", POLICIES)
+def test_threads_do_not_change_a_mask(name, monkeypatch):
+    monkeypatch.setattr(cells, "STRIP_ROWS", 24)
+    evidence = cumulus(shape=(1100, 420))
+    one = decide(evidence, merge=name, min_area=5_000)
+    three = decide(replace(evidence, expendable=True), merge=name, min_area=5_000, threads=3)
+    assert set(np.unique(one.class_map)) >= {CloudClass.CLEAR, CloudClass.CLOUD, CloudClass.CLOUD_SHADOW}
+    np.testing.assert_array_equal(three.class_map, one.class_map)
+    np.testing.assert_array_equal(three.votes, one.votes)
