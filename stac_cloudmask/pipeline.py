@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -191,8 +192,10 @@ def _write_files(mask: Mask, folder: Path, settings: Settings) -> dict[str, Asse
     """Write the assets into a folder; by asset key."""
     grid, decision = mask.grid, mask.decision
     threads = settings.threads or THREADS
-    write_class_cog(folder / "cloud_mask.tif", decision.class_map, grid, threads=threads)
-    write_thumbnail(folder / "thumbnail.png", decision.class_map, quicklook=mask.quicklook)
+    with ThreadPoolExecutor(1, thread_name_prefix="thumbnail") as pool:
+        drawn = pool.submit(write_thumbnail, folder / "thumbnail.png", decision.class_map, quicklook=mask.quicklook)
+        write_class_cog(folder / "cloud_mask.tif", decision.class_map, grid, threads=threads)
+        drawn.result()
     if settings.probabilities:
         write_percent_cog(folder / "cloud_probability.tif", mask.evidence.cloud, grid, threads=threads)
         write_percent_cog(folder / "shadow_probability.tif", mask.evidence.shadow, grid, threads=threads)
