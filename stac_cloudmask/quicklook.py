@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 SIDE: Final = 1200
 """Samples along the longest side: two for each pixel of a thumbnail."""
+ROWS: Final = 64
+"""Rows of samples that are colored at once: all together would take 100 MB for a while."""
 RGB: Final = ("red", "green", "blue")
 
 
@@ -51,4 +53,5 @@ class Quicklook:
             return None
         scales = [self._bands.scales[index] for index in self._indexes]
         offsets = [self._bands.offsets[index] for index in self._indexes]
-        return to_rgb(to_reflectance(self._dn, scales=scales, offsets=offsets))
+        strips = (self._dn[:, top : top + ROWS] for top in range(0, self._dn.shape[1], ROWS))
+        return np.concatenate([to_rgb(to_reflectance(dn, scales=scales, offsets=offsets)) for dn in strips])
