@@ -177,7 +177,7 @@ class Workshop:
         kind = chance.choice(names)
         for path in chance.sample([scene / f"{key}.tif" for key in (*tiny.BANDS, "scl")], chance.choice([1, 1, 3])):
             KINDS[kind](path, chance)
-        before = _tree(self.root, out)
+        before = tree(self.root, out)
         try:
             word = self._masked(scene, out, chance)
         except StacCloudmaskError as error:
@@ -187,7 +187,7 @@ class Workshop:
             if list(out.rglob("*.tif")) or list(out.rglob("*_cloudmask.json")):
                 raise AssertionError("a failed item left files behind") from error
             word = type(error).__name__
-        if _tree(self.root, out) != before:
+        if tree(self.root, out) != before:
             raise AssertionError("something outside of the output was changed")
         return word
 
@@ -230,7 +230,7 @@ def _check_output(item: Path) -> None:
         raise AssertionError(f"the item states {stated}, the mask holds {found}")
 
 
-def _tree(root: Path, but: Path) -> dict[str, int]:
+def tree(root: Path, but: Path) -> dict[str, int]:
     """Files below a folder with their times, without those below ``but``."""
     return {
         str(path): path.stat().st_mtime_ns

@@ -1,4 +1,4 @@
-"""Try spoilt items, rasters and models by the thousand; see `python -m fuzz.run --help` and docs/reliability.md."""
+"""Try spoilt items, rasters, models and catalogs by the thousand; see docs/reliability.md."""
 
 from __future__ import annotations
 
@@ -80,6 +80,12 @@ def cases(kind: str, root: Path, items: Path) -> Case:
 
         bodies = spoilt.load_bodies(items)
         return lambda seed: spoilt.case(bodies, seed)
+    if kind == "catalogs":
+        from fuzz.catalogs import Exhibition  # noqa: PLC0415
+
+        show = Exhibition(root)
+        _ = show.good
+        return show.case
     if kind == "rasters":
         from fuzz.rasters import Workshop  # noqa: PLC0415
 
@@ -174,6 +180,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--inputs", type=int, default=1000, help="spoilt items with generated settings")
     parser.add_argument("--rasters", type=int, default=100, help="scenes with spoilt rasters")
     parser.add_argument("--models", type=int, default=1000, help="spoilt ONNX files and MLM items")
+    parser.add_argument("--catalogs", type=int, default=1000, help="spoilt catalogs of masks")
     parser.add_argument("--minutes", type=float, default=30.0, help="stop after so long")
     parser.add_argument("--seed", type=int, default=0, help="first seed: the same seeds are the same cases")
     parser.add_argument("--items", type=Path, default=ITEMS, help="folder with genuine items")
@@ -181,7 +188,8 @@ def main(arguments: list[str] | None = None) -> int:
     chosen = parser.parse_args(arguments)
     until = time.monotonic() + 60 * chosen.minutes
     tallies = {}
-    for kind, count in (("items", chosen.inputs), ("models", chosen.models), ("rasters", chosen.rasters)):
+    for kind, name in (("items", "inputs"), ("models", "models"), ("rasters", "rasters"), ("catalogs", "catalogs")):
+        count = getattr(chosen, name)
         tallies[kind] = tally = Tally()
         for result in results(kind, range(chosen.seed, chosen.seed + count), chosen.items, until):
             tally.add(*result)

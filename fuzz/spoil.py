@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -12,6 +13,7 @@ JUNK: tuple[Any, ...] = (
     *(None, True, 0, -1, 1e308, float("nan"), float("inf"), 10**30, -0.1),
     *("", "x", "\x00", "\ud800", "9" * 500, "S2MSI1C", "05.99", "EPSG:999999", "99999-01-01", "2020-01-01T00:00:00Z"),
     *("../../etc/passwd", "/vsicurl/x", "file:///etc/passwd", "http://127.0.0.1/x", "http://[::1", "//[", "s3://"),
+    *(10**400, json.loads("[" * 400 + "]" * 400), "a-" * 20000),
     *([], {}, [None], [[]], [{}], ["a", 3, {"name": 5}], {"href": 5}, {"a": {"b": [1]}}),
     *([10, 0, 0, 0, -10, 0], [1e9, 1e9], [10, 0, 1e300, 0, -10, 0], {"name": None, "center_wavelength": "x"}),
 )

@@ -10,9 +10,10 @@ from stac_cloudmask.errors import ConfigError
 from stac_cloudmask.references import OWN_CODES, SCL_VALUES, judged_classes, meaning_of, parse_reference, read_labels
 from stac_cloudmask.scores import EvaluationReport, SceneScore
 from stac_cloudmask.stac.catalog import OutputCatalog
-from stac_cloudmask.stac.hrefs import check_href
+from stac_cloudmask.stac.hrefs import DEFAULT_RULE, check_href
 from stac_cloudmask.stac.labels import Meaning, raster_labels
-from stac_cloudmask.stac.metadata import make_grid
+from stac_cloudmask.stac.metadata import mask_grid
+from stac_cloudmask.stac.transport import check_redirects
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -115,7 +116,7 @@ def _needed(reference: Reference, mask: str) -> list[str]:
 def _pair(item: Json, reference: Reference, mask: str) -> Pair:
     asset = {} if reference.is_file else item["assets"][reference.source]
     return Pair(
-        grid=_grid(item),
+        grid=mask_grid(item, MASK),
         mask_href=_href(item, mask),
         mask_meaning=Meaning(values=SCL_VALUES, otherwise=0) if mask == SCL else Meaning(values=OWN_CODES),
         reference=reference,
@@ -126,10 +127,6 @@ def _pair(item: Json, reference: Reference, mask: str) -> Pair:
 
 def _href(item: Json, key: str) -> str:
     home = next(link["href"] for link in item["links"] if link["rel"] == "self")
-    return check_href(item["assets"][key]["href"], base=home)
-
-
-def _grid(item: Json) -> Grid:
-    fields = item["properties"] | item["assets"][MASK]
-    epsg = int(str(fields["proj:code"]).removeprefix("EPSG:"))
-    return make_grid(epsg, fields["proj:transform"], fields["proj:shape"], where=f"item {item['id']!r}")
+    href = check_href(item["assets"][key]["href"], base=home)
+    check_redirects(href, base=home, rule=DEFAULT_RULE)
+    return href

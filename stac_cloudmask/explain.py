@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Final
 
 from stac_cloudmask.core.classes import CLASSES, CloudClass
 from stac_cloudmask.core.evidence import Vote
 from stac_cloudmask.core.predict import PERCENT_NODATA
-from stac_cloudmask.errors import ConfigError, StacCloudmaskError
+from stac_cloudmask.errors import ConfigError, StacCloudmaskError, UnsupportedItemError
 from stac_cloudmask.reasons import PixelFacts, reasons
 from stac_cloudmask.stac.definitions import VOTES
 from stac_cloudmask.stac.items import OWN, SUFFIX, output_id
-from stac_cloudmask.stac.pixel import read_pixel
+from stac_cloudmask.stac.metadata import codes_in, number
+from stac_cloudmask.stac.pixel import Pixel, read_pixel
 from stac_cloudmask.stac.search import load_items
 from stac_cloudmask.stac.walk import Failure
 
@@ -84,16 +86,16 @@ def explain(item: str | pystac.Item, lon: float, lat: float, *, catalog: str | N
     missing = [f"no {key}: process the item with {option}" for key, option in OPTIONS.items() if key not in known]
     scl, without = _scl(found, lon, lat)
     votes = Vote(known["mask_votes"]) if "mask_votes" in known else None
-    settings = found.properties.get(f"{OWN}settings", {})
+    settings = _mapping(found.properties.get(f"{OWN}settings"))
     facts = PixelFacts(
-        code=CloudClass(pixel.value),
+        code=_code(found, pixel),
         votes=votes,
         scl=scl,
         cloud=_percent(known.get("cloud_probability")),
         shadow=_percent(known.get("shadow_probability")),
-        merge=found.properties.get(f"{OWN}merge", {}),
-        cloud_codes=tuple(settings.get("scl_cloud", ())),
-        shadow_codes=tuple(settings.get("scl_shadow", ())),
+        merge=_merge(found),
+        cloud_codes=codes_in(settings.get("scl_cloud")),
+        shadow_codes=codes_in(settings.get("scl_shadow")),
     )
     return Explanation(
         item_id=found.id,
@@ -122,6 +124,23 @@ def _mask_item(item: str | pystac.Item, catalog: str | None) -> pystac.Item:
     return found
 
 
+def _code(item: pystac.Item, pixel: Pixel) -> CloudClass:
+    try:
+        return CloudClass(pixel.value)
+    except ValueError:
+        raise UnsupportedItemError(f"item {item.id!r}: {MASK} holds {pixel.value}, which is no class") from None
+
+
+def _mapping(value: object) -> Mapping[str, object]:
+    return value if isinstance(value, dict) else {}
+
+
+def _merge(item: pystac.Item) -> dict[str, float | str | None]:
+    """Policy and parameters, which are numbers."""
+    stated = _mapping(item.properties.get(f"{OWN}merge"))
+    return {name: number(value) for name, value in stated.items()} | {"policy": str(stated.get("policy"))}
+
+
 def _percent(value: int | None) -> int | None:
     return None if value == PERCENT_NODATA else value
 
@@ -129,7 +148,7 @@ def _percent(value: int | None) -> int | None:
 def _scl(item: pystac.Item, lon: float, lat: float) -> tuple[int | None, tuple[str, ...]]:
     """The product's class, or why it is not known."""
     key = item.properties.get(f"{OWN}product_mask")
-    if key is None:
+    if not isinstance(key, str):
         return None, ()
     if key not in item.assets:
         return None, (f"no {key}: the item was made with --mask-only",)

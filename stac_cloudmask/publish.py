@@ -13,7 +13,7 @@ from stac_cloudmask.stac.api import StacApi
 from stac_cloudmask.stac.catalog import OutputCatalog
 from stac_cloudmask.stac.collection import Entry
 from stac_cloudmask.stac.hrefs import is_remote, redact
-from stac_cloudmask.stac.layout import moved
+from stac_cloudmask.stac.layout import is_itself, moved
 
 if TYPE_CHECKING:
     from collections.abc import Container, Iterator, Mapping
@@ -135,12 +135,13 @@ class _OnApi:
                 raise WriteError(f"not tried, as the API failed {GIVE_UP} times in a row; publish again later")
             self._ensure(collection_id)
             body = self._item(collection_id, item_id)
+            entry = Entry.of(body)
             self._api.put_item(body)
         except StacCloudmaskError as error:
             self._in_a_row += isinstance(error, WriteError) and error.retryable
             return _failed(item_id, error)
         self._in_a_row = 0
-        self._entries[collection_id].append(Entry.of(body))
+        self._entries[collection_id].append(entry)
         return Result(item_id=item_id, status="done", output=self._api.item_href(collection_id, item_id))
 
     def cover(self) -> None:
@@ -170,8 +171,8 @@ class _OnApi:
 
     def _item(self, collection_id: str, item_id: str) -> Json:
         body = self._catalog.item(collection_id, item_id)
-        if body is None:
-            raise ReadError(f"{self._catalog.href(collection_id, item_id)} is listed and not there")
+        if body is None or not is_itself(body, collection_id, item_id):
+            raise ReadError(f"{self._catalog.href(collection_id, item_id)} is listed and not there, or is another item")
         if self._root is None:
             return body
         served = {f"{self._catalog.root}/": f"{self._root.rstrip('/')}/"}

@@ -99,7 +99,7 @@ def _simple(facts: PixelFacts) -> Iterator[str]:
     elif facts.code != CloudClass.CLEAR:
         yield f"policy {facts.merge.get('policy')}: any vote counts, cloud before shadow"
     elif votes & Vote.REMOVED:
-        yield f"removed: its object is smaller than {facts.merge.get('min_area'):g} m2"
+        yield f"removed: its object is smaller than {facts.merge.get('min_area') or 0:g} m2"
     else:
         yield "nobody votes: clear"
 
@@ -171,4 +171,4 @@ def _lit(facts: PixelFacts, *, dark: bool) -> str:
 
 def _buffer(facts: PixelFacts) -> str:
     name, setting = ("cloud", "cloud_buffer") if facts.code == CloudClass.CLOUD else ("cloud shadow", "shadow_buffer")
-    return f"added: {name} lies within {facts.merge.get(setting):g} m"
+    return f"added: {name} lies within {facts.merge.get(setting) or 0:g} m"

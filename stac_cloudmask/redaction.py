@@ -5,10 +5,17 @@ from __future__ import annotations
 import re
 from typing import Final
 
-URL: Final = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*://)([^\s'\"<>/?#]*@)?([^\s'\"<>?#]*)([?#][^\s'\"<>]*)?")
+URL: Final = re.compile(r"([A-Za-z][A-Za-z0-9+.-]{0,30}://)([^\s'\"<>/?#]*@)?([^\s'\"<>?#]*)([?#][^\s'\"<>]*)?")
+NAMES: Final = (
+    r"sig|signature|token|password|passwd|passphrase|pwd|secret|credentials?|cookie|j?session[-_]?id|auth|"
+    r"(?:api|access|account|private|secret|shared|subscription)[-_]?key(?:[-_]id)?|x-(?:amz|goog)-[a-z-]{1,40}|bearer|"
+    r"authorization"
+)
+"""What a secret is called, alone or at the end of a longer name such as ``aws_secret_access_key``."""
 SECRET: Final = re.compile(
-    r"(?i)\b(?:(sig|signature|token|password|secret|api[-_]?key|access[-_]?key(?:[-_]id)?|x-(?:amz|goog)-[a-z-]+|bearer|"
-    r"authorization)(\s*[=:]\s*)|(bearer|authorization)(\s+))(?:(?:bearer|basic|token)\s+)?[^\s&'\",;]+"
+    rf"(?i)(?:(?<![a-z0-9])|(?<=%3f)|(?<=%26))({NAMES})"
+    r"(?:(['\"]?\s*(?:[=:]|%3D)\s*['\"]?)|(?<=bearer)(\s+)|(?<=authorization)(\s+))"
+    r"(?:(?:bearer|basic|token|digest)\s+)?[^\s&'\",;]+"
 )
 
 
@@ -18,4 +25,4 @@ def redact(text: str) -> str:
     Doing it again changes nothing.
     """
     bare = URL.sub(lambda m: f"{m[1]}{m[3]}{'?...' if m[4] else ''}", text)
-    return SECRET.sub(lambda m: f"{m[1] or m[3]}{m[2] or m[4]}...", bare)
+    return SECRET.sub(lambda m: f"{m[1]}{m[2] or m[3] or m[4]}...", bare)

@@ -89,9 +89,11 @@ def meaning_of(reference: Reference, asset: Mapping[str, Any]) -> Meaning:
     """
     if reference.values:
         return Meaning(values=reference.values, otherwise=int(CloudClass.CLEAR))
-    if classes := asset.get("classification:classes"):
-        codes = {str(entry["value"]): NAMES.get(_plain(entry["name"]), int(CloudClass.CLEAR)) for entry in classes}
-        return Meaning(values=codes)
+    classes = asset.get("classification:classes")
+    if isinstance(classes, list) and classes:
+        entries = [entry for entry in classes if isinstance(entry, dict)]
+        named = {str(entry.get("value")): _plain(str(entry.get("name"))) for entry in entries}
+        return Meaning(values={value: NAMES.get(name, int(CloudClass.CLEAR)) for value, name in named.items()})
     if is_vector(reference.source):
         return Meaning(values={**NAMES, **OWN_CODES})
     endings = (

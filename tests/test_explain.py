@@ -1,8 +1,10 @@
+import json
 from datetime import UTC, datetime
 
 import numpy as np
 import pystac
 import pytest
+import rasterio
 from cumulus import cumulus
 from outputs import facts_of
 from rasterio.warp import transform, transform_bounds
@@ -12,7 +14,7 @@ from stac_cloudmask.core.classes import CloudClass
 from stac_cloudmask.core.evidence import Vote
 from stac_cloudmask.core.grid import Grid
 from stac_cloudmask.core.policy import decide
-from stac_cloudmask.errors import ConfigError, ReadError
+from stac_cloudmask.errors import ConfigError, ReadError, UnsupportedItemError
 from stac_cloudmask.explain import explain
 from stac_cloudmask.reasons import PixelFacts, reasons
 from stac_cloudmask.stac.catalog import OutputCatalog
@@ -218,3 +220,25 @@ def test_sources_say_what_they_voted():
 )
 def test_the_policy_says_what_it_made_of_the_votes(code, votes, more, expected):
     assert expected in chain(code, votes, **more)
+
+
+def test_a_mask_of_others_that_holds_no_classes_is_refused_by_name(tmp_path, source, evidence, decision):
+    out = published(tmp_path, source, evidence, decision)
+    path = next((tmp_path).glob("*/*/*.json"))
+    with rasterio.open(path.parent / "cloud_mask.tif", "r+", IGNORE_COG_LAYOUT_BREAK="YES") as file:
+        file.write(np.full(file.shape, 77, np.uint8), 1)
+    with pytest.raises(UnsupportedItemError, match="holds 77, which is no class"):
+        explain("S2A_TEST", *point(200, 150), catalog=out)
+
+
+def test_settings_of_others_that_are_junk_explain_nothing_and_break_nothing(tmp_path, source, evidence, decision):
+    out = published(tmp_path, source, evidence, decision)
+    path = next((tmp_path).glob("*/*/*.json"))
+    body = json.loads(path.read_text())
+    junk = {
+        "stac_cloudmask:settings": [5],
+        "stac_cloudmask:merge": {"cloud_thr": "x"},
+        "stac_cloudmask:product_mask": 5,
+    }
+    path.write_text(json.dumps(body | {"properties": body["properties"] | junk}))
+    assert explain("S2A_TEST", *point(200, 150), catalog=out).scl is None

@@ -19,7 +19,7 @@ def case_of(shared, tmp_path_factory):
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # rasterio logs GDAL's broken text
-@pytest.mark.parametrize(("kind", "count"), [("items", 1500), ("models", 600), ("rasters", 60)])
+@pytest.mark.parametrize(("kind", "count"), [("items", 1500), ("models", 600), ("rasters", 60), ("catalogs", 150)])
 def test_what_is_spoilt_is_processed_rightly_or_refused_by_name(case_of, kind, count):
     case = case_of(kind)
     outcomes = [judged(case, seed) for seed in range(count)]
@@ -40,7 +40,7 @@ def test_a_broken_promise_is_told_with_its_seed():
 def test_a_run_counts_every_case(capsys, tmp_path, shared):
     figures = tmp_path / "figures.json"
     folder = str(shared / "data" / "items")
-    counts = ["--inputs", "20", "--models", "0", "--rasters", "0"]
+    counts = ["--inputs", "20", "--models", "0", "--rasters", "0", "--catalogs", "0"]
     assert run.main([*counts, "--items", folder, "--json", str(figures)]) == 0
     assert json.loads(figures.read_text())["items"]["tried"] == 20
     assert "| items | 20 |" in capsys.readouterr().out

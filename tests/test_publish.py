@@ -167,3 +167,37 @@ def test_an_empty_catalog_publishes_nothing(tmp_path, target):
 def test_an_address_that_cannot_be_written_is_a_settings_error(source):
     with pytest.raises(ConfigError, match="nosuch"):
         list(publish(source.out, to="nosuch://x/y"))
+
+
+@pytest.mark.parametrize("to", ["store", "api"])
+def test_an_item_that_says_it_is_another_is_not_published(source, tmp_path, to):
+    path = next((tmp_path / "source" / COLLECTION).glob("*/*.json"))
+    body = json.loads(path.read_text())
+    path.write_text(json.dumps(body | {"collection": "precious", "id": "theirs"}))
+    with strict_api() as api:
+        place = api.url if to == "api" else str(tmp_path / "copy")
+        results = list(publish(source.out, to=place, asset_root=SERVED, patience=HURRIED))
+    failed = [result for result in results if result.status == "failed"]
+    assert [result.item_id for result in failed] == [path.stem]
+    assert "is another item" in failed[0].error
+    assert all(result.output for result in results if result.status != "failed")
+
+
+def test_no_document_of_a_catalog_replaces_what_the_target_has(source, tmp_path):
+    path = next((tmp_path / "source" / COLLECTION).glob("*/*.json"))
+    body = json.loads(path.read_text())
+    body["links"].append({"rel": "derived_from", "href": "../../catalog.json"})
+    path.write_text(json.dumps(body))
+    target = tmp_path / "copy" / "catalog.json"
+    target.parent.mkdir()
+    target.write_text('{"id": "mine", "links": []}')
+    results = {result.item_id: result for result in publish(source.out, to=str(target.parent))}
+    assert results[path.stem].status == "failed"
+    assert json.loads(target.read_text())["id"] == "mine"
+
+
+def test_an_item_without_place_or_time_is_refused_by_name(source, tmp_path):
+    path = next((tmp_path / "source" / COLLECTION).glob("*/*.json"))
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"bbox": ["west"] * 4}))
+    results = {result.item_id: result for result in publish(source.out, to=str(tmp_path / "copy"))}
+    assert "no valid bbox or datetime" in results[path.stem].error

@@ -31,7 +31,7 @@ Progress = Callable[[int, int], None]
 
 ITEM_BYTES: Final = 66_000
 """Of layers and picture; a third more as text, and then thumbnail and words: below 100,000 characters of the page."""
-BROKEN: Final = (StacCloudmaskError, ValueError, TypeError, AttributeError, LookupError)
+BROKEN: Final = (StacCloudmaskError, ValueError, TypeError, AttributeError, LookupError, ArithmeticError)
 """What comes of an item that is not what this package writes."""
 
 

@@ -13,7 +13,7 @@ from stac_cloudmask.core.picture import to_rgb
 from stac_cloudmask.errors import StacCloudmaskError
 from stac_cloudmask.report.encode import deflate
 from stac_cloudmask.stac.items import OWN
-from stac_cloudmask.stac.metadata import make_grid, number
+from stac_cloudmask.stac.metadata import codes_in, mask_grid, number
 from stac_cloudmask.stac.views import Views, rgb_keys
 
 if TYPE_CHECKING:
@@ -96,17 +96,17 @@ class Scene:
     def of(cls, item: Json, views: Views, *, side: int = SIDE) -> Scene:
         """The scene of an output item, hrefs of its files absolute."""
         assets, properties = item["assets"], item["properties"]
-        fields = properties | assets[MASK]
-        epsg = int(str(fields["proj:code"]).removeprefix("EPSG:"))
-        settings = properties.get(f"{OWN}settings") or {}
+        settings = properties.get(f"{OWN}settings")
+        coded = settings if isinstance(settings, dict) else {}
+        product = properties.get(f"{OWN}product_mask")
         keys = rgb_keys(assets) or ()
         return cls(
             home=next((str(link["href"]) for link in item["links"] if link.get("rel") == "self"), None),
             hrefs={key: str(asset["href"]) for key, asset in assets.items()},
-            grid=make_grid(epsg, fields["proj:transform"], fields["proj:shape"], where=f"item {item['id']!r}"),
-            product=properties.get(f"{OWN}product_mask"),
-            cloud_codes=tuple(int(code) & 255 for code in settings.get("scl_cloud", ())),
-            shadow_codes=tuple(int(code) & 255 for code in settings.get("scl_shadow", ())),
+            grid=mask_grid(item, MASK),
+            product=product if isinstance(product, str) else None,
+            cloud_codes=codes_in(coded.get("scl_cloud")),
+            shadow_codes=codes_in(coded.get("scl_shadow")),
             rgb=tuple(_source(key, assets[key]) for key in keys),
             views=views,
             side=side,

@@ -6,13 +6,12 @@ import logging
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
-import pystac
-
-from stac_cloudmask.errors import ReadError, WriteError
+from stac_cloudmask.errors import ReadError, UnsupportedItemError, WriteError
 from stac_cloudmask.stac.collection import ITEM_TYPE, Entry, new_catalog, new_collection, with_child, with_entries
 from stac_cloudmask.stac.definitions import ASSETS
 from stac_cloudmask.stac.facts import file_facts
 from stac_cloudmask.stac.hrefs import safe_id
+from stac_cloudmask.stac.intake import parsed
 from stac_cloudmask.stac.items import OWN
 from stac_cloudmask.stac.layout import (
     ABOVE,
@@ -22,6 +21,9 @@ from stac_cloudmask.stac.layout import (
     documents,
     file_name,
     hrefs,
+    is_document,
+    is_item,
+    is_itself,
     item_name,
     own_files,
 )
@@ -31,6 +33,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
     from contextlib import AbstractContextManager
     from pathlib import Path
+
+    import pystac
 
     Json = dict[str, Any]
 
@@ -79,7 +83,7 @@ class OutputCatalog:
 
     def stored(self, collection_id: str, item_id: str) -> Json | None:
         """The JSON of an item that is there whole, as it lies there; else None."""
-        body = self._store.read_json(item_name(collection_id, item_id))
+        body = self._read(collection_id, item_id)
         return body if body is not None and self._is_whole(collection_id, item_id, body) else None
 
     def fetch(self, collection_id: str, item_id: str, name: str, target: Path) -> None:
@@ -146,14 +150,14 @@ class OutputCatalog:
         """The JSON of every item that the catalog lists, see ``item``; one that is not there is left out and logged."""
         for collection_id, item_id in self.listed():
             body = self.item(collection_id, item_id)
-            if body is None:
-                logger.warning("%s is listed and not there", self.href(collection_id, item_id))
+            if body is None or not is_itself(body, collection_id, item_id):
+                logger.warning("%s is listed and not there, or is another item", self.href(collection_id, item_id))
             else:
                 yield body
 
     def item(self, collection_id: str, item_id: str) -> Json | None:
         """The JSON of an item, every href made absolute, its own href as ``self`` link; None if it is not there."""
-        body = self._store.read_json(item_name(collection_id, item_id))
+        body = self._read(collection_id, item_id)
         if body is None:
             return None
         whole = absolute(body, root=self.root, collection_id=collection_id, item_id=item_id)
@@ -165,30 +169,37 @@ class OutputCatalog:
 
         Raises:
             ReadError: A file is missing or is not what the item says.
+            UnsupportedItemError: It is no valid item.
             WriteError: The target cannot be written.
         """
         where = self.href(collection_id, item_id)
-        body = self._store.read_json(item_name(collection_id, item_id))
-        if body is None or not self._is_whole(collection_id, item_id, body):
-            raise ReadError(f"{where} is not there whole; process its source again")
+        body = self._read(collection_id, item_id)
+        itself = body is not None and is_itself(body, collection_id, item_id)
+        if body is None or not itself or not self._is_whole(collection_id, item_id, body):
+            raise ReadError(f"{where} is not there whole, or is another item; process its source again")
+        Entry.of(body)  # what could not be listed is not copied
         for name in documents(body):
             document = self._store.read_json(name)
-            if document is None:
+            if document is None or not is_document(name, document):
                 raise ReadError(f"{self._store.href(name)} is not there; process the source of {where} again")
             target._keep(name, document)
         with target.workdir() as work:
             files = {key: work / name for key, name in own_files(body).items()}
             for key, path in files.items():
                 self._store.get(f"{collection_id}/{item_id}/{path.name}", path)
-                if file_facts(path).checksum != body["assets"][key]["file:checksum"]:
+                if file_facts(path).checksum != body["assets"][key].get("file:checksum"):
                     raise ReadError(
                         f"{where}: asset {key!r} is not the file that was written; process its source again"
                     )
-            return target.write_item(pystac.Item.from_dict(body, migrate=False), files)
+            return target.write_item(parsed(body, href=None), files)
 
     def collection(self, collection_id: str) -> Json | None:
         """The JSON of a collection as it lies there; None if it is not."""
         return self._store.read_json(f"{safe_id(collection_id, what='collection')}/collection.json")
+
+    def _read(self, collection_id: str, item_id: str) -> Json | None:
+        body = self._store.read_json(item_name(collection_id, item_id))
+        return body if body is not None and is_item(body) else None
 
     def write_json(self, name: str, body: Json) -> None:
         """Write a JSON file of another kind, as the report of a run, at the root."""
@@ -224,11 +235,14 @@ class OutputCatalog:
         self._store.update_json(CATALOG, lambda found: with_child(found or new_catalog(), collection))
 
     def _entry(self, collection_id: str, item_id: str) -> Entry | None:
-        body = self._store.read_json(item_name(collection_id, item_id))
-        if body is None or not self._is_whole(collection_id, item_id, body):
-            logger.warning("%s is not there whole and is not listed", self.href(collection_id, item_id))
-            return None
-        return Entry.of(body)
+        body = self._read(collection_id, item_id)
+        try:
+            if body is not None and self._is_whole(collection_id, item_id, body):
+                return Entry.of(body)
+        except UnsupportedItemError as error:
+            logger.warning("%s", error)
+        logger.warning("%s is not there whole and is not listed", self.href(collection_id, item_id))
+        return None
 
     def _is_whole(self, collection_id: str, item_id: str, body: Json) -> bool:
         sizes = self._store.sizes(f"{collection_id}/{item_id}")

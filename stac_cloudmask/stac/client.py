@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urljoin
 
+import pystac
 from pystac_client import Client
+from pystac_client.errors import ClientTypeError
 from pystac_client.exceptions import APIError
 from pystac_client.item_search import ItemSearch
 from pystac_client.stac_api_io import StacApiIO
 from urllib3 import Retry
 
 from stac_cloudmask.errors import ConfigError, ReadError, StacCloudmaskError
-from stac_cloudmask.stac.documents import AGAIN, TRIES
+from stac_cloudmask.stac.documents import AGAIN, TRIES, broken
 from stac_cloudmask.stac.filters import Filter, parse_interval
 from stac_cloudmask.stac.hrefs import HrefRule, check_href, redact
 
@@ -23,6 +26,12 @@ if TYPE_CHECKING:
     from requests import Response
 
     from stac_cloudmask.stac.documents import Json
+
+BROKEN: Final = (
+    ClientTypeError, pystac.STACError, pystac.STACTypeError, ValueError, TypeError, AttributeError, LookupError,
+    RecursionError, NotImplementedError,
+)  # fmt: skip
+"""What pystac-client makes of documents that are not what the specification says."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,9 +59,16 @@ def features(href: str, asked: Asked, *, rule: HrefRule) -> Iterator[Json]:
         UnsupportedItemError: It leads where the rule does not let it.
     """
     try:
-        yield from _pages(Client.open(href, stac_io=_GuardedIO(href, rule)), asked)
+        for feature in _pages(Client.open(href, stac_io=_GuardedIO(href, rule)), asked):
+            if not isinstance(feature, dict):
+                raise broken(f"{redact(href)} lists {str(feature)[:40]!r}, which is no item")
+            yield feature
     except APIError as error:
         raise _failure(error, href) from None
+    except StacCloudmaskError:
+        raise
+    except BROKEN as error:
+        raise broken(f"{redact(href)} is no valid STAC API: {redact(str(error))[:200]}") from None
 
 
 def _pages(client: Client, asked: Asked) -> Iterator[Json]:
@@ -78,7 +94,8 @@ def _failure(error: APIError, href: str) -> StacCloudmaskError:
             return cause
         cause = cause.__cause__ or cause.__context__
     failure = ReadError(f"search of {redact(href)} failed: {redact(str(error))[:300]}")
-    failure.retryable = error.status_code is None or error.status_code in AGAIN
+    status = getattr(error, "status_code", None)  # set by some of its ways only
+    failure.retryable = status is None or status in AGAIN
     return failure
 
 
@@ -89,6 +106,7 @@ class _GuardedIO(StacApiIO):
         again = Retry(TRIES, backoff_factor=0.5, status_forcelist=AGAIN, allowed_methods=None, raise_on_status=False)
         super().__init__(timeout=60.0, max_retries=again)
         self._base, self._rule = base, rule
+        self._asked: set[str] = set()
         self.session.hooks["response"].append(self._check)
 
     def request(
@@ -98,7 +116,11 @@ class _GuardedIO(StacApiIO):
         headers: dict[str, str] | None = None,
         parameters: dict[str, Any] | None = None,
     ) -> str:
-        """As the base class, for hrefs that may be read."""
+        """As the base class, for hrefs that may be read; pages that lead around in circles end in an error."""
+        asked = json.dumps([href, method, parameters], sort_keys=True)
+        if method is not None and asked in self._asked:
+            raise broken(f"{redact(href)} gives the same page again and again")
+        self._asked.add(asked)
         return super().request(check_href(href, base=self._base, rule=self._rule), method, headers, parameters)
 
     def _check(self, answer: Response, **_: object) -> None:

@@ -6,7 +6,9 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final
 
+from stac_cloudmask.errors import UnsupportedItemError
 from stac_cloudmask.stac.definitions import ASSETS, extensions_of, renders
+from stac_cloudmask.stac.metadata import number
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -19,6 +21,8 @@ ITEM_TYPE: Final = "application/geo+json"
 SENTINEL_LICENSE: Final = "https://sentinel.esa.int/documents/247904/690755/Sentinel_Data_Legal_Notice"
 SUMMARIES: Final = ("platform", "constellation", "instruments", "gsd", "processing:level", "processing:version")
 """Properties whose values the collection lists."""
+BOXES: Final = (4, 6)
+"""Numbers of a bbox, without heights and with."""
 WORLD: Final = (-180.0, 180.0)
 
 
@@ -34,24 +38,31 @@ class Entry:
 
     @classmethod
     def of(cls, item: Json) -> Entry:
-        """The entry of an item's JSON."""
+        """The entry of an item's JSON.
+
+        Raises:
+            UnsupportedItemError: It states no box or no time.
+        """
         properties = item["properties"]
-        bbox = item["bbox"]
-        half = len(bbox) // 2
+        stated = item.get("bbox")
+        bbox = stated if isinstance(stated, list) else []
         moment = properties.get("datetime")
+        start, end = (properties.get(f"{name}_datetime") or moment for name in ("start", "end"))
+        known = len(bbox) in BOXES and None not in map(number, bbox)
+        if not known or not isinstance(start, str) or not isinstance(end, str):
+            raise UnsupportedItemError(f"item {item['id'][:80]!r} has no valid bbox or datetime")
+        half = len(bbox) // 2
         return cls(
             href=f"./{item['id']}/{item['id']}.json",
             bbox=(bbox[0], bbox[1], bbox[half], bbox[half + 1]),
-            start=properties.get("start_datetime") or moment,
-            end=properties.get("end_datetime") or moment,
+            start=start,
+            end=end,
             values=tuple((name, v) for name in SUMMARIES for v in _listed(properties.get(name))),
         )
 
 
 def _listed(value: object) -> list[Any]:
-    if value is None:
-        return []
-    return value if isinstance(value, list) else [value]
+    return [each for each in (value if isinstance(value, list) else [value]) if isinstance(each, str | int | float)]
 
 
 def new_catalog() -> Json:

@@ -31,6 +31,9 @@ PRIVATE_SUFFIXES: Final = ("localhost", "local", "internal", "localdomain", "lan
 MAX_HREF: Final = 4096
 MAX_ID: Final = 200
 
+TRANSLATED: Final = tuple(map(ipaddress.IPv6Network, ("::/96", "::ffff:0:0:0/96", "64:ff9b::/96")))
+"""Where the last 32 bits are an IPv4 address: RFC 4291, RFC 2765 and RFC 6052."""
+
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 
@@ -160,7 +163,15 @@ def literal_address(name: str) -> Address | None:
             return ipaddress.IPv4Address(socket.inet_aton(name))
         except OSError:
             return None
-    return getattr(address, "ipv4_mapped", None) or address
+    return _embedded(address) if isinstance(address, ipaddress.IPv6Address) else address
+
+
+def _embedded(address: ipaddress.IPv6Address) -> Address:
+    """The IPv4 address that an IPv6 address leads to: mapped, 6to4, or compatible and translated, in the last bits."""
+    found = address.ipv4_mapped or address.sixtofour
+    if found is None and any(address in network for network in TRANSLATED) and int(address) > 1:
+        return ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
+    return found or address
 
 
 def _refused(href: str, why: str) -> UnsupportedItemError:

@@ -5,17 +5,14 @@ from __future__ import annotations
 import math
 from contextlib import nullcontext
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
-import rasterio
 from rasterio.enums import MaskFlags
-from rasterio.errors import CRSError
-from rasterio.io import DatasetReader
 
 from stac_cloudmask.errors import BandNotFoundError, UnsupportedItemError
 from stac_cloudmask.stac.hrefs import is_remote
+from stac_cloudmask.stac.images import is_file, open_image
 from stac_cloudmask.stac.metadata import MAX_PIXELS, make_grid
 from stac_cloudmask.stac.offset import DARK
 from stac_cloudmask.stac.overviews import find_overview, open_overview, stored_bytes
@@ -24,12 +21,11 @@ from stac_cloudmask.stac.providers import SCL
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from rasterio.io import DatasetReader
+
     from stac_cloudmask.core.grid import Grid
     from stac_cloudmask.stac.bands import BandSource
     from stac_cloudmask.stac.overviews import Overview
-
-DRIVERS: Final = ("GTiff", "JP2OpenJPEG", "JP2KAK", "JP2ECW", "JP2MrSID")
-"""Formats that hold pixels themselves; others, VRT first of all, can lead to any other file."""
 
 SAMPLE: Final = 1024
 """Pixels along an axis of what is looked at for a doubtful offset."""
@@ -82,30 +78,20 @@ def inspect(source: BandSource, href: str, env: Mapping[str, str], *, resolution
         BandNotFoundError: A local file is not there.
         RasterioError: GDAL's, for ``transport.explain``.
     """
-    if not is_remote(href) and not _is_file(href):
+    if not is_remote(href) and not is_file(href):
         raise BandNotFoundError(f"{source.where}: there is no file {href}; is the item up to date?")
-    try:
-        with rasterio.Env(**env), DatasetReader(href, driver=list(DRIVERS), sharing=False) as file:
-            _check_pixels(source, file)
-            grid = _grid(source, file)
-            overview = None if source.common_name == SCL else _overview(file, href, grid, resolution)
-            with nullcontext(file) if overview is None else open_overview(href, overview) as pixels:
-                return FileFacts(
-                    grid=grid,
-                    overview=overview,
-                    block=pixels.block_shapes[0],
-                    stored=stored_bytes(pixels),
-                    dark=_dark(file) if source.offset.doubtful else None,
-                )
-    except (UnicodeError, CRSError) as error:
-        raise UnsupportedItemError(f"{source.where} has a broken header: {str(error)[:200]}") from None
-
-
-def _is_file(path: str) -> bool:
-    try:
-        return Path(path).is_file()
-    except OSError:  # a name that no file can have
-        return False
+    with open_image(href, env, where=source.where) as file:
+        _check_pixels(source, file)
+        grid = _grid(source, file)
+        overview = None if source.common_name == SCL else _overview(file, href, grid, resolution)
+        with nullcontext(file) if overview is None else open_overview(href, overview) as pixels:
+            return FileFacts(
+                grid=grid,
+                overview=overview,
+                block=pixels.block_shapes[0],
+                stored=stored_bytes(pixels),
+                dark=_dark(file) if source.offset.doubtful else None,
+            )
 
 
 def _overview(file: DatasetReader, href: str, grid: Grid, resolution: float | None) -> Overview | None:

@@ -67,8 +67,21 @@ def make_item(
         key: asset | {"href": _href(asset["href"], origin, rule)} for key, asset in kept["assets"].items()
     }
     kept["collection"] = kept.get("collection") or collection
+    return parsed(kept, href=origin)
+
+
+def parsed(body: Json, *, href: str | None) -> pystac.Item:
+    """What pystac makes of an item's JSON, whose hrefs stay as they are.
+
+    Args:
+        body: The item's JSON.
+        href: Its self href; None for none.
+
+    Raises:
+        UnsupportedItemError: It makes nothing of it.
+    """
     try:
-        item = pystac.Item.from_dict(kept, href=origin, migrate=False, preserve_dict=True)
+        item = pystac.Item.from_dict(body, href=href, migrate=False)
         _ = item.common_metadata.start_datetime, item.common_metadata.end_datetime
     except (
         pystac.STACError,
@@ -80,7 +93,8 @@ def make_item(
         OverflowError,
         RecursionError,
     ) as error:
-        raise UnsupportedItemError(f"item {kept['id']!r} of {place} is no valid item: {error}") from None
+        place = "memory" if href is None else redact(href)
+        raise UnsupportedItemError(f"item {str(body.get('id'))[:80]!r} of {place} is no valid item: {error}") from None
     return item
 
 

@@ -24,6 +24,7 @@ from rasterio.windows import Window
 from stac_cloudmask.core.classes import CloudClass
 from stac_cloudmask.errors import ConfigError, ReadError
 from stac_cloudmask.stac.hrefs import redact
+from stac_cloudmask.stac.images import open_image
 from stac_cloudmask.stac.transport import Patience, gdal_env
 
 if TYPE_CHECKING:
@@ -47,7 +48,8 @@ ENVELOPES: Final = (0, 32, 48, 48, 64)
 """Bytes of the envelope in a GeoPackage geometry, by its kind (GeoPackage 1.3, clause 2.1.3)."""
 
 BROKEN: Final = (
-    OSError, ValueError, TypeError, AttributeError, LookupError, sqlite3.Error, shapely.GEOSException, RasterioError,
+    OSError, ValueError, TypeError, AttributeError, LookupError, RecursionError, OverflowError, sqlite3.Error,
+    shapely.GEOSException, RasterioError,
 )  # fmt: skip
 """What comes of a label file that is damaged, or is something else than its name says."""
 
@@ -83,8 +85,9 @@ def raster_labels(href: str, grid: Grid, meaning: Meaning) -> Codes:
         ConfigError: It has no CRS, or values without meaning.
     """
     out = np.empty(grid.shape, np.uint8)
+    env = gdal_env([href], patience=Patience(), fresh=False)
     try:
-        with rasterio.Env(**gdal_env([href], patience=Patience(), fresh=False)), rasterio.open(href) as raster:
+        with open_image(href, env, where=redact(href)) as raster:
             if raster.crs is None:
                 raise ConfigError(f"{redact(href)}: the label raster has no CRS; georeference it, as with rio warp")
             with WarpedVRT(
@@ -122,7 +125,7 @@ def vector_labels(path: Path, grid: Grid, meaning: Meaning, *, field: str = FIEL
             code = _code(path, properties, meaning, field)
             if not shapely.geometry.shape(geometry).is_empty:
                 shapes.append((transform_geom(crs, grid.code, geometry), code))
-    except ConfigError:
+    except (ConfigError, ReadError):
         raise
     except BROKEN as error:
         raise ReadError(f"{path}: the labels cannot be read: {error}") from error
@@ -185,11 +188,15 @@ def _of_geopackage(path: Path) -> Iterator[tuple[str, Feature]]:
     """The features of every layer; a GeoPackage is an SQLite file whose geometries are WKB behind a header."""
     with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as database:
         database.row_factory = sqlite3.Row
+        database.execute("PRAGMA trusted_schema = OFF")
+        tables = {row["name"] for row in database.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
         layers = database.execute(
             "SELECT g.table_name, g.column_name, s.organization, s.organization_coordsys_id"
             " FROM gpkg_geometry_columns g JOIN gpkg_spatial_ref_sys s ON g.srs_id = s.srs_id"
         ).fetchall()
         for table, column, authority, number in layers:
+            if table not in tables:  # a view can compute without end
+                raise ReadError(f"{path}: layer {table!r} is no table; save it as a layer of its own")
             quoted = table.replace('"', '""')
             for row in database.execute(f'SELECT * FROM "{quoted}"'):  # noqa: S608  (quoted, from the file itself)
                 properties = {name: row[name] for name in row.keys() if name != column}  # noqa: SIM118  (a Row)

@@ -49,9 +49,48 @@ def documents(body: Json) -> list[str]:
     return ["/".join(safe_id(part, what="file") for part in name.split("/")) for name in names]
 
 
+def is_document(name: str, body: Json) -> bool:
+    """Whether a document lies under the name that tells its content; any other name could be that of something else."""
+    folder, _, file = name.rpartition("/")
+    stem = file[: -len("-.json") - DIGEST]
+    return name == document_name(folder, stem, body)
+
+
+def is_item(body: Json) -> bool:
+    """Whether JSON is as much of an item as this package relies on, and can be written again."""
+    properties, assets, links = (body.get(name) for name in ("properties", "assets", "links"))
+    return (
+        isinstance(body.get("id"), str)
+        and isinstance(properties, dict)
+        and isinstance(assets, dict)
+        and all(isinstance(asset, dict) and isinstance(asset.get("href"), str) for asset in assets.values())
+        and isinstance(links, list)
+        and all(isinstance(link, dict) and isinstance(link.get("href"), str) and "rel" in link for link in links)
+        and _is_text(body)
+    )
+
+
+def is_itself(body: Json, collection_id: str, item_id: str) -> bool:
+    """Whether an item is the one that its place says: published, it would replace the one that it says it is."""
+    return (body["id"], body.get("collection")) == (item_id, collection_id)
+
+
+def _is_text(body: Json) -> bool:
+    try:
+        json.dumps(body, allow_nan=False, ensure_ascii=False).encode()
+    except (ValueError, RecursionError):  # not finite, half a character, or too deep
+        return False
+    return True
+
+
 def hrefs(body: Json, rel: str) -> list[str]:
-    """Hrefs of the links of one relation."""
-    return [str(link["href"]) for link in body["links"] if link.get("rel") == rel]
+    """Hrefs of the links of one relation; what is no link is none."""
+    links = body.get("links")
+    return [
+        str(link["href"])
+        for link in (links if isinstance(links, list) else [])
+        if isinstance(link, dict) and link.get("rel") == rel and "href" in link
+    ]
 
 
 def absolute(body: Json, *, root: str, collection_id: str, item_id: str) -> Json:

@@ -6,7 +6,7 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from stac_cloudmask.core.grid import Grid
 from stac_cloudmask.errors import UnsupportedItemError
@@ -24,6 +24,7 @@ MAX_COORDINATE: Final = 1e8
 GSDS: Final = (1e-6, 1e6)
 """Coordinates and pixel sizes that are believed, in units of the CRS: the Earth is 4e7 m around."""
 
+CODES: Final = range(256)
 PREFIXES: Final = ("s2", "sentinel2", "sentinel", "eo")
 """Under which providers have kept Sentinel-2's own properties over the years."""
 
@@ -46,7 +47,16 @@ def number(value: object) -> float | None:
     """A finite number, or None for anything else."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
-    return float(value) if math.isfinite(value) else None
+    try:
+        return float(value) if math.isfinite(value) else None
+    except OverflowError:  # an integer of hundreds of digits
+        return None
+
+
+def codes_in(value: object) -> tuple[int, ...]:
+    """The class codes in a list, 0 to 255; what else it has is left out."""
+    listed = value if isinstance(value, list | tuple) else ()
+    return tuple(code for code in listed if isinstance(code, int) and code in CODES)
 
 
 def declared(asset: pystac.Asset) -> Declared:
@@ -101,6 +111,20 @@ def _epsg(codes: list[object]) -> int | None:
     stated = next((code for code in codes if code is not None), None)
     match = re.fullmatch(r"(?:EPSG:)?(\d{4,6})", str(stated), re.IGNORECASE)
     return int(match[1]) if match else None
+
+
+def mask_grid(item: Mapping[str, Any], key: str) -> Grid:
+    """The grid that a published item states for a mask.
+
+    Raises:
+        UnsupportedItemError: See ``asset_grid``; or it states none.
+    """
+    where = f"item {str(item['id'])[:80]!r}: asset {key!r}"
+    fields = item["properties"] | item["assets"][key]
+    epsg = _epsg([fields.get("proj:code")])
+    if epsg is None:
+        raise UnsupportedItemError(f"{where} has no proj:code of an EPSG CRS")
+    return make_grid(epsg, fields.get("proj:transform"), fields.get("proj:shape"), where=where)
 
 
 def make_grid(epsg: int, transform: object, shape: object, *, where: str) -> Grid:

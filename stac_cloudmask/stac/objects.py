@@ -59,7 +59,7 @@ class ObjectStore:
         with self._named_errors():
             try:
                 body = json.loads(self._fs.cat_file(self._path(name)))
-            except (FileNotFoundError, ValueError):
+            except (FileNotFoundError, ValueError, RecursionError):
                 return None
         return body if isinstance(body, dict) else None
 

@@ -107,7 +107,7 @@ class LocalStore:
         with self._named_errors():
             try:
                 body = json.loads((self._root / name).read_bytes())
-            except (FileNotFoundError, NotADirectoryError, ValueError):
+            except (FileNotFoundError, NotADirectoryError, ValueError, RecursionError):
                 return None
         return body if isinstance(body, dict) else None
 

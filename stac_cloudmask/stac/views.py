@@ -13,18 +13,19 @@ import numpy as np
 import rasterio
 from rasterio.enums import Resampling
 from rasterio.errors import RasterioError
-from rasterio.io import DatasetReader
 from rasterio.vrt import WarpedVRT
 
 from stac_cloudmask.errors import ReadError, UnsupportedItemError
 from stac_cloudmask.stac.hrefs import DEFAULT_RULE, check_href, is_remote, redact
-from stac_cloudmask.stac.inspection import DRIVERS
+from stac_cloudmask.stac.images import open_image
+from stac_cloudmask.stac.metadata import band_dicts
 from stac_cloudmask.stac.naming import band_name, key_band
 from stac_cloudmask.stac.sign import sign
 from stac_cloudmask.stac.transport import Patience, check_redirects, gdal_env
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+    from rasterio.io import DatasetReader
 
     from stac_cloudmask.core.grid import Grid
 
@@ -79,33 +80,33 @@ class Views:
         if not host and not Path(allowed).is_file():
             raise ReadError(f"there is no file {allowed}")
         check_redirects(allowed, base=base, rule=DEFAULT_RULE)
+        env = gdal_env([allowed], patience=self._patience, fresh=False)
         try:
-            with rasterio.Env(**gdal_env([allowed], patience=self._patience, fresh=False)):
-                return _warped(sign(allowed), frame, how=how, fill=fill, dtype=dtype)
+            with open_image(sign(allowed), env, where=redact(allowed)) as file:
+                return _warped(file, frame, how=how, fill=fill, dtype=dtype)
         except RasterioError as error:
             self._strikes[host] += bool(host)
             raise ReadError(f"{redact(allowed)} cannot be read: {redact(str(error))[:200]}") from error
 
 
-def _warped(href: str, frame: Frame, *, how: How, fill: int | None, dtype: str) -> NDArray[Any]:
-    with DatasetReader(href, driver=list(DRIVERS), sharing=False) as file:
-        if file.count != 1 or file.dtypes[0] != dtype or file.crs is None:
-            raise UnsupportedItemError(
-                f"{redact(href)} has {file.count} bands of {file.dtypes[0]} in {file.crs or 'no CRS'}; one of {dtype} "
-                "with a CRS is needed"
-            )
-        with WarpedVRT(
-            file,
-            crs=frame.crs,
-            transform=rasterio.Affine(*frame.transform),
-            height=frame.shape[0],
-            width=frame.shape[1],
-            resampling=Resampling[how],
-            src_nodata=fill,
-            nodata=fill,
-        ) as view:
-            pixels: NDArray[Any] = view.read(1)
-            return pixels
+def _warped(file: DatasetReader, frame: Frame, *, how: How, fill: int | None, dtype: str) -> NDArray[Any]:
+    if file.count != 1 or file.dtypes[0] != dtype or file.crs is None:
+        raise UnsupportedItemError(
+            f"{redact(file.name)} has {file.count} bands of {file.dtypes[0]} in {file.crs or 'no CRS'}; one of {dtype} "
+            "with a CRS is needed"
+        )
+    with WarpedVRT(
+        file,
+        crs=frame.crs,
+        transform=rasterio.Affine(*frame.transform),
+        height=frame.shape[0],
+        width=frame.shape[1],
+        resampling=Resampling[how],
+        src_nodata=fill,
+        nodata=fill,
+    ) as view:
+        pixels: NDArray[Any] = view.read(1)
+        return pixels
 
 
 def _frame(grid: Grid) -> Frame:
@@ -132,8 +133,9 @@ def rgb_keys(assets: Mapping[str, Json]) -> tuple[str, str, str] | None:
     """Asset keys of red, green and blue of an output item; None where it does not have them all."""
     found: dict[str, str] = {}
     for key, asset in assets.items():
-        bands = asset.get("bands") or []
-        name = (band_name(bands[0]) if len(bands) == 1 else None) or key_band(key)
+        bands = asset.get("bands")
+        only = band_dicts(bands) if isinstance(bands, list) and len(bands) == 1 else []
+        name = (band_name(only[0]) if only else None) or key_band(key)
         if name in RGB and (name not in found or asset.get("type") != "image/jp2"):
             found[name] = key
     return (found["red"], found["green"], found["blue"]) if len(found) == len(RGB) else None

@@ -142,7 +142,7 @@ def test_bands_that_are_gone_leave_out_the_picture_with_a_note(copied, tmp_path)
         {"assets": []},
         {"properties": None},
         {"links": [3]},
-        {"properties": {"stac_cloudmask:settings": {"scl_cloud": "no"}}},
+        {"properties": {}, "assets": {"cloud_mask": {"href": "./cloud_mask.tif"}}},
     ],
 )
 def test_an_item_that_is_not_one_is_listed_with_what_is_wrong_and_harms_no_other(copied, tmp_path, changes):

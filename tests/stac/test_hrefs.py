@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import time
+
 import pytest
 
 from stac_cloudmask.errors import UnsupportedItemError
@@ -143,3 +145,39 @@ def test_local_roots_hold_for_links_and_dots_too(tmp_path):
 )
 def test_redaction_takes_out_secrets_and_leaves_the_rest(text, shown):
     assert redact(text) == shown
+
+
+@pytest.mark.parametrize(
+    "host",
+    ["::127.0.0.1", "::7f00:1", "::ffff:0:127.0.0.1", "2002:7f00:1::", "2002:c0a8:101::1", "64:ff9b::a9fe:a9fe", "::1"],
+)
+def test_addresses_within_addresses_count_as_what_they_lead_to(host):
+    with pytest.raises(UnsupportedItemError, match="private network"):
+        check_href(f"http://[{host}]/a.tif", base="https://stac.example.com/items/i")
+
+
+def test_a_public_address_within_an_address_is_public():
+    assert check_href("http://[64:ff9b::808:808]/a.tif", base="https://stac.example.com/items/i")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "aws_secret_access_key = {}", "AWS_SECRET={}", "X-Api-Key: {}", "Ocp-Apim-Subscription-Key: {}",
+        '"token": "{}"', "'password': '{}'", "refresh_token={}", "Cookie: session={}", "AccountKey={};x",
+        "PRIVATE-TOKEN: {}",
+        "https%3A%2F%2Fa.com%2F%3Fsig%3D{}", "https://a.com/x;jsessionid={}", "Authorization: Digest {}",
+    ],
+)  # fmt: skip
+def test_secrets_go_by_many_names(text):
+    assert "5ESAME" not in redact(text.format("5ESAME"))
+
+
+@pytest.mark.parametrize("text", ["a-", "x-amz-", "a://", "a@", "token ", "bearer", "%3f"])
+def test_redaction_takes_no_longer_than_its_text_is_long(text):
+    seconds = []
+    for size in (20_000, 200_000):
+        start = time.process_time()
+        redact(text * (size // len(text)))
+        seconds.append(time.process_time() - start)
+    assert seconds[1] < 40 * max(seconds[0], 0.01)

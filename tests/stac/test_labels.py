@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 
 import numpy as np
 import pytest
@@ -210,3 +211,22 @@ def test_a_damaged_vector_is_an_error_that_names_it(tmp_path, name, content):
 def test_a_vector_that_is_not_there_is_an_error(tmp_path):
     with pytest.raises(ReadError, match=r"gone\.gpkg"):
         vector_labels(tmp_path / "gone.gpkg", GRID, NAMED)
+
+
+def test_a_layer_that_computes_is_refused_before_it_runs(tmp_path):
+    path = geopackage(tmp_path / "labels.gpkg", [(polygon((0, 9), (0, 9)), {"class": "cloud"})])
+    with sqlite3.connect(path) as db:
+        (name,) = db.execute("SELECT table_name FROM gpkg_geometry_columns").fetchone()
+        db.execute(f'ALTER TABLE "{name}" RENAME TO hidden')
+        endless = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT hidden.* FROM hidden, n"
+        db.execute(f'CREATE VIEW "{name}" AS {endless}')
+        db.execute("UPDATE gpkg_geometry_columns SET table_name = ?", (name,))
+    with pytest.raises(ReadError, match="is no table"):
+        vector_labels(path, GRID, NAMED)
+
+
+def test_labels_nested_without_end_are_refused_by_name(tmp_path):
+    path = tmp_path / "labels.geojson"
+    path.write_text('{"a":' * 100_000)
+    with pytest.raises(ReadError, match="cannot be read"):
+        vector_labels(path, GRID, NAMED)
