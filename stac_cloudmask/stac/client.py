@@ -18,7 +18,7 @@ from urllib3 import Retry
 from stac_cloudmask.errors import ConfigError, ReadError, StacCloudmaskError
 from stac_cloudmask.stac.documents import AGAIN, TRIES, broken
 from stac_cloudmask.stac.filters import Filter, parse_interval
-from stac_cloudmask.stac.hrefs import HrefRule, check_href, redact
+from stac_cloudmask.stac.hrefs import HrefRule, check_addresses, check_href, redact
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -121,7 +121,9 @@ class _GuardedIO(StacApiIO):
         if method is not None and asked in self._asked:
             raise broken(f"{redact(href)} gives the same page again and again")
         self._asked.add(asked)
-        return super().request(check_href(href, base=self._base, rule=self._rule), method, headers, parameters)
+        allowed = check_href(href, base=self._base, rule=self._rule)
+        check_addresses(allowed, base=self._base, rule=self._rule)
+        return super().request(allowed, method, headers, parameters)
 
     def _check(self, answer: Response, **_: object) -> None:
         if answer.is_redirect:

@@ -11,7 +11,7 @@ import fsspec
 import httpx
 
 from stac_cloudmask.errors import ConfigError, ReadError, StacCloudmaskError
-from stac_cloudmask.stac.hrefs import DEFAULT_RULE, HrefRule, check_href, is_remote, redact
+from stac_cloudmask.stac.hrefs import DEFAULT_RULE, HrefRule, check_addresses, check_href, is_remote, redact
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -111,6 +111,7 @@ class Documents:
 
     def _follow(self, href: str, base: str) -> tuple[httpx.Response, bytes]:
         for _ in range(MAX_REDIRECTS):
+            check_addresses(href, base=base, rule=self.rule)
             answer, content = self._get(href)
             if not answer.has_redirect_location:
                 return answer, content

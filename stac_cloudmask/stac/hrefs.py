@@ -174,6 +174,26 @@ def _embedded(address: ipaddress.IPv6Address) -> Address:
     return found or address
 
 
+def check_addresses(href: str, *, base: str | None, rule: HrefRule) -> None:
+    """Look up a host that was named by a remote document other than one of its own.
+
+    Raises:
+        UnsupportedItemError: A public name with a loopback or link-local address.
+    """
+    if base is None or not is_remote(base) or not href.startswith(("http://", "https://")):
+        return
+    host = split(href).hostname or ""
+    if host in rule.private_hosts or host == split(base).hostname:
+        return
+    try:
+        found = {str(info[4][0]) for info in socket.getaddrinfo(host, None)}
+    except OSError:
+        return
+    for address in map(literal_address, found):
+        if address is not None and (address.is_loopback or address.is_link_local or address.is_unspecified):
+            raise _refused(href, f"{host!r} is {address}, on this machine or link")
+
+
 def _refused(href: str, why: str) -> UnsupportedItemError:
     return UnsupportedItemError(f"href {redact(href)[:200]!r} is refused: {why}")
 

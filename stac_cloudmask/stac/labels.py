@@ -20,6 +20,7 @@ from rasterio.features import rasterize
 from rasterio.vrt import WarpedVRT
 from rasterio.warp import transform_geom
 from rasterio.windows import Window
+from shapely.errors import ShapelyError
 
 from stac_cloudmask.core.classes import CloudClass
 from stac_cloudmask.errors import ConfigError, ReadError
@@ -49,7 +50,7 @@ ENVELOPES: Final = (0, 32, 48, 48, 64)
 
 BROKEN: Final = (
     OSError, ValueError, TypeError, AttributeError, LookupError, RecursionError, OverflowError, sqlite3.Error,
-    shapely.GEOSException, RasterioError,
+    ShapelyError, RasterioError,
 )  # fmt: skip
 """What comes of a label file that is damaged, or is something else than its name says."""
 

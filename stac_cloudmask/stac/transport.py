@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import re
-import socket
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -15,7 +14,7 @@ import httpx
 from rasterio.errors import RasterioError
 
 from stac_cloudmask.errors import BandNotFoundError, ReadError, StacCloudmaskError, UnsupportedItemError
-from stac_cloudmask.stac.hrefs import HrefRule, check_href, is_remote, literal_address, redact, split
+from stac_cloudmask.stac.hrefs import HrefRule, check_addresses, check_href, is_remote, redact
 from stac_cloudmask.stac.providers import store_of
 
 if TYPE_CHECKING:
@@ -186,17 +185,12 @@ def check_redirects(href: str, *, base: str | None, rule: HrefRule) -> None:
         return
     with httpx.Client(follow_redirects=False, timeout=20.0, headers={"Range": "bytes=0-0"}) as client:
         for _ in range(MAX_REDIRECTS):
-            _check_addresses(href, base, rule)
+            check_addresses(href, base=base, rule=rule)
             target = _redirect(client, href)
             if target is None:
                 return
             href = check_href(target, base=base, rule=rule)
     raise UnsupportedItemError(f"href {redact(href)!r} redirects more than {MAX_REDIRECTS} times")
-
-
-def is_same_host(href: str, base: str) -> bool:
-    """Whether two URLs name one host."""
-    return split(href).hostname == split(base).hostname
 
 
 def _redirect(client: httpx.Client, href: str) -> str | None:
@@ -205,23 +199,6 @@ def _redirect(client: httpx.Client, href: str) -> str | None:
             return str(answer.url.join(answer.headers["location"])) if answer.has_redirect_location else None
     except (httpx.HTTPError, httpx.InvalidURL, ValueError):
         return None
-
-
-def _check_addresses(href: str, base: str, rule: HrefRule) -> None:
-    host = split(href).hostname or ""
-    if host in rule.private_hosts or is_same_host(href, base):
-        return
-    try:
-        found = {str(info[4][0]) for info in socket.getaddrinfo(host, None)}
-    except OSError:
-        return
-    for address in map(literal_address, found):
-        if address is None:
-            continue
-        if address.is_loopback or address.is_link_local or address.is_unspecified:
-            raise UnsupportedItemError(
-                f"href {redact(href)!r} is refused: {host!r} is {address}, on this machine or link"
-            )
 
 
 class _Redacting(logging.Filter):

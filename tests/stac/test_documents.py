@@ -117,6 +117,8 @@ def test_a_public_name_for_this_machine_is_refused(monkeypatch, address):
     href = "http://rebind.example.com:1/x.tif"
     with pytest.raises(UnsupportedItemError, match=r"is refused: 'rebind\.example\.com' is"):
         check_redirects(href, base=PUBLIC, rule=DEFAULT_RULE)
+    with Documents() as documents, pytest.raises(UnsupportedItemError, match=r"is refused: 'rebind\.example\.com' is"):
+        documents.read("http://rebind.example.com:1/x.json", base=PUBLIC)
 
 
 def test_a_name_that_is_listed_or_unknown_is_left_to_the_read(monkeypatch):

@@ -230,3 +230,11 @@ def test_labels_nested_without_end_are_refused_by_name(tmp_path):
     path.write_text('{"a":' * 100_000)
     with pytest.raises(ReadError, match="cannot be read"):
         vector_labels(path, GRID, NAMED)
+
+
+def test_a_geometry_of_no_kind_is_refused_by_name(tmp_path):
+    path = tmp_path / "labels.geojson"
+    geometry = {"type": "Pnint", "coordinates": [12.4, 45.1]}
+    path.write_text(json.dumps({"type": "Feature", "geometry": geometry, "properties": {"class": "cloud"}}))
+    with pytest.raises(ReadError, match="Unknown geometry type"):
+        vector_labels(path, GRID, NAMED)
