@@ -7,6 +7,7 @@ import random
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Final
 
@@ -103,6 +104,21 @@ def _loop() -> Any:
     return helper.make_node("Loop", ["", "", "chips"], ["logits"], body=inner)
 
 
+def _functions(chance: random.Random) -> bytes:
+    """Local functions that call others, some many times over or in circles."""
+    (depth, width), circular = chance.choice([(1, 1), (3, 2), (12, 8), (30, 2)]), chance.random() < 0.2
+    model = tiny.graph([helper.make_node("f0", ["chips"], ["logits"], domain="f")])
+    opsets = [helper.make_opsetid("", 17), helper.make_opsetid("f", 1)]
+    model.opset_import.append(opsets[1])
+    for number in range(depth):
+        last = number == depth - 1
+        called, domain = ("f0", "f") if last and circular else ("Abs", "") if last else (f"f{number + 1}", "f")
+        names = ["x", *(f"y{step}" for step in range(width - 1)), "y"]
+        nodes = [helper.make_node(called, [a], [b], domain=domain) for a, b in pairwise(names)]
+        model.functions.append(helper.make_function("f", f"f{number}", ["x"], ["y"], nodes, opsets))
+    return bytes(model.SerializeToString())
+
+
 def _stranger(chance: random.Random) -> bytes:
     texts = (
         b"",
@@ -124,6 +140,7 @@ FILES: Final[tuple[Bytes, ...]] = (
     _not_finite,
     _bomb,
     _bomb,
+    _functions,
     _stranger,
 )
 

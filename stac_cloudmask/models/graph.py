@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -19,6 +20,9 @@ from stac_cloudmask.models.strangers import HEAD, mismatch, recognise
 if TYPE_CHECKING:
     from stac_cloudmask.models.metadata import ModelSpec
 
+Called = tuple[str, str, str]
+"""Domain, name and overload of an operator or local function."""
+
 LARGEST_FILE: Final = 2_000_000_000
 """Bytes; protobuf's own limit is 2 GiB."""
 MOST_ELEMENTS: Final = 2**31
@@ -30,6 +34,10 @@ ENDLESS: Final = "Loop"
 FILLERS: Final = {"ConstantOfShape": 0, "Expand": 1, "Tile": 1}
 """Operators that make a tensor of any size from a shape of a few bytes, and which of their inputs is that shape."""
 RANK: Final = 4
+MOST_NODES: Final = 100_000
+"""Nodes of a graph whose local functions are written out in place, as onnxruntime does."""
+DEEPEST: Final = 20
+"""Local functions that call one another."""
 
 
 def load_graph(path: Path, spec: ModelSpec) -> bytes:
@@ -82,6 +90,27 @@ def _refuse_hostile(model: ModelProto, path: Path) -> None:
         for tensor in _tensors(graph):
             _refuse_tensor(tensor, path)
         _refuse_bombs(graph, path)
+    _refuse_explosion(model, path)
+
+
+def _refuse_explosion(model: ModelProto, path: Path) -> None:
+    """Local functions that call others many times over make billions of nodes out of a few bytes."""
+    calls = {(f.domain, f.name, f.overload): _calls(GraphProto(node=f.node)) for f in model.functions}
+    sizes = dict.fromkeys(calls, 1)
+    for _ in range(DEEPEST):
+        before, sizes = sizes, {name: _written_out(called, sizes) for name, called in calls.items()}
+        if sizes == before:
+            break
+    if calls and (sizes != before or _written_out(_calls(model.graph), sizes) > MOST_NODES):
+        raise ModelError(f"{path}: its local functions, written out, are more than {MOST_NODES} nodes or have no end")
+
+
+def _calls(graph: GraphProto) -> Counter[Called]:
+    return Counter((node.domain, node.op_type, node.overload) for inner in _within(graph) for node in inner.node)
+
+
+def _written_out(called: Counter[Called], sizes: dict[Called, int]) -> int:
+    return min(sum(sizes.get(name, 1) * count for name, count in called.items()), MOST_NODES + 1)
 
 
 def _refuse_tensor(tensor: TensorProto, path: Path) -> None:
@@ -115,7 +144,11 @@ def _product(shape: TensorProto) -> int:
 
 def _graphs(model: ModelProto) -> Iterator[GraphProto]:
     """All graphs, those inside loops and branches too; local functions count as graphs of nodes."""
-    waiting = [model.graph, *(GraphProto(node=function.node) for function in model.functions)]
+    yield from _within(model.graph, *(GraphProto(node=function.node) for function in model.functions))
+
+
+def _within(*graphs: GraphProto) -> Iterator[GraphProto]:
+    waiting = [*graphs]
     while waiting:
         graph = waiting.pop()
         yield graph

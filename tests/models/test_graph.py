@@ -112,6 +112,25 @@ def endless(model):
     model.graph.node.append(helper.make_node("Loop", ["", "", "chips"], ["z"], body=body))
 
 
+def function(name, *called):
+    """A local function whose nodes call these one after the other; it brings no operators of its own."""
+    names = ["x", *(f"y{number}" for number in range(len(called) - 1)), "y"]
+    nodes = [
+        helper.make_node(c, [a], [b], domain="local") for c, a, b in zip(called, names[:-1], names[1:], strict=True)
+    ]
+    return helper.make_function("local", name, ["x"], ["y"], nodes, [helper.make_opsetid("local", 1)])
+
+
+def laughs(model):
+    model.functions.extend(function(f"f{number}", *[f"f{number + 1}"] * 8) for number in range(10))
+    model.graph.node.append(helper.make_node("f0", ["chips"], ["z"], domain="local"))
+
+
+def bottomless(model):
+    model.functions.extend([function("f0", "f1", "f1"), function("f1", "f0", "f0")])
+    model.graph.node.append(helper.make_node("f0", ["chips"], ["z"], domain="local"))
+
+
 def lying_shape(model):
     tensor = helper.make_tensor("huge", TensorProto.INT64, [2], [1, 1])
     tensor.dims[:] = [7]
@@ -143,6 +162,8 @@ def integer_input(model):
         (bomb_by_constant, "absurd size"),
         (bomb_of_tiles, "absurd size"),
         (endless, "Loop may never end"),
+        (laughs, "more than 100000 nodes or have no end"),
+        (bottomless, "more than 100000 nodes or have no end"),
         (lying_shape, "does not hold"),
         (second_input, "has 2 inputs"),
         (flat_input, "3 axes"),
