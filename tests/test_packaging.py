@@ -53,6 +53,15 @@ def test_every_dependency_has_a_lowest_version_that_is_tested():
     assert {"NOTICE", "LICENSE"} == set(project["license-files"])
 
 
+def test_every_dependency_with_semantic_versions_has_an_upper_bound():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    extras = project["optional-dependencies"]
+    used = [line for name in ("distributed", "geoparquet", "openvino", "plot", "s3", "task") for line in extras[name]]
+    for line in [*project["dependencies"], *used]:
+        dated = re.search(r">=20\d\d\.", line) is not None
+        assert dated != ("<" in line or "==" in line), line
+
+
 def test_every_promise_of_the_reliability_page_names_a_test_that_is_there():
     page = (ROOT / "docs" / "reliability.md").read_text()
     promised = re.findall(r"`(tests/[\w/]+\.py)::(test_\w+)`", page)

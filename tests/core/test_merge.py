@@ -153,3 +153,18 @@ def test_evidence_without_probabilities_keeps_everything_else():
     assert (bare.cloud.size, bare.shadow.size, evidence.cloud.shape) == (0, 0, (6, 9))
     assert (bare.gsd, bare.sun, bare.nir_factor) == (20.0, evidence.sun, 3)
     assert bare.nir is nir
+
+
+@pytest.mark.parametrize("gsd", [5.0, 10.0, 20.0])
+def test_areas_are_in_square_meters_whatever_the_pixel_size(gsd):
+    cloud = np.full((40, 40), 95, np.uint8)
+    side = round(100 / gsd)
+    cloud[4 : 4 + side, 4 : 4 + side] = 0
+    evidence = Evidence(cloud=cloud, shadow=np.zeros_like(cloud), gsd=gsd, product=None)
+    for area, closed in ((9_900, False), (10_100, True)):
+        clean = Cleanup(cloud_buffer=0, shadow_buffer=0, min_area=0, hole_area=area)
+        assert (union(evidence, clean).class_map == CloudClass.CLOUD).all() == closed
+    lone = Evidence(cloud=95 - cloud, shadow=np.zeros_like(cloud), gsd=gsd, product=None)
+    for area, kept in ((9_900, True), (10_100, False)):
+        clean = Cleanup(cloud_buffer=0, shadow_buffer=0, min_area=area, hole_area=0)
+        assert (union(lone, clean).class_map == CloudClass.CLOUD).any() == kept

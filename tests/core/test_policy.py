@@ -114,3 +114,24 @@ def test_threads_do_not_change_a_mask(name, monkeypatch):
     assert set(np.unique(one.class_map)) >= {CloudClass.CLEAR, CloudClass.CLOUD, CloudClass.CLOUD_SHADOW}
     np.testing.assert_array_equal(three.class_map, one.class_map)
     np.testing.assert_array_equal(three.votes, one.votes)
+
+
+def test_farmvibes_states_the_thresholds_and_buffers_that_it_applied():
+    stated = decide(line([0], [0], scl=None, gsd=20.0), merge="farmvibes").parameters
+    assert (stated["cloud_thr"], stated["shadow_thr"]) == (0.3, 0.2)
+    assert stated["cloud_buffer"] == stated["shadow_buffer"] == 100.0
+
+
+@pytest.mark.parametrize("name", ["union", "calibrated", "farmvibes"])
+def test_only_what_somebody_said_is_removed_and_only_where_it_is_not_found(name):
+    evidence = cumulus(scl=np.full((360, 420), 4))
+    evidence.product.scl[300:310, 300:310] = 10
+    evidence.cloud[20, 20] = 95
+    found = decide(evidence, merge=name, min_area=800)
+    said = Vote.PRODUCT_CLOUD | Vote.PRODUCT_SHADOW | Vote.CLOUD_MODEL | Vote.SHADOW_MODEL
+    removed = (found.votes & Vote.REMOVED) > 0
+    assert removed[20, 20] or name == "farmvibes"  # whose disk makes it large first
+    assert (found.votes[removed] & said > 0).all()
+    flagged = np.isin(found.class_map, (CloudClass.CLOUD, CloudClass.CLOUD_SHADOW))
+    added = (found.votes & Vote.BUFFER) > 0
+    assert not (removed & flagged & ~added).any()
