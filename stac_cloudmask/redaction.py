@@ -17,12 +17,16 @@ SECRET: Final = re.compile(
     r"(?:(['\"]?\s*(?:[=:]|%3D)\s*['\"]?)|(?<=bearer)(\s+)|(?<=authorization)(\s+))"
     r"(?:(?:bearer|basic|token|digest)\s+)?[^\s&'\",;]+"
 )
+UNSEEN: Final = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+"""Characters that steer a terminal, turn the direction of text, or are half of one; none has a place in a message."""
 
 
 def redact(text: str) -> str:
     """Text without the query strings, fragments and user info of its URLs, and without what looks like a secret.
 
+    Characters that are not to be seen become U+FFFD.
     Doing it again changes nothing.
     """
-    bare = URL.sub(lambda m: f"{m[1]}{m[3]}{'?...' if m[4] else ''}", text)
+    seen = UNSEEN.sub("\N{REPLACEMENT CHARACTER}", text)
+    bare = URL.sub(lambda m: f"{m[1]}{m[3]}{'?...' if m[4] else ''}", seen)
     return SECRET.sub(lambda m: f"{m[1]}{m[2] or m[3] or m[4]}...", bare)

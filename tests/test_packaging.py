@@ -16,8 +16,7 @@ import importlib, pkgutil
 import stac_cloudmask
 from stac_cloudmask import *
 for module in pkgutil.walk_packages(stac_cloudmask.__path__, "stac_cloudmask."):
-    if module.name.rpartition(".")[2] not in {"openvino_session"}:
-        importlib.import_module(module.name)
+    importlib.import_module(module.name)
 """
 
 

@@ -178,7 +178,7 @@ class LocalStore:
         """Exclusive among all runs on this directory; the system lets go of it however the process ends."""
         (self._root / OWN).mkdir(parents=True, exist_ok=True)
         path = self._root / OWN / "lock"
-        with path.open("w") as file:
+        with path.open("a") as file:
             _wait_for(file.fileno(), path)
             yield
 

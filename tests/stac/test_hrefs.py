@@ -181,3 +181,9 @@ def test_redaction_takes_no_longer_than_its_text_is_long(text):
         redact(text * (size // len(text)))
         seconds.append(time.process_time() - start)
     assert seconds[1] < 40 * max(seconds[0], 0.01)
+
+
+def test_messages_hold_nothing_that_steers_a_terminal_or_cannot_be_written():
+    shown = redact("red\x1b[31m, gone\x9b2J, turned\u202etxt.exe, half\ud800 \r\ta\n")
+    assert shown == "red\ufffd[31m, gone\ufffd2J, turned\ufffdtxt.exe, half\ufffd \ufffd\ta\n"
+    assert str(UnsupportedItemError("\x1b]0;title\x07")) == "\ufffd]0;title\ufffd"
