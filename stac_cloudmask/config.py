@@ -24,6 +24,8 @@ PRESENTATION: Final = frozenset(
 date has not yet in it."""
 
 
+LARGEST: Final = 1e12
+"""Meters or square meters; a tile has 1.2e10 square meters."""
 SCL_CLASSES: Final = frozenset(range(1, 12))
 """Codes of the scene classification that can mean something; 0 is nodata."""
 
@@ -155,5 +157,5 @@ def _threshold(name: str, value: float | None) -> None:
 
 
 def _size(name: str, value: float | None, *, least: float) -> None:
-    if value is not None and not (math.isfinite(value) and value >= least):
-        raise ConfigError(f"{name} must be a finite number of at least {least:g}, got {value}")
+    if value is not None and not least <= value <= LARGEST:
+        raise ConfigError(f"{name} must be a finite number of at least {least:g}, got {str(value)[:40]}")

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 from typing import get_args
 
 import numpy as np
@@ -60,3 +61,10 @@ def test_settings_of_another_kind_are_refused_by_name(changes, says):
 
 def test_numbers_of_numpy_are_numbers():
     assert Settings(cloud_thr=np.float32(0.5), buffer=np.int64(20), threads=np.int32(2)).buffer == 20
+
+
+@pytest.mark.parametrize("name", ["buffer", "min_area", "hole_area", "resolution"])
+@pytest.mark.parametrize("value", [10**400, 1e13, -1, math.nan, math.inf])
+def test_sizes_beyond_the_earth_are_refused_by_name(name, value):
+    with pytest.raises(ConfigError, match=f"{name} must be a finite number"):
+        Settings(**{name: value})

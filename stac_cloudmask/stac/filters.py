@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 import shapely
+from shapely.errors import ShapelyError
 from shapely.geometry import box, shape
 
 from stac_cloudmask.errors import ConfigError
@@ -119,5 +120,5 @@ def _footprint(item: pystac.Item) -> shapely.Geometry | None:
         if west <= east:
             return box(west, south, east, north)
         return shapely.union(box(west, south, 180, north), box(-180, south, east, north))
-    except (ValueError, TypeError, KeyError, AttributeError, IndexError, shapely.errors.ShapelyError):
+    except (ValueError, TypeError, KeyError, AttributeError, IndexError, OverflowError, RecursionError, ShapelyError):
         return None

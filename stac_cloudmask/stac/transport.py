@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
+import socket
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ import httpx
 from rasterio.errors import RasterioError
 
 from stac_cloudmask.errors import BandNotFoundError, ReadError, StacCloudmaskError, UnsupportedItemError
-from stac_cloudmask.stac.hrefs import HrefRule, check_addresses, check_href, is_remote, redact
+from stac_cloudmask.stac.hrefs import HrefRule, check_addresses, check_href, is_remote, redact, split
 from stac_cloudmask.stac.providers import store_of
 
 if TYPE_CHECKING:

@@ -139,3 +139,9 @@ def test_what_a_static_catalog_lists_twice_is_read_once(tmp_path):
     (tmp_path / "c.json").write_text(json.dumps({"type": "Catalog", "id": "c", "links": links}))
     assert not any(isinstance(found, Failure) for found in search(str(tmp_path / "c.json")))
     assert len(list(search(str(tmp_path / "c.json")))) == 1
+
+
+def test_a_footprint_of_numbers_that_no_float_holds_lies_nowhere():
+    geometry = {"type": "Polygon", "coordinates": [[[10**400, 0], [1, 1], [0, 1], [10**400, 0]]]}
+    item = pystac.Item("i", geometry, None, datetime(2024, 1, 1, tzinfo=UTC), {})
+    assert not Filter(bbox=(-180, -90, 180, 90)).matches(item)
