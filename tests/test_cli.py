@@ -304,6 +304,13 @@ def test_a_command_without_arguments_explains_itself(cli):
         assert "--help" in out + err
 
 
+def test_west_and_south_are_no_options(cli, sources, small, tmp_path):
+    cli("process", sources[0], "--out", tmp_path, *small)
+    code, _, err = cli("explain", "scene-0000", "--catalog", tmp_path, "-113.5", "-51.3")
+    assert code == 2
+    assert "longitude -113.5, latitude -51.3 lies outside" in err
+
+
 def test_the_version_is_told(cli):
     assert cli("--version") == (0, f"{__version__}\n", "")
 

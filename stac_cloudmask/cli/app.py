@@ -22,6 +22,8 @@ app: Final = typer.Typer(
     help="Cloud and cloud-shadow masks for Sentinel-2 L2A, from STAC item to published STAC item.",
     epilog="Exit code 0: all done or up to date; 1: some items failed; 2: the command was wrong.",
 )
+WEST_AND_SOUTH: Final = {"ignore_unknown_options": True}
+"""Lets a negative coordinate be an argument, where a command line would take it for an option."""
 _state: Final = {"verbose": False}
 
 
@@ -48,7 +50,7 @@ app.command("report")(views.report)
 app.command("publish")(views.publish)
 app.command("evaluate")(views.evaluate)
 app.command("export")(views.export)
-app.command("explain")(views.explain)
+app.command("explain", context_settings=WEST_AND_SOUTH)(views.explain)
 app.command("demo")(views.demo)
 app.add_typer(models.app, name="models")
 

@@ -148,7 +148,7 @@ def explain(
 ) -> None:
     """Say why one pixel has its class: SCL, probabilities, votes, the rules that fired, the result.
 
-    Give west or south as in `stac-cloudmask explain ITEM.json -- -113.5 51.3`.
+    Example: `stac-cloudmask explain ITEM.json -113.5 51.3`
     """
     from stac_cloudmask.explain import explain as why  # noqa: PLC0415  (keeps --help fast)
 
