@@ -8,6 +8,7 @@ ways, and an overview counts if they are equal to the bit: a mask is the same wi
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import product
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 DRIVER: Final = "GTiff"
 SAMPLE: Final = 512
 """Side in pixels of what is read both ways: one block of most files."""
+MOST_BLOCKS: Final = 100_000
+"""Blocks whose bytes are added up; a tile of Sentinel-2 has 484 of 512 pixels, and each is asked for by itself."""
 QUARTERS: Final = ((2, 2), (1, 1), (1, 3), (3, 1), (3, 3))
 """Where to look, down and across: the middle first; elsewhere if there is no data."""
 
@@ -84,9 +87,13 @@ def _pixels(file: DatasetReader, window: Window) -> NDArray[Any]:
 
 
 def stored_bytes(file: DatasetReader) -> int | None:
-    """Bytes that the pixels of an open GeoTIFF, or of an overview in it, take in the file; None for other formats."""
-    if file.driver != DRIVER:
-        return None
+    """Bytes that the pixels of an open GeoTIFF, or of an overview in it, take in the file.
+
+    None for other formats, and for more than `MOST_BLOCKS`.
+    """
     height, width = file.block_shapes[0]
-    blocks = ((x, y) for y in range(-(-file.height // height)) for x in range(-(-file.width // width)))
+    down, across = -(-file.height // height), -(-file.width // width)
+    if file.driver != DRIVER or down * across > MOST_BLOCKS:
+        return None
+    blocks = product(range(across), range(down))
     return sum(int(file.get_tag_item(f"BLOCK_SIZE_{x}_{y}", "TIFF", bidx=1) or 0) for x, y in blocks)

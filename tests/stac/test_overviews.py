@@ -9,7 +9,7 @@ from rasterio.shutil import copy
 from stac_cloudmask.core.reflectance import mean_by_twos
 from stac_cloudmask.errors import ReadError
 from stac_cloudmask.stac.bands import resolve
-from stac_cloudmask.stac.overviews import Overview
+from stac_cloudmask.stac.overviews import MOST_BLOCKS, Overview, stored_bytes
 from stac_cloudmask.stac.read import PATIENCE, Access, Patience, open_scene
 from tests.stac.range_server import serve
 from tests.stac.rasters import digital_numbers, item_of, scl_codes, write
@@ -168,3 +168,15 @@ def test_an_overview_is_named_by_its_level_and_factor(layered):
     assert looked[0].facts.overview == Overview(level=1, factor=4)
     assert looked[0].facts.read_grid == looked[0].grid.coarsen(4)
     assert looked[0].facts.stored == pytest.approx(SHAPE[0] * SHAPE[1] / 16 * 2, rel=0.3)
+
+
+def test_the_bytes_of_blocks_beyond_number_are_not_known(tmp_path):
+    side = 16 * (int(MOST_BLOCKS**0.5) + 1)
+    profile = {"driver": "GTiff", "dtype": "uint16", "tiled": True, "blockxsize": 16, "blockysize": 16, "count": 1}
+    for name, rows, cols in (("few", 32, 48), ("many", side, side)):
+        with rasterio.open(tmp_path / name, "w", **profile, height=rows, width=cols, SPARSE_OK=True) as file:
+            file.write(np.ones((32, 48), np.uint16), 1, window=((0, 32), (0, 48)))
+    with rasterio.open(tmp_path / "few") as file:
+        assert stored_bytes(file) == 6 * 16 * 16 * 2
+    with rasterio.open(tmp_path / "many") as file:
+        assert stored_bytes(file) is None
