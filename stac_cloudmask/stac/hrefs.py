@@ -73,8 +73,8 @@ def check_href(href: str, *, base: str | None, rule: HrefRule = DEFAULT_RULE) ->
     """
     if not isinstance(href, str) or not 0 < len(href) <= MAX_HREF:
         raise UnsupportedItemError(f"href {str(href)[:20]!r}... is not a text of 1 to {MAX_HREF} characters")
-    if re.search(r"[\x00-\x1f\x7f\\]", href) or href.startswith("/vsi"):
-        raise _refused(href, "it has backslashes, control characters or a prefix of GDAL's")
+    if re.search(r"[\x00-\x1f\x7f\\\ud800-\udfff]", href) or href.startswith("/vsi"):
+        raise _refused(href, "it has backslashes, control characters, halves of characters or a prefix of GDAL's")
     full = absolute(href, base)
     if is_remote(full):
         _check_url(full, base, rule)

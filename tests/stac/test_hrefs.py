@@ -50,6 +50,7 @@ def test_hrefs_that_may_be_read_become_absolute(href, base, absolute):
         "https://example.com/a b.tif",
         "https://example.com\\x.tif",
         "https://example.com/x\n.tif",
+        "/archive/B02\ud800.tif",
         "https://" + "x" * 5000,
     ],
 )
