@@ -130,7 +130,7 @@ def test_a_dry_run_says_what_each_item_and_all_would_cost_and_writes_nothing(cli
     assert code == 1
     *planned, failed = out.splitlines()
     assert [line.split()[:2] for line in planned] == [["planned", f"scene-000{number}"] for number in range(3)]
-    for words in ("Mpx", "MB to read", "windows (computed", "about", "MB of memory"):
+    for words in ("Mpx", "MB to read", "windows (computed", "about", "B of memory"):
         assert all(words in line for line in planned)
     assert failed.startswith("failed")
     assert re.search(
