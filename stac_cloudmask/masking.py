@@ -199,7 +199,8 @@ def make_mask(
                 progress=partial(progress, "infer"),
                 as_seed=settings.merge == SEED_MERGE,
             )
-            product = _product_mask(scene, settings)
+    with watch.stage("infer"):  # when the models have given back what they worked in
+        product = _product_mask(scene, settings)
     evidence = Evidence(
         cloud=percents.cloud,
         shadow=percents.shadow,

@@ -14,6 +14,9 @@ from stac_cloudmask.errors import ConfigError
 SEED_OVERLAP: Final = 0.25
 """Part of a window that neighbors share at least in FarmVibes.AI."""
 
+COUNTS: Final = 3
+"""Numbers of windows along an axis that are compared: the fewest, and a few more, whose sides may fit better."""
+
 
 @dataclass(frozen=True)
 class Window:
@@ -71,8 +74,8 @@ def plan_chips(height: int, width: int, *, size: int, overlap: int, multiple: in
         width: Columns of the scene.
         size: Longest side of a window, in pixels.
         overlap: Pixels that neighbors share at least.
-        multiple: The side is the smallest multiple of this that needs no more windows than ``size`` does, so that
-            little is computed twice; 0 means that the side is ``size``, for models with a fixed input.
+        multiple: The side is a multiple of this, up to ``size``, with which the least is computed twice; 0 means that the
+            side is ``size``, for models with a fixed input.
     """
     if not 0 <= overlap < size:
         raise ConfigError(f"overlap must lie in [0, size={size}), got {overlap}")
@@ -97,12 +100,18 @@ def seed_chips(height: int, width: int, *, size: int, overlap_fraction: float) -
 def _evenly_spread(length: int, *, size: int, overlap: int, multiple: int) -> list[tuple[int, int]]:
     if length <= size:
         return [(0, length)]
-    count = math.ceil((length - overlap) / (size - overlap))
-    side = size
+    fewest = math.ceil((length - overlap) / (size - overlap))
+    sides = {fewest: size}
     if multiple:
-        side = math.ceil((length + (count - 1) * overlap) / (count * multiple)) * multiple
+        sides = {n: _side(length, n, overlap, multiple) for n in range(fewest, fewest + COUNTS)}
+    count, side = min(sides.items(), key=lambda one: one[0] * one[1])
     free = length - side
     return [((i * free + (count - 1) // 2) // (count - 1), side) for i in range(count)]
+
+
+def _side(length: int, count: int, overlap: int, multiple: int) -> int:
+    """The smallest side of so many windows."""
+    return math.ceil((length + (count - 1) * overlap) / (count * multiple)) * multiple
 
 
 def _seed_axis(length: int, size: int, step: int) -> list[tuple[int, int]]:

@@ -81,6 +81,22 @@ def test_a_multiple_shrinks_windows_so_that_little_is_computed_twice():
     assert fixed[0][0].read.height == 1024
 
 
+@given(plans())
+def test_sides_that_may_vary_never_compute_more_than_a_fixed_one(plan):
+    shape, (size, overlap, multiple) = plan
+    free, fixed = (plan_chips(*shape, size=size, overlap=overlap, multiple=m) for m in (multiple, 0))
+    for axis in ("height", "width"):
+        spans = [rows if axis == "height" else rows[0] for rows in (free, fixed)]
+        first = [getattr(rows[0][0].read, axis) for rows in (free, fixed)]
+        assert len(spans[0]) * first[0] <= len(spans[1]) * first[1]
+
+
+@pytest.mark.parametrize(("length", "count", "side"), [(1024, 2, 544), (4096, 8, 544), (5490, 11, 544), (10980, 23, 512)])
+def test_windows_of_the_bundled_models_fit_round_scenes_and_tiles(length, count, side):
+    row = plan_chips(544, length, size=544, overlap=32, multiple=32)[0]
+    assert [len(row), row[0].read.width] == [count, side]
+
+
 @pytest.mark.parametrize(
     ("length", "starts"), [(10980, [0, 374, 748]), (1300, [0, 263, 525, 788]), (1100, [0, 294, 588])]
 )
