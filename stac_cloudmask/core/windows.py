@@ -74,8 +74,8 @@ def plan_chips(height: int, width: int, *, size: int, overlap: int, multiple: in
         width: Columns of the scene.
         size: Longest side of a window, in pixels.
         overlap: Pixels that neighbors share at least.
-        multiple: The side is a multiple of this, up to ``size``, with which the least is computed twice; 0 means that the
-            side is ``size``, for models with a fixed input.
+        multiple: The side is a multiple of this, up to ``size``, with which the least is computed twice; 0 means that
+            the side is ``size``, for models with a fixed input.
     """
     if not 0 <= overlap < size:
         raise ConfigError(f"overlap must lie in [0, size={size}), got {overlap}")

@@ -91,7 +91,9 @@ def test_sides_that_may_vary_never_compute_more_than_a_fixed_one(plan):
         assert len(spans[0]) * first[0] <= len(spans[1]) * first[1]
 
 
-@pytest.mark.parametrize(("length", "count", "side"), [(1024, 2, 544), (4096, 8, 544), (5490, 11, 544), (10980, 23, 512)])
+@pytest.mark.parametrize(
+    ("length", "count", "side"), [(1024, 2, 544), (4096, 8, 544), (5490, 11, 544), (10980, 23, 512)]
+)
 def test_windows_of_the_bundled_models_fit_round_scenes_and_tiles(length, count, side):
     row = plan_chips(544, length, size=544, overlap=32, multiple=32)[0]
     assert [len(row), row[0].read.width] == [count, side]
