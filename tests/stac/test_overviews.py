@@ -173,6 +173,7 @@ def test_an_overview_is_named_by_its_level_and_factor(layered):
 def test_the_bytes_of_blocks_beyond_number_are_not_known(tmp_path):
     side = 16 * (int(MOST_BLOCKS**0.5) + 1)
     profile = {"driver": "GTiff", "dtype": "uint16", "tiled": True, "blockxsize": 16, "blockysize": 16, "count": 1}
+    profile["transform"] = rasterio.transform.from_origin(0, 0, 10, 10)
     for name, rows, cols in (("few", 32, 48), ("many", side, side)):
         with rasterio.open(tmp_path / name, "w", **profile, height=rows, width=cols, SPARSE_OK=True) as file:
             file.write(np.ones((32, 48), np.uint16), 1, window=((0, 32), (0, 48)))
