@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from stac_cloudmask.memory import peak_bytes
 
 if TYPE_CHECKING:
     import pystac
@@ -22,9 +23,8 @@ def apart(module: str, *arguments: str) -> Figures:
 
 
 def peak_megabytes() -> float:
-    """The most memory that this process ever had; ``ru_maxrss`` would begin with what its parent had when it forked."""
-    status = Path("/proc/self/status").read_text()
-    return int(status.partition("VmHWM:")[2].split()[0]) / 1024
+    """The most memory that this process ever had."""
+    return peak_bytes() / 2**20
 
 
 def source_item(path: str) -> pystac.Item:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import resource
-import sys
 from dataclasses import dataclass
 from time import perf_counter
 from typing import TYPE_CHECKING, Final
@@ -15,6 +13,7 @@ from stac_cloudmask.core.policy import nir_factor
 from stac_cloudmask.core.predict import Bands, Member
 from stac_cloudmask.inference import Part, infer, plan_passes, plan_windows
 from stac_cloudmask.masking import segmenter
+from stac_cloudmask.memory import peak_bytes
 from stac_cloudmask.stac.loaders import load_library
 
 if TYPE_CHECKING:
@@ -28,8 +27,6 @@ if TYPE_CHECKING:
 
 WINDOWS: Final = 3
 """Windows that are timed, after one that is not: the first takes memory from the system, and OpenVINO compiles."""
-KILOBYTE: Final = 1 if sys.platform == "darwin" else 1024
-"""Unit in which the system states resident memory."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,8 +99,7 @@ def calibrate(models: Mapping[ModelSpec, tuple[Role, ...]], settings: Settings, 
     again = _timed((WINDOWS * side, side), parts, as_seed=as_seed)
     work, one = (work_of((count * side, side), parts, as_seed=as_seed).computed for count in (WINDOWS, 1))
     pixel = again / work
-    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * KILOBYTE
-    return Pace(start=loaded + max(first - one * pixel, 0.0), pixel=pixel, memory=memory)
+    return Pace(start=loaded + max(first - one * pixel, 0.0), pixel=pixel, memory=peak_bytes())
 
 
 def _timed(shape: tuple[int, int], parts: Sequence[Part], *, as_seed: bool) -> float:
