@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -24,11 +23,11 @@ def in_words(estimate: Estimate) -> str:
     )
 
 
-def put_total(results: Sequence[Result], *, workers: int) -> None:
-    """All masks of a dry run, on stderr; nothing where there are none to make."""
+def of_all(results: Sequence[Result], *, workers: int) -> str | None:
+    """All masks of a dry run, in a line; None where there are none to make."""
     planned = [result.estimate for result in results if result.estimate is not None]
     if not planned:
-        return
+        return None
     sizes = [estimate.bytes for estimate in planned]
     known = sum(size for size in sizes if size is not None)
     unknown = sizes.count(None)
@@ -38,9 +37,9 @@ def put_total(results: Sequence[Result], *, workers: int) -> None:
     )
     bytes_of_all = _size(known) + (f" and {unknown} items of unknown size" if unknown else "")
     each = f" with {workers} workers, each up to" if workers > 1 else ", up to"
-    sys.stderr.write(
+    return (
         f"in all: {len(planned)} to make, {sum(estimate.pixels for estimate in planned) / 1e6:.1f} Mpx, {bytes_of_all} "
-        f"to read, about {_time(seconds)}{each} {_size(max(estimate.memory for estimate in planned))} of memory\n"
+        f"to read, about {_time(seconds)}{each} {_size(max(estimate.memory for estimate in planned))} of memory"
     )
 
 

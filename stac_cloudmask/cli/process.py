@@ -119,8 +119,8 @@ def process(
             stream = run.run(ahead, settings=settings, out=out, engine=engine, publication=publication)
         stack.enter_context(closing(stream))
         results = list(console.put_results(board.count(stream, total=lambda: ahead.total), json=json))
-    if dry_run and not json:
-        costs.put_total(results, workers=workers or 1)
+    if not json and (cost := costs.of_all(results, workers=workers or 1)):
+        console.stderr.print(cost, markup=False, soft_wrap=True)
     _sum_up(results, board.counts, json=json)
 
 
