@@ -13,7 +13,7 @@ import argparse
 import json
 import sys
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from time import perf_counter
@@ -78,6 +78,19 @@ def scenes(data: Path) -> Iterator[pystac.Item]:
     for item in sorted(items, key=lambda item: item.id):
         item.make_asset_hrefs_absolute()
         yield item
+
+
+def write_tables(description: str | None, tables: Callable[[Iterator[pystac.Item]], list[str]]) -> None:
+    """What a benchmark on the items of ``--data`` prints, and writes where ``--markdown`` says."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, default=DATA, help="folder with a catalog.json")
+    parser.add_argument("--markdown", type=Path, help="also write the tables here")
+    given = parser.parse_args()
+    warnings.simplefilter("ignore", StacCloudmaskWarning)
+    text = "\n".join(tables(scenes(given.data)))
+    print(text)
+    if given.markdown:
+        given.markdown.write_text(text + "\n")
 
 
 def judge(item: pystac.Item, pictures: Path | None, provider: str) -> Iterator[dict[str, Any]]:

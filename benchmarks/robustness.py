@@ -8,9 +8,7 @@ models included: what other dates and places may bring, as far as it can be had 
 
 from __future__ import annotations
 
-import argparse
 import sys
-import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from itertools import product
@@ -20,13 +18,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import rasterio
-from accuracy import DATA, scenes
+from accuracy import write_tables
 from numpy.typing import NDArray
 from rasterio.windows import Window
 
 from stac_cloudmask.config import Settings
 from stac_cloudmask.core.metrics import Agreement, agreement
-from stac_cloudmask.errors import StacCloudmaskWarning
 from stac_cloudmask.masking import make_mask
 from stac_cloudmask.references import judged_classes, meaning_of, parse_reference, read_labels
 
@@ -80,18 +77,9 @@ CHANGES: dict[str, Change] = {
 }
 
 
-def main() -> None:
-    """Print the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, default=DATA, help="folder with a catalog.json")
-    parser.add_argument("--markdown", type=Path, help="also write the table here")
-    given = parser.parse_args()
-    warnings.simplefilter("ignore", StacCloudmaskWarning)
-    labeled = [(item, key) for item in scenes(given.data) for key in LABELS if key in item.assets]
-    table = "\n".join(rows(labeled))
-    print(table)
-    if given.markdown:
-        given.markdown.write_text(table + "\n")
+def tables(items: Iterator[pystac.Item]) -> list[str]:
+    """The table, for all items with labels."""
+    return list(rows([(item, key) for item in items for key in LABELS if key in item.assets]))
 
 
 def rows(labeled: list[tuple[pystac.Item, str]]) -> Iterator[str]:
@@ -172,4 +160,4 @@ def write(asset: pystac.Asset, change: Change, at: tuple[int, int], path: Path) 
 
 
 if __name__ == "__main__":
-    main()
+    write_tables(__doc__, tables)

@@ -8,17 +8,14 @@ of the most telling ones (leave one date out), with a wrong sun, and without the
 
 from __future__ import annotations
 
-import argparse
 import random
-import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import rasterio
-from accuracy import DATA, scenes
+from accuracy import write_tables
 from numpy.typing import NDArray
 
 from stac_cloudmask.config import Settings
@@ -28,7 +25,6 @@ from stac_cloudmask.core.evidence import Evidence
 from stac_cloudmask.core.merge import Cleanup, Thresholds, merge
 from stac_cloudmask.core.policy import POLICIES, RULES
 from stac_cloudmask.core.reflectance import block_mean
-from stac_cloudmask.errors import StacCloudmaskWarning
 from stac_cloudmask.masking import make_mask
 
 if TYPE_CHECKING:
@@ -77,18 +73,10 @@ class Scores:
 Change = Callable[[Evidence], Evidence]
 
 
-def main() -> None:
-    """Print the tables."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, default=DATA, help="folder with a catalog.json")
-    parser.add_argument("--markdown", type=Path, help="also write the tables here")
-    given = parser.parse_args()
-    warnings.simplefilter("ignore", StacCloudmaskWarning)
-    known = [scene for item in scenes(given.data) if (scene := ask(item)) is not None]
-    lines = [*constants(known), "", *missing(known), "", *suns(known), "", *left_out(known)]
-    print("\n".join(lines))
-    if given.markdown:
-        given.markdown.write_text("\n".join(lines) + "\n")
+def tables(items: Iterator[pystac.Item]) -> list[str]:
+    """All tables, for the items that have labels."""
+    known = [scene for item in items if (scene := ask(item)) is not None]
+    return [*constants(known), "", *missing(known), "", *suns(known), "", *left_out(known)]
 
 
 def ask(item: pystac.Item) -> Scene | None:
@@ -218,4 +206,4 @@ def left_out(known: list[Scene]) -> Iterator[str]:
 
 
 if __name__ == "__main__":
-    main()
+    write_tables(__doc__, tables)
