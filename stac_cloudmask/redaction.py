@@ -5,7 +5,11 @@ from __future__ import annotations
 import re
 from typing import Final
 
-URL: Final = re.compile(r"([A-Za-z][A-Za-z0-9+.-]{0,30}://)([^\s'\"<>/?#]*@)?([^\s'\"<>?#]*)([?#][^\s'\"<>]*)?")
+URL: Final = re.compile(
+    r"([A-Za-z][A-Za-z0-9+.-]{0,30}://)"
+    r"([^\s'\"<>/?#]*@|[^\s'\"<>/?#:\[]*:(?!\d+/)[^\s'\"<>]*@)?"  # also where a password is not percent-encoded
+    r"([^\s'\"<>?#]*)([?#][^\s'\"<>]*)?"
+)
 NAMES: Final = (
     r"sig|signature|token|password|passwd|passphrase|pwd|secret|credentials?|cookie|j?session[-_]?id|auth|"
     r"(?:api|access|account|private|secret|shared|subscription)[-_]?key(?:[-_]id)?|x-(?:amz|goog)-[a-z-]{1,40}|bearer|"

@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import rasterio
 from rasterio.errors import RasterioIOError
 from rasterio.windows import Window
 
 from stac_cloudmask.errors import ReadError, UnsupportedItemError
+from stac_cloudmask.stac.images import open_image
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -44,14 +44,14 @@ class Raster:
 
 @contextmanager
 def open_raster(path: str | Path, *, in_memory: bool = False) -> Iterator[Raster]:
-    """A raster of unsigned integers of at most 16 bits; read whole first where ``in_memory``.
+    """A GeoTIFF or JPEG 2000 of unsigned integers of at most 16 bits; read whole first where ``in_memory``.
 
     Raises:
-        ReadError: It cannot be opened or read.
-        UnsupportedItemError: It holds other numbers.
+        ReadError: It cannot be opened or read, as rasters of other formats cannot.
+        UnsupportedItemError: It holds other numbers, or its metadata lead to another file.
     """
     try:
-        with rasterio.open(path) as source:
+        with open_image(str(path), {}, where=str(path)) as source:
             if any(dtype not in ("uint8", "uint16") for dtype in source.dtypes):
                 found = ", ".join(sorted(set(source.dtypes)))
                 raise UnsupportedItemError(f"{path}: holds {found}; digital numbers (uint16 or uint8) are expected")
@@ -64,7 +64,7 @@ def open_raster(path: str | Path, *, in_memory: bool = False) -> Iterator[Raster
                 rows=_whole(source) if in_memory else _by_window(source),
             )
     except RasterioIOError as error:
-        raise ReadError(f"{path}: cannot be read: {error}") from error
+        raise ReadError(f"{path}: cannot be read as a GeoTIFF or JPEG 2000: {error}") from error
 
 
 def _by_window(source: Any) -> Callable[[int, int], NDArray[np.uint16]]:  # noqa: ANN401  (rasterio has no types)

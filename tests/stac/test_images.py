@@ -10,6 +10,7 @@ from stac_cloudmask.errors import ReadError, UnsupportedItemError
 from stac_cloudmask.stac.images import is_file, open_image
 from stac_cloudmask.stac.labels import Meaning, raster_labels
 from stac_cloudmask.stac.pixel import read_pixel
+from stac_cloudmask.stac.rasters import open_raster
 from stac_cloudmask.stac.views import Views
 from tests.stac.rasters import EPSG, LEFT, TOP, item_of, write
 
@@ -35,12 +36,19 @@ def leading(tmp_path, secret):
     return tmp_path / "mask.tif"
 
 
+def opened(path):
+    """Open a raster of nobody's item, as the seed's workflow and the second pass over dates do."""
+    with open_raster(path) as raster:
+        return raster.shape
+
+
 def test_no_reader_follows_a_file_to_overviews_elsewhere(leading):
     item = item_of(leading.parent, {"cloud_mask": leading.name})
     readers = [
         lambda: Views().classes(str(leading), GRID.coarsen(2), base=None, fill=255),
         lambda: raster_labels(str(leading), GRID, Meaning(values={}, otherwise=0)),
         lambda: read_pixel(item, "cloud_mask", *MIDDLE),
+        lambda: opened(leading),
     ]
     for read in readers:
         with pytest.raises(UnsupportedItemError, match="keeps its overviews in another file"):
@@ -57,6 +65,7 @@ def test_no_reader_of_masks_opens_a_vrt_whatever_its_name(tmp_path, secret):
         lambda: Views().classes(str(lead), GRID, base=None, fill=255),
         lambda: raster_labels(str(lead), GRID, Meaning(values={}, otherwise=0)),
         lambda: read_pixel(item, "cloud_mask", *MIDDLE),
+        lambda: opened(lead),
     ]
     for read in readers:
         with pytest.raises(ReadError, match=r"mask\.tif"):
