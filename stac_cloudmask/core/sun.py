@@ -8,6 +8,7 @@ elevations.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from math import cos, hypot, radians, sin, tan
 from typing import TYPE_CHECKING, Final, TypeVar
 
@@ -19,7 +20,7 @@ from stac_cloudmask.core.cleanup import EIGHT_CONNECTED, dilate
 from stac_cloudmask.core.threads import in_order
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Sequence
 
     from stac_cloudmask.core.evidence import Sun
     from stac_cloudmask.core.rules import Reach
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
 BoolGrid = NDArray[np.bool_]
 Scalar = TypeVar("Scalar", bound=np.generic)
 Shift = tuple[int, int]
+Rows = tuple[int, int]
+"""First and one past the last."""
 
 DARK_BITS: Final = 20
 """Low bits of a packed window sum; they hold percents of shadow of up to 100 x 100 cells."""
@@ -34,6 +37,8 @@ MOST: Final = 50
 """Percent from which most of a cell looks like shadow."""
 LEAST_TANGENT: Final = 1e-6
 """Of the sun's elevation: below it every shadow leaves the scene, and lengths would overflow."""
+STRIP: Final = 128
+"""Rows of cells judged at once: all lengths of a strip of a tile that is all cloud take 58 MB."""
 WIDEST: Final = 63
 """Cells along the side of a window whose packed sum still fits 32 bits."""
 
@@ -64,36 +69,63 @@ class Search:
         """Lengths of shadow to try, in cells."""
         return shadow_lengths(self.sun, self.reach, cell=self.cell, longest=hypot(*self.cloud.shape))
 
-    def fits(self) -> Iterator[NDArray[np.float32]]:
-        """For each length how well it fits the cloudy cells, 0..1, in the order of ``array[cloud]``; -1: unknown.
+    @cached_property
+    def visible(self) -> BoolGrid:
+        """True where a shadow could be seen: data, and no cloud above it."""
+        return self.valid & ~self.cloud
+
+    def moved_back(self, length: float, rows: Rows) -> tuple[BoolGrid, NDArray[np.uint8]]:
+        """For some rows of cells: True on cloud whose shadow of this length would be seen, and how dark it is there."""
+        south, east = shadow_shift(self.sun, length)
+        seen = shifted(self.visible, (-south, -east), rows=rows)
+        seen &= self.cloud[slice(*rows)]
+        dark = shifted(self.shadow, (-south, -east), rows=rows)
+        dark *= seen
+        return seen, dark
+
+    def common_fit(self, length: float) -> np.float32:
+        """What a length's fit is drawn towards: the share of all shadow of that length that looks like shadow."""
+        parts = [self.moved_back(length, rows) for rows in self.strips()]
+        dark = sum(int(one.sum(dtype=np.int64)) for _, one in parts)
+        seen = sum(int(np.count_nonzero(one)) for one, _ in parts)
+        return np.float32(dark / 100 / (seen + np.float32(self.reach.doubt / self.cell**2)))
+
+    def strips(self) -> list[Rows]:
+        """First and one past the last row of the strips that are judged at once."""
+        height = self.cloud.shape[0]
+        return [(start, min(start + STRIP, height)) for start in range(0, height, STRIP)]
+
+    def fits(self, rows: Rows, common: Sequence[np.float32]) -> NDArray[np.float32]:
+        """How well each length fits the cloudy cells of some rows, ``(length, cell)`` 0..1; -1: unknown.
 
         The fit is the share of the clouds' shadow, where its place is seen, that looks like shadow, by all cloud in a
         window around each cell. With few cells to judge by, it is drawn towards the same share over the whole scene,
         and with few in the scene towards none.
+
+        Args:
+            rows: First and one past the last; cells come in the order of ``cloud[rows].nonzero()``.
+            common: The ``common_fit`` of each length.
         """
         width = min(max(3, int(self.reach.window / self.cell) | 1), WIDEST)
-        prior, doubt = (np.float32(area / self.cell**2) for area in (self.reach.prior, self.reach.doubt))
-        at = np.flatnonzero(self.cloud)
-        enough = self.reach.seen * window_sum(self.cloud.astype(np.uint32), width).take(at)
-        visible = self.valid & ~self.cloud
-
-        def fit_of(length: float) -> NDArray[np.float32]:
-            rows, cols = shadow_shift(self.sun, length)
-            seen = shifted(visible, (-rows, -cols)) & self.cloud
-            dark = shifted(self.shadow, (-rows, -cols)) * seen
-            expected = prior * np.float32(dark.sum(dtype=np.int64) / 100 / (np.count_nonzero(seen) + doubt))
+        wide = max(rows[0] - width // 2, 0), min(rows[1] + width // 2, self.cloud.shape[0])
+        inner = slice(rows[0] - wide[0], rows[1] - wide[0])
+        at = np.flatnonzero(self.cloud[slice(*rows)])
+        enough = self.reach.seen * window_sum(self.cloud[slice(*wide)].astype(np.uint32), width)[inner].take(at)
+        prior = np.float32(self.reach.prior / self.cell**2)
+        fits = np.empty((len(common), at.size), np.float32)
+        for i, (length, towards) in enumerate(zip(self.lengths(), common, strict=True)):
+            seen, dark = self.moved_back(length, wide)
             packed = seen.astype(np.uint32)
             packed <<= DARK_BITS
             packed += dark
-            sums = window_sum(packed, width).take(at)
+            sums = window_sum(packed, width)[inner].take(at)
             count = sums >> DARK_BITS
             sums &= (1 << DARK_BITS) - 1
-            fit: NDArray[np.float32] = np.float32(0.01) * sums.astype(np.float32) + expected
+            fit = np.float32(0.01) * sums.astype(np.float32) + prior * towards
             fit /= count.astype(np.float32) + prior
             fit[count < enough] = -1
-            return fit
-
-        return in_order(fit_of, self.lengths(), threads=self.threads)
+            fits[i] = fit
+        return fits
 
 
 def reachable(search: Search) -> BoolGrid:
@@ -108,28 +140,36 @@ def cast(search: Search) -> BoolGrid:
     A wide cloud, or a tall one, fits its shadow at many lengths; it then casts all of it. Clouds beyond the data float
     as high as the median of those seen; where none is, none is assumed.
     """
-    lengths, best, score = _best(search)
-    convincing = score >= search.reach.agreement
-    common = float(np.median(lengths[best[convincing]])) if convincing.any() else 0.0
     reached = np.zeros(search.cloud.shape, np.bool_)
-    casting = np.zeros(search.cloud.shape, np.bool_)
-    for length, fit in zip(lengths, search.fits(), strict=True):
-        shift = shadow_shift(search.sun, length)
-        casting[search.cloud] = convincing & (fit >= score - np.float32(search.reach.nearly))
-        reached |= shifted(casting, shift)
-        if length <= common:
-            reached |= shifted(~search.valid, shift, fill=1)
+    lengths = search.lengths()
+    common = list(in_order(search.common_fit, lengths, threads=search.threads))
+
+    def cast_rows(rows: Rows) -> NDArray[np.float64]:
+        """The best lengths of the clouds that cast; strips of other threads may set the same cells, to the same."""
+        fits = search.fits(rows, common)
+        score = fits.max(axis=0)
+        convincing = score >= search.reach.agreement
+        ys, xs = np.nonzero(search.cloud[slice(*rows)])
+        for length, casting in zip(
+            lengths, convincing & (fits >= score - np.float32(search.reach.nearly)), strict=True
+        ):
+            _set_moved(reached, ys[casting] + rows[0], xs[casting], shadow_shift(search.sun, length))
+        best: NDArray[np.float64] = np.take(lengths, fits.argmax(axis=0)[convincing])
+        return best
+
+    found = np.concatenate(list(in_order(cast_rows, search.strips(), threads=search.threads)))
+    height = float(np.median(found)) if found.size else 0.0
+    for length in lengths:
+        if length <= height:
+            reached |= shifted(~search.valid, shadow_shift(search.sun, length), fill=1)
     return dilate(reached, radius=max(1.0, search.reach.slack / search.cell))
 
 
-def _best(search: Search) -> tuple[NDArray[np.float64], NDArray[np.int16], NDArray[np.float32]]:
-    """The lengths, and for each cloudy cell which of them fits best, and how well."""
-    best = np.zeros(np.count_nonzero(search.cloud), np.int16)
-    score = np.full(best.shape, -1, np.float32)
-    for i, fit in enumerate(search.fits()):
-        better = fit > score
-        score[better], best[better] = fit[better], i
-    return np.asarray(search.lengths()), best, score
+def _set_moved(grid: BoolGrid, ys: NDArray[np.intp], xs: NDArray[np.intp], shift: Shift) -> None:
+    """Set cells to True, moved by ``shift`` rows and columns, as far as they stay inside."""
+    ys, xs = ys + shift[0], xs + shift[1]
+    inside = (ys >= 0) & (ys < grid.shape[0]) & (xs >= 0) & (xs < grid.shape[1])
+    grid[ys[inside], xs[inside]] = True
 
 
 def shadow_lengths(sun: Sun, reach: Reach, *, cell: float, longest: float) -> tuple[float, ...]:
@@ -147,17 +187,17 @@ def shadow_shift(sun: Sun, length: float) -> Shift:
     return round(length * cos(azimuth)), round(-length * sin(azimuth))
 
 
-def shifted(grid: NDArray[Scalar], shift: Shift, *, fill: int = 0) -> NDArray[Scalar]:
-    """The grid moved by ``shift`` rows and columns; ``fill`` comes in from outside."""
-    out = np.full_like(grid, fill)
-    (to_row, from_row), (to_col, from_col) = (_overlap(n, size) for n, size in zip(shift, grid.shape, strict=True))
-    out[to_row, to_col] = grid[from_row, from_col]
+def shifted(grid: NDArray[Scalar], shift: Shift, *, fill: int = 0, rows: Rows | None = None) -> NDArray[Scalar]:
+    """The grid, or some of its rows, moved by ``shift`` rows and columns; ``fill`` comes in from outside."""
+    height, width = grid.shape
+    start, stop = rows or (0, height)
+    out = np.full((stop - start, width), fill, grid.dtype)
+    south, east = (max(-size, min(size, n)) for n, size in zip(shift, grid.shape, strict=True))
+    first, last = max(start, south), min(stop, height + south)
+    if first < last:
+        to, of = slice(max(east, 0), width + min(east, 0)), slice(max(-east, 0), width - max(east, 0))
+        out[first - start : last - start, to] = grid[first - south : last - south, of]
     return out
-
-
-def _overlap(n: int, size: int) -> tuple[slice, slice]:
-    n = max(-size, min(size, n))
-    return slice(max(n, 0), size + min(n, 0)), slice(max(-n, 0), size - max(n, 0))
 
 
 def window_sum(grid: NDArray[np.uint32], width: int) -> NDArray[np.uint32]:

@@ -39,6 +39,13 @@ def test_a_shift_moves_every_cell_and_fills_what_comes_in(grid, rows, cols, fill
         np.testing.assert_array_equal(shifted(grid, (rows, cols), fill=int(fill)), expected)
 
 
+@given(bools, st.integers(-15, 15), st.integers(-15, 15), st.tuples(st.integers(0, 12), st.integers(0, 12)))
+def test_rows_of_a_moved_grid_are_rows_of_the_whole_moved(grid, south, east, rows):
+    start, stop = sorted(min(row, len(grid)) for row in rows)
+    whole = shifted(grid, (south, east), fill=1)
+    np.testing.assert_array_equal(shifted(grid, (south, east), fill=1, rows=(start, stop)), whole[start:stop])
+
+
 @given(hnp.arrays(np.uint32, st.tuples(st.integers(1, 9), st.integers(1, 9)), elements=st.integers(0, 100)))
 def test_window_sums_are_sums_over_windows(grid):
     expected = ndimage.convolve(grid.astype(np.int64), np.ones((5, 5), np.int64), mode="constant")
@@ -64,10 +71,14 @@ def search(*, length, shape=(60, 60), size=(4, 5), elevation=45.0, outside=None,
     return Search(cloud=cloud, shadow=shadow * np.uint8(100), valid=valid, sun=sun, cell=CELL, reach=REACH)
 
 
+def all_fits(one):
+    return one.fits((0, one.cloud.shape[0]), [one.common_fit(length) for length in one.lengths()])
+
+
 @pytest.mark.parametrize("length", [8, 15, 25])
 def test_the_length_at_which_a_shadow_lies_fits_best(length):
     one = search(length=length)
-    fits = np.array([fit.mean() for fit in one.fits()])
+    fits = all_fits(one).mean(axis=1)
     found = np.array(one.lengths())[fits.argmax()]
     assert found == pytest.approx(length, abs=max(1, 0.05 * length))
     assert fits.max() > REACH.agreement
@@ -81,7 +92,7 @@ def test_a_cloud_without_any_shadow_casts_nothing():
 def test_a_length_that_leads_out_of_sight_is_not_judged():
     outside = np.zeros((60, 60), bool)
     outside[:30] = True
-    fits = np.array(list(search(length=25, outside=outside).fits()))
+    fits = all_fits(search(length=25, outside=outside))
     assert (fits[-1] == -1).all()
     assert (fits[0] >= 0).all()
 
@@ -91,6 +102,21 @@ def test_clouds_cast_where_their_shadow_is_and_nowhere_near_themselves():
     reached = cast(one)
     assert reached[one.shadow > 0].all()
     assert not reached[one.cloud].any()
+
+
+@pytest.mark.parametrize("rows", [1, 7, 50])
+def test_no_strip_changes_what_is_reached(rows, monkeypatch):
+    rng = np.random.default_rng(0)
+    cloud = ndimage.uniform_filter(rng.random((60, 50)), 5) > 0.52
+    sun = Sun(azimuth=150, elevation=40)
+    dark = shifted(cloud, shadow_shift(sun, 12)) & (rng.random(cloud.shape) < 0.8)
+    valid = np.ones(cloud.shape, bool)
+    valid[:, 45:] = valid[50:, :20] = False
+    scene = {"cloud": cloud & valid, "shadow": dark * np.uint8(90), "valid": valid, "sun": sun, "cell": CELL}
+    whole = cast(Search(**scene, reach=REACH))
+    assert 0 < whole.mean() < 1
+    monkeypatch.setattr("stac_cloudmask.core.sun.STRIP", rows)
+    np.testing.assert_array_equal(cast(Search(**scene, reach=REACH, threads=3)), whole)
 
 
 def test_a_wide_cloud_casts_the_whole_of_its_shadow():
