@@ -54,21 +54,32 @@ def smooth(grid: FloatGrid, sigma: float) -> FloatGrid:
 
 def bilinear(grid: FloatGrid, rows: NDArray[np.intp], cols: NDArray[np.intp], factor: int) -> FloatGrid:
     """The grid between the centers of its cells, at pixels of ``factor`` per cell; constant beyond the outermost."""
-    top, bottom, down = _between(rows, factor, grid.shape[0])
-    left, right, across = _between(cols, factor, grid.shape[1])
-    upper, lower = (grid[row, left] + across * (grid[row, right] - grid[row, left]) for row in (top, bottom))
-    value: FloatGrid = upper + down * (lower - upper)
+    top, bottom, down = _between(factor, grid.shape[0], step=grid.shape[1])
+    left, right, across = _between(factor, grid.shape[1], step=1)
+    one, other, weight = left.take(cols), right.take(cols), across.take(cols)
+
+    def along(row: NDArray[np.intp]) -> FloatGrid:
+        first = grid.take(row + one)
+        blend: FloatGrid = first + weight * (grid.take(row + other) - first)
+        return blend
+
+    upper = along(top.take(rows))
+    value: FloatGrid = upper + down.take(rows) * (along(bottom.take(rows)) - upper)
     return value
 
 
-def _between(
-    positions: NDArray[np.intp], factor: int, size: int
-) -> tuple[NDArray[np.intp], NDArray[np.intp], FloatGrid]:
-    """Cells on either side of a pixel's center, and the weight of the second."""
-    at = np.clip((positions + 0.5) / factor - 0.5, 0, size - 1)
+def _between(factor: int, size: int, *, step: int) -> tuple[NDArray[np.intp], NDArray[np.intp], FloatGrid]:
+    """For each pixel along an axis the cells on either side of its center, and the weight of the second.
+
+    Args:
+        factor: Pixels per cell.
+        size: Cells.
+        step: From one cell to the next in the flat grid.
+    """
+    at = np.clip((np.arange(size * factor) + 0.5) / factor - 0.5, 0, size - 1)
     first = at.astype(np.intp)
     weight: FloatGrid = (at - first).astype(np.float32)
-    return first, np.minimum(first + 1, size - 1), weight
+    return first * step, np.minimum(first + 1, size - 1) * step, weight
 
 
 def _filled(grid: FloatGrid) -> FloatGrid:
