@@ -2,11 +2,29 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from scipy import ndimage
 
 from stac_cloudmask.core.cleanup import dilate
 from stac_cloudmask.core.evidence import Sun
-from stac_cloudmask.core.faulty_scl import Scl, scene_classification
-from stac_cloudmask.core.ground import BANDS, SPECTRA, Cover, landscape
+from stac_cloudmask.core.faulty_scl import (
+    CIRRUS_FOUND,
+    DARK_WATER,
+    ROOF_AS_CLOUD,
+    SHADOW_FOUND,
+    UNCLASSIFIED,
+    Scl,
+    scene_classification,
+)
+from stac_cloudmask.core.ground import (
+    BANDS,
+    FOREST_SHARE,
+    LAKE_SHARE,
+    RIVER_WIDTH,
+    ROUGHNESS,
+    SPECTRA,
+    Cover,
+    landscape,
+)
 from stac_cloudmask.core.sky import SHADOW_BELOW, SKYLIGHT, Sky, average, draw_sky, look_down, shadow_shift
 
 SUN = Sun(azimuth=150.0, elevation=50.0)
@@ -45,6 +63,39 @@ def test_vegetation_is_bright_in_the_near_infrared_and_water_dark(scene):
     reflectance, cover, _ = scene
     nir = reflectance[BANDS.index("nir")]
     assert nir[cover == Cover.CROP].mean() > 5 * nir[cover == Cover.LAKE].mean()
+
+
+@pytest.fixture(scope="module")
+def country():
+    """Reflectance and cover of a square of 10 km."""
+    return landscape(rng(7), (1000, 1000), 10.0)
+
+
+def test_woods_and_lakes_cover_their_shares(country):
+    _, cover = country
+    assert np.mean(cover == Cover.LAKE) == pytest.approx(LAKE_SHARE, abs=0.001)
+    assert np.mean(cover == Cover.FOREST) == pytest.approx(FOREST_SHARE, abs=0.03)
+
+
+def test_rivers_are_about_as_wide_as_said(country):
+    river = country[1] == Cover.RIVER
+    to_bank = 10.0 * ndimage.distance_transform_edt(river)[river]
+    assert np.quantile(to_bank, 0.99) < RIVER_WIDTH
+
+
+@pytest.mark.parametrize("kind", [Cover.FOREST, Cover.LAKE, Cover.RIVER])
+def test_what_nobody_farms_has_the_reflectance_of_its_cover(country, kind):
+    reflectance, cover = country
+    inside = ndimage.binary_erosion(cover == kind, iterations=2)
+    np.testing.assert_allclose(reflectance[:, inside].mean(axis=1), SPECTRA[kind], rtol=0.1)
+
+
+@pytest.mark.parametrize("kind", [Cover.FOREST, Cover.LAKE])
+def test_a_cover_is_as_uneven_as_it_is_rough(country, kind):
+    reflectance, cover = country
+    nir = reflectance[BANDS.index("nir"), ndimage.binary_erosion(cover == kind, iterations=2)]
+    patches = 0.05
+    assert ROUGHNESS[kind] / 2 < nir.std() / nir.mean() < np.hypot(ROUGHNESS[kind], patches) * 1.2
 
 
 def test_the_same_seed_gives_the_same_landscape():
@@ -139,3 +190,69 @@ def test_the_scl_takes_some_bright_roofs_for_cloud(classified):
     scl, truth, cover = classified
     roofs = scl[(cover == Cover.ROOF) & (truth == 0)]
     assert 0.2 < np.mean(np.isin(roofs, (8, 9))) < 0.8
+
+
+def classify(kind, *, gsd=10.0, **clouds):
+    """The SCL of a scene of one cover under a sky that is the same all over."""
+    fields = {name: np.full((600, 600), value, np.float32) for name, value in clouds.items()}
+    zero, one = np.zeros((600, 600), np.float32), np.ones((600, 600), np.float32)
+    sky = Sky(**{"cumulus": zero, "cirrus": zero, "relief": one, "beam": one} | fields)
+    return scene_classification(rng(6), np.full((600, 600), kind, np.uint8), sky, gsd)
+
+
+def shares(scl):
+    codes, counts = np.unique(scl, return_counts=True)
+    return dict(zip(codes.tolist(), (counts / scl.size).tolist(), strict=True))
+
+
+@pytest.mark.parametrize(
+    ("kind", "clouds", "expected"),
+    [
+        (Cover.CROP, {}, {Scl.VEGETATION: 1}),
+        (Cover.FOREST, {}, {Scl.VEGETATION: 1}),
+        (Cover.PALE_SOIL, {}, {Scl.BARE: 1}),
+        (Cover.RIVER, {}, {Scl.WATER: 1}),
+        (Cover.LAKE, {}, {Scl.DARK: DARK_WATER, Scl.WATER: 1 - DARK_WATER}),
+        (Cover.ROOF, {}, {Scl.MEDIUM_CLOUD: ROOF_AS_CLOUD, Scl.BARE: 1 - ROOF_AS_CLOUD}),
+        (Cover.FOREST, {"beam": 0.2}, {Scl.SHADOW: SHADOW_FOUND, Scl.DARK: 1 - SHADOW_FOUND}),
+        (Cover.DARK_SOIL, {"beam": 0.2}, {Scl.SHADOW: SHADOW_FOUND, Scl.DARK: 1 - SHADOW_FOUND}),
+        (Cover.ROAD, {"beam": 0.2}, {Scl.SHADOW: SHADOW_FOUND, Scl.DARK: 1 - SHADOW_FOUND}),
+        (Cover.GRASS, {"beam": 0.2}, {Scl.SHADOW: SHADOW_FOUND, Scl.VEGETATION: 1 - SHADOW_FOUND}),
+        (Cover.GRASS, {"beam": 0.5}, {Scl.VEGETATION: 1}),
+        (Cover.GRASS, {"cumulus": 0.1}, {Scl.VEGETATION: 1}),
+        (Cover.GRASS, {"cumulus": 0.15}, {Scl.UNCLASSIFIED: UNCLASSIFIED, Scl.VEGETATION: 1 - UNCLASSIFIED}),
+        (Cover.GRASS, {"cumulus": 0.3}, {Scl.MEDIUM_CLOUD: 1}),
+        (Cover.GRASS, {"cumulus": 0.5}, {Scl.HIGH_CLOUD: 1}),
+        (Cover.GRASS, {"cirrus": 0.02}, {Scl.VEGETATION: 1}),
+        (Cover.GRASS, {"cirrus": 0.1}, {Scl.CIRRUS: CIRRUS_FOUND, Scl.VEGETATION: 1 - CIRRUS_FOUND}),
+    ],
+)
+def test_the_scl_is_wrong_as_often_as_said(kind, clouds, expected):
+    scl = classify(kind, **clouds)
+    assert scl.dtype == np.uint8
+    assert shares(scl) == pytest.approx(expected, abs=0.01)
+
+
+def test_shaded_crops_are_called_water_where_luck_is_out():
+    # A Gaussian field is more than one deviation below its mean in 16 % of all places
+    found = shares(classify(Cover.CROP, beam=0.2))
+    assert set(found) == {Scl.SHADOW, Scl.WATER, Scl.VEGETATION}
+    assert found[Scl.WATER] == pytest.approx(0.16, abs=0.05)
+
+
+def test_places_where_the_scl_is_wrong_have_a_size_in_metres():
+    fine, coarse = ((np.diff(classify(Cover.LAKE, gsd=gsd), axis=0) != 0).mean() for gsd in (10.0, 60.0))
+    assert coarse > 1.5 * fine
+
+
+def test_cirrus_is_found_in_blocks_of_the_cirrus_band_and_two_blocks_around():
+    cirrus = np.zeros((120, 120), np.float32)
+    cirrus[60:66, 60:66] = 0.1
+    sky = Sky(cumulus=np.zeros_like(cirrus), cirrus=cirrus, relief=cirrus, beam=np.ones_like(cirrus))
+    cover = np.full((120, 120), Cover.GRASS, np.uint8)
+    ever = np.zeros((60, 60), bool)
+    for seed in range(20):
+        ever |= scene_classification(rng(seed), cover, sky, 10.0) == Scl.CIRRUS
+    blocks = np.zeros((20, 20), bool)
+    blocks[10, 10] = True
+    np.testing.assert_array_equal(ever, dilate(blocks, radius=2).repeat(3, 0).repeat(3, 1))
