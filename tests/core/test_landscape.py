@@ -17,15 +17,32 @@ from stac_cloudmask.core.faulty_scl import (
 )
 from stac_cloudmask.core.ground import (
     BANDS,
+    BLOCK,
     FOREST_SHARE,
     LAKE_SHARE,
     RIVER_WIDTH,
+    ROAD_WIDTH,
     ROUGHNESS,
     SPECTRA,
     Cover,
     landscape,
 )
-from stac_cloudmask.core.sky import SHADOW_BELOW, SKYLIGHT, Sky, average, draw_sky, look_down, shadow_shift
+from stac_cloudmask.core.sky import (
+    BACKSCATTER,
+    CIRRUS_HEIGHT,
+    CLOUD_BRIGHTNESS,
+    GLOW,
+    HEIGHTS,
+    PENUMBRA,
+    SHADOW_BELOW,
+    SKYLIGHT,
+    THICKNESS,
+    Sky,
+    average,
+    draw_sky,
+    look_down,
+    shadow_shift,
+)
 
 SUN = Sun(azimuth=150.0, elevation=50.0)
 SHAPE = (300, 360)
@@ -81,6 +98,61 @@ def test_rivers_are_about_as_wide_as_said(country):
     river = country[1] == Cover.RIVER
     to_bank = 10.0 * ndimage.distance_transform_edt(river)[river]
     assert np.quantile(to_bank, 0.99) < RIVER_WIDTH
+
+
+def farm_roads(cover):
+    """Where farm roads run, and where one could be seen: not in woods, water or towns, which have other roads."""
+    town = dilate(np.isin(cover, (Cover.TOWN, Cover.ROOF)), radius=8)
+    open_land = ((cover < Cover.FOREST) | (cover == Cover.ROAD)) & ~town
+    return (cover == Cover.ROAD) & open_land, open_land
+
+
+def test_farm_roads_run_between_blocks_in_both_directions(country):
+    road, open_land = farm_roads(country[1])
+    expected = 1 - (1 - ROAD_WIDTH / BLOCK) ** 2
+    assert road.sum() / open_land.sum() == pytest.approx(expected, rel=0.1)
+
+
+def test_farm_roads_are_turned_a_little_and_otherwise_everywhere():
+    angles = []
+    for seed in range(6):
+        road, _ = farm_roads(landscape(rng(seed), (400, 400), 10.0)[1])
+        down, right = np.gradient(ndimage.gaussian_filter(road.astype(float), 2))
+        # The fourth power of a direction is the same for both sides of a road and for roads that cross it
+        angles.append(np.angle(((right + 1j * down) ** 4).sum()) / 4)
+    assert max(map(abs, angles)) < 0.45
+    assert min(angles) < -0.1
+    assert max(angles) > 0.1
+
+
+def test_a_plot_of_a_town_is_40_metres_wide():
+    _, cover = landscape(rng(1), (500, 500), 40.0)
+    roof = cover == Cover.ROOF
+    # A tenth of the plots of towns are roofs, so next to one stands another one in ten times
+    assert (roof[:, 1:] & roof[:, :-1]).sum() / roof.sum() < 0.2
+
+
+def test_a_landscape_may_be_taller_than_wide():
+    reflectance, cover = landscape(rng(2), (360, 300), 10.0)
+    assert (reflectance.shape, cover.shape) == ((len(BANDS), 360, 300), (360, 300))
+
+
+@pytest.mark.parametrize("kind", [Cover.CROP, Cover.RIPE_CROP, Cover.GRASS, Cover.PALE_SOIL])
+def test_fields_look_mostly_like_what_grows_there(country, kind):
+    reflectance, cover = country
+    relative = reflectance[BANDS.index("nir"), cover == kind] / SPECTRA[kind][BANDS.index("nir")]
+    assert np.mean(abs(relative - 1)) < 0.15
+
+
+def test_the_blur_of_the_lens_wraps_around(country):
+    reflectance, cover = country
+    nir = np.array([SPECTRA[kind][BANDS.index("nir")] for kind in Cover])[cover]
+    constant = np.ones(cover.shape[1])
+    # A first row is a part of what lies there and of what lies on either side, behind the edge, too
+    sides = np.stack([nir[0], nir[1], nir[-1], constant], axis=1)
+    _, inside, behind, _ = np.linalg.lstsq(sides, reflectance[BANDS.index("nir"), 0])[0]
+    assert behind == pytest.approx(inside, abs=0.1)
+    assert behind > 0.05
 
 
 @pytest.mark.parametrize("kind", [Cover.FOREST, Cover.LAKE, Cover.RIVER])
@@ -140,6 +212,76 @@ def test_a_full_shadow_leaves_the_skylight(scene):
 def test_cloud_wins_over_shadow_in_the_truth():
     both = blank(cumulus=np.full(SHAPE, 0.5, np.float32), beam=np.full(SHAPE, SHADOW_BELOW / 2, np.float32))
     assert np.all(both.truth() == 1)
+
+
+LOW_SUN = Sun(azimuth=135.0, elevation=30.0)
+
+
+def test_every_low_cloud_casts_its_shadow_from_one_of_the_heights():
+    used = set()
+    for seed in range(3):
+        sky = draw_sky(rng(seed), (600, 600), 10.0, cumulus=0.03, cirrus=0.0, sun=LOW_SUN)
+        clouds, count = ndimage.label(sky.cumulus > 0.25)
+        for cloud in range(1, count + 1):
+            heights = [height for height in HEIGHTS if shaded_from(height, clouds == cloud, sky.beam)]
+            assert heights
+            used |= set(heights) if len(heights) == 1 else set()
+    assert used == set(HEIGHTS)
+
+
+def shaded_from(height, cloud, beam):
+    """Whether a cloud at a height would shade only what is shaded, by its bottom and by its top."""
+    ends = (height * (1 - THICKNESS), height * (1 + THICKNESS))
+    return all(beam[np.roll(cloud, shadow_shift(LOW_SUN, end, 10.0), (0, 1))].mean() < 0.3 for end in ends)
+
+
+def test_a_low_cloud_shades_nothing_from_other_heights_than_its_own():
+    sky = draw_sky(rng(1), (600, 600), 10.0, cumulus=0.03, cirrus=0.0, sun=LOW_SUN)
+    cloudy, shaded = np.mean(sky.cumulus > 0.03), np.mean(sky.beam < SHADOW_BELOW)
+    # Its bottom and its top cast a shadow each, which overlap in part
+    assert shaded < 2.5 * cloudy
+
+
+def test_high_cloud_dims_the_sun_by_its_optical_depth_along_the_slant():
+    sky = draw_sky(rng(), SHAPE, 10.0, cumulus=0.0, cirrus=0.3, sun=LOW_SUN)
+    depth = 2 * sky.cirrus / (1 - sky.cirrus) / BACKSCATTER  # two streams: s / (s + 2) of s = depth * backscatter
+    over = np.roll(depth, shadow_shift(LOW_SUN, CIRRUS_HEIGHT, 10.0), (0, 1))
+    seen = ndimage.gaussian_filter(over, PENUMBRA / 10.0, mode="wrap")
+    # At 30 degrees the way through a layer is twice its depth; the same again for both streams
+    np.testing.assert_allclose(-np.log(sky.beam), BACKSCATTER * 4 * seen, atol=1e-3)
+
+
+def test_clouds_are_lighter_towards_the_sun_and_never_black(scene):
+    north, south = (
+        draw_sky(rng(1), SHAPE, 10.0, cumulus=0.2, cirrus=0.0, sun=Sun(azimuth=azimuth, elevation=50.0))
+        for azimuth in (0.0, 180.0)
+    )
+    falls_south = -np.gradient(north.cumulus, axis=0)
+    steep = abs(falls_south) > 0.02
+    assert np.mean((south.relief > north.relief)[steep] == (falls_south > 0)[steep]) > 0.9
+    assert min(north.relief.min(), south.relief.min(), scene[2].relief.min()) > 0.5
+
+
+def test_fields_of_a_sky_are_float32(scene):
+    assert {getattr(scene[2], name).dtype for name in ("cumulus", "cirrus", "relief", "beam")} == {np.dtype("float32")}
+
+
+def test_light_through_a_thin_cloud_worked_out_by_hand():
+    cumulus, relief, beam = (np.full(SHAPE, value, np.float32) for value in (0.2, 1.1, 0.5))
+    ground = np.full((len(BANDS), *SHAPE), 0.3, np.float32)
+    seen = look_down(ground, blank(cumulus=cumulus, relief=relief, beam=beam), 10.0)
+    for band, name in enumerate(BANDS):
+        # 0.8 of the light gets down and 0.8 of that up again, half of the sun's is lost in a shadow
+        from_ground = 0.3 * (SKYLIGHT[band] + (1 - SKYLIGHT[band]) / 2) * 0.64
+        from_cloud = (0.2 * 1.1 + 0.2 * GLOW) * CLOUD_BRIGHTNESS[band]
+        np.testing.assert_allclose(seen[band], from_ground + from_cloud, rtol=1e-5, err_msg=name)
+
+
+def test_a_cloud_glows_over_the_edge_to_the_other_side():
+    corner = np.zeros(SHAPE, np.float32)
+    corner[:5, :5] = 1
+    seen = look_down(np.zeros((len(BANDS), *SHAPE), np.float32), blank(cumulus=corner), 10.0)[BANDS.index("red")]
+    assert seen[-1, -1] > 0.5 * seen[6, 6] > 0
 
 
 def test_a_cloud_that_wraps_around_casts_one_shadow():
