@@ -251,6 +251,13 @@ def test_high_cloud_dims_the_sun_by_its_optical_depth_along_the_slant():
     np.testing.assert_allclose(-np.log(sky.beam), BACKSCATTER * 4 * seen, atol=1e-3)
 
 
+@pytest.mark.parametrize("share", [0.03, 0.3])
+def test_most_low_cloud_is_no_thicker_than_said(share):
+    sky = draw_sky(rng(), (600, 600), 10.0, cumulus=share, cirrus=0.0, sun=SUN)
+    depth = 2 * sky.cumulus / (1 - sky.cumulus) / BACKSCATTER  # two streams: s / (s + 2) of s = depth * backscatter
+    assert 10 < np.quantile(depth[depth > 0.1], 0.9) < 80
+
+
 def test_clouds_are_lighter_towards_the_sun_and_never_black(scene):
     north, south = (
         draw_sky(rng(1), SHAPE, 10.0, cumulus=0.2, cirrus=0.0, sun=Sun(azimuth=azimuth, elevation=50.0))
