@@ -49,10 +49,10 @@ def test_vegetation_is_bright_in_the_near_infrared_and_water_dark(scene):
     assert nir[cover == Cover.CROP].mean() > 5 * nir[cover == Cover.LAKE].mean()
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def country():
-    """Reflectance and cover of a square of 10 km."""
-    return landscape(rng(7), (1000, 1000), 10.0)
+    """Reflectance and cover of a square of 7 km, drawn for each test, so that each is known to reach the code."""
+    return landscape(rng(7), (700, 700), 10.0)
 
 
 def test_woods_and_lakes_cover_their_shares(country):
@@ -112,14 +112,24 @@ def test_fields_look_mostly_like_what_grows_there(country, kind):
 
 
 def test_the_blur_of_the_lens_wraps_around(country):
-    reflectance, cover = country
-    nir = np.array([SPECTRA[kind][BANDS.index("nir")] for kind in Cover])[cover]
-    constant = np.ones(cover.shape[1])
+    nir, seen = (
+        np.array([SPECTRA[kind][BANDS.index("nir")] for kind in Cover])[country[1]],
+        country[0][BANDS.index("nir")],
+    )
     # A first row is a part of what lies there and of what lies on either side, behind the edge, too
-    sides = np.stack([nir[0], nir[1], nir[-1], constant], axis=1)
-    _, inside, behind, _ = np.linalg.lstsq(sides, reflectance[BANDS.index("nir"), 0])[0]
-    assert behind == pytest.approx(inside, abs=0.1)
+    edges = [(ground[::way], picture[::way]) for ground, picture in ((nir, seen), (nir.T, seen.T)) for way in (1, -1)]
+    sides = np.concatenate([np.stack([a[0], a[1], a[-1], np.ones(len(a))], axis=1) for a, _ in edges])
+    _, inside, behind, _ = np.linalg.lstsq(sides, np.concatenate([picture[0] for _, picture in edges]))[0]
+    assert behind == pytest.approx(inside, abs=0.06)
     assert behind > 0.05
+
+
+def test_trees_that_stand_further_apart_than_the_grain_of_a_wood_are_unlike_one_another():
+    reflectance, cover = landscape(rng(1), (400, 400), 60.0)
+    nir, inside = reflectance[BANDS.index("nir")], ndimage.binary_erosion(cover == Cover.FOREST, iterations=2)
+    apart = 4  # pixels of 60 m; the grain has 200 m
+    both = inside[:, apart:] & inside[:, :-apart]
+    assert abs(np.corrcoef(nir[:, apart:][both], nir[:, :-apart][both])[0, 1]) < 0.1
 
 
 @pytest.mark.parametrize("kind", [Cover.FOREST, Cover.LAKE, Cover.RIVER])

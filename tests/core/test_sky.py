@@ -139,7 +139,8 @@ def test_clouds_are_lighter_towards_the_sun_and_never_black(sky):
     assert min(north.relief.min(), south.relief.min(), sky.relief.min()) > 0.5
 
 
-def test_fields_of_a_sky_are_float32(sky):
+def test_fields_of_a_sky_are_float32():
+    sky = draw_sky(rng(), (40, 40), 10.0, cumulus=0.2, cirrus=0.1, sun=SUN)
     assert {getattr(sky, name).dtype for name in ("cumulus", "cirrus", "relief", "beam")} == {np.dtype("float32")}
 
 
