@@ -138,7 +138,7 @@ def _reflected(depth: Field) -> Field:
 
 
 def _cumulus(rng: Random, shape: Shape, gsd: float, share: float) -> Field:
-    """Optical depth, up to some 60 in the thickest clouds."""
+    """Optical depth, below 80 in nine of ten places that have cloud; some hundreds in the thickest."""
     field = power_noise(rng, shape, slope=4.0, outer=3000 / gsd)
     field += 0.08 * power_noise(rng, shape, slope=2.5, outer=300 / gsd)
     above = np.maximum(field - top_share(field, share), 0)

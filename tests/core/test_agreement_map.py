@@ -33,9 +33,12 @@ def test_every_pair_has_its_outcome(truth, found, expected):
 
 def test_a_class_that_is_not_judged_counts_as_clear():
     assert outcome(0, 1, judged=(2,)) == "clear in both"
+    assert outcome(1, 1, judged=(2,)) == "clear in both"
+    assert outcome(1, 2, judged=(2,)) == "only in the mask"
     assert outcome(2, 1, judged=(2,)) == "missed by the mask"
 
 
 def test_every_outcome_has_a_color_of_its_own():
-    codes = np.arange(len(OUTCOMES), dtype=np.uint8)[None]
-    assert len({tuple(color) for color in colored(codes)[0].tolist()}) == len(OUTCOMES)
+    picture = colored(np.arange(len(OUTCOMES), dtype=np.uint8)[None])
+    assert (picture.shape, picture.dtype) == ((1, len(OUTCOMES), 3), np.uint8)
+    assert len({tuple(color) for color in picture[0].tolist()}) == len(OUTCOMES)

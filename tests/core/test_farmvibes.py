@@ -57,6 +57,16 @@ def test_nodata_is_cloud_unless_an_ensemble_has_lost_it(dtype):
     assert merge(empty, empty, product, ensemble=True).all()
 
 
+@pytest.mark.parametrize(("dtype", "nodata"), [(np.float32, 100), (np.uint8, 255)])
+@given(arrays(np.uint8, SHAPE, elements=st.sampled_from([0, 20, 40, 255])), masks, st.integers(0, 2))
+def test_nodata_of_an_ensemble_is_as_clear_as_no_cloud(dtype, nodata, percents, product, size):
+    known = percents if dtype is np.uint8 else (percents / 100).astype(dtype)
+    clear, empty = np.zeros(SHAPE, dtype), percents == 255
+    lost, filled = np.where(empty, dtype(nodata), known), np.where(empty, dtype(0), known)
+    found = merge(lost, clear, product, ensemble=True, closing_size=size)
+    np.testing.assert_array_equal(found, merge(filled, clear, product, closing_size=size))
+
+
 def test_small_objects_go_after_growing_and_then_small_holes_are_filled():
     product = np.zeros((40, 40), np.uint8)
     product[5, 5] = 1
@@ -75,4 +85,4 @@ def test_a_pixel_is_nodata_where_any_band_is():
     dn = np.array([[[1, 0, 7]], [[1, 1, 0]]], np.uint16)
     np.testing.assert_array_equal(nodata_pixels(dn), [[False, True, True]])
     np.testing.assert_array_equal(nodata_pixels(dn, nodata=7), [[False, False, True]])
-    assert not nodata_pixels(dn, nodata=None).any()
+    np.testing.assert_array_equal(nodata_pixels(dn, nodata=None), np.zeros((1, 3), bool), strict=True)

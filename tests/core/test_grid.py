@@ -16,7 +16,7 @@ GRID = Grid(epsg=32633, left=600000, top=5000040, gsd=10, height=109, width=54)
 def test_a_coarser_grid_covers_the_finer_one_and_their_ratio_is_the_factor(factor):
     coarse = GRID.coarsen(factor)
     assert GRID.ratio(coarse) == factor
-    assert (coarse.left, coarse.top, coarse.gsd) == (600000, 5000040, 10 * factor)
+    assert (coarse.epsg, coarse.left, coarse.top, coarse.gsd) == (32633, 600000, 5000040, 10 * factor)
     assert 109 <= coarse.height * factor < 109 + factor
     assert 54 <= coarse.width * factor < 54 + factor
 

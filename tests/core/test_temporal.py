@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from stac_cloudmask.core.classes import CloudClass
 from stac_cloudmask.core.evidence import Evidence, ProductMask, Vote
 from stac_cloudmask.core.policy import decide
-from stac_cloudmask.core.temporal import bright_surfaces, extra_clouds, give_back
+from stac_cloudmask.core.temporal import bright_surfaces, extra_clouds, give_back, on_many_dates
 from stac_cloudmask.errors import ConfigError
 
 
@@ -45,6 +45,25 @@ def test_a_roof_is_found_and_a_passing_cloud_is_kept():
     bright = bright_surfaces(percents, np.zeros((21, 1, 2), bool), threshold=30)
     assert bright[:, 0, 0].all()
     assert not bright[:, 0, 1].any()
+
+
+@pytest.mark.parametrize(
+    ("dates", "bright"),
+    [((10, 11, 12, 13, 14), False), ((10, 11, 12, 13, 14, 20), True), ((10, 11, 12, 13, 14, 21), False)],
+)
+def test_more_than_five_dates_from_ten_before_to_ten_after_make_a_surface_bright(dates, bright):
+    extra = np.zeros((32, 1, 1), bool)
+    extra[list(dates)] = True
+    percents = np.where(extra, 31, 30).astype(np.uint8)
+    assert on_many_dates(extra)[10, 0, 0] == bright
+    assert bright_surfaces(percents, np.zeros(extra.shape, bool), threshold=30)[10, 0, 0] == bright
+
+
+def test_a_cloud_of_the_model_alone_is_extra_whatever_else_was_said():
+    votes = np.arange(128, dtype=np.uint8)
+    found = extra_clouds(votes)
+    expected = [Vote.CLOUD_MODEL in Vote(bits) and Vote.PRODUCT_CLOUD not in Vote(bits) for bits in range(128)]
+    np.testing.assert_array_equal(found, expected)
 
 
 @pytest.mark.parametrize(("shape", "reach", "most"), [((2, 3, 4), 1, 1), ((2, 3, 3), -1, 1), ((2, 3, 3), 1, -1)])
