@@ -29,6 +29,9 @@ READ_SECONDS: Final = 6e-9
 Of a tile of 10980 x 10980 pixels with four bands and SCL, which took 3 s of its run (``benchmarks/tile.py``)."""
 FINISH_SECONDS: Final = 6.6e-8
 """Per pixel of the mask, to merge and to write: 8 s of the same tile."""
+ITEM_SECONDS: Final = 0.3
+"""For an item of any size, to open and to publish it: items of 256 x 256 pixels take so much beside their model
+(``benchmarks/throughput.py``)."""
 PERCENTS: Final = 2
 """Bytes per pixel of the mask: what the models say of cloud and of shadow. Merging and writing take no more than
 inference has given back by then."""
@@ -65,21 +68,21 @@ class Estimator:
         Raises:
             StacCloudmaskError: The item cannot be masked, as far as metadata and headers tell.
         """
-        settings = self.settings
+        settings, pace = self.settings, self.pace  # first, as sizing up may load libraries whose time is to be counted
         threads = settings.threads or THREADS
         sizes = size_up(sources, resolution=settings.resolution, loader=settings.loader, threads=threads)
         pixels = sizes.grid.height * sizes.grid.width
         work = work_of(sizes.grid.shape, parts_of(self.models, settings), as_seed=self._as_seed)
-        inferring = valid_share(item) * work.computed * self.pace.pixel
+        inferring = valid_share(item) * work.computed * pace.pixel
         held = sizes.held(in_memory=settings.in_memory)
         return Estimate(
             pixels=pixels,
             bytes=sizes.bytes,
             windows=work.windows,
             computed=work.computed,
-            start=round(self.pace.start, 3),
-            seconds=round(inferring + READ_SECONDS * sizes.pixels + FINISH_SECONDS * pixels, 3),
-            memory=self.pace.memory + held + PERCENTS * pixels,
+            start=round(pace.start, 3),
+            seconds=round(inferring + READ_SECONDS * sizes.pixels + FINISH_SECONDS * pixels + ITEM_SECONDS, 3),
+            memory=pace.memory + held + PERCENTS * pixels,
         )
 
 

@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 
 BLOCK: Final = 512
 """Side of a tile inside the file, in pixels."""
-GDAL_CACHE_MB: Final = 32
-"""GDAL's default cache is 5 % of the machine, far more than a pass over strips of tiles can use."""
+GDAL_CACHE: Final = 32 * 2**20
+"""Bytes; by default GDAL caches 5 % of the machine, far more than a pass over strips of tiles can use."""
 PERCENT_NODATA: Final = 255
 THUMBNAIL_SIDE: Final = 600
 """The longest side that the STAC best practices allow a thumbnail, in pixels."""
@@ -137,7 +137,7 @@ def _write(
     """Write tiles to a plain GeoTIFF next to ``path``, then let GDAL's COG driver order them."""
     if array.shape != grid.shape:
         raise ValueError(f"an array of {array.shape} does not fill a grid of {grid.shape}")
-    with _whole_file(path) as cog, rasterio.Env(GDAL_CACHEMAX=GDAL_CACHE_MB, GDAL_NUM_THREADS=threads):
+    with _whole_file(path) as cog, rasterio.Env(GDAL_CACHEMAX=GDAL_CACHE, GDAL_NUM_THREADS=threads):
         flat = cog.with_suffix(".flat.tif")
         try:
             _write_flat(flat, array, grid, nodata=nodata, colors=colors, threads=threads)

@@ -81,8 +81,9 @@ def native(
 def store(array: da.Array, out: np.ndarray[Any, Any], *, threads: int) -> None:
     """Compute an array into ``out``, on threads of this process even where a Dask cluster is the default."""
     import dask.array as da  # noqa: PLC0415  (a second, which a run that has nothing to do can save)
+    from dask.threaded import get  # noqa: PLC0415
 
-    da.store(array, out, lock=False, scheduler="threads", num_workers=threads)
+    da.store(array, out, lock=False, scheduler=get, num_workers=threads)  # by its name, dask would load distributed too
 
 
 def load_library(loader: Loader) -> None:
