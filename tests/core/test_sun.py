@@ -59,6 +59,9 @@ def test_lengths_grow_by_a_cell_at_least_and_reach_the_highest_cloud_or_the_far_
     assert lengths[0] >= 1
     assert (np.diff(lengths) >= 1 - 1e-9).all()
     assert lengths[-1] >= min(highest, 200) - 1e-9
+    assert lengths[0] == pytest.approx(min(max(REACH.lowest / np.tan(np.radians(elevation)) / CELL, 1), 201))
+    assert all(length < min(highest, 200) for length in lengths[:-1])
+    np.testing.assert_allclose(np.diff(lengths), np.maximum(1, REACH.step * np.array(lengths[:-1])))
 
 
 def search(*, length, shape=(60, 60), size=(4, 5), elevation=45.0, outside=None, shady=True):
@@ -83,6 +86,48 @@ def test_the_length_at_which_a_shadow_lies_fits_best(length):
     assert found == pytest.approx(length, abs=max(1, 0.05 * length))
     assert fits.max() > REACH.agreement
     assert (fits <= 1).all()
+
+
+def broken_clouds(*, azimuth, cell=50.0):
+    """Clouds up to every border, shadows of 9 cells with gaps, and a corner out of sight."""
+    rng = np.random.default_rng(0)
+    cloud = ndimage.uniform_filter(rng.random((40, 50)), 5) > 0.5
+    valid = np.ones(cloud.shape, bool)
+    valid[30:, 40:] = False
+    sun = Sun(azimuth=azimuth, elevation=40)
+    dark = shifted(cloud, shadow_shift(sun, 9)) & (rng.random(cloud.shape) < 0.8)
+    shadow = dark * rng.integers(50, 101, cloud.shape, np.uint8)
+    return Search(cloud=cloud & valid, shadow=shadow, valid=valid, sun=sun, cell=cell, reach=REACH)
+
+
+@pytest.mark.parametrize("azimuth", [45, 135, 225, 315])
+def test_a_fit_is_the_share_of_what_is_seen_that_is_dark_drawn_towards_that_of_the_scene(azimuth):
+    one = broken_clouds(azimuth=azimuth)
+    window = np.ones((int(REACH.window / one.cell) | 1,) * 2)
+    prior, doubt = REACH.prior / one.cell**2, REACH.doubt / one.cell**2
+
+    def around(grid):
+        return ndimage.convolve(grid.astype(float), window, mode="constant")[one.cloud]
+
+    for length, fit in zip(one.lengths(), all_fits(one), strict=True):
+        south, east = shadow_shift(one.sun, length)
+        seen = shifted(one.valid & ~one.cloud, (-south, -east)) & one.cloud
+        dark = shifted(one.shadow, (-south, -east)) * seen / 100
+        common = dark.sum() / (seen.sum() + doubt)
+        expected = (around(dark) + prior * common) / (around(seen) + prior)
+        unknown = around(seen) < REACH.seen * around(one.cloud)
+        np.testing.assert_allclose(fit, np.where(unknown, -1, expected), atol=1e-5)
+
+
+@pytest.mark.parametrize("azimuth", [45, 135, 225, 315])
+def test_clouds_at_every_border_cast_inside(azimuth):
+    one = broken_clouds(azimuth=azimuth)
+    dark = (one.shadow > 0) & ~one.cloud
+    assert cast(one)[dark].mean() > 0.9
+
+
+def test_objects_are_joined_by_their_corners():
+    assert objects(np.eye(3, dtype=bool)).max() == 1
 
 
 def test_a_cloud_without_any_shadow_casts_nothing():
