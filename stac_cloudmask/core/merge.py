@@ -23,7 +23,7 @@ from stac_cloudmask.core.threads import in_order
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-STRIP: Final = 512
+STRIP: Final = 256
 """Rows merged at once by a thread."""
 # numpy takes an IntFlag for an int64 array, so the bits are uint8 before they meet one
 CLOUD_VOTES: Final = np.uint8(Vote.PRODUCT_CLOUD | Vote.CLOUD_MODEL)
