@@ -10,7 +10,7 @@ from rasterio.enums import Resampling
 from rasterio.io import MemoryFile
 from rasterio.vrt import WarpedVRT
 
-from stac_cloudmask.core.reflectance import block_mean, repeat, to_reflectance, up_bilinear
+from stac_cloudmask.core.reflectance import block_mean, mean_by_twos, repeat, to_reflectance, up_bilinear
 from stac_cloudmask.core.windows import Window
 
 digital = st.integers(0, 65535) | st.sampled_from([0, 1, 2, 65535])
@@ -105,6 +105,14 @@ def test_a_block_mean_is_the_mean_of_its_valid_pixels(plane, factor):
         valid = block[block > 0].astype(int)
         expected = (2 * valid.sum() + valid.size) // (2 * valid.size) if valid.size else 0
         assert means[row, col] == expected
+
+
+@given(planes, st.integers(0, 3), st.sampled_from([1, 3, 5]))
+def test_means_by_twos_are_means_of_means_and_then_of_the_rest(plane, twos, rest):
+    expected = plane
+    for _ in range(twos):
+        expected = block_mean(expected, 2)
+    np.testing.assert_array_equal(mean_by_twos(plane, 2**twos * rest), block_mean(expected, rest))
 
 
 @given(planes, st.sampled_from([0, -1000, 500]))
