@@ -33,8 +33,8 @@ U16 = NDArray[np.uint16]
 
 STRIP: Final = 512
 """Rows of a strip, about: whole rows of blocks are read."""
-COLUMNS: Final = 4096
-"""Columns of a strip that are read in one go, about."""
+CHUNK: Final = 2**21
+"""Pixels of a band that are read in one go, about."""
 
 
 class Rows(Protocol):
@@ -65,7 +65,7 @@ class Reader:
     @property
     def chunk(self) -> tuple[int, int]:
         """Rows and columns that are read in one go, which takes four times their memory for a while."""
-        return self.strip, min(_whole_blocks(self.block[1], COLUMNS), self.grid.width)
+        return self.strip, min(_whole_blocks(self.block[1], CHUNK // self.strip), self.grid.width)
 
     def whole(self) -> NDArray[Any]:
         """All rows."""
