@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from stac_cloudmask.core.cleanup import EIGHT_CONNECTED, dilate
+from stac_cloudmask.core.merge import strips
 from stac_cloudmask.core.threads import in_order
 
 if TYPE_CHECKING:
@@ -85,15 +86,9 @@ class Search:
 
     def common_fit(self, length: float) -> np.float32:
         """What a length's fit is drawn towards: the share of all shadow of that length that looks like shadow."""
-        parts = [self.moved_back(length, rows) for rows in self.strips()]
-        dark = sum(int(one.sum(dtype=np.int64)) for _, one in parts)
-        seen = sum(int(np.count_nonzero(one)) for one, _ in parts)
-        return np.float32(dark / 100 / (seen + np.float32(self.reach.doubt / self.cell**2)))
-
-    def strips(self) -> list[Rows]:
-        """First and one past the last row of the strips that are judged at once."""
-        height = self.cloud.shape[0]
-        return [(start, min(start + STRIP, height)) for start in range(0, height, STRIP)]
+        seen, dark = self.moved_back(length, (0, self.cloud.shape[0]))
+        doubt = np.float32(self.reach.doubt / self.cell**2)
+        return np.float32(dark.sum(dtype=np.int64) / 100 / (np.count_nonzero(seen) + doubt))
 
     def fits(self, rows: Rows, common: Sequence[np.float32]) -> NDArray[np.float32]:
         """How well each length fits the cloudy cells of some rows, ``(length, cell)`` 0..1; -1: unknown.
@@ -150,14 +145,14 @@ def cast(search: Search) -> BoolGrid:
         score = fits.max(axis=0)
         convincing = score >= search.reach.agreement
         ys, xs = np.nonzero(search.cloud[slice(*rows)])
-        for length, casting in zip(
-            lengths, convincing & (fits >= score - np.float32(search.reach.nearly)), strict=True
-        ):
+        fitting = convincing & (fits >= score - np.float32(search.reach.nearly))
+        for length, casting in zip(lengths, fitting, strict=True):
             _set_moved(reached, ys[casting] + rows[0], xs[casting], shadow_shift(search.sun, length))
         best: NDArray[np.float64] = np.take(lengths, fits.argmax(axis=0)[convincing])
         return best
 
-    found = np.concatenate(list(in_order(cast_rows, search.strips(), threads=search.threads)))
+    over = strips(search.cloud.shape[0], STRIP)
+    found = np.concatenate(list(in_order(cast_rows, over, threads=search.threads)))
     height = float(np.median(found)) if found.size else 0.0
     for length in lengths:
         if length <= height:
