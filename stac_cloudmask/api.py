@@ -14,6 +14,7 @@ from stac_cloudmask.config import Settings
 from stac_cloudmask.dataset import to_dataset
 from stac_cloudmask.errors import ConfigError
 from stac_cloudmask.masking import href_rule, make_mask
+from stac_cloudmask.notebook import CloudmaskAccessor  # noqa: F401  (registers itself)
 from stac_cloudmask.run import OnDask, open_engine, plan, run
 from stac_cloudmask.stac.search import Failure, load_items
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import resource
+import sys
 from dataclasses import dataclass
+from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Final
 
@@ -13,7 +16,6 @@ from stac_cloudmask.core.policy import nir_factor
 from stac_cloudmask.core.predict import Bands, Member
 from stac_cloudmask.inference import Part, infer, plan_passes, plan_windows
 from stac_cloudmask.masking import segmenter
-from stac_cloudmask.memory import peak_bytes
 from stac_cloudmask.stac.loaders import load_library
 
 if TYPE_CHECKING:
@@ -25,6 +27,10 @@ if TYPE_CHECKING:
     from stac_cloudmask.core.predict import Role
     from stac_cloudmask.models.metadata import ModelSpec
 
+STATUS: Final = Path("/proc/self/status")
+PEAK: Final = "VmHWM:"
+KILOBYTE: Final = 1 if sys.platform == "darwin" else 1024
+"""Unit in which the system states resident memory."""
 WINDOWS: Final = 3
 """Windows that are timed, after one that is not: the first takes memory from the system, and OpenVINO compiles."""
 
@@ -110,3 +116,13 @@ def _timed(shape: tuple[int, int], parts: Sequence[Part], *, as_seed: bool) -> f
     begun = perf_counter()
     infer(scene, parts, nir_factor=nir_factor(grid.gsd), in_memory=True, progress=lambda *_: None, as_seed=as_seed)
     return perf_counter() - begun
+
+
+def peak_bytes() -> int:
+    """The most resident memory that this process ever had.
+
+    Of its own where the system says it: ``ru_maxrss`` begins with what the parent had when it started this process.
+    """
+    lines = STATUS.read_text().splitlines() if STATUS.exists() else []
+    own = next((int(line.split()[1]) * 1024 for line in lines if line.startswith(PEAK)), None)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * KILOBYTE if own is None else own

@@ -13,7 +13,6 @@ from odc.geo.xr import xr_coords
 
 from stac_cloudmask.core.classes import CLASSES, CloudClass
 from stac_cloudmask.core.predict import PERCENT_NODATA
-from stac_cloudmask.notebook import CloudmaskAccessor  # noqa: F401  (registers itself)
 from stac_cloudmask.quicklook import step_of
 
 if TYPE_CHECKING:

@@ -17,7 +17,6 @@ from stac_cloudmask.inference import Part, infer
 from stac_cloudmask.models.cpus import usable_cpus
 from stac_cloudmask.models.registry import find_model
 from stac_cloudmask.models.session import OnnxSegmenter
-from stac_cloudmask.models.working import at_work
 from stac_cloudmask.quicklook import Quicklook
 from stac_cloudmask.stac.bands import resolve
 from stac_cloudmask.stac.hrefs import HrefRule
@@ -183,22 +182,21 @@ def make_mask(
     with watch.stage("open"):
         sources = resolve_sources(item, models=models, settings=settings)
     segmenters = {spec: segmenter(spec, settings) for spec in models}
-    with at_work(segmenters.values()):
-        with watch.stage("open"):
-            scene = open_scene(
-                sources, loader=settings.loader, resolution=settings.resolution, threads=settings.threads or THREADS
-            )
-        look = Quicklook(bands_of(scene), scene.grid.shape, scene.dn)
-        with watch.stage("infer"):
-            parts = [Part(spec, Member(segmenters[spec], roles)) for spec, roles in models.items()]
-            percents = infer(
-                OpenPixels(scene, look),
-                parts,
-                nir_factor=nir_factor(scene.grid.gsd),
-                in_memory=settings.in_memory,
-                progress=partial(progress, "infer"),
-                as_seed=settings.merge == SEED_MERGE,
-            )
+    with watch.stage("open"):
+        scene = open_scene(
+            sources, loader=settings.loader, resolution=settings.resolution, threads=settings.threads or THREADS
+        )
+    look = Quicklook(bands_of(scene), scene.grid.shape, scene.dn)
+    with watch.stage("infer"):
+        parts = [Part(spec, Member(segmenters[spec], roles)) for spec, roles in models.items()]
+        percents = infer(
+            OpenPixels(scene, look),
+            parts,
+            nir_factor=nir_factor(scene.grid.gsd),
+            in_memory=settings.in_memory,
+            progress=partial(progress, "infer"),
+            as_seed=settings.merge == SEED_MERGE,
+        )
     with watch.stage("infer"):  # when the models have given back what they worked in
         product = _product_mask(scene, settings)
     evidence = Evidence(

@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
+from base64 import b64encode
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Literal
+from html import escape
+from pathlib import Path
+from typing import Final, Literal
+
+from stac_cloudmask.core.classes import CLASSES
+from stac_cloudmask.stac.hrefs import is_remote
 
 Status = Literal["done", "up-to-date", "revised", "failed", "planned"]
 Kind = Literal["input", "infrastructure", "unexpected"]
+
+PICTURE_SIDE: Final = 260
+"""Longest side of a picture in a notebook, in pixels."""
+LARGEST: Final = 2_000_000
+"""Bytes of a thumbnail that a notebook is made to hold."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,6 +85,57 @@ class Result:
 
     def _repr_html_(self) -> str:
         """What a notebook shows."""
-        from stac_cloudmask.notebook import result_html  # noqa: PLC0415  (loads the libraries for pictures)
-
         return result_html(self)
+
+
+def result_html(result: Result) -> str:
+    """A result as HTML: thumbnail, where it is on this machine, status, cover, and what went wrong; never fetches."""
+    lines = [result.status, numbers_html(result.cover), result.error or "", *result.notes, result.output or ""]
+    words = "<br>".join(escape(line) for line in lines if line)
+    thumbnail = _thumbnail(result.output)
+    figures = [] if thumbnail is None else [figure_html(thumbnail, "")]
+    legend = legend_html() if figures else ""
+    return (
+        block_html(result.item_id, [*figures, f'<div style="font-size:90%;overflow-wrap:anywhere">{words}</div>'])
+        + legend
+    )
+
+
+def _thumbnail(output: str | None) -> bytes | None:
+    if output is None or is_remote(output):
+        return None
+    path = Path(output).with_name("thumbnail.png")
+    return path.read_bytes() if path.is_file() and path.stat().st_size <= LARGEST else None
+
+
+def numbers_html(cover: Mapping[str, float]) -> str:
+    """Percentages by class name, as text."""
+    return ", ".join(f"{name.replace('_', ' ')} {percent:.1f} %" for name, percent in cover.items())
+
+
+def block_html(title: str, parts: list[str]) -> str:
+    """A titled row of parts."""
+    return (
+        f'<div><code>{escape(title)}</code><div style="display:flex;flex-wrap:wrap;gap:12px;align-items:flex-start">'
+        f"{''.join(parts)}</div></div>"
+    )
+
+
+def figure_html(png: bytes, caption: str) -> str:
+    """A picture with its caption; the bytes are in the page itself."""
+    data = b64encode(png).decode("ascii")
+    return (
+        f'<figure style="margin:4px 0"><img alt="{escape(caption) or "Mask over the scene"}" '
+        f'style="max-width:{PICTURE_SIDE}px;max-height:{PICTURE_SIDE}px" src="data:image/png;base64,{data}">'
+        f'<figcaption style="font-size:90%;max-width:{PICTURE_SIDE}px">{escape(caption)}</figcaption></figure>'
+    )
+
+
+def legend_html() -> str:
+    """The colors of the classes."""
+    squares = [
+        f'<span style="display:inline-block;width:.8em;height:.8em;background:rgb{info.overlay}"></span> {info.title}'
+        for info in CLASSES
+        if info.overlay is not None
+    ]
+    return f'<div style="font-size:90%">{" &emsp; ".join(squares)}</div>'

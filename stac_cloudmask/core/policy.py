@@ -16,7 +16,6 @@ from stac_cloudmask.core.merge import Cleanup, Thresholds, select_union, strips,
 from stac_cloudmask.core.merge import merge as merge_votes
 from stac_cloudmask.core.rules import Rules
 from stac_cloudmask.errors import ConfigError
-from stac_cloudmask.memory import give_back
 
 Parameters = dict[str, float | str | None]
 
@@ -178,7 +177,6 @@ def _union(evidence: Evidence, policy: Policy, threads: int) -> Decision:
 
 def _calibrated(evidence: Evidence, policy: Policy, threads: int) -> Decision:
     survey = calibrated(evidence, RULES, policy.thresholds, threads=threads)
-    give_back()  # what the survey has freed: 100 MB for a whole tile
     clean = policy.cleanup(shadow_before_buffer=survey.sunlit)
     found = merge_votes(evidence, thresholds=policy.thresholds, select=survey.select, clean=clean, threads=threads)
     measured: Parameters = {

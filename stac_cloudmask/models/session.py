@@ -5,9 +5,8 @@ from __future__ import annotations
 import sys
 import threading
 from collections.abc import Callable
-from contextlib import redirect_stdout, suppress
+from contextlib import redirect_stdout
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final, get_args
@@ -19,7 +18,6 @@ from scipy.special import expit
 
 from stac_cloudmask.config import Provider
 from stac_cloudmask.errors import ConfigError, ModelError
-from stac_cloudmask.memory import give_back
 from stac_cloudmask.models.cpus import usable_cpus
 from stac_cloudmask.models.fetch import locate
 from stac_cloudmask.models.graph import load_graph
@@ -127,17 +125,7 @@ class OnnxSegmenter:
         with _opening:
             if key not in _sessions:
                 _sessions[key] = _open(load_graph(path, self.spec), path, threads=threads, provider=self.provider)
-                give_back()  # what loading has freed: 150 MB for a ukis model
             return _sessions[key]
-
-    def rest(self) -> None:
-        """Give working memory back until the next window; for a ukis model that is 110 MB. The session stays."""
-        run = self.open()
-        if isinstance(run, _OnnxGraph):
-            options = onnxruntime.RunOptions()
-            options.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
-            side = self.spec.window.multiple or self.spec.window.size
-            run(np.zeros((1, len(self.bands), side, side), np.float32), options)
 
 
 @dataclass(frozen=True, eq=False)
@@ -147,11 +135,11 @@ class _OnnxGraph:
     session: onnxruntime.InferenceSession
     path: Path
 
-    def __call__(self, chips: F32, options: onnxruntime.RunOptions | None = None) -> F32:
+    def __call__(self, chips: F32) -> F32:
         """``(n, band, y, x)`` -> ``(n, channel, y, x)``."""
         given, result = self.session.get_inputs()[0].name, self.session.get_outputs()[0].name
         try:
-            answer: F32 = self.session.run([result], {given: chips}, options)[0]
+            answer: F32 = self.session.run([result], {given: chips})[0]
         except ERRORS as error:
             raise ModelError(f"{self.path}: failed on windows of {chips.shape}: {error}") from error
         return answer
@@ -167,14 +155,12 @@ def _open(graph: bytes, path: Path, *, threads: int, provider: str) -> Run:
 
 def _open_onnxruntime(graph: bytes, path: Path, *, threads: int, provider: str) -> Run:
     _prepare_provider(provider)
-    _share_one_arena()
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.log_severity_level = 3
     # Measured with the ukis models on windows of 512: 348 MB of the process instead of 565, at the same speed
     options.enable_mem_pattern = False
-    options.add_session_config_entry("session.use_env_allocators", "1")
     try:
         # A fallback would print to stdout, among the results
         session = onnxruntime.InferenceSession(graph, options, providers=[EXECUTION[provider]], enable_fallback=0)
@@ -186,7 +172,6 @@ def _open_onnxruntime(graph: bytes, path: Path, *, threads: int, provider: str) 
             f"libraries that it can use; see whether `nvidia-smi` lists a GPU, and run "
             f"`pip install 'onnxruntime-gpu[cuda,cudnn]'`"
         )
-    session._model_bytes = None  # noqa: SLF001  (40 MB of a ukis model, for a fallback that is off)
     return _OnnxGraph(session, path)
 
 
@@ -200,18 +185,6 @@ def _prepare_provider(provider: str) -> None:
     if provider == "cuda" and preload is not None:
         with redirect_stdout(sys.stderr):  # it prints what it does not find
             preload()
-
-
-@cache
-def _share_one_arena() -> None:
-    """One pool of working memory for all sessions: an ensemble needs no more than its largest member."""
-    memory = onnxruntime.OrtMemoryInfo(
-        "Cpu", onnxruntime.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, onnxruntime.OrtMemType.DEFAULT
-    )
-    limits = {"max_mem": MOST_MEMORY, "arena_extend_strategy": ARENA_AS_REQUESTED}
-    limits |= {"initial_chunk_size_bytes": -1, "max_dead_bytes_per_chunk": -1}
-    with suppress(*ERRORS):  # another library of this process has registered one: that one is shared then
-        onnxruntime.create_and_register_allocator(memory, onnxruntime.OrtArenaCfg(limits))
 
 
 def _prepare(reflectance: F32, spec: ModelSpec) -> F32:
