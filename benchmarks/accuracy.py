@@ -25,13 +25,12 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from stac_cloudmask.config import Settings
-from stac_cloudmask.core.agreement_map import colored, outcomes
 from stac_cloudmask.core.classes import CloudClass
-from stac_cloudmask.core.metrics import agreement
+from stac_cloudmask.core.metrics import agreement, colored, outcomes
 from stac_cloudmask.errors import StacCloudmaskWarning
-from stac_cloudmask.masking import Mask, make_mask
-from stac_cloudmask.references import judged_classes, meaning_of, parse_reference, read_labels
-from stac_cloudmask.simulate import Recipe, write_simulated_item
+from stac_cloudmask.pipeline.mask import Mask, make_mask
+from stac_cloudmask.review.evaluate import judged_classes, meaning_of, parse_reference, read_labels
+from stac_cloudmask.simulate.scene import Recipe, write_simulated_item
 
 Codes = NDArray[np.uint8]
 

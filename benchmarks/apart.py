@@ -7,7 +7,7 @@ import subprocess
 import sys
 from typing import TYPE_CHECKING, Any
 
-from stac_cloudmask.calibration import peak_bytes
+from stac_cloudmask.pipeline.estimate import peak_bytes
 
 if TYPE_CHECKING:
     import pystac

@@ -17,7 +17,7 @@ from PIL import Image
 
 from stac_cloudmask.config import Settings
 from stac_cloudmask.core.classes import CloudClass
-from stac_cloudmask.masking import make_mask
+from stac_cloudmask.pipeline.mask import make_mask
 
 SCENE: Final = "alberta_20200720"
 CUT: Final = np.s_[60:420, 190:550]

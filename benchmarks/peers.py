@@ -66,7 +66,7 @@ def cost(name: str, item: Path, out: Path) -> Figures:
 def ours(item: Path) -> tuple[float, Callable[[], np.ndarray]]:
     """Bands, SCL, model, merge."""
     from stac_cloudmask.config import Settings  # noqa: PLC0415  (each process loads what it needs)
-    from stac_cloudmask.masking import make_mask  # noqa: PLC0415
+    from stac_cloudmask.pipeline.mask import make_mask  # noqa: PLC0415
 
     source = source_item(str(item))
     start = time.perf_counter()

@@ -18,16 +18,16 @@ from PIL import Image, ImageDraw
 
 from stac_cloudmask.config import Settings
 from stac_cloudmask.core.classes import CloudClass
-from stac_cloudmask.core.evidence import Vote
+from stac_cloudmask.core.votes import Vote
 from stac_cloudmask.errors import StacCloudmaskWarning
-from stac_cloudmask.masking import make_mask
+from stac_cloudmask.pipeline.mask import make_mask
 from stac_cloudmask.stac.bands import resolve
 
 if TYPE_CHECKING:
     import pystac
     from numpy.typing import NDArray
 
-    from stac_cloudmask.masking import Mask
+    from stac_cloudmask.pipeline.mask import Mask
 
     Rgb = NDArray[np.uint8]
     Color = tuple[int, int, int]

@@ -24,8 +24,8 @@ from rasterio.windows import Window
 
 from stac_cloudmask.config import Settings
 from stac_cloudmask.core.metrics import Agreement, agreement
-from stac_cloudmask.masking import make_mask
-from stac_cloudmask.references import judged_classes, meaning_of, parse_reference, read_labels
+from stac_cloudmask.pipeline.mask import make_mask
+from stac_cloudmask.review.evaluate import judged_classes, meaning_of, parse_reference, read_labels
 
 if TYPE_CHECKING:
     import pystac

@@ -21,16 +21,16 @@ from numpy.typing import NDArray
 from stac_cloudmask.config import Settings
 from stac_cloudmask.core.calibrated import calibrated
 from stac_cloudmask.core.classes import CloudClass
-from stac_cloudmask.core.evidence import Evidence
 from stac_cloudmask.core.merge import Cleanup, Thresholds, merge
 from stac_cloudmask.core.policy import POLICIES, RULES
 from stac_cloudmask.core.reflectance import block_mean
-from stac_cloudmask.masking import make_mask
+from stac_cloudmask.core.votes import Evidence
+from stac_cloudmask.pipeline.mask import make_mask
 
 if TYPE_CHECKING:
     import pystac
 
-    from stac_cloudmask.core.rules import Rules
+    from stac_cloudmask.core.calibrated import Rules
 
 POLICY = POLICIES["calibrated"]
 FACTORS = (0.5, 0.75, 1.25, 1.5)

@@ -24,10 +24,10 @@ from typing import TYPE_CHECKING, Any
 import psutil
 import pystac
 
-from stac_cloudmask.attempts import attempt
 from stac_cloudmask.config import Settings
-from stac_cloudmask.engines import OnDask, local_client
-from stac_cloudmask.run import run
+from stac_cloudmask.pipeline.executors import OnDask, local_client
+from stac_cloudmask.pipeline.item import attempt
+from stac_cloudmask.pipeline.run import run
 from stac_cloudmask.stac.search import load_items
 from tests.checks import checked
 from tests.scenes import write_items

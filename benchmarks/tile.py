@@ -78,7 +78,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def scene(folder: Path, side: int) -> str:
     """The item's file; the scene is simulated unless it is there."""
-    from stac_cloudmask.simulate import Recipe, write_simulated_item  # noqa: PLC0415  (children load what they measure)
+    from stac_cloudmask.simulate.scene import Recipe, write_simulated_item  # noqa: PLC0415
 
     there = next(folder.glob("*/*/*_L2A.json"), None)
     return str(there or write_simulated_item(folder, Recipe(height=side, width=side, seed=3, bands=BANDS)))
@@ -100,7 +100,7 @@ def task(kind: str, **given: object) -> Figures:
 def mask(*, item: str, out: str, resolution: int, provider: str) -> Figures:
     """The whole way; every call of a session is timed."""
     from stac_cloudmask.config import Settings  # noqa: PLC0415
-    from stac_cloudmask.pipeline import process_item  # noqa: PLC0415
+    from stac_cloudmask.pipeline.item import process_item  # noqa: PLC0415
 
     calls = timed_sessions()
     source = source_item(item)

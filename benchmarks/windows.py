@@ -76,8 +76,8 @@ def scores(size: int, overlap: int, data: Path) -> dict[str, float]:
 
     from stac_cloudmask.config import Settings  # noqa: PLC0415
     from stac_cloudmask.core.metrics import agreement  # noqa: PLC0415
-    from stac_cloudmask.masking import make_mask  # noqa: PLC0415
-    from stac_cloudmask.references import judged_classes, meaning_of, parse_reference, read_labels  # noqa: PLC0415
+    from stac_cloudmask.pipeline.mask import make_mask  # noqa: PLC0415
+    from stac_cloudmask.review.evaluate import judged_classes, meaning_of, parse_reference, read_labels  # noqa: PLC0415
 
     found = {}
     with TemporaryDirectory() as folder:

@@ -20,15 +20,12 @@ ROOT: Final = Path(__file__).resolve().parents[1]
 CLI, PYTHON, CHANGES = "reference/cli.md", "reference/python.md", "changelog.md"
 
 FURTHER: Final = (
-    "stac_cloudmask.results.Estimate",
-    "stac_cloudmask.publish.publish",
-    "stac_cloudmask.evaluate.evaluate",
-    "stac_cloudmask.explain.explain",
-    "stac_cloudmask.explain.Explanation",
-    "stac_cloudmask.stac.bulk.write_ndjson",
-    "stac_cloudmask.stac.bulk.write_geoparquet",
-    "stac_cloudmask.simulate.Recipe",
-    "stac_cloudmask.simulate.write_simulated_item",
+    "stac_cloudmask.pipeline.result.Estimate",
+    "stac_cloudmask.review.explain.Explanation",
+    "stac_cloudmask.stac.collection.write_ndjson",
+    "stac_cloudmask.stac.collection.write_geoparquet",
+    "stac_cloudmask.simulate.scene.Recipe",
+    "stac_cloudmask.simulate.scene.write_simulated_item",
     "stac_cloudmask.task.CloudMaskTask",
 )
 """What users call that is not at the top of the package."""

@@ -12,8 +12,8 @@ import pystac
 import rasterio
 
 import stac_cloudmask as scm
-from stac_cloudmask.explain import explain
-from stac_cloudmask.simulate import Recipe, write_simulated_item
+from stac_cloudmask.review.explain import explain
+from stac_cloudmask.simulate.scene import Recipe, write_simulated_item
 
 
 def main() -> None:

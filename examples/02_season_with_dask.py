@@ -16,7 +16,7 @@ from distributed import Client
 from PIL import Image
 
 import stac_cloudmask as scm
-from stac_cloudmask.simulate import Recipe, write_simulated_item
+from stac_cloudmask.simulate.scene import Recipe, write_simulated_item
 
 if TYPE_CHECKING:
     import xarray as xr

@@ -15,8 +15,8 @@ from onnx import TensorProto, helper, numpy_helper
 
 import stac_cloudmask as scm
 from stac_cloudmask.models.check import check_model
-from stac_cloudmask.models.metadata import read_model_item
-from stac_cloudmask.simulate import Recipe, write_simulated_item
+from stac_cloudmask.models.spec import read_model_item
+from stac_cloudmask.simulate.scene import Recipe, write_simulated_item
 
 MODEL, ITEM = Path("my-model/model.onnx"), Path("my-model/my-model.json")
 MODEL.parent.mkdir(exist_ok=True)

@@ -13,8 +13,8 @@ import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import stac_cloudmask as scm
-from stac_cloudmask.publish import publish
-from stac_cloudmask.simulate import Recipe, write_simulated_item
+from stac_cloudmask.pipeline.publish import publish
+from stac_cloudmask.simulate.scene import Recipe, write_simulated_item
 
 HELD: dict[str, bytes] = {}  # what the API holds, by path
 

@@ -15,7 +15,7 @@ import tempfile
 from pathlib import Path
 from typing import Any, ClassVar
 
-from stac_cloudmask.simulate import Recipe, write_simulated_item
+from stac_cloudmask.simulate.scene import Recipe, write_simulated_item
 from stac_cloudmask.task import CloudMaskTask
 
 OUT = "s3://my-bucket/masks"

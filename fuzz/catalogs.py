@@ -19,15 +19,15 @@ from fuzz.rasters import tree
 from fuzz.spoil import spoil, spoilt_bytes
 from stac_cloudmask.config import Settings
 from stac_cloudmask.errors import StacCloudmaskError
-from stac_cloudmask.evaluate import evaluate
-from stac_cloudmask.explain import explain
-from stac_cloudmask.look import look_at
-from stac_cloudmask.pipeline import process_item
-from stac_cloudmask.publish import publish
-from stac_cloudmask.report import build_report
-from stac_cloudmask.stac.bulk import write_ndjson
+from stac_cloudmask.pipeline.item import process_item
+from stac_cloudmask.pipeline.publish import publish
+from stac_cloudmask.review.evaluate import evaluate
+from stac_cloudmask.review.explain import explain
+from stac_cloudmask.review.report import build_report
+from stac_cloudmask.review.show import look_at
 from stac_cloudmask.stac.catalog import OutputCatalog
-from stac_cloudmask.stac.intake import make_item
+from stac_cloudmask.stac.collection import write_ndjson
+from stac_cloudmask.stac.static import make_item
 
 PATHS: Final = (
     "../../catalog.json",

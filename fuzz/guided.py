@@ -20,12 +20,11 @@ with atheris.instrument_imports(include=["stac_cloudmask"]):
     from stac_cloudmask.core.grid import Grid
     from stac_cloudmask.errors import StacCloudmaskError
     from stac_cloudmask.models.graph import load_graph
-    from stac_cloudmask.models.metadata import read_model_item
+    from stac_cloudmask.models.spec import read_model_item
     from stac_cloudmask.stac.bands import resolve
-    from stac_cloudmask.stac.documents import Documents
     from stac_cloudmask.stac.hrefs import check_href, is_remote, redact
-    from stac_cloudmask.stac.intake import items_in
     from stac_cloudmask.stac.labels import Meaning, vector_labels
+    from stac_cloudmask.stac.static import Documents, items_in
 
 LONGEST: Final = 12_000
 """Bytes of an input: shorter ones are tried oftener."""

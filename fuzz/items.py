@@ -18,13 +18,12 @@ from fuzz.spoil import JUNK, spoil
 from stac_cloudmask.config import BoaOffset, Loader, Merge, MissingScl, Provider, Settings
 from stac_cloudmask.core.grid import Grid
 from stac_cloudmask.errors import StacCloudmaskError
-from stac_cloudmask.masking import href_rule, resolve_sources
-from stac_cloudmask.pipeline import Models, choose_models, plan_item
-from stac_cloudmask.stac.facts import AssetFile, MaskFacts, ModelUse
-from stac_cloudmask.stac.filters import Filter, parse_interval
+from stac_cloudmask.pipeline.item import Models, choose_models, plan_item
+from stac_cloudmask.pipeline.mask import href_rule, resolve_sources
 from stac_cloudmask.stac.hrefs import is_remote
-from stac_cloudmask.stac.intake import items_in, make_item
-from stac_cloudmask.stac.items import mask_item
+from stac_cloudmask.stac.item import AssetFile, MaskFacts, ModelUse, mask_item
+from stac_cloudmask.stac.search import Filter, parse_interval
+from stac_cloudmask.stac.static import items_in, make_item
 
 if TYPE_CHECKING:
     from stac_cloudmask.stac.bands import Sources

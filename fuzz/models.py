@@ -19,7 +19,7 @@ from fuzz import canaries, tiny
 from fuzz.spoil import spoil, spoilt_bytes
 from stac_cloudmask.errors import StacCloudmaskError
 from stac_cloudmask.models import session
-from stac_cloudmask.models.metadata import read_model_item
+from stac_cloudmask.models.spec import read_model_item
 
 Bytes = Callable[[random.Random], bytes]
 

@@ -19,8 +19,8 @@ from fuzz import canaries, tiny
 from fuzz.spoil import spoilt_bytes
 from stac_cloudmask.config import Settings
 from stac_cloudmask.errors import StacCloudmaskError
-from stac_cloudmask.pipeline import process_item
-from stac_cloudmask.stac.intake import make_item
+from stac_cloudmask.pipeline.item import process_item
+from stac_cloudmask.stac.static import make_item
 
 Spoil = Callable[[Path, random.Random], None]
 

@@ -8,13 +8,16 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from stac_cloudmask.api import cloud_mask, process
     from stac_cloudmask.config import Settings
-    from stac_cloudmask.cubes import apply_mask
     from stac_cloudmask.errors import StacCloudmaskError, StacCloudmaskWarning
-    from stac_cloudmask.plotting import plot
-    from stac_cloudmask.results import Result
-    from stac_cloudmask.seed import ImprovedMask, improve_cloud_mask
+    from stac_cloudmask.farmvibes import ImprovedMask, improve_cloud_mask
+    from stac_cloudmask.pipeline.publish import publish
+    from stac_cloudmask.pipeline.result import VERSION as __version__  # noqa: N811
+    from stac_cloudmask.pipeline.result import Result
+    from stac_cloudmask.review.cubes import apply_mask
+    from stac_cloudmask.review.evaluate import evaluate
+    from stac_cloudmask.review.explain import explain
+    from stac_cloudmask.review.show import plot
     from stac_cloudmask.stac.search import search
-    from stac_cloudmask.versions import VERSION as __version__  # noqa: N811
 
 __all__ = [
     "ImprovedMask",
@@ -25,23 +28,29 @@ __all__ = [
     "__version__",
     "apply_mask",
     "cloud_mask",
+    "evaluate",
+    "explain",
     "improve_cloud_mask",
     "plot",
     "process",
+    "publish",
     "search",
 ]
 
 _HOMES: Final = {
-    "ImprovedMask": "seed",
-    "Result": "results",
+    "ImprovedMask": "farmvibes",
+    "Result": "pipeline.result",
     "Settings": "config",
     "StacCloudmaskError": "errors",
     "StacCloudmaskWarning": "errors",
-    "apply_mask": "cubes",
+    "apply_mask": "review.cubes",
     "cloud_mask": "api",
-    "improve_cloud_mask": "seed",
-    "plot": "plotting",
+    "evaluate": "review.evaluate",
+    "explain": "review.explain",
+    "improve_cloud_mask": "farmvibes",
+    "plot": "review.show",
     "process": "api",
+    "publish": "pipeline.publish",
     "search": "stac.search",
 }
 
@@ -49,7 +58,7 @@ _HOMES: Final = {
 def __getattr__(name: str) -> object:
     """Load what is asked for when it is asked for: the raster libraries take seconds."""
     if name == "__version__":
-        return import_module("stac_cloudmask.versions").VERSION
+        return import_module("stac_cloudmask.pipeline.result").VERSION
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)

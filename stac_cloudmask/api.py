@@ -11,18 +11,17 @@ from typing import TYPE_CHECKING, Final
 import pystac
 
 from stac_cloudmask.config import Settings
-from stac_cloudmask.dataset import to_dataset
 from stac_cloudmask.errors import ConfigError
-from stac_cloudmask.masking import href_rule, make_mask
-from stac_cloudmask.notebook import CloudmaskAccessor  # noqa: F401  (registers itself)
-from stac_cloudmask.run import OnDask, open_engine, plan, run
+from stac_cloudmask.pipeline.mask import href_rule, make_mask, to_dataset
+from stac_cloudmask.pipeline.run import OnDask, open_engine, plan, run
+from stac_cloudmask.review.show import CloudmaskAccessor  # noqa: F401  (registers itself)
 from stac_cloudmask.stac.search import Failure, load_items
 
 if TYPE_CHECKING:
     import xarray as xr
     from distributed import Client
 
-    from stac_cloudmask.results import Result
+    from stac_cloudmask.pipeline.result import Result
 
 BATCH: Final = 100
 """References that are looked up together; a search is not read to its end before its first item is masked."""

@@ -17,11 +17,8 @@ Provider = Literal["cpu", "cuda", "openvino", "openvino-f32"]
 
 DEFAULT_MODEL: Final = "ukis-csmask-4b-l2a"
 
-PRESENTATION: Final = frozenset(
-    {"overwrite", "in_memory", "threads", "model_cache", "private_hosts", "local_roots", "temporal", "temporal_dates"}
-)
-"""Settings that change how a mask is made or kept, never what is in it; or, for ``temporal``, what the mask of a single
-date has not yet in it."""
+PRESENTATION: Final = frozenset({"overwrite", "in_memory", "threads", "model_cache", "private_hosts", "local_roots"})
+"""Settings that change how a mask is made or kept, never what is in it."""
 
 
 LARGEST: Final = 1e12
@@ -54,9 +51,6 @@ class Settings:
         probabilities: Also publish the probabilities.
         votes: Also publish who said what.
         mask_only: Leave the source's own assets out of the output item.
-        temporal: After all dates of a run are masked, correct surfaces that the model takes for cloud on many of them
-            and the product does not, see ``revision``. Votes are then published, too.
-        temporal_dates: On more than this many dates, of up to ten before and ten after, it is such a surface.
         overwrite: Make masks anew that are already up to date.
         threads: Threads for inference; None takes what the process may use.
         provider: Runtime for inference. Their arithmetic differs, so masks may in single pixels: ``cpu`` is
@@ -85,8 +79,6 @@ class Settings:
     probabilities: bool = False
     votes: bool = False
     mask_only: bool = False
-    temporal: bool = False
-    temporal_dates: int = 5
     overwrite: bool = False
     threads: int | None = None
     provider: Provider = "cpu"
@@ -118,8 +110,6 @@ class Settings:
         for name in ("buffer", "min_area", "hole_area"):
             _size(name, getattr(self, name), least=0.0)
         _size("resolution", self.resolution, least=1.0)
-        if self.temporal_dates < 1:
-            raise ConfigError(f"temporal_dates must be at least 1, got {self.temporal_dates}")
         if self.threads is not None and self.threads < 1:
             raise ConfigError(f"threads must be at least 1, got {self.threads}")
 

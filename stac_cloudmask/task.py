@@ -1,4 +1,4 @@
-"""The masks as a stac-task `Task`, for Cirrus and other pipelines (extra ``task``)."""
+"""The stac-task `Task`, and the messages that queues wrap its payload in."""
 
 from __future__ import annotations
 
@@ -16,23 +16,104 @@ from stactask.exceptions import InvalidInput
 from stactask.utils import find_collection
 
 from stac_cloudmask.config import Settings
-from stac_cloudmask.errors import ConfigError, ReadError, StacCloudmaskError
-from stac_cloudmask.events import payload_of
-from stac_cloudmask.run import attempt
+from stac_cloudmask.errors import ConfigError, ReadError, StacCloudmaskError, UnsupportedItemError
+from stac_cloudmask.pipeline.result import VERSION
+from stac_cloudmask.pipeline.run import attempt
 from stac_cloudmask.stac.catalog import OutputCatalog
-from stac_cloudmask.stac.hrefs import DEFAULT_RULE, redact
-from stac_cloudmask.stac.intake import make_item, own_href
-from stac_cloudmask.stac.items import DEFAULT_COLLECTION, output_collection, output_id
-from stac_cloudmask.versions import VERSION
+from stac_cloudmask.stac.collection import ITEM_TYPE
+from stac_cloudmask.stac.hrefs import DEFAULT_RULE, is_remote, redact
+from stac_cloudmask.stac.item import DEFAULT_COLLECTION, output_collection, output_id
+from stac_cloudmask.stac.static import Documents, make_item, own_href
 
 if TYPE_CHECKING:
-    from stac_cloudmask.results import Result
+    from collections.abc import Iterator, Sequence
+
+    from stac_cloudmask.pipeline.result import Result
 
 Json = dict[str, Any]
 
-OF_RUNS: Final = frozenset({"temporal", "temporal_dates"})
-"""Settings that need many dates, which a payload seldom has."""
-PARAMETERS: Final = frozenset({field.name for field in fields(Settings)} - OF_RUNS | {"out"})
+ENVELOPE: Final = "https://message.invalid/"
+"""Where the items of a message count as coming from: remote, so that they cannot name files of this machine."""
+
+
+def payload_of(event: Json) -> tuple[Json, str | None]:
+    """A payload with ``features``, and where its items count as coming from; None is the user's own word.
+
+    Args:
+        event: A payload, an item, an item collection, ``{"href": ...}`` or ``{"url": ...}`` of one of these; or a
+            message of SNS or SQS (``Records``, ``Message``) with any of them inside, one or many.
+
+    Raises:
+        UnsupportedItemError: It is none of these, or several messages ask for different processes.
+        ReadError: What it leads to cannot be read.
+    """
+    if not _is_envelope(event):
+        return _as_payload(_followed(event, base=None)), None
+    return _merged([_as_payload(_followed(body, base=ENVELOPE)) for body in _contents(event)]), ENVELOPE
+
+
+def _is_envelope(body: object) -> bool:
+    return isinstance(body, dict) and ("Records" in body or ("Message" in body and "features" not in body))
+
+
+def _contents(envelope: Json) -> Iterator[Json]:
+    """What is inside, however it is wrapped: SNS in SQS, SNS alone, raw delivery."""
+    records = envelope.get("Records", [{"body": envelope.get("Message")}])
+    if not isinstance(records, list):
+        raise UnsupportedItemError("the message's 'Records' are no list")
+    for record in records:
+        inner = record.get("Sns", record) if isinstance(record, dict) else {}
+        body = _parsed(inner.get("Message", inner.get("body")))
+        yield from _contents(body) if _is_envelope(body) else [body]
+
+
+def _parsed(text: object) -> Json:
+    try:
+        body = json.loads(text) if isinstance(text, str) else text
+    except (ValueError, RecursionError):
+        body = None
+    if not isinstance(body, dict):
+        raise UnsupportedItemError("a record of the message has no JSON object as its body or Message")
+    return body
+
+
+def _followed(body: Json, *, base: str | None) -> Json:
+    """The document that a mere reference leads to; an item in it lives there, unless it says otherwise."""
+    href = body.get("href", body.get("url"))
+    if href is None or "type" in body:
+        return body
+    if base is not None and not is_remote(str(href)):
+        raise UnsupportedItemError("href is refused: a message may lead to a URL, not to files of this machine")
+    with Documents() as documents:
+        found, where = documents.read(str(href), base=base)
+    links = found.get("links", [])
+    if found.get("type") != "Feature" or not isinstance(links, list):
+        return found
+    if any(isinstance(link, dict) and link.get("rel") == "self" for link in links):
+        return found
+    return found | {"links": [*links, {"rel": "self", "href": where, "type": ITEM_TYPE}]}
+
+
+def _as_payload(body: Json) -> Json:
+    if body.get("type") == "Feature":
+        return {"type": "FeatureCollection", "features": [body]}
+    if isinstance(body.get("features"), list):
+        return body
+    found = ", ".join(sorted(body))[:200] or "nothing"
+    raise UnsupportedItemError(f"the input is no item, item collection, payload or message; it has {found}")
+
+
+def _merged(payloads: Sequence[Json]) -> Json:
+    """One payload with the items of all; what each asks for must be the same."""
+    if not payloads:
+        raise UnsupportedItemError("the message has no records")
+    first = payloads[0]
+    if any(payload.get("process") != first.get("process") for payload in payloads):
+        raise UnsupportedItemError("the messages of this batch ask for different processes; set the batch size to 1")
+    return first | {"features": [feature for payload in payloads for feature in payload["features"]]}
+
+
+PARAMETERS: Final = frozenset({field.name for field in fields(Settings)} | {"out"})
 HIERARCHY: Final = frozenset({"root", "parent", "self", "collection"})
 
 

@@ -4,9 +4,9 @@ from dataclasses import replace
 
 import numpy as np
 
-from stac_cloudmask.core.evidence import Evidence, ProductMask, Sun
 from stac_cloudmask.core.policy import nir_factor
-from stac_cloudmask.core.sun import shadow_shift
+from stac_cloudmask.core.shadow import shadow_shift
+from stac_cloudmask.core.votes import Evidence, ProductMask, Sun
 
 GSD = 10.0
 SUN = Sun(azimuth=135.0, elevation=45.0)

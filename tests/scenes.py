@@ -11,9 +11,8 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from stac_cloudmask.config import Settings
-from stac_cloudmask.models.documents import model_document
-from stac_cloudmask.models.registry import find_model
-from stac_cloudmask.simulate import Recipe, write_simulated_item
+from stac_cloudmask.models.registry import find_model, model_document
+from stac_cloudmask.simulate.scene import Recipe, write_simulated_item
 
 BANDS = ("blue", "green", "red", "nir")
 SIDE = 96

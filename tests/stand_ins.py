@@ -10,7 +10,7 @@ Earth Search, Planetary Computer, CDSE                 one STAC API with two sim
 ``path/to/item.json``, ``scenes/``, ``payload.json``   the same items on the disk, and a payload with the second
 ``labels.geojson``, ``labels.gpkg``, ``labels.tif``    cloud in the middle of the scene, and all its truth
 ``my-model.json``                                      a model that looks at one pixel at a time
-``s2.tif``, ``product_mask.tif``, the seed's models    those of the parity cases
+``s2.tif``, ``product_mask.tif``, FarmVibes.AI's models    those of the parity cases
 =====================================================  ==================================================
 """
 
@@ -31,7 +31,7 @@ from rasterio.warp import transform_geom
 from rasterio.windows import Window
 
 from stac_cloudmask.core.classes import CLASSES
-from stac_cloudmask.simulate import Recipe, write_simulated_item
+from stac_cloudmask.simulate.scene import Recipe, write_simulated_item
 from tests.s3 import s3_server
 from tests.scenes import write_model
 from tests.stac.range_server import serve
@@ -124,8 +124,8 @@ def write_labels(folder: Path, body: dict[str, Any]) -> None:
     geopackage(folder / "labels.gpkg", [(geometry, {"kind": kinds[code]}) for geometry, code in labels], field="kind")
 
 
-def furnish_seed(folder: Path, parity: Path) -> None:
-    """Put two rasters and stand-ins for models of the seed into a visitor's folder."""
+def furnish_farmvibes(folder: Path, parity: Path) -> None:
+    """Put two rasters and stand-ins for models of FarmVibes.AI into a visitor's folder."""
     for name in ("s2.tif", "product_mask.tif"):
         shutil.copy(parity / name, folder / name)
     shutil.copy(parity / "models" / "cloud_pixelwise.onnx", folder / "cloud_model2_cpu.onnx")

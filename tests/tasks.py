@@ -7,9 +7,9 @@ import signal
 import time
 from pathlib import Path
 
-from stac_cloudmask.engines import fitted, work
 from stac_cloudmask.models import session
-from stac_cloudmask.results import Result
+from stac_cloudmask.pipeline.executors import fitted, work
+from stac_cloudmask.pipeline.result import Result
 
 
 def nothing(body, settings, out, crowds):

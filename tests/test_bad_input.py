@@ -17,9 +17,9 @@ from rasterio.transform import from_origin
 from scenes import WEIGHTS, settings_of, write_items, write_model
 
 import stac_cloudmask as scm
-from stac_cloudmask import attempts
 from stac_cloudmask.errors import WriteError
-from stac_cloudmask.stac.intake import make_item
+from stac_cloudmask.pipeline import item
+from stac_cloudmask.stac.static import make_item
 from stac_cloudmask.stac.store import OWN
 from tests.stac.range_server import serve
 
@@ -28,7 +28,7 @@ COLLECTION = "simulated-sentinel-2-l2a-cloudmask"
 
 @pytest.fixture(autouse=True)
 def at_once(monkeypatch):
-    monkeypatch.setattr(attempts, "BACKOFF", 0.001)
+    monkeypatch.setattr(item, "BACKOFF", 0.001)
 
 
 @pytest.fixture(scope="module")
@@ -251,7 +251,7 @@ def test_a_disk_without_room_fails_items_and_leaves_nothing_half_written(items, 
 
 def test_what_nobody_foresaw_fails_one_item_and_says_where(items, tmp_path):
     item = make_item(read(items[0]), origin=str(items[0]))
-    failed = attempts.attempt(item, settings=None, out=str(tmp_path / "out"))
+    failed = item.attempt(item, settings=None, out=str(tmp_path / "out"))
     assert (failed.status, failed.kind) == ("failed", "unexpected")
     assert "'scene-0000': unexpected AttributeError in " in failed.error
     assert "report" in failed.error

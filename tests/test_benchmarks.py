@@ -10,7 +10,7 @@ import pystac
 import pytest
 import rasterio
 
-from stac_cloudmask.simulate import Recipe, write_simulated_item
+from stac_cloudmask.simulate.scene import Recipe, write_simulated_item
 
 BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks"
 ACCURACY = BENCHMARKS / "accuracy.py"

@@ -18,7 +18,7 @@ from strict_api import strict_api
 from stac_cloudmask import __version__
 from stac_cloudmask.cli.app import main
 from stac_cloudmask.config import Settings
-from stac_cloudmask.results import Estimate
+from stac_cloudmask.pipeline.result import Estimate
 
 COMMAND = [sys.executable, "-c", "from stac_cloudmask.cli.app import main; main()"]
 ANSI = re.compile(r"\x1b\[")

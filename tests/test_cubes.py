@@ -20,7 +20,7 @@ from scenes import settings_of, write_model
 
 import stac_cloudmask as scm
 from stac_cloudmask.errors import ConfigError, ReadError
-from stac_cloudmask.run import run
+from stac_cloudmask.pipeline.run import run
 from stac_cloudmask.stac.cog import write_class_cog
 from stac_cloudmask.stac.metadata import make_grid
 from stac_cloudmask.stac.search import load_items

@@ -3,9 +3,9 @@ from __future__ import annotations
 import pytest
 
 from stac_cloudmask.config import Settings
-from stac_cloudmask.demo import demo
 from stac_cloudmask.errors import ConfigError, StacCloudmaskError
-from stac_cloudmask.simulate import Recipe
+from stac_cloudmask.simulate.demo import demo
+from stac_cloudmask.simulate.scene import Recipe
 from tests.offline import no_network
 
 

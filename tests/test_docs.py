@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from snippets import RUN, Visitor, runnable, snippets
-from stand_ins import furnish, furnish_seed, stand_ins
+from stand_ins import furnish, furnish_farmvibes, stand_ins
 
 import stac_cloudmask
 
@@ -31,7 +31,7 @@ def test_what_a_page_says_works(page, place, tmp_path, monkeypatch, request):
     folder, mapping = place
     furnish(tmp_path, folder / "scenes")
     if "s2.tif" in page.read_text():
-        furnish_seed(tmp_path, request.getfixturevalue("shared") / "data" / "parity")
+        furnish_farmvibes(tmp_path, request.getfixturevalue("shared") / "data" / "parity")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("TOKEN", "s3cr3t")
     visitor = Visitor(tmp_path, mapping)

@@ -15,11 +15,11 @@ from scenes import settings_of, write_items, write_model
 
 import stac_cloudmask as scm
 from stac_cloudmask.config import Settings
-from stac_cloudmask.engines import IN_FLIGHT, LEAN, LEAST_IN_FLIGHT, OnDask, local_client, open_engine
 from stac_cloudmask.errors import ConfigError, ReadError
 from stac_cloudmask.models import session
-from stac_cloudmask.models.cpus import usable_cpus
-from stac_cloudmask.run import run
+from stac_cloudmask.models.session import usable_cpus
+from stac_cloudmask.pipeline.executors import IN_FLIGHT, LEAN, LEAST_IN_FLIGHT, OnDask, local_client, open_engine
+from stac_cloudmask.pipeline.run import run
 from stac_cloudmask.stac.search import load_items
 
 WORKERS = 2

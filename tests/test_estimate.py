@@ -4,9 +4,9 @@ import pytest
 import rasterio
 
 import stac_cloudmask as scm
-from stac_cloudmask.estimate import Estimator
-from stac_cloudmask.masking import choose_models, resolve_sources
 from stac_cloudmask.models.session import OnnxSegmenter
+from stac_cloudmask.pipeline.estimate import Estimator
+from stac_cloudmask.pipeline.mask import choose_models, resolve_sources
 from stac_cloudmask.stac.search import load_items
 from tests.scenes import BANDS, settings_of, write_items, write_model
 from tests.stac.range_server import serve

@@ -9,12 +9,11 @@ from PIL import Image
 
 from stac_cloudmask.core.metrics import agreement
 from stac_cloudmask.errors import ConfigError, ReadError
-from stac_cloudmask.evaluate import evaluate
-from stac_cloudmask.scores import COLUMNS
-from stac_cloudmask.simulate import Recipe, simulate, write_simulated_item
+from stac_cloudmask.review.evaluate import COLUMNS, evaluate
+from stac_cloudmask.simulate.scene import Recipe, simulate, write_simulated_item
 from stac_cloudmask.stac.catalog import OutputCatalog
 from stac_cloudmask.stac.cog import write_class_cog, write_thumbnail
-from stac_cloudmask.stac.items import mask_item
+from stac_cloudmask.stac.item import mask_item
 from tests.outputs import facts_of
 
 SEEDS = (0, 1)

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from stac_cloudmask.errors import ReadError, UnsupportedItemError
-from stac_cloudmask.events import payload_of
+from stac_cloudmask.task import payload_of
 
 ITEM = {"type": "Feature", "id": "a", "properties": {}, "links": [], "assets": {}}
 PAYLOAD = {"type": "FeatureCollection", "features": [ITEM], "process": [{"workflow": "masks"}]}

@@ -11,15 +11,14 @@ from rasterio.warp import transform, transform_bounds
 
 from stac_cloudmask.config import Settings
 from stac_cloudmask.core.classes import CloudClass
-from stac_cloudmask.core.evidence import Vote
 from stac_cloudmask.core.grid import Grid
 from stac_cloudmask.core.policy import decide
+from stac_cloudmask.core.votes import Vote
 from stac_cloudmask.errors import ConfigError, ReadError, UnsupportedItemError
-from stac_cloudmask.explain import explain
-from stac_cloudmask.reasons import PixelFacts, reasons
+from stac_cloudmask.review.explain import PixelFacts, explain, reasons
 from stac_cloudmask.stac.catalog import OutputCatalog
 from stac_cloudmask.stac.cog import write_bits_cog, write_class_cog, write_percent_cog
-from stac_cloudmask.stac.items import mask_item
+from stac_cloudmask.stac.item import mask_item
 
 GRID = Grid(epsg=32633, left=600000.0, top=4700000.0, gsd=10.0, height=360, width=420)
 

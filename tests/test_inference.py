@@ -5,13 +5,12 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import pytest
 
-from stac_cloudmask.core.grid import Grid
+from stac_cloudmask.core.grid import Grid, farmvibes_chips, plan_chips
 from stac_cloudmask.core.predict import Bands, Member
-from stac_cloudmask.core.windows import plan_chips, seed_chips
 from stac_cloudmask.errors import ConfigError
-from stac_cloudmask.inference import Part, infer
-from stac_cloudmask.models.metadata import ModelWindow
 from stac_cloudmask.models.registry import find_model
+from stac_cloudmask.models.spec import ModelWindow
+from stac_cloudmask.pipeline.inference import Part, infer
 
 SPEC = find_model("ukis-csmask-4b-l2a")
 
@@ -92,19 +91,19 @@ def test_models_of_one_role_that_fix_different_windows_are_refused(first):
 
 
 @pytest.mark.parametrize(("overlap", "fraction"), [(8, 0.25), (32, 0.5)])
-def test_windows_lie_as_the_seed_lays_them_where_its_merge_is_asked_for(overlap, fraction):
-    found = ask(scene_of(), part("cloud", "shadow", overlap=overlap), as_seed=True)
-    assert_percents(found.shadow, seed_chips(90, 150, size=64, overlap_fraction=fraction))
+def test_windows_lie_as_farmvibes_lays_them_where_its_merge_is_asked_for(overlap, fraction):
+    found = ask(scene_of(), part("cloud", "shadow", overlap=overlap), as_farmvibes=True)
+    assert_percents(found.shadow, farmvibes_chips(90, 150, size=64, overlap_fraction=fraction))
 
 
-def test_a_pixel_without_data_in_one_band_is_nodata_to_the_seed_only():
+def test_a_pixel_without_data_in_one_band_is_nodata_to_farmvibes_only():
     scene = scene_of()
     scene.scene[2, 40:50, 60:70] = 0
     scene.scene[:, 80:, 140:] = 0
     one, every = np.zeros((2, 90, 150), bool)
     every[80:, 140:] = True
     one[40:50, 60:70] = True
-    for as_seed, empty in ((False, every), (True, every | one)):
-        found = ask(scene, part("cloud", "shadow"), as_seed=as_seed)
+    for as_farmvibes, empty in ((False, every), (True, every | one)):
+        found = ask(scene, part("cloud", "shadow"), as_farmvibes=as_farmvibes)
         np.testing.assert_array_equal(found.cloud == 255, empty)
         np.testing.assert_array_equal(found.shadow == 255, empty)

@@ -13,17 +13,17 @@ from hypothesis import strategies as st
 
 from stac_cloudmask.config import Settings
 from stac_cloudmask.core.classes import CloudClass
-from stac_cloudmask.core.evidence import Evidence, ProductMask, Sun
 from stac_cloudmask.core.grid import Grid
 from stac_cloudmask.core.policy import decide, nir_factor
 from stac_cloudmask.core.predict import Bands, Member
-from stac_cloudmask.inference import Part, infer
-from stac_cloudmask.models.metadata import ModelWindow
+from stac_cloudmask.core.votes import Evidence, ProductMask, Sun
 from stac_cloudmask.models.registry import find_model
-from stac_cloudmask.pipeline import process_item
-from stac_cloudmask.run import open_engine, run
-from stac_cloudmask.simulate import Recipe, write_simulated_item
-from stac_cloudmask.stac.facts import class_counts
+from stac_cloudmask.models.spec import ModelWindow
+from stac_cloudmask.pipeline.inference import Part, infer
+from stac_cloudmask.pipeline.item import process_item
+from stac_cloudmask.pipeline.run import open_engine, run
+from stac_cloudmask.simulate.scene import Recipe, write_simulated_item
+from stac_cloudmask.stac.item import class_counts
 from stac_cloudmask.stac.search import load_items
 
 SPEC = find_model("ukis-csmask-4b-l2a")
@@ -110,7 +110,7 @@ def test_nodata_in_is_nodata_out_nothing_else_is_and_the_counts_add_up(merge, he
     scl = np.random.default_rng(seed).integers(0, 12, (height, width), np.uint8)
     decision = decide(evidence_of(dn, scl), merge=merge)
     missing = decision.class_map == CloudClass.NODATA
-    if merge == "farmvibes":  # there a pixel that the product does not know is cloud, as the seed has it
+    if merge == "farmvibes":  # there a pixel that the product does not know is cloud, as FarmVibes.AI has it
         assert (missing <= (dn == 0).any(axis=0)).all()
     else:
         np.testing.assert_array_equal(missing, (dn == 0).all(axis=0) | (scl == 0))

@@ -18,8 +18,8 @@ from scenes import settings_of, write_items, write_model
 
 import stac_cloudmask as scm
 from stac_cloudmask.errors import ConfigError
-from stac_cloudmask.look import look_at
-from stac_cloudmask.results import Result
+from stac_cloudmask.pipeline.result import Result
+from stac_cloudmask.review.show import look_at
 
 SIDE = 96
 

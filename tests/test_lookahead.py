@@ -5,7 +5,7 @@ import threading
 
 import pytest
 
-from stac_cloudmask.lookahead import AHEAD, LookAhead
+from stac_cloudmask.pipeline.run import AHEAD, LookAhead
 
 
 def test_everything_comes_in_order_and_is_counted():

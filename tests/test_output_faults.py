@@ -15,9 +15,9 @@ import pytest
 from fuzz import tiny
 from stac_cloudmask.config import Settings
 from stac_cloudmask.errors import WriteError
-from stac_cloudmask.pipeline import process_item
+from stac_cloudmask.pipeline.item import process_item
 from stac_cloudmask.stac.catalog import OutputCatalog
-from stac_cloudmask.stac.intake import make_item
+from stac_cloudmask.stac.static import make_item
 
 
 @pytest.fixture(scope="module")

@@ -15,9 +15,9 @@ from offline import Validator, no_network
 from scenes import WEIGHTS, settings_of, write_items, write_model
 
 import stac_cloudmask as scm
-from stac_cloudmask import pipeline
-from stac_cloudmask.pipeline import plan_item
-from stac_cloudmask.stac.intake import make_item
+from stac_cloudmask.pipeline import item
+from stac_cloudmask.pipeline.item import plan_item
+from stac_cloudmask.stac.static import make_item
 
 COLLECTION = "simulated-sentinel-2-l2a-cloudmask"
 NAME = "scene-0000_cloudmask"
@@ -271,5 +271,5 @@ def test_signatures_and_links_of_a_source_do_not_matter(source, model):
 
 def test_another_version_makes_a_mask_again(source, model, tmp_path, monkeypatch):
     process(source, tmp_path, model)
-    monkeypatch.setattr(pipeline, "VERSION", "99.0.0")
+    monkeypatch.setattr(item, "VERSION", "99.0.0")
     assert process(source, tmp_path, model).status == "done"

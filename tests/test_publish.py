@@ -13,10 +13,10 @@ from s3 import s3_server
 from strict_api import Fault, strict_api
 
 from stac_cloudmask.errors import ConfigError, StacCloudmaskWarning
-from stac_cloudmask.publish import GIVE_UP, publish
-from stac_cloudmask.stac.api import Patience
+from stac_cloudmask.pipeline.publish import GIVE_UP, publish
 from stac_cloudmask.stac.catalog import OutputCatalog
-from stac_cloudmask.stac.items import mask_item
+from stac_cloudmask.stac.item import mask_item
+from stac_cloudmask.stac.transactions import Patience
 
 HURRIED = Patience(attempts=2, pause=0.001, timeout=10)
 COLLECTION = "earth-search-33twl-cloudmask"

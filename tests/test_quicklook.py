@@ -8,11 +8,11 @@ import rasterio
 from PIL import Image
 from scenes import settings_of, write_items, write_model
 
-from stac_cloudmask import quicklook
-from stac_cloudmask.core.picture import to_rgb
 from stac_cloudmask.core.predict import Bands
-from stac_cloudmask.quicklook import Quicklook
-from stac_cloudmask.run import run
+from stac_cloudmask.core.reflectance import to_rgb
+from stac_cloudmask.pipeline import inference
+from stac_cloudmask.pipeline.inference import Quicklook
+from stac_cloudmask.pipeline.run import run
 from stac_cloudmask.stac.search import load_items
 
 BANDS = Bands(("blue", "nir", "red", "green"), (1e-4, 1e-4, 2e-4, 1e-4), (0, 0, -1000, 0))
@@ -37,7 +37,7 @@ def strips(size):
 @pytest.mark.parametrize("side", [1200, 50, 7])
 @pytest.mark.parametrize("size", [1, 10, 32, 103])
 def test_the_picture_does_not_depend_on_how_rows_are_read(monkeypatch, side, size):
-    monkeypatch.setattr(quicklook, "SIDE", side)
+    monkeypatch.setattr(inference, "SIDE", side)
     whole = looked([(0, 103)])
     assert max(whole.shape) <= side
     np.testing.assert_array_equal(looked(reversed(strips(size))), whole)

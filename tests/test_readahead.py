@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stac_cloudmask.core.windows import Window
-from stac_cloudmask.readahead import row_stream
+from stac_cloudmask.core.grid import Window
+from stac_cloudmask.pipeline.inference import row_stream
 
 SCENE = np.random.default_rng(0).integers(0, 9999, (2, 57, 5), dtype=np.uint16)
 

@@ -13,7 +13,7 @@ from checks import MAPS, checked, layers
 from offline import Validator, no_network
 
 import stac_cloudmask as scm
-from stac_cloudmask.run import run
+from stac_cloudmask.pipeline.run import run
 from stac_cloudmask.stac.search import find
 
 COLLECTIONS = {

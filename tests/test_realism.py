@@ -7,7 +7,7 @@ from stac_cloudmask.core.metrics import agreement
 from stac_cloudmask.core.reflectance import to_reflectance
 from stac_cloudmask.models.registry import find_model
 from stac_cloudmask.models.session import OnnxSegmenter
-from stac_cloudmask.simulate import OFFSETS, Recipe, simulate
+from stac_cloudmask.simulate.scene import OFFSETS, Recipe, simulate
 
 SEEDS = (10, 11, 12)
 

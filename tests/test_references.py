@@ -3,8 +3,8 @@ from __future__ import annotations
 import pytest
 
 from stac_cloudmask.errors import ConfigError
-from stac_cloudmask.references import judged_classes, meaning_of, parse_reference
-from stac_cloudmask.stac.definitions import class_list
+from stac_cloudmask.review.evaluate import judged_classes, meaning_of, parse_reference
+from stac_cloudmask.stac.assets import class_list
 
 
 def meaning(text, asset=None):

@@ -17,15 +17,14 @@ from scenes import settings_of, write_items, write_model
 from strict_api import Fault, strict_api
 
 import stac_cloudmask as scm
-from stac_cloudmask import attempts
 from stac_cloudmask.errors import ConfigError, WriteError
-from stac_cloudmask.ledger import LINK_EVERY, LINK_SHARE, Ledger
-from stac_cloudmask.run import Publication, plan, run
-from stac_cloudmask.stac.api import Patience
+from stac_cloudmask.pipeline import item
+from stac_cloudmask.pipeline.run import LINK_EVERY, LINK_SHARE, Ledger, Publication, plan, run
 from stac_cloudmask.stac.catalog import OutputCatalog
-from stac_cloudmask.stac.read import open_scene
+from stac_cloudmask.stac.gdal import Patience as ReadPatience
+from stac_cloudmask.stac.reader import open_scene
 from stac_cloudmask.stac.search import load_items
-from stac_cloudmask.stac.transport import Patience as ReadPatience
+from stac_cloudmask.stac.transactions import Patience
 from tests.stac.range_server import serve
 
 TESTS = Path(__file__).parent
@@ -165,7 +164,7 @@ def test_an_overloaded_server_changes_no_bit(sources, model, tmp_path):
 @pytest.fixture
 def hasty(monkeypatch):
     """Little patience below the attempts that a run makes, and no pause between those."""
-    monkeypatch.setattr(attempts, "BACKOFF", 0.001)
+    monkeypatch.setattr(item, "BACKOFF", 0.001)
     monkeypatch.setitem(open_scene.__kwdefaults__, "patience", ReadPatience(retries=0, delay=0.01, attempts=2))
 
 
@@ -183,7 +182,7 @@ def test_what_the_infrastructure_fails_is_tried_again(sources, model, tmp_path, 
 def test_what_the_infrastructure_fails_for_good_is_told_apart_from_bad_input(sources, model, tmp_path):
     with serve(sources[0].parents[2], lambda _, __, path: 503 if path.endswith("red.tif") else None) as site:
         (result,) = go(remote(sources[:1], site), tmp_path, model)
-    assert (result.status, result.kind, result.attempts) == ("failed", "infrastructure", attempts.ATTEMPTS)
+    assert (result.status, result.kind, result.attempts) == ("failed", "infrastructure", item.ATTEMPTS)
     assert "asset 'red'" in result.error
     assert checked_is_empty(tmp_path)
 
@@ -194,11 +193,11 @@ def checked_is_empty(out):
 
 def test_pauses_between_attempts_grow(sources, model, tmp_path, monkeypatch):
     pauses = []
-    monkeypatch.setattr(attempts.time, "sleep", pauses.append)
+    monkeypatch.setattr(item.time, "sleep", pauses.append)
     monkeypatch.setitem(open_scene.__kwdefaults__, "patience", ReadPatience(retries=0, delay=0.01, attempts=2))
     with serve(sources[0].parents[2], lambda _, __, path: 503 if path.endswith("red.tif") else None) as site:
         go(remote(sources[:1], site), tmp_path, model)
-    assert [pause for pause in pauses if pause >= 1] == [attempts.BACKOFF, 2 * attempts.BACKOFF]
+    assert [pause for pause in pauses if pause >= 1] == [item.BACKOFF, 2 * item.BACKOFF]
 
 
 def test_masks_go_to_a_bucket(sources, model):

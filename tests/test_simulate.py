@@ -8,11 +8,11 @@ import pytest
 import rasterio
 from rio_cogeo import cog_validate
 
-from stac_cloudmask import simulate as simulation
-from stac_cloudmask.core.evidence import Sun
 from stac_cloudmask.core.reflectance import block_mean
+from stac_cloudmask.core.votes import Sun
 from stac_cloudmask.errors import ConfigError, UnsupportedItemError
-from stac_cloudmask.simulate import Recipe, simulate, write_simulated_item
+from stac_cloudmask.simulate import scene as simulation
+from stac_cloudmask.simulate.scene import Recipe, simulate, write_simulated_item
 from stac_cloudmask.stac.bands import resolve
 from tests.offline import Validator
 

@@ -3,23 +3,23 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import rasterio
+from farmvibes_items import stand_in
 from rasterio.enums import Resampling
 from rasterio.vrt import WarpedVRT
 from scipy.ndimage import map_coordinates
-from seed_items import stand_in
 from typer.testing import CliRunner
 
 from stac_cloudmask.cli.app import app
 from stac_cloudmask.core.predict import percent
+from stac_cloudmask.farmvibes import improve_cloud_mask
 from stac_cloudmask.models.registry import find_model
-from stac_cloudmask.seed import improve_cloud_mask
 from stac_cloudmask.stac.bands import resolve
-from stac_cloudmask.stac.read import open_scene
+from stac_cloudmask.stac.reader import open_scene
 from stac_cloudmask.stac.search import load_items
 
 ID = "S2A_29RKH_20200219_0_L2A"
 FILES = ("B01", "B02", "B03", "B04", "B05", "B06", "B07", "B08", "B8A", "B09", "B11", "B12")
-"""In the order of the seed's models."""
+"""In the order of FarmVibes.AI's models."""
 FACTORS = (6, 1, 1, 1, 2, 2, 2, 1, 2, 6, 2, 2)
 NAMES = find_model("farmvibes-cloud-2").bands
 
@@ -58,7 +58,7 @@ def native(folder, file):
 
 
 def warped(folder, file, grid, resampling=Resampling.bilinear):
-    """A band on the finest grid as the seed brings it there."""
+    """A band on the finest grid as FarmVibes.AI brings it there."""
     with rasterio.open(folder / f"{file}.tif") as source, WarpedVRT(source, resampling=resampling, **grid) as vrt:
         return vrt.read(1)
 
@@ -83,7 +83,7 @@ def test_gdal_gives_the_same_save_that_its_halves_fall_either_way(folder, grid, 
     assert (theirs != dn[index]).mean() < 0.03
 
 
-def test_process_gives_what_the_seed_gives_on_a_stack_of_the_bands(folder, grid, models, tmp_path):
+def test_process_gives_what_farmvibes_gives_on_a_stack_of_the_bands(folder, grid, models, tmp_path):
     profile = {"driver": "GTiff", "tiled": True, "blockxsize": 256, "blockysize": 256, **grid}
     with rasterio.open(tmp_path / "s2.tif", "w", count=12, dtype="uint16", nodata=0, **profile) as stack:
         for index, file in enumerate(FILES, start=1):

@@ -10,7 +10,7 @@ from typing import Annotated, Final
 import typer
 
 from stac_cloudmask import __version__
-from stac_cloudmask.cli import console, models, process, search, views
+from stac_cloudmask.cli import commands, console, models, process
 from stac_cloudmask.errors import ConfigError, StacCloudmaskError
 from stac_cloudmask.stac.hrefs import redact
 
@@ -44,14 +44,14 @@ def _options(
     console.log(verbose=verbose)
 
 
-app.command("search")(search.search)
+app.command("search")(commands.search)
 app.command("process", no_args_is_help=True)(process.process)
-app.command("report")(views.report)
-app.command("publish")(views.publish)
-app.command("evaluate")(views.evaluate)
-app.command("export")(views.export)
-app.command("explain", context_settings=WEST_AND_SOUTH)(views.explain)
-app.command("demo")(views.demo)
+app.command("report")(commands.report)
+app.command("publish")(commands.publish)
+app.command("evaluate")(commands.evaluate)
+app.command("export")(commands.export)
+app.command("explain", context_settings=WEST_AND_SOUTH)(commands.explain)
+app.command("demo")(commands.demo)
 app.add_typer(models.app, name="models")
 
 

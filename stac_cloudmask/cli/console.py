@@ -26,11 +26,10 @@ from rich.progress import (
 )
 from rich.table import Table
 
-from stac_cloudmask.cli import costs
-from stac_cloudmask.redaction import redact
+from stac_cloudmask.errors import redact
 
 if TYPE_CHECKING:
-    from stac_cloudmask.results import Result
+    from stac_cloudmask.pipeline.result import Estimate, Result
 
 stderr: Final = Console(stderr=True, highlight=False)
 
@@ -44,7 +43,6 @@ STOPPED: Final = 130
 STYLES: Final[Mapping[str, str]] = {
     "done": "green",
     "up-to-date": "cyan",
-    "revised": "magenta",
     "failed": "red",
     "planned": "yellow",
 }
@@ -152,7 +150,7 @@ def result_line(result: Result) -> str:
     if result.status == "failed":
         return f"failed      {result.item_id}  {result.error}"
     if result.estimate is not None:
-        return f"planned     {result.item_id}  {costs.in_words(result.estimate)}"
+        return f"planned     {result.item_id}  {cost_line(result.estimate)}"
     cover = "  ".join(f"{name} {percent:.1f} %" for name, percent in result.cover.items() if name != "clear")
     return f"{result.status:<11} {result.item_id}  {cover}  {result.output or ''}".rstrip()
 
@@ -199,3 +197,51 @@ def plain(value: object, *, between: str = ", ") -> str:
     if isinstance(value, list | tuple):
         return between.join(map(plain, value))
     return "" if value is None else str(value)
+
+
+def cost_line(estimate: Estimate) -> str:
+    """One mask, in a line."""
+    times = estimate.computed / estimate.pixels
+    return "  ".join(
+        (
+            f"{estimate.pixels / 1e6:.1f} Mpx",
+            f"{_size(estimate.bytes)} to read",
+            f"{estimate.windows} windows (computed {times:.2f} times)",
+            f"about {_time(estimate.seconds)}",
+            f"{_size(estimate.memory)} of memory",
+        )
+    )
+
+
+def costs_of_all(results: Sequence[Result], *, workers: int) -> str | None:
+    """All masks of a dry run, in a line; None where there are none to make."""
+    planned = [result.estimate for result in results if result.estimate is not None]
+    if not planned:
+        return None
+    sizes = [estimate.bytes for estimate in planned]
+    known = sum(size for size in sizes if size is not None)
+    unknown = sizes.count(None)
+    busy = min(workers, len(planned))
+    seconds = planned[0].start + max(
+        sum(estimate.seconds for estimate in planned) / busy, *(estimate.seconds for estimate in planned)
+    )
+    bytes_of_all = _size(known) + (f" and {unknown} items of unknown size" if unknown else "")
+    each = f" with {workers} workers, each up to" if workers > 1 else ", up to"
+    return (
+        f"in all: {len(planned)} to make, {sum(estimate.pixels for estimate in planned) / 1e6:.1f} Mpx, {bytes_of_all} "
+        f"to read, about {_time(seconds)}{each} {_size(max(estimate.memory for estimate in planned))} of memory"
+    )
+
+
+def _size(count: int | None) -> str:
+    if count is None:
+        return "unknown bytes"
+    return f"{count / 1e9:.2f} GB" if count >= 1e9 else f"{count / 1e6:.1f} MB"  # noqa: PLR2004  (the unit)
+
+
+def _time(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours} h {minutes} min"
+    return f"{minutes} min {rest} s" if minutes else f"{seconds:.1f} s"

@@ -13,12 +13,14 @@ from stac_cloudmask.cli import console, options
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from stac_cloudmask.models.metadata import ModelSpec
+    from stac_cloudmask.models.spec import ModelSpec
 
 app: Final = typer.Typer(no_args_is_help=True, help="List, show, fetch and check models.")
 
 ALL: Final = "all"
-Name = Annotated[str, typer.Argument(help="Name in the catalog, path of an MLM item, or of one of the seed's files.")]
+Name = Annotated[
+    str, typer.Argument(help="Name in the catalog, path of an MLM item, or of one of FarmVibes.AI's files.")
+]
 Names = Annotated[list[str], typer.Argument(help=f"Names in the catalog, or `{ALL}`.")]
 Checked = Annotated[
     str | None, typer.Argument(help="Name, or path of an MLM item; default: all whose weights are here.")
@@ -62,8 +64,8 @@ def fetch(names: Names, *, model_cache: options.ModelCache = None) -> None:
 
     Example: `stac-cloudmask models fetch farmvibes-cloud-2 farmvibes-shadow`
     """
-    from stac_cloudmask.models.fetch import fetch_model  # noqa: PLC0415  (keeps --help fast)
     from stac_cloudmask.models.registry import find_model, list_models  # noqa: PLC0415
+    from stac_cloudmask.models.weights import fetch_model  # noqa: PLC0415  (keeps --help fast)
 
     specs = list_models() if ALL in names else [find_model(name) for name in names]
     with console.downloads() as bars:
@@ -83,8 +85,8 @@ def check(name: Checked = None, *, model_cache: options.ModelCache = None) -> No
     Example: `stac-cloudmask models check my-model.json`
     """
     from stac_cloudmask.models.check import check_model  # noqa: PLC0415  (keeps --help fast)
-    from stac_cloudmask.models.fetch import is_here  # noqa: PLC0415
     from stac_cloudmask.models.registry import find_model, list_models  # noqa: PLC0415
+    from stac_cloudmask.models.weights import is_here  # noqa: PLC0415
 
     specs = [find_model(name)] if name else [spec for spec in list_models() if is_here(spec, model_cache)]
     failed = False
@@ -99,7 +101,7 @@ def check(name: Checked = None, *, model_cache: options.ModelCache = None) -> No
 
 
 def _facts(spec: ModelSpec, cache: Path | None) -> dict[str, object]:
-    from stac_cloudmask.models.fetch import is_here  # noqa: PLC0415  (keeps --help fast)
+    from stac_cloudmask.models.weights import is_here  # noqa: PLC0415  (keeps --help fast)
 
     return {**asdict(spec), "weights_here": is_here(spec, cache)}
 

@@ -1,16 +1,16 @@
-"""`stac-cloudmask process`: options in, results out."""
+"""`process`: its options, what it would cost, and its summary."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import ExitStack, closing
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Final, NamedTuple
 
 import typer
 
-from stac_cloudmask.cli import chosen, console, costs, options
-from stac_cloudmask.cli.board import Board, counted
-from stac_cloudmask.config import Settings
+from stac_cloudmask.cli import console, options
+from stac_cloudmask.cli.progress import Board, counted
+from stac_cloudmask.config import BoaOffset, Loader, Merge, MissingScl, Provider, Settings
 from stac_cloudmask.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -18,53 +18,131 @@ if TYPE_CHECKING:
 
     import pystac
 
-    from stac_cloudmask.results import Result
+    from stac_cloudmask.pipeline.result import Result
     from stac_cloudmask.stac.search import Failure
+
+Items = Annotated[list[str] | None, typer.Argument(help="Item ids (with --catalog), item URLs or item JSON paths.")]
+Out = Annotated[
+    str, typer.Option(metavar="DIR|s3://...", help="Where the catalog is written.", rich_help_panel=options.OUTPUT)
+]
+CloudModel = Annotated[
+    list[str],
+    typer.Option(help="Name or path; give it several times for an ensemble.", rich_help_panel=options.MODEL),
+]
+ShadowModel = Annotated[str, typer.Option(help="Name or path.", rich_help_panel=options.MODEL)]
+Threshold = Annotated[
+    float | None,
+    typer.Option(
+        metavar="F",
+        help="Probability above which the model votes, whole percent; default: the policy's.",
+        rich_help_panel=options.MODEL,
+    ),
+]
+Policy = Annotated[Merge, typer.Option("--merge", help="Merge policy.", rich_help_panel=options.MERGE)]
+Buffer = Annotated[
+    float | None,
+    typer.Option(metavar="M", help="Metres by which cloud and shadow grow; 0: none.", rich_help_panel=options.MERGE),
+]
+MinArea = Annotated[
+    float | None,
+    typer.Option(metavar="M2", help="Smallest object kept, square metres; 0: all.", rich_help_panel=options.MERGE),
+]
+HoleArea = Annotated[
+    float | None,
+    typer.Option(metavar="M2", help="Clear holes below this are closed; 0: none.", rich_help_panel=options.MERGE),
+]
+InMemory = Annotated[
+    bool, typer.Option("--in-memory", help="Load the whole scene first; same result.", rich_help_panel=options.READ)
+]
+LoaderName = Annotated[
+    Loader, typer.Option("--loader", help="Library that reads pixels.", rich_help_panel=options.READ)
+]
+Resolution = Annotated[
+    float | None,
+    typer.Option(
+        metavar="M", help="Pixel size of the mask, a multiple of the finest band's.", rich_help_panel=options.READ
+    ),
+]
+Offset = Annotated[
+    BoaOffset, typer.Option("--boa-offset", help="Added to digital numbers.", rich_help_panel=options.READ)
+]
+Missing = Annotated[
+    MissingScl,
+    typer.Option("--missing-scl", help="Items without SCL: an error, or models alone.", rich_help_panel="Reading"),
+]
+Probabilities = Annotated[
+    bool, typer.Option("--probabilities", help="Also publish probabilities.", rich_help_panel=options.OUTPUT)
+]
+Votes = Annotated[bool, typer.Option("--votes", help="Also publish who said what.", rich_help_panel=options.OUTPUT)]
+MaskOnly = Annotated[
+    bool, typer.Option("--mask-only", help="Leave the source's bands out of the item.", rich_help_panel=options.OUTPUT)
+]
+Overwrite = Annotated[
+    bool, typer.Option("--overwrite", help="Make masks anew that are up to date.", rich_help_panel=options.OUTPUT)
+]
+DryRun = Annotated[
+    bool, typer.Option("--dry-run", help="Say what would be done and what it would cost.", rich_help_panel=options.RUN)
+]
+Publish = Annotated[
+    str | None,
+    typer.Option(
+        metavar="API_URL|s3://...",
+        help="Publish each item to a STAC API or another store, too, as soon as it is done.",
+        rich_help_panel=options.PUBLISH,
+    ),
+]
+Workers = Annotated[
+    int | None, typer.Option(min=1, help="Processes of a local Dask cluster.", rich_help_panel=options.RUN)
+]
+Scheduler = Annotated[
+    str | None, typer.Option(metavar="ADDRESS", help="An existing Dask cluster.", rich_help_panel=options.RUN)
+]
+Threads = Annotated[int | None, typer.Option(min=1, help="Threads for inference.", rich_help_panel=options.RUN)]
+Runtime = Annotated[Provider, typer.Option("--provider", help="Runtime.", rich_help_panel=options.RUN)]
+
 
 LONGEST_TABLE: Final = 100
 """Items that one can still take in at a glance."""
 
 
 def process(
-    items: chosen.Items = None,
+    items: Items = None,
     *,
-    out: chosen.Out,
+    out: Out,
     catalog: options.Catalog = None,
     collection: options.Collection = None,
     bbox: options.Bbox = None,
     datetime: options.Datetime = None,
     max_cloud_cover: options.MaxCloudCover = None,
     max_items: options.MaxItems = None,
-    cloud_model: chosen.CloudModel = list(Settings.cloud_model),  # noqa: B006  (typer copies it)
-    shadow_model: chosen.ShadowModel = Settings.shadow_model,
-    cloud_thr: chosen.Threshold = Settings.cloud_thr,
-    shadow_thr: chosen.Threshold = Settings.shadow_thr,
-    merge: chosen.Policy = Settings.merge,
-    buffer: chosen.Buffer = Settings.buffer,
-    min_area: chosen.MinArea = Settings.min_area,
-    hole_area: chosen.HoleArea = Settings.hole_area,
-    in_memory: chosen.InMemory = Settings.in_memory,
-    loader: chosen.LoaderName = Settings.loader,
-    resolution: chosen.Resolution = Settings.resolution,
-    boa_offset: chosen.Offset = Settings.boa_offset,
-    missing_scl: chosen.Missing = Settings.missing_scl,
-    probabilities: chosen.Probabilities = Settings.probabilities,
-    votes: chosen.Votes = Settings.votes,
-    mask_only: chosen.MaskOnly = Settings.mask_only,
-    overwrite: chosen.Overwrite = Settings.overwrite,
-    temporal: chosen.Temporal = Settings.temporal,
-    temporal_dates: chosen.TemporalDates = Settings.temporal_dates,
-    threads: chosen.Threads = Settings.threads,
-    provider: chosen.Runtime = Settings.provider,
+    cloud_model: CloudModel = list(Settings.cloud_model),  # noqa: B006  (typer copies it)
+    shadow_model: ShadowModel = Settings.shadow_model,
+    cloud_thr: Threshold = Settings.cloud_thr,
+    shadow_thr: Threshold = Settings.shadow_thr,
+    merge: Policy = Settings.merge,
+    buffer: Buffer = Settings.buffer,
+    min_area: MinArea = Settings.min_area,
+    hole_area: HoleArea = Settings.hole_area,
+    in_memory: InMemory = Settings.in_memory,
+    loader: LoaderName = Settings.loader,
+    resolution: Resolution = Settings.resolution,
+    boa_offset: Offset = Settings.boa_offset,
+    missing_scl: Missing = Settings.missing_scl,
+    probabilities: Probabilities = Settings.probabilities,
+    votes: Votes = Settings.votes,
+    mask_only: MaskOnly = Settings.mask_only,
+    overwrite: Overwrite = Settings.overwrite,
+    threads: Threads = Settings.threads,
+    provider: Runtime = Settings.provider,
     model_cache: options.ModelCache = None,
     allow_host: options.AllowHosts = None,
     allow_folder: options.AllowFolders = None,
-    publish: chosen.Publish = None,
+    publish: Publish = None,
     header: options.Headers = None,
     asset_root: options.AssetRoot = None,
-    dry_run: chosen.DryRun = False,
-    workers: chosen.Workers = None,
-    scheduler: chosen.Scheduler = None,
+    dry_run: DryRun = False,
+    workers: Workers = None,
+    scheduler: Scheduler = None,
     json: options.Json = False,
 ) -> None:
     """Mask items and write them as a STAC catalog: by id, URL or path, or all that a search finds.
@@ -77,8 +155,8 @@ def process(
     FarmVibes.AI's `improve_cloud_mask`, pixel for pixel: `--merge farmvibes --boa-offset 0 --cloud-model
     farmvibes-cloud-2 --shadow-model farmvibes-shadow`; on two rasters: `stac_cloudmask.improve_cloud_mask` in Python.
     """
-    from stac_cloudmask import run  # noqa: PLC0415  (keeps --help fast)
-    from stac_cloudmask.lookahead import LookAhead  # noqa: PLC0415
+    from stac_cloudmask.pipeline import run  # noqa: PLC0415  (keeps --help fast)
+    from stac_cloudmask.pipeline.run import LookAhead  # noqa: PLC0415
 
     settings = Settings(
         cloud_model=tuple(cloud_model),
@@ -98,8 +176,6 @@ def process(
         votes=votes,
         mask_only=mask_only,
         overwrite=overwrite,
-        temporal=temporal,
-        temporal_dates=temporal_dates,
         threads=threads,
         provider=provider,
         model_cache=None if model_cache is None else str(model_cache),
@@ -119,7 +195,7 @@ def process(
             stream = run.run(ahead, settings=settings, out=out, engine=engine, publication=publication)
         stack.enter_context(closing(stream))
         results = list(console.put_results(board.count(stream, total=lambda: ahead.total), json=json))
-    if not json and (cost := costs.of_all(results, workers=workers or 1)):
+    if not json and (cost := console.costs_of_all(results, workers=workers or 1)):
         console.stderr.print(cost, markup=False, soft_wrap=True)
     _sum_up(results, board.counts, json=json)
 
@@ -149,7 +225,7 @@ class Query(NamedTuple):
 
 def _items(refs: list[str], query: Query, settings: Settings) -> Iterator[pystac.Item | Failure]:
     """The items that are named, or, where none is, those that the search finds."""
-    from stac_cloudmask.masking import href_rule  # noqa: PLC0415  (keeps --help fast)
+    from stac_cloudmask.pipeline.mask import href_rule  # noqa: PLC0415  (keeps --help fast)
     from stac_cloudmask.stac.search import find, load_items  # noqa: PLC0415
 
     rule = href_rule(settings)

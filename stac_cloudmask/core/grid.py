@@ -1,8 +1,13 @@
-"""A raster grid: coordinate system, origin, pixel size and shape."""
+"""The grid of a scene, the windows that it is cut into, and what a model answers for in each."""
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from itertools import pairwise
+from typing import Final
+
+import numpy as np
 
 from stac_cloudmask.errors import ConfigError
 
@@ -60,3 +65,130 @@ class Grid:
         factor = round(other.gsd / self.gsd)
         nested = self.coarsen(factor) == other if factor >= 1 else False
         return factor if nested else None
+
+
+FARMVIBES_OVERLAP: Final = 0.25
+"""Part of a window that neighbors share at least in FarmVibes.AI."""
+
+COUNTS: Final = 3
+"""Numbers of windows along an axis that are compared: the fewest, and a few more, whose sides may fit better."""
+
+
+@dataclass(frozen=True)
+class Window:
+    """A rectangle of whole pixels of a scene."""
+
+    row_off: int
+    col_off: int
+    height: int
+    width: int
+
+    @property
+    def rows(self) -> slice:
+        """The rows of the scene that the window covers."""
+        return slice(self.row_off, self.row_off + self.height)
+
+    @property
+    def cols(self) -> slice:
+        """The columns of the scene that the window covers."""
+        return slice(self.col_off, self.col_off + self.width)
+
+    @property
+    def slices(self) -> tuple[slice, slice]:
+        """``(rows, cols)``, to index the last two axes of a scene."""
+        return self.rows, self.cols
+
+    def within(self, outer: Window) -> Window:
+        """The same pixels, counted from the first pixel of ``outer``."""
+        return Window(self.row_off - outer.row_off, self.col_off - outer.col_off, self.height, self.width)
+
+
+@dataclass(frozen=True)
+class Chip:
+    """One call of a model: it sees ``read`` and answers for ``write``, a part of ``read``.
+
+    The ``write`` windows of a plan tile the scene: every pixel lies in exactly one.
+    """
+
+    read: Window
+    write: Window
+
+    @property
+    def inner(self) -> Window:
+        """``write``, counted from the first pixel of ``read``."""
+        return self.write.within(self.read)
+
+
+def plan_chips(height: int, width: int, *, size: int, overlap: int, multiple: int) -> list[list[Chip]]:
+    """Rows of evenly spread chips that cover a scene.
+
+    Neighbors share at least ``overlap`` pixels and are cut in the middle of what they share. An axis shorter than a
+    window gets one window as long as the axis; padding it is the model's business.
+
+    Args:
+        height: Rows of the scene.
+        width: Columns of the scene.
+        size: Longest side of a window, in pixels.
+        overlap: Pixels that neighbors share at least.
+        multiple: The side is a multiple of this, up to ``size``, with which the least is computed twice; 0 means that
+            the side is ``size``, for models with a fixed input.
+    """
+    if not 0 <= overlap < size:
+        raise ConfigError(f"overlap must lie in [0, size={size}), got {overlap}")
+    if multiple < 0 or (multiple and size % multiple):
+        raise ConfigError(f"size must be a multiple of {multiple}, got {size}")
+    rows = _evenly_spread(height, size=size, overlap=overlap, multiple=multiple)
+    cols = _evenly_spread(width, size=size, overlap=overlap, multiple=multiple)
+    return _grid_of_chips(rows, cols)
+
+
+def farmvibes_chips(height: int, width: int, *, size: int, overlap_fraction: float) -> list[list[Chip]]:
+    """Rows of chips exactly as FarmVibes.AI's ``ChipDataset`` lays them, for bit-parity with it.
+
+    It raises for an axis shorter than ``size``; here that axis gets one window.
+    """
+    step = int(size * (1 - overlap_fraction))
+    if not 1 <= step <= size:
+        raise ConfigError(f"overlap must lie in [0, 1) and leave a step of a pixel, got {overlap_fraction} of {size}")
+    return _grid_of_chips(_farmvibes_axis(height, size, step), _farmvibes_axis(width, size, step))
+
+
+def _evenly_spread(length: int, *, size: int, overlap: int, multiple: int) -> list[tuple[int, int]]:
+    if length <= size:
+        return [(0, length)]
+    fewest = math.ceil((length - overlap) / (size - overlap))
+    sides = {fewest: size}
+    if multiple:
+        sides = {n: _side(length, n, overlap, multiple) for n in range(fewest, fewest + COUNTS)}
+    count, side = min(sides.items(), key=lambda one: one[0] * one[1])
+    free = length - side
+    return [((i * free + (count - 1) // 2) // (count - 1), side) for i in range(count)]
+
+
+def _side(length: int, count: int, overlap: int, multiple: int) -> int:
+    """The smallest side of so many windows."""
+    return math.ceil((length + (count - 1) * overlap) / (count * multiple)) * multiple
+
+
+def _farmvibes_axis(length: int, size: int, step: int) -> list[tuple[int, int]]:
+    if length <= size:
+        return [(0, length)]
+    count = max(math.ceil((length - size) / step) + 1, 2)
+    return [(int(start), size) for start in np.round(np.linspace(0, length - size, count))]
+
+
+def _grid_of_chips(rows: list[tuple[int, int]], cols: list[tuple[int, int]]) -> list[list[Chip]]:
+    return [
+        [
+            Chip(Window(top, left, height, width), Window(first, start, last - first, stop - start))
+            for (left, width), (start, stop) in zip(cols, _cuts(cols), strict=True)
+        ]
+        for (top, height), (first, last) in zip(rows, _cuts(rows), strict=True)
+    ]
+
+
+def _cuts(spans: list[tuple[int, int]]) -> list[tuple[int, int]]:
+    """From where to where each span answers: neighbors are cut in the middle of what they share."""
+    inner = [(start + side + following) // 2 for (start, side), (following, _) in pairwise(spans)]
+    last_start, last_side = spans[-1]
+    return list(pairwise([0, *inner, last_start + last_side]))

@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 import numpy as np
 
-from stac_cloudmask.core import cleanup
+from stac_cloudmask.core import morphology
 from stac_cloudmask.core.classes import CloudClass
-from stac_cloudmask.core.evidence import SCL_NODATA, Evidence, Vote
 from stac_cloudmask.core.predict import PERCENT_NODATA
-from stac_cloudmask.core.threads import in_order
+from stac_cloudmask.core.strips import in_order
+from stac_cloudmask.core.votes import SCL_NODATA, Evidence, Vote
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -77,7 +77,7 @@ class Select(Protocol):
 
 
 def select_union(start: int, stop: int, votes: NDArray[np.uint8]) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:  # noqa: ARG001
-    """Whatever a model or the product says: the seed's rule, with cloud and shadow told apart."""
+    """Whatever a model or the product says: FarmVibes.AI's rule, with cloud and shadow told apart."""
     cloud = (votes & CLOUD_VOTES) > 0
     shadow = (votes & SHADOW_VOTES) > 0
     return cloud, shadow
@@ -143,8 +143,8 @@ def _clean(votes: NDArray[np.uint8], bit: np.uint8, *, min_pixels: float, hole_p
     """Drop small objects of a selected layer, then close its small holes, in place."""
     if max(min_pixels, hole_pixels) <= 1:
         return
-    layer = cleanup.remove_small((votes & bit) > 0, min_pixels=min_pixels)
-    layer = cleanup.fill_holes(layer, max_pixels=hole_pixels)
+    layer = morphology.remove_small((votes & bit) > 0, min_pixels=min_pixels)
+    layer = morphology.fill_holes(layer, max_pixels=hole_pixels)
     votes &= ~bit
     votes |= layer * bit
 
@@ -178,4 +178,4 @@ def _grown(votes: NDArray[np.uint8], bit: np.uint8, start: int, stop: int, *, ra
     halo = math.floor(radius)
     top = max(start - halo, 0)
     layer = (votes[top : stop + halo] & bit) > 0
-    return cleanup.dilate(layer, radius=radius)[start - top : stop - top]
+    return morphology.dilate(layer, radius=radius)[start - top : stop - top]

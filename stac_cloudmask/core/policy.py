@@ -1,4 +1,4 @@
-"""The merge policies: what each of them asks of a vote, in one table."""
+"""The merge policies by name, and FarmVibes.AI's merge."""
 
 from __future__ import annotations
 
@@ -9,21 +9,79 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from stac_cloudmask.core.calibrated import NO_PRODUCT, calibrated
-from stac_cloudmask.core.evidence import SCL_NODATA, Evidence, Vote
-from stac_cloudmask.core.farmvibes import merge_farmvibes
+from stac_cloudmask.core.calibrated import NO_PRODUCT, Rules, calibrated
 from stac_cloudmask.core.merge import Cleanup, Thresholds, select_union, strips, vote
 from stac_cloudmask.core.merge import merge as merge_votes
-from stac_cloudmask.core.rules import Rules
+from stac_cloudmask.core.morphology import dilate, fill_holes, remove_small
+from stac_cloudmask.core.predict import PERCENT_NODATA
+from stac_cloudmask.core.votes import SCL_NODATA, Evidence, Vote
 from stac_cloudmask.errors import ConfigError
+
+PROBABILITY_NODATA: Final = np.float32(100)
+"""FarmVibes.AI's value of a pixel without a probability, among probabilities 0..1."""
+
+Probability = NDArray[np.float32] | NDArray[np.uint8]
+"""``(y, x)``: float32 0..1 with nodata 100.0, or uint8 whole percents (``core.predict.percent``) with nodata 255."""
+
+
+def nodata_pixels(dn: NDArray[np.uint16], *, nodata: float | None = 0) -> NDArray[np.bool_]:
+    """``(y, x)``, True where any band ``(band, y, x)`` is nodata; without a nodata value, nowhere."""
+    if nodata is None:
+        return np.zeros(dn.shape[1:], bool)
+    empty: NDArray[np.bool_] = (dn == nodata).any(axis=0)
+    return empty
+
+
+def merge_farmvibes(
+    cloud: Probability,
+    shadow: Probability,
+    product: NDArray[np.bool_] | NDArray[np.uint8],
+    *,
+    cloud_thr: float,
+    shadow_thr: float,
+    closing_size: int = 5,
+    min_area: int = 0,
+    ensemble: bool = False,
+) -> NDArray[np.bool_]:
+    """Cloud or shadow by a model or by the product, grown by a disk; ``(y, x)``, True is not clear.
+
+    Nodata of a model is not clear, and grows like a cloud. Small objects and holes are counted after growing.
+
+    Args:
+        cloud: Cloud probability.
+        shadow: Shadow probability.
+        product: Anything but 0 is cloud, its nodata too.
+        cloud_thr: Cloud above this, strictly; a whole percent where probabilities are.
+        shadow_thr: The same for shadow.
+        closing_size: Radius of the disk, in pixels.
+        min_area: Objects, and then holes, of fewer pixels are dropped; 0 keeps all.
+        ensemble: The cloud probability is the mean of several models; its nodata is then clear, as FarmVibes.AI loses
+            it on the way.
+    """
+    flagged = _above(cloud, cloud_thr)
+    if ensemble:
+        flagged &= cloud != (PERCENT_NODATA if cloud.dtype == np.uint8 else PROBABILITY_NODATA)
+    flagged |= _above(shadow, shadow_thr)
+    flagged |= product != 0
+    merged = dilate(flagged, radius=closing_size)
+    if min_area > 0:
+        merged = fill_holes(remove_small(merged, min_pixels=min_area), max_pixels=min_area)
+    return merged
+
+
+def _above(probability: Probability, threshold: float) -> NDArray[np.bool_]:
+    if probability.dtype == np.uint8:
+        return np.greater(probability, round(threshold * 100))
+    return np.greater(probability, np.float32(threshold))
+
 
 Parameters = dict[str, float | str | None]
 
 RULES: Final = Rules()
-SEED_MERGE: Final = "farmvibes"
-SEED_DISK: Final = 5
-"""Radius in pixels by which the seed grows what it flags, whatever the size of a pixel."""
-SEED_CLASSES: Final = "cloud stands for cloud, cloud shadow and no data alike"
+FARMVIBES: Final = "farmvibes"
+FARMVIBES_DISK: Final = 5
+"""Radius in pixels by which FarmVibes.AI grows what it flags, whatever the size of a pixel."""
+FARMVIBES_CLASSES: Final = "cloud stands for cloud, cloud shadow and no data alike"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -149,8 +207,8 @@ def decide(
         hole_area: Clear holes below this many square metres are closed.
         threads: That work at once; the outcome is the same to the bit.
     """
-    if merge == SEED_MERGE:
-        policy = _seed_policy(evidence.gsd)
+    if merge == FARMVIBES:
+        policy = _farmvibes_policy(evidence.gsd)
         if hole_area is not None:
             raise ConfigError("merge 'farmvibes' closes holes by min_area; leave hole_area out")
     else:
@@ -159,8 +217,8 @@ def decide(
     return DECIDERS[merge](evidence, policy, threads)
 
 
-def _seed_policy(gsd: float) -> Policy:
-    return Policy(cloud=30, shadow=20, cloud_buffer=SEED_DISK * gsd, shadow_buffer=SEED_DISK * gsd)
+def _farmvibes_policy(gsd: float) -> Policy:
+    return Policy(cloud=30, shadow=20, cloud_buffer=FARMVIBES_DISK * gsd, shadow_buffer=FARMVIBES_DISK * gsd)
 
 
 def _union(evidence: Evidence, policy: Policy, threads: int) -> Decision:
@@ -188,8 +246,8 @@ def _calibrated(evidence: Evidence, policy: Policy, threads: int) -> Decision:
 
 
 def _farmvibes(evidence: Evidence, policy: Policy, threads: int) -> Decision:  # noqa: ARG001  (as the others)
-    """The seed's merge: sizes in pixels, shadow as cloud, nodata as cloud, and one area for objects and holes."""
-    votes, valid, product = _seed_votes(evidence, policy.thresholds)
+    """FarmVibes.AI's merge: sizes in pixels, shadow as cloud, nodata as cloud, and one area for objects and holes."""
+    votes, valid, product = _farmvibes_votes(evidence, policy.thresholds)
     flagged = merge_farmvibes(
         evidence.cloud,
         evidence.shadow,
@@ -202,14 +260,14 @@ def _farmvibes(evidence: Evidence, policy: Policy, threads: int) -> Decision:  #
     votes |= (valid & flagged & (votes == 0)) * np.uint8(Vote.BUFFER)
     votes |= (valid & ~flagged & (votes > 0)) * np.uint8(Vote.REMOVED)
     class_map = flagged.view(np.uint8)  # True is CloudClass.CLOUD
-    notes = (SEED_CLASSES,) if evidence.product is not None else (SEED_CLASSES, NO_PRODUCT)
+    notes = (FARMVIBES_CLASSES,) if evidence.product is not None else (FARMVIBES_CLASSES, NO_PRODUCT)
     return Decision(class_map, votes, policy.parameters(), notes)
 
 
-def _seed_votes(
+def _farmvibes_votes(
     evidence: Evidence, thresholds: Thresholds
 ) -> tuple[NDArray[np.uint8], NDArray[np.bool_], NDArray[np.bool_]]:
-    """Votes, valid pixels, and what the seed takes for cloud in the product: its clouds and its nodata."""
+    """Votes, valid pixels, and what FarmVibes.AI takes for cloud in the product: its clouds and its nodata."""
     votes, valid = np.empty(evidence.shape, np.uint8), np.empty(evidence.shape, np.bool_)
     product = np.zeros(evidence.shape, np.bool_)
     for start, stop in strips(evidence.shape[0]):
@@ -222,4 +280,4 @@ def _seed_votes(
     return votes, valid, product
 
 
-DECIDERS: Final = MappingProxyType({"union": _union, "calibrated": _calibrated, SEED_MERGE: _farmvibes})
+DECIDERS: Final = MappingProxyType({"union": _union, "calibrated": _calibrated, FARMVIBES: _farmvibes})

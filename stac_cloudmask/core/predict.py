@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from stac_cloudmask.core.reflectance import to_reflectance
 
 if TYPE_CHECKING:
-    from stac_cloudmask.core.windows import Chip, Window
+    from stac_cloudmask.core.grid import Chip, Window
 
 PERCENT_NODATA: Final = 255
 """Value of a pixel without a probability, among whole percents 0..100."""

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from stac_cloudmask.core.predict import Role
-    from stac_cloudmask.models.metadata import ModelSpec
+    from stac_cloudmask.models.spec import ModelSpec
 
 SPECTRA: Final = {
     "coastal": (0.03, 0.58),

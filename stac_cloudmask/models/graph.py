@@ -14,11 +14,11 @@ from google.protobuf.message import DecodeError  # type: ignore[import-untyped] 
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto, numpy_helper
 
 from stac_cloudmask.errors import ChecksumError, ModelError
-from stac_cloudmask.models.metadata import LONGEST_SIDE
-from stac_cloudmask.models.strangers import HEAD, mismatch, recognise
+from stac_cloudmask.models.spec import LONGEST_SIDE
+from stac_cloudmask.models.weights import HEAD, mismatch, recognise
 
 if TYPE_CHECKING:
-    from stac_cloudmask.models.metadata import ModelSpec
+    from stac_cloudmask.models.spec import ModelSpec
 
 Called = tuple[str, str, str]
 """Domain, name and overload of an operator or local function."""

@@ -1,17 +1,58 @@
-"""The models that this package knows by name, and those that a user brings."""
+"""Models by name or path, and the copies of their items that outputs keep."""
 
 from __future__ import annotations
 
 import json
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from stac_cloudmask.errors import ModelError
-from stac_cloudmask.models.metadata import ModelSpec, read_model_item
+from stac_cloudmask.models.spec import SHA256_MULTIHASH, ModelSpec, read_model_item, weights_asset
+from stac_cloudmask.models.weights import WEB, locate, weights_sha256
 
 if TYPE_CHECKING:
+    from stac_cloudmask.models.spec import ModelSpec
+
+    Json = dict[str, Any]
     from stac_cloudmask.core.predict import Role
+
+HIERARCHY: Final = frozenset({"root", "parent", "self", "collection", "item", "child"})
+"""Relations to other documents of the model's own catalog, which are not there where the copy goes."""
+REMOTE: Final = ("https://", "http://", "s3://")
+
+
+def is_followable(spec: ModelSpec) -> bool:
+    """Whether the model's item says where others can read it."""
+    return spec.item_href.startswith(REMOTE)
+
+
+def model_document(spec: ModelSpec) -> Json:
+    """The model's item without links into its own catalog, and with size and checksum of the weights that were used.
+
+    Raises:
+        ModelError: The item or the weights are not there any more.
+    """
+    path = _path(spec)
+    try:
+        body = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{path}: cannot be read as a model item any more: {error}") from error
+    body.pop("collection", None)
+    body["id"] = spec.name
+    body["properties"] |= {"title": spec.title, "mlm:name": spec.name}
+    body["links"] = [link for link in body.get("links", ()) if link["rel"] not in HIERARCHY]
+    stated: Json = {"href": spec.href, "file:checksum": SHA256_MULTIHASH + weights_sha256(spec)}
+    if not spec.href.startswith(WEB):
+        stated["file:size"] = locate(spec).stat().st_size
+    weights_asset(body["assets"]).update(stated)
+    return dict(body)
+
+
+def _path(spec: ModelSpec) -> Path:
+    inner = spec.item_href.removeprefix(f"{CATALOG_HREF}/")
+    return Path(spec.item_href) if inner == spec.item_href else catalog_folder() / inner
+
 
 CATALOG_HREF: Final = "package://stac_cloudmask/models/catalog"
 """Names the shipped items in outputs, whatever machine they were made on."""
@@ -33,10 +74,10 @@ def list_models(catalog: Path | None = None) -> list[ModelSpec]:
 
 
 def find_model(name_or_path: str | Path, *, role: Role | None = None) -> ModelSpec:
-    """A model by its name in the shipped catalog, the path of its MLM item, or the path of one of the seed's files.
+    """A model by its name in the shipped catalog, the path of its MLM item, or the path of one of FarmVibes.AI's files.
 
-    An .onnx file is taken for a seed's model by its name (``cloud_model1_cpu.onnx`` to ``5``, ``shadow.onnx``): it
-    gets that model's contract, with its own bytes.
+    An .onnx file is taken for a model of FarmVibes.AI by its name (``cloud_model1_cpu.onnx`` to ``5``,
+    ``shadow.onnx``): it gets that model's contract, with its own bytes.
 
     Raises:
         ModelError: There is no such model, or it cannot play the role.
@@ -74,6 +115,6 @@ def _find(wanted: str) -> ModelSpec:
     if path.suffix == ".onnx":
         raise ModelError(
             f"{wanted}: an ONNX file does not say which bands it wants; give the path of an MLM item that names the "
-            f"file instead (see models/README.md), or one of the seed's files: {', '.join(sorted(by_file))}"
+            f"file instead (see models/README.md), or one of FarmVibes.AI's files: {', '.join(sorted(by_file))}"
         )
     raise ModelError(f"no model {wanted!r}; there are {', '.join(known)}, or the path of an MLM item (.json)")

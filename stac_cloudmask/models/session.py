@@ -1,15 +1,19 @@
-"""Models that run: reflectance in, probabilities out. The only place that knows onnxruntime."""
+"""Run ONNX models on ONNX Runtime or OpenVINO."""
 
 from __future__ import annotations
 
+import io
+import math
+import os
 import sys
 import threading
 from collections.abc import Callable
 from contextlib import redirect_stdout
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Final, get_args
+from typing import TYPE_CHECKING, Any, Final, get_args
 
 import numpy as np
 import onnxruntime
@@ -18,17 +22,89 @@ from scipy.special import expit
 
 from stac_cloudmask.config import Provider
 from stac_cloudmask.errors import ConfigError, ModelError
-from stac_cloudmask.models.cpus import usable_cpus
-from stac_cloudmask.models.fetch import locate
 from stac_cloudmask.models.graph import load_graph
+from stac_cloudmask.models.weights import locate
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from stac_cloudmask.core.predict import Role
-    from stac_cloudmask.models.metadata import ModelSpec
-
     F32 = NDArray[np.float32]
+    from stac_cloudmask.core.predict import Role
+    from stac_cloudmask.models.spec import ModelSpec
+
+CGROUPS: Final = Path("/sys/fs/cgroup")
+OWN_CGROUP: Final = Path("/proc/self/cgroup")
+
+
+def usable_cpus(*, cgroups: Path = CGROUPS, own_cgroup: Path = OWN_CGROUP) -> int:
+    """CPUs of this process's affinity, or fewer where a cgroup grants it less time; at least 1.
+
+    onnxruntime and OpenVINO would start a thread for every CPU of the host, also in a container that may use one.
+    """
+    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, math.ceil(min(allowed, _granted(cgroups, own_cgroup))))
+
+
+def _granted(cgroups: Path, own_cgroup: Path) -> float:
+    """CPUs by the tightest quota of the process's cgroup and all above it; infinite without a quota."""
+    lines = _text(own_cgroup).splitlines()
+    own = next((line.removeprefix("0::/") for line in lines if line.startswith("0::/")), "")
+    folder = cgroups / own
+    quotas = [_text(above / "cpu.max").split() for above in (folder, *folder.parents) if above.is_relative_to(cgroups)]
+    first = [_text(cgroups / "cpu" / f"cpu.cfs_{name}_us").strip() for name in ("quota", "period")]
+    return min((_cpus(quota) for quota in (*quotas, first)), default=math.inf)
+
+
+def _cpus(quota: list[str]) -> float:
+    """CPUs of ``[microseconds, period]``; ``max`` and -1 are no limit."""
+    if len(quota) == 2 and quota[0].isdigit() and int(quota[1]) > 0:  # noqa: PLR2004
+        return int(quota[0]) / int(quota[1])
+    return math.inf
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="ascii")
+    except OSError:
+        return ""
+
+
+def open_openvino(graph: bytes, path: Path, *, threads: int, bfloat16: bool) -> Callable[[F32], F32]:
+    """A graph compiled by OpenVINO, anew for each shape of windows; the last shape is kept.
+
+    Args:
+        graph: A serialized ONNX graph.
+        path: Its file, for messages.
+        threads: CPUs to use.
+        bfloat16: Compute in bfloat16 where the CPU does so natively; otherwise in float32 always.
+    """
+    try:
+        import openvino  # noqa: PLC0415  (extra)
+    except ImportError as error:
+        raise ModelError("provider openvino needs a library; run `pip install stac-cloudmask[openvino]`") from error
+    core = openvino.Core()
+    settings: dict[str, Any] = {"PERFORMANCE_HINT": "LATENCY", "NUM_STREAMS": 1, "INFERENCE_NUM_THREADS": threads}
+    if not bfloat16:
+        settings["INFERENCE_PRECISION_HINT"] = "f32"
+
+    @lru_cache(maxsize=1)
+    def compiled(shape: tuple[int, ...]) -> Any:  # noqa: ANN401  (openvino has no types)
+        model = core.read_model(io.BytesIO(graph))
+        model.reshape({0: list(shape)})
+        return core.compile_model(model, "CPU", settings).create_infer_request()
+
+    one_at_a_time = threading.Lock()
+
+    def run(chips: F32) -> F32:
+        with one_at_a_time:
+            try:
+                answer: F32 = compiled(chips.shape).infer({0: chips})[0].copy()
+            except RuntimeError as error:
+                raise ModelError(f"{path}: OpenVINO failed on windows of {chips.shape}: {error}") from error
+            return answer
+
+    return run
+
 
 DN_PER_REFLECTANCE: Final = np.float32(1e4)
 """Sentinel-2's quantification value."""
@@ -148,7 +224,6 @@ class _OnnxGraph:
 def _open(graph: bytes, path: Path, *, threads: int, provider: str) -> Run:
     if provider in EXECUTION:
         return _open_onnxruntime(graph, path, threads=threads, provider=provider)
-    from stac_cloudmask.models.openvino_session import open_openvino  # noqa: PLC0415  (extra)
 
     return open_openvino(graph, path, threads=threads, bfloat16=provider == "openvino")
 

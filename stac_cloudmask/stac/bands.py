@@ -7,11 +7,20 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from stac_cloudmask.errors import BandNotFoundError, StacCloudmaskWarning, UnsupportedItemError
+from stac_cloudmask.stac.boa_offset import Offset, is_jp2, scale_of
+from stac_cloudmask.stac.boa_offset import boa_offset as decide_offset
 from stac_cloudmask.stac.hrefs import DEFAULT_RULE, HrefRule, check_href, safe_id
-from stac_cloudmask.stac.metadata import asset_grid, check_level, declared, file_size, number, sun_angles
-from stac_cloudmask.stac.naming import asset_band, is_scl, stated_band
-from stac_cloudmask.stac.offset import Offset, is_jp2, scale_of
-from stac_cloudmask.stac.offset import boa_offset as decide_offset
+from stac_cloudmask.stac.metadata import (
+    asset_band,
+    asset_grid,
+    check_level,
+    declared,
+    file_size,
+    is_scl,
+    number,
+    stated_band,
+    sun_angles,
+)
 from stac_cloudmask.stac.providers import BANDS, SCL, SCL_GSD, Provider, identify
 
 if TYPE_CHECKING:

@@ -1,42 +1,131 @@
-"""The output catalog: items and their files in a store, and the collections that list them."""
+"""The output catalog: its layout and what is written to it."""
 
 from __future__ import annotations
 
+import hashlib
+import json
 import logging
 from itertools import groupby
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from stac_cloudmask.errors import ReadError, UnsupportedItemError, WriteError
+from stac_cloudmask.stac.assets import ASSETS
 from stac_cloudmask.stac.collection import ITEM_TYPE, Entry, new_catalog, new_collection, with_child, with_entries
-from stac_cloudmask.stac.definitions import ASSETS
-from stac_cloudmask.stac.facts import file_facts
 from stac_cloudmask.stac.hrefs import safe_id
-from stac_cloudmask.stac.intake import parsed
-from stac_cloudmask.stac.items import OWN
-from stac_cloudmask.stac.layout import (
-    ABOVE,
-    CATALOG,
-    absolute,
-    document_name,
-    documents,
-    file_name,
-    hrefs,
-    is_document,
-    is_item,
-    is_itself,
-    item_name,
-    own_files,
-)
+from stac_cloudmask.stac.item import OWN, file_facts
+from stac_cloudmask.stac.static import parsed
 from stac_cloudmask.stac.store import open_store
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Mapping
+
+    Json = dict[str, Any]
+    from collections.abc import Iterable, Iterator
     from contextlib import AbstractContextManager
     from pathlib import Path
 
     import pystac
 
-    Json = dict[str, Any]
+CATALOG: Final = "catalog.json"
+ABOVE: Final = "../../"
+"""The catalog's folder as seen from an item."""
+DIGEST: Final = 12
+"""Hex digits that tell documents of one name apart."""
+
+
+def item_name(collection_id: str, item_id: str) -> str:
+    """The name of an item in the store; an id that could be a path is refused here at the latest."""
+    checked = safe_id(item_id)
+    return f"{safe_id(collection_id, what='collection')}/{checked}/{checked}.json"
+
+
+def document_name(folder: str, stem: str, body: Json) -> str:
+    """The name of a document that items refer to; it tells the content, which never changes under that name."""
+    digest = hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()[:DIGEST]
+    return f"{safe_id(folder, what='folder')}/{safe_id(f'{stem}-{digest}.json', what='file')}"
+
+
+def own_files(body: Json) -> dict[str, str]:
+    """Names of the files that lie beside an item, by asset key."""
+    found = {key: str(asset.get("href")) for key, asset in body.get("assets", {}).items()}
+    return {key: file_name(href) for key, href in found.items() if href.startswith("./")}
+
+
+def file_name(href: str) -> str:
+    """The name of a file beside an item."""
+    return safe_id(href.removeprefix("./"), what="file")
+
+
+def documents(body: Json) -> list[str]:
+    """Names of the documents of its own catalog that an item was made from."""
+    names = [href.removeprefix(ABOVE) for href in hrefs(body, "derived_from") if href.startswith(ABOVE)]
+    return ["/".join(safe_id(part, what="file") for part in name.split("/")) for name in names]
+
+
+def is_document(name: str, body: Json) -> bool:
+    """Whether a document lies under the name that tells its content; any other name could be that of something else."""
+    folder, _, file = name.rpartition("/")
+    stem = file[: -len("-.json") - DIGEST]
+    return name == document_name(folder, stem, body)
+
+
+def is_item(body: Json) -> bool:
+    """Whether JSON is as much of an item as this package relies on, and can be written again."""
+    properties, assets, links = (body.get(name) for name in ("properties", "assets", "links"))
+    return (
+        isinstance(body.get("id"), str)
+        and isinstance(properties, dict)
+        and isinstance(assets, dict)
+        and all(isinstance(asset, dict) and isinstance(asset.get("href"), str) for asset in assets.values())
+        and isinstance(links, list)
+        and all(isinstance(link, dict) and isinstance(link.get("href"), str) and "rel" in link for link in links)
+        and _is_text(body)
+    )
+
+
+def is_itself(body: Json, collection_id: str, item_id: str) -> bool:
+    """Whether an item is the one that its place says: published, it would replace the one that it says it is."""
+    return (body["id"], body.get("collection")) == (item_id, collection_id)
+
+
+def _is_text(body: Json) -> bool:
+    try:
+        json.dumps(body, allow_nan=False, ensure_ascii=False).encode()
+    except (ValueError, RecursionError):  # not finite, half a character, or too deep
+        return False
+    return True
+
+
+def hrefs(body: Json, rel: str) -> list[str]:
+    """Hrefs of the links of one relation; what is no link is none."""
+    links = body.get("links")
+    return [
+        str(link["href"])
+        for link in (links if isinstance(links, list) else [])
+        if isinstance(link, dict) and link.get("rel") == rel and "href" in link
+    ]
+
+
+def absolute(body: Json, *, root: str, collection_id: str, item_id: str) -> Json:
+    """An item whose links and assets lead to the same places from anywhere; ``root`` is the catalog's folder.
+
+    Raises:
+        UnsupportedItemError: It names a file of its own by something that could lead elsewhere.
+    """
+    own_files(body)
+    places = {ABOVE: f"{root}/", "../": f"{root}/{collection_id}/", "./": f"{root}/{collection_id}/{item_id}/"}
+    return body | {part: moved(body[part], places) for part in ("links", "assets")}
+
+
+def moved(value: Any, places: Mapping[str, str]) -> Any:  # noqa: ANN401  (any JSON)
+    """JSON in which every text that starts like a key starts like its value instead; the first key that fits counts."""
+    if isinstance(value, dict):
+        return {key: moved(inner, places) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [moved(inner, places) for inner in value]
+    start = next((start for start in places if isinstance(value, str) and value.startswith(start)), None)
+    return value if start is None else places[start] + value.removeprefix(start)
+
 
 logger = logging.getLogger(__name__)
 
@@ -98,13 +187,12 @@ class OutputCatalog:
         """A folder for the files of one item before ``write_item`` takes them; it cleans up after killed runs, too."""
         return self._store.workdir()
 
-    def write_item(self, item: pystac.Item, files: Mapping[str, Path], *, kept: Iterable[str] = ()) -> str:
+    def write_item(self, item: pystac.Item, files: Mapping[str, Path]) -> str:
         """Write an item's files and then the item; files that it had before and has no more are removed.
 
         Args:
             item: From ``mask_item``.
             files: The local file of every asset of its own, by asset key; they are moved, not copied.
-            kept: Keys of assets whose files lie there already and stay.
 
         Returns:
             The absolute href of the item, for ``link``.
@@ -118,7 +206,7 @@ class OutputCatalog:
         body = item.to_dict(include_self_link=False, transform_hrefs=False)
         names = {key: file_name(body["assets"][key]["href"]) for key in files}
         self._store.put({f"{folder}/{names[key]}": path for key, path in files.items()} | {name: body})
-        stale = {f"{key}.tif" for key in ASSETS} - set(names.values()) - {f"{key}.tif" for key in kept}
+        stale = {f"{key}.tif" for key in ASSETS} - set(names.values())
         for left in stale & set(self._store.sizes(folder)):
             self._store.remove(f"{folder}/{left}")
         return self._store.href(name)

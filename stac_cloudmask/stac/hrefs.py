@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import SplitResult, urljoin, urlsplit
 
-from stac_cloudmask import redaction
+from stac_cloudmask import errors
 from stac_cloudmask.errors import UnsupportedItemError
 
 SCHEMES: Final = frozenset({"http", "https", "s3", "gs", "az"})
@@ -52,7 +52,7 @@ class HrefRule:
 
 DEFAULT_RULE: Final = HrefRule()
 
-redact: Final = redaction.redact
+redact: Final = errors.redact
 
 
 def is_remote(href: str) -> bool:

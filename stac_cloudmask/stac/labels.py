@@ -24,9 +24,8 @@ from shapely.errors import ShapelyError
 
 from stac_cloudmask.core.classes import CloudClass
 from stac_cloudmask.errors import ConfigError, ReadError
+from stac_cloudmask.stac.gdal import Patience, gdal_env, open_image
 from stac_cloudmask.stac.hrefs import redact
-from stac_cloudmask.stac.images import open_image
-from stac_cloudmask.stac.transport import Patience, gdal_env
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

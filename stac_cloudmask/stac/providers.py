@@ -1,4 +1,4 @@
-"""The tables of Sentinel-2's bands, of the providers that publish them, and of the stores that hold the pixels."""
+"""Providers: their collections and bands, which band an asset is, and how reads are signed."""
 
 from __future__ import annotations
 
@@ -6,6 +6,9 @@ import re
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final, Literal
+
+from stac_cloudmask.errors import ReadError
+from stac_cloudmask.stac.hrefs import redact
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -155,3 +158,24 @@ def signs(item: pystac.Item) -> Iterator[str]:
     yield from (f"property:{name}" for name in item.properties)
     yield from (f"link:{link.target}" for link in item.links if isinstance(link.target, str))
     yield from (f"href:{asset.href}" for asset in item.assets.values())
+
+
+def sign(href: str) -> str:
+    """An absolute href as its store wants it; tokens are kept by the signing library until they are about to expire.
+
+    Raises:
+        ReadError: No token could be had.
+    """
+    store = store_of(href)
+    return _planetary_computer(href) if store is not None and store.signing == "planetary-computer" else href
+
+
+def _planetary_computer(href: str) -> str:
+    import planetary_computer  # noqa: PLC0415  (reads a settings file of the user's)
+    import requests  # noqa: PLC0415
+
+    try:
+        signed: str = planetary_computer.sign_url(href)
+    except (requests.RequestException, ValueError, TypeError) as error:
+        raise ReadError(f"no Planetary Computer token for {redact(href)}: {redact(str(error))}") from None
+    return signed

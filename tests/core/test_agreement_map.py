@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from stac_cloudmask.core.agreement_map import OUTCOMES, colored, outcomes
+from stac_cloudmask.core.metrics import OUTCOMES, colored, outcomes
 
 
 def outcome(truth, found, judged=(1, 2)):

@@ -7,14 +7,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from stac_cloudmask.core import cells, merge
-from stac_cloudmask.core.calibrated import NO_GROUND, NO_NIR, NO_PRODUCT, NO_SUN, calibrated
+from stac_cloudmask.core import calibrated as module
+from stac_cloudmask.core import merge
+from stac_cloudmask.core.calibrated import NO_GROUND, NO_NIR, NO_PRODUCT, NO_SUN, Rules, calibrated
 from stac_cloudmask.core.classes import CloudClass
-from stac_cloudmask.core.cleanup import dilate
-from stac_cloudmask.core.evidence import Evidence, ProductMask, Sun, Vote
 from stac_cloudmask.core.merge import Thresholds
+from stac_cloudmask.core.morphology import dilate
 from stac_cloudmask.core.policy import decide
-from stac_cloudmask.core.rules import Rules
+from stac_cloudmask.core.votes import Evidence, ProductMask, Sun, Vote
 
 SHAPE = (360, 420)
 
@@ -96,7 +96,7 @@ def noise_over(evidence, *, seed):
 def test_strips_equal_the_whole_to_the_bit(monkeypatch, rows):
     evidence = noise_over(cumulus(), seed=3)
     whole = masked(evidence, buffer=50, min_area=900)
-    monkeypatch.setattr(cells, "STRIP_ROWS", rows)
+    monkeypatch.setattr(module, "STRIP_ROWS", rows)
     monkeypatch.setattr(merge.strips, "__defaults__", (rows,))
     cut = masked(evidence, buffer=50, min_area=900)
     np.testing.assert_array_equal(cut.class_map, whole.class_map)

@@ -5,11 +5,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from stac_cloudmask.core import cells as module
-from stac_cloudmask.core.cells import block_sum, candidates, reduce_scene
-from stac_cloudmask.core.evidence import Evidence
+from stac_cloudmask.core import calibrated as module
+from stac_cloudmask.core.calibrated import Rules, block_sum, candidates, reduce_scene
 from stac_cloudmask.core.merge import Thresholds, vote
-from stac_cloudmask.core.rules import Rules
+from stac_cloudmask.core.votes import Evidence
 
 RULES = Rules()
 THRESHOLDS = Thresholds(cloud=30, shadow=60)

@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from scipy import ndimage
 
-from stac_cloudmask.core import cleanup
+from stac_cloudmask.core import morphology
 
 layers = hnp.arrays(np.bool_, hnp.array_shapes(min_dims=2, max_dims=2, min_side=1, max_side=24))
 
@@ -16,38 +16,38 @@ def test_dilation_is_the_distance_to_the_nearest_true(layer, radius):
     distance2 = np.full(layer.shape, np.inf)
     for row, col in np.argwhere(layer):
         distance2 = np.minimum(distance2, (rows - row) ** 2 + (cols - col) ** 2)
-    np.testing.assert_array_equal(cleanup.dilate(layer, radius=radius), distance2 <= radius * radius)
+    np.testing.assert_array_equal(morphology.dilate(layer, radius=radius), distance2 <= radius * radius)
 
 
 @given(layers, st.integers(0, 12))
 def test_small_objects_go_whole_and_others_stay_whole(layer, min_pixels):
-    labels, count = ndimage.label(layer, cleanup.EIGHT_CONNECTED)
+    labels, count = ndimage.label(layer, morphology.EIGHT_CONNECTED)
     expected = layer.copy()
     for label in range(1, count + 1):
         if (labels == label).sum() < min_pixels:
             expected[labels == label] = False
-    np.testing.assert_array_equal(cleanup.remove_small(layer, min_pixels=min_pixels), expected)
+    np.testing.assert_array_equal(morphology.remove_small(layer, min_pixels=min_pixels), expected)
 
 
 @pytest.mark.parametrize("rows", [1, 2, 3, 5])
 def test_strips_do_not_change_which_objects_go(monkeypatch, rows):
     layer = np.random.default_rng(rows).random((60, 50)) < 0.4
-    whole = cleanup.remove_small(layer, min_pixels=9)
-    monkeypatch.setattr(cleanup, "STRIP_ROWS", rows)
-    np.testing.assert_array_equal(cleanup.remove_small(layer, min_pixels=9), whole)
+    whole = morphology.remove_small(layer, min_pixels=9)
+    monkeypatch.setattr(morphology, "STRIP_ROWS", rows)
+    np.testing.assert_array_equal(morphology.remove_small(layer, min_pixels=9), whole)
     assert 0 < whole.sum() < layer.sum()
 
 
 @given(layers, st.integers(0, 12))
 def test_removing_twice_is_removing_once(layer, min_pixels):
-    once = cleanup.remove_small(layer, min_pixels=min_pixels)
-    np.testing.assert_array_equal(cleanup.remove_small(once, min_pixels=min_pixels), once)
+    once = morphology.remove_small(layer, min_pixels=min_pixels)
+    np.testing.assert_array_equal(morphology.remove_small(once, min_pixels=min_pixels), once)
 
 
 def test_a_hole_below_the_limit_is_closed_and_one_at_the_limit_stays():
     layer = np.ones((9, 9), dtype=bool)
     layer[1, 1] = layer[5:7, 5:7] = False
-    filled = cleanup.fill_holes(layer, max_pixels=4)
+    filled = morphology.fill_holes(layer, max_pixels=4)
     assert filled[1, 1]
     assert not filled[5:7, 5:7].any()
 
@@ -55,21 +55,21 @@ def test_a_hole_below_the_limit_is_closed_and_one_at_the_limit_stays():
 def test_nothing_is_changed_in_place():
     layer = np.random.default_rng(0).random((20, 20)) < 0.3
     before = layer.copy()
-    cleanup.dilate(layer, radius=2)
-    cleanup.remove_small(layer, min_pixels=5)
-    cleanup.fill_holes(layer, max_pixels=5)
+    morphology.dilate(layer, radius=2)
+    morphology.remove_small(layer, min_pixels=5)
+    morphology.fill_holes(layer, max_pixels=5)
     np.testing.assert_array_equal(layer, before)
 
 
 @pytest.mark.parametrize("rows", [1, 4])
 def test_one_object_through_all_strips_counts_whole(monkeypatch, rows):
-    monkeypatch.setattr(cleanup, "STRIP_ROWS", rows)
+    monkeypatch.setattr(morphology, "STRIP_ROWS", rows)
     snake = np.zeros((12, 7), dtype=bool)
     snake[:, 3] = snake[0, :] = True
-    np.testing.assert_array_equal(cleanup.remove_small(snake, min_pixels=18), snake)
-    assert not cleanup.remove_small(snake, min_pixels=19).any()
+    np.testing.assert_array_equal(morphology.remove_small(snake, min_pixels=18), snake)
+    assert not morphology.remove_small(snake, min_pixels=19).any()
 
 
 def test_objects_of_one_pixel_stay_where_one_is_enough():
     layer = np.eye(3, dtype=bool)[[0, 2, 1]] & np.array([[True], [False], [False]])
-    np.testing.assert_array_equal(cleanup.remove_small(layer, min_pixels=1), layer)
+    np.testing.assert_array_equal(morphology.remove_small(layer, min_pixels=1), layer)

@@ -4,9 +4,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from scipy import ndimage
 
-from stac_cloudmask.core.cells import Cells
-from stac_cloudmask.core.darkness import bilinear, darkness, smooth
-from stac_cloudmask.core.rules import Rules
+from stac_cloudmask.core.calibrated import Cells, Rules, bilinear, darkness, smooth
 
 RULES = Rules()
 grids = hnp.arrays(

@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stac_cloudmask.core.evidence import Evidence, ProductMask, Sun, Vote
+from stac_cloudmask.core.votes import Evidence, ProductMask, Sun, Vote
 
 
 @st.composite

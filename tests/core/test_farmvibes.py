@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from scipy import ndimage
 
-from stac_cloudmask.core.farmvibes import merge_farmvibes, nodata_pixels
+from stac_cloudmask.core.policy import merge_farmvibes, nodata_pixels
 from stac_cloudmask.core.predict import percent
 
 SHAPE = (24, 31)

@@ -3,19 +3,20 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from stac_cloudmask.core.cleanup import dilate
-from stac_cloudmask.core.evidence import Sun
-from stac_cloudmask.core.faulty_scl import (
+from stac_cloudmask.core.morphology import dilate
+from stac_cloudmask.core.votes import Sun
+from stac_cloudmask.simulate.clouds import (
     CIRRUS_FOUND,
     DARK_WATER,
     ROOF_AS_CLOUD,
     SHADOW_FOUND,
     UNCLASSIFIED,
     Scl,
+    Sky,
+    draw_sky,
     scene_classification,
 )
-from stac_cloudmask.core.ground import Cover, landscape
-from stac_cloudmask.core.sky import Sky, draw_sky
+from stac_cloudmask.simulate.landscape import Cover, landscape
 
 SUN = Sun(azimuth=150.0, elevation=50.0)
 

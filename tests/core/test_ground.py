@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from stac_cloudmask.core.cleanup import dilate
-from stac_cloudmask.core.ground import (
+from stac_cloudmask.core.morphology import dilate
+from stac_cloudmask.simulate.landscape import (
     BANDS,
     BLOCK,
     FOREST_SHARE,

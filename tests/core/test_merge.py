@@ -9,9 +9,9 @@ from scipy import ndimage
 
 from stac_cloudmask.core import merge as merging
 from stac_cloudmask.core.classes import CloudClass
-from stac_cloudmask.core.evidence import Evidence, ProductMask, Sun, Vote
 from stac_cloudmask.core.merge import Cleanup, Thresholds, merge, select_union
 from stac_cloudmask.core.policy import decide
+from stac_cloudmask.core.votes import Evidence, ProductMask, Sun, Vote
 
 NO_CLEANUP = Cleanup(cloud_buffer=0, shadow_buffer=0, min_area=0, hole_area=0)
 THRESHOLDS = Thresholds(cloud=30, shadow=20)

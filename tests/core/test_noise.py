@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from stac_cloudmask.core.noise import power_noise, top_share
+from stac_cloudmask.simulate.landscape import power_noise, top_share
 
 
 def noise(seed=0, shape=(128, 96), **changes):

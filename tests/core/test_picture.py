@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stac_cloudmask.core.picture import to_rgb
+from stac_cloudmask.core.reflectance import to_rgb
 
 
 def gray(*reflectance):

@@ -5,12 +5,11 @@ import pytest
 from cumulus import cumulus, product
 
 from stac_cloudmask.config import Settings
-from stac_cloudmask.core import cells
+from stac_cloudmask.core import calibrated
 from stac_cloudmask.core.calibrated import NO_PRODUCT
 from stac_cloudmask.core.classes import CloudClass
-from stac_cloudmask.core.evidence import Evidence, Vote
-from stac_cloudmask.core.farmvibes import merge_farmvibes
-from stac_cloudmask.core.policy import DECIDERS, POLICIES, SEED_CLASSES, decide, nir_factor
+from stac_cloudmask.core.policy import DECIDERS, FARMVIBES_CLASSES, POLICIES, decide, merge_farmvibes, nir_factor
+from stac_cloudmask.core.votes import Evidence, Vote
 from stac_cloudmask.errors import ConfigError
 
 CODES = np.array([[4, 4, 9, 3, 0]])
@@ -50,7 +49,7 @@ def test_calibrated_states_the_sun_and_the_edge_of_shadow():
     assert (stated["sun_azimuth"], stated["sun_elevation"], stated["shadow_edge"]) == (None, None, None)
 
 
-def test_union_takes_the_thresholds_of_the_seed_and_any_vote():
+def test_union_takes_the_thresholds_of_farmvibes_and_any_vote():
     found = decide(line([31, 30, 0, 0, 90], [0, 21, 0, 0, 0]), merge="union", buffer=0)
     np.testing.assert_array_equal(found.class_map, [[1, 2, 1, 2, CloudClass.NODATA]])
     assert found.notes == ()
@@ -82,7 +81,7 @@ def test_farmvibes_is_the_seeds_merge_in_pixels():
         np.testing.assert_array_equal(found.class_map == CloudClass.CLOUD, expected)
         assert set(np.unique(found.class_map)) == {CloudClass.CLEAR, CloudClass.CLOUD}
         assert found.parameters["cloud_buffer"] == 5 * gsd
-    assert found.notes == (SEED_CLASSES,)
+    assert found.notes == (FARMVIBES_CLASSES,)
     assert not found.votes[:20, :20].any()
     assert found.votes[300, 295] == Vote.BUFFER
 
@@ -92,7 +91,7 @@ def test_farmvibes_counts_areas_in_pixels_of_the_grid():
     found = decide(evidence, merge="farmvibes", buffer=0, min_area=200)
     np.testing.assert_array_equal(found.class_map, [[0, 0, 0, 1, 1, 1]])
     assert found.votes[0, 0] == Vote.CLOUD_MODEL | Vote.REMOVED
-    assert found.notes == (SEED_CLASSES, NO_PRODUCT)
+    assert found.notes == (FARMVIBES_CLASSES, NO_PRODUCT)
 
 
 def test_farmvibes_has_no_area_of_its_own_for_holes():
@@ -107,7 +106,7 @@ def test_near_infrared_is_wanted_in_cells(gsd, factor):
 
 @pytest.mark.parametrize("name", POLICIES)
 def test_threads_do_not_change_a_mask(name, monkeypatch):
-    monkeypatch.setattr(cells, "STRIP_ROWS", 24)
+    monkeypatch.setattr(calibrated, "STRIP_ROWS", 24)
     evidence = cumulus(shape=(1100, 420))
     one = decide(evidence, merge=name, min_area=5_000)
     three = decide(replace(evidence, expendable=True), merge=name, min_area=5_000, threads=3)

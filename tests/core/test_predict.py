@@ -4,8 +4,8 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from stac_cloudmask.core.grid import plan_chips
 from stac_cloudmask.core.predict import Bands, Member, percent, predict_chips, predict_rows
-from stac_cloudmask.core.windows import plan_chips
 
 BANDS = Bands(names=("red", "nir"), scales=(1e-4, 1e-4), offsets=(0, 0))
 

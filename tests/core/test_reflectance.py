@@ -10,8 +10,8 @@ from rasterio.enums import Resampling
 from rasterio.io import MemoryFile
 from rasterio.vrt import WarpedVRT
 
+from stac_cloudmask.core.grid import Window
 from stac_cloudmask.core.reflectance import block_mean, mean_by_twos, repeat, to_reflectance, up_bilinear
-from stac_cloudmask.core.windows import Window
 
 digital = st.integers(0, 65535) | st.sampled_from([0, 1, 2, 65535])
 planes = st.tuples(st.integers(1, 9), st.integers(1, 9)).flatmap(

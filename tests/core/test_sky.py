@@ -4,10 +4,9 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from stac_cloudmask.core.cleanup import dilate
-from stac_cloudmask.core.evidence import Sun
-from stac_cloudmask.core.ground import BANDS, landscape
-from stac_cloudmask.core.sky import (
+from stac_cloudmask.core.morphology import dilate
+from stac_cloudmask.core.votes import Sun
+from stac_cloudmask.simulate.clouds import (
     BACKSCATTER,
     CIRRUS_HEIGHT,
     CLOUD_BRIGHTNESS,
@@ -23,6 +22,7 @@ from stac_cloudmask.core.sky import (
     look_down,
     shadow_shift,
 )
+from stac_cloudmask.simulate.landscape import BANDS, landscape
 
 SUN = Sun(azimuth=150.0, elevation=50.0)
 SHAPE = (300, 360)

@@ -5,9 +5,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from scipy import ndimage
 
-from stac_cloudmask.core.evidence import Sun
-from stac_cloudmask.core.rules import Reach
-from stac_cloudmask.core.sun import (
+from stac_cloudmask.core.calibrated import Reach
+from stac_cloudmask.core.shadow import (
     Search,
     cast,
     kept_objects,
@@ -19,6 +18,7 @@ from stac_cloudmask.core.sun import (
     window_sum,
     with_touching,
 )
+from stac_cloudmask.core.votes import Sun
 
 CELL = 60.0
 REACH = Reach()
@@ -160,7 +160,7 @@ def test_no_strip_changes_what_is_reached(rows, monkeypatch):
     scene = {"cloud": cloud & valid, "shadow": dark * np.uint8(90), "valid": valid, "sun": sun, "cell": CELL}
     whole = cast(Search(**scene, reach=REACH))
     assert 0 < whole.mean() < 1
-    monkeypatch.setattr("stac_cloudmask.core.sun.STRIP", rows)
+    monkeypatch.setattr("stac_cloudmask.core.shadow.STRIP", rows)
     np.testing.assert_array_equal(cast(Search(**scene, reach=REACH, threads=3)), whole)
 
 

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stac_cloudmask.core.windows import Window, plan_chips, seed_chips
+from stac_cloudmask.core.grid import Window, farmvibes_chips, plan_chips
 from stac_cloudmask.errors import ConfigError
 
 lengths = st.integers(1, 150)
@@ -103,13 +103,13 @@ def test_windows_of_the_bundled_models_fit_round_scenes_and_tiles(length, count,
     ("length", "starts"), [(10980, [0, 374, 748]), (1300, [0, 263, 525, 788]), (1100, [0, 294, 588])]
 )
 def test_the_seeds_windows_start_where_farmvibes_starts_them(length, starts):
-    row = seed_chips(512, length, size=512, overlap_fraction=0.25)[0]
+    row = farmvibes_chips(512, length, size=512, overlap_fraction=0.25)[0]
     assert [chip.read.col_off for chip in row][: len(starts)] == starts
     assert row[-1].read.cols.stop == length
 
 
 def test_the_seeds_plan_has_29_by_29_windows_on_a_tile_with_margins_of_69_pixels():
-    rows = seed_chips(10980, 10980, size=512, overlap_fraction=0.25)
+    rows = farmvibes_chips(10980, 10980, size=512, overlap_fraction=0.25)
     assert [len(rows), len(rows[0])] == [29, 29]
     inner = [chip for chip in rows[0] if chip.write.cols.stop < 10980]
     assert min(chip.read.cols.stop - chip.write.cols.stop for chip in inner) == 69
@@ -119,10 +119,10 @@ def test_the_seeds_plan_has_29_by_29_windows_on_a_tile_with_margins_of_69_pixels
 def test_the_seeds_writes_tile_the_scene_exactly(height, width, size, overlap):
     if int(size * (1 - overlap)) < 1:
         with pytest.raises(ConfigError):
-            seed_chips(height, width, size=size, overlap_fraction=overlap)
+            farmvibes_chips(height, width, size=size, overlap_fraction=overlap)
         return
     times_written = np.zeros((height, width), int)
-    for chip in (c for row in seed_chips(height, width, size=size, overlap_fraction=overlap) for c in row):
+    for chip in (c for row in farmvibes_chips(height, width, size=size, overlap_fraction=overlap) for c in row):
         times_written[chip.write.slices] += 1
     assert (times_written == 1).all()
 
@@ -156,6 +156,6 @@ def test_no_more_windows_than_the_size_asks_for():
 
 
 @pytest.mark.parametrize(("length", "count"), [(511, 1), (512, 1), (513, 2), (896, 2), (897, 3)])
-def test_the_seed_adds_a_window_where_one_is_full(length, count):
-    (row,) = seed_chips(100, length, size=512, overlap_fraction=0.25)
+def test_farmvibes_adds_a_window_where_one_is_full(length, count):
+    (row,) = farmvibes_chips(100, length, size=512, overlap_fraction=0.25)
     assert len(row) == count

@@ -6,9 +6,8 @@ import pytest
 from onnx import helper, numpy_helper
 
 from stac_cloudmask.models.check import SPECTRA, check_model, fixed_chip
-from stac_cloudmask.models.metadata import read_model_item
-from stac_cloudmask.models.mlm import COMMON_NAMES
 from stac_cloudmask.models.registry import find_model
+from stac_cloudmask.models.spec import COMMON_NAMES, read_model_item
 
 RIGHT = np.array([[0, 0], [8, 8], [-8, -8]], np.float32)
 """Bright is cloud, dark is shadow."""

@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from stac_cloudmask.models.cpus import usable_cpus
+from stac_cloudmask.models.session import usable_cpus
 
 
 @pytest.fixture

@@ -8,9 +8,8 @@ import pytest
 from offline import Validator
 
 from stac_cloudmask.errors import ModelError
-from stac_cloudmask.models.documents import is_followable, model_document
-from stac_cloudmask.models.metadata import read_model_item
-from stac_cloudmask.models.registry import find_model, list_models
+from stac_cloudmask.models.registry import find_model, is_followable, list_models, model_document
+from stac_cloudmask.models.spec import read_model_item
 
 
 @pytest.fixture
@@ -43,7 +42,7 @@ def test_weights_that_nobody_promised_anything_of_are_stated_as_they_are(tiny_on
     assert asset["file:checksum"] == "1220" + hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def test_a_file_of_the_seed_takes_over_the_item_of_its_model(tmp_path):
+def test_a_file_of_farmvibes_takes_over_the_item_of_its_model(tmp_path):
     path = tmp_path / "shadow.onnx"
     path.write_bytes(b"other weights")
     document = model_document(find_model(path))

@@ -13,8 +13,8 @@ from typer.testing import CliRunner
 from stac_cloudmask.cli import console
 from stac_cloudmask.cli.app import app
 from stac_cloudmask.errors import ChecksumError, ModelError, WriteError
-from stac_cloudmask.models.fetch import cached_path, default_cache, fetch_model, is_here, locate, weights_sha256
 from stac_cloudmask.models.registry import catalog_folder, find_model
+from stac_cloudmask.models.weights import cached_path, default_cache, fetch_model, is_here, locate, weights_sha256
 from tests.loopback import running
 
 WEIGHTS = b"\x08\x08weights" * 5000

@@ -7,10 +7,10 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from stac_cloudmask.errors import ChecksumError, ModelError
-from stac_cloudmask.models.fetch import locate
 from stac_cloudmask.models.graph import load_graph
-from stac_cloudmask.models.metadata import read_model_item
 from stac_cloudmask.models.registry import find_model, with_weights
+from stac_cloudmask.models.spec import read_model_item
+from stac_cloudmask.models.weights import locate
 
 HERE = [[1, 0], [0, 1], [1, 1]]
 

@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from stac_cloudmask.errors import ConfigError, ModelError
-from stac_cloudmask.models.metadata import ModelSpec, ModelWindow, read_model_item, shared_window
+from stac_cloudmask.models.spec import ModelSpec, ModelWindow, read_model_item, shared_window
 
 HERE = [[1, 0], [0, 1], [1, 1]]
 

@@ -7,10 +7,10 @@ import pytest
 from pystac.validation import validate_dict
 from pystac.validation.stac_validator import JsonSchemaSTACValidator
 
-from stac_cloudmask.core.windows import plan_chips
-from stac_cloudmask.models.fetch import is_here
+from stac_cloudmask.core.grid import plan_chips
 from stac_cloudmask.models.registry import catalog_folder, list_models
 from stac_cloudmask.models.session import OnnxSegmenter
+from stac_cloudmask.models.weights import is_here
 
 TILE = 10980
 

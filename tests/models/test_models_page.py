@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from offline import Validator
 
-from stac_cloudmask.models.metadata import ModelWindow, read_model_item
+from stac_cloudmask.models.spec import ModelWindow, read_model_item
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "models.md"
 

@@ -5,14 +5,14 @@ import sys
 import pytest
 
 from stac_cloudmask.errors import ModelError
-from stac_cloudmask.models.fetch import is_here, locate
 from stac_cloudmask.models.registry import find_model, list_models
+from stac_cloudmask.models.weights import is_here, locate
 
 UKIS = ["ukis-csmask-4b-l2a", "ukis-csmask-6b-l2a"]
 SEED = [*(f"farmvibes-cloud-{n}" for n in range(1, 6)), "farmvibes-shadow"]
 
 
-def test_the_catalog_lists_two_bundled_and_six_seed_models():
+def test_the_catalog_lists_two_bundled_and_six_farmvibes_models():
     assert [spec.name for spec in list_models()] == UKIS + SEED
 
 
@@ -22,7 +22,7 @@ def test_bundled_models_are_found_without_importing_their_package(name):
     assert "ukis_csmask" not in sys.modules
 
 
-def test_seed_models_are_not_here_until_fetched_and_the_error_says_how(tmp_path):
+def test_farmvibes_models_are_not_here_until_fetched_and_the_error_says_how(tmp_path):
     spec = find_model("farmvibes-cloud-2", role="cloud")
     assert not is_here(spec, tmp_path)
     with pytest.raises(ModelError, match="models fetch farmvibes-cloud-2"):
@@ -43,7 +43,7 @@ def test_an_unknown_name_is_refused_with_the_known_ones():
     ("file", "name", "role"),
     [("cloud_model2_cpu.onnx", "farmvibes-cloud-2", "cloud"), ("shadow.onnx", "farmvibes-shadow", "shadow")],
 )
-def test_a_file_with_a_seed_models_name_gets_that_models_contract(tmp_path, file, name, role):
+def test_a_file_with_a_farmvibes_models_name_gets_that_models_contract(tmp_path, file, name, role):
     (tmp_path / file).write_bytes(b"weights")
     spec, contract = find_model(tmp_path / file, role=role), find_model(name)
     assert spec.bands == contract.bands

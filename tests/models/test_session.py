@@ -13,8 +13,8 @@ from onnx import helper
 from scipy.special import expit, softmax
 
 from stac_cloudmask.errors import ConfigError, ModelError
-from stac_cloudmask.models.metadata import read_model_item
 from stac_cloudmask.models.session import OnnxSegmenter
+from stac_cloudmask.models.spec import read_model_item
 
 WEIGHTS = np.array([[2, -1], [0, 3], [1, 1]], np.float32)
 CUDA = "CUDAExecutionProvider"

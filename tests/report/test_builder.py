@@ -17,12 +17,12 @@ from typer.testing import CliRunner
 from stac_cloudmask.cli.app import app
 from stac_cloudmask.core.grid import Grid
 from stac_cloudmask.errors import ConfigError, WriteError
-from stac_cloudmask.report.builder import build_report
-from stac_cloudmask.report.encode import picture, thumbnail
-from stac_cloudmask.report.facts import Places, links
+from stac_cloudmask.review.report.builder import build_report
+from stac_cloudmask.review.report.layers import picture, thumbnail
+from stac_cloudmask.review.report.summary import Places, links
 from stac_cloudmask.stac.catalog import OutputCatalog
 from stac_cloudmask.stac.cog import write_bits_cog, write_class_cog, write_percent_cog, write_thumbnail
-from stac_cloudmask.stac.items import mask_item
+from stac_cloudmask.stac.item import mask_item
 from tests.outputs import CREATED, facts_of, item_path
 from tests.stac.rasters import write
 

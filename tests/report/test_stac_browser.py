@@ -9,8 +9,8 @@ import pytest
 from selenium.webdriver.common.by import By
 
 from stac_cloudmask.config import Settings
-from stac_cloudmask.run import run
-from stac_cloudmask.simulate import Recipe, write_simulated_item
+from stac_cloudmask.pipeline.run import run
+from stac_cloudmask.simulate.scene import Recipe, write_simulated_item
 from stac_cloudmask.stac.search import load_items
 from tests.browser import WIDE, complaints, from_npm, set_screen, wait
 from tests.outputs import item_path

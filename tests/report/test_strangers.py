@@ -9,8 +9,8 @@ import pytest
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 
-from stac_cloudmask.report.builder import build_report
-from stac_cloudmask.report.encode import script_json
+from stac_cloudmask.review.report.builder import build_report
+from stac_cloudmask.review.report.layers import script_json
 from tests.browser import by_id, complaints, requests, show, texts, wait
 from tests.outputs import item_path
 

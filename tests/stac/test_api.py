@@ -9,10 +9,10 @@ from pgstac import pgstac_server
 from strict_api import Fault, strict_api
 
 from stac_cloudmask.errors import ConfigError, PublishError, WriteError
-from stac_cloudmask.stac.api import Patience, StacApi
 from stac_cloudmask.stac.catalog import OutputCatalog
 from stac_cloudmask.stac.collection import Entry, new_collection, with_entries
-from stac_cloudmask.stac.items import mask_item
+from stac_cloudmask.stac.item import mask_item
+from stac_cloudmask.stac.transactions import Patience, StacApi
 
 HURRIED = Patience(attempts=3, pause=0.001, timeout=10)
 SECRET = "Bearer s3cr3t-t0ken"  # noqa: S105  (a made-up one)

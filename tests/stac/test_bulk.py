@@ -11,10 +11,10 @@ from outputs import class_map, facts_of, read_items, source_paths, write_files
 from pgstac import PYTHON, pgstac_server
 
 from stac_cloudmask.errors import WriteError
-from stac_cloudmask.stac.api import StacApi
-from stac_cloudmask.stac.bulk import write_geoparquet, write_ndjson
 from stac_cloudmask.stac.catalog import OutputCatalog
-from stac_cloudmask.stac.items import mask_item
+from stac_cloudmask.stac.collection import write_geoparquet, write_ndjson
+from stac_cloudmask.stac.item import mask_item
+from stac_cloudmask.stac.transactions import StacApi
 
 
 @pytest.fixture(scope="module")

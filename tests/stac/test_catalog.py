@@ -21,8 +21,7 @@ from s3 import s3_server
 
 from stac_cloudmask.errors import StacCloudmaskError, UnsupportedItemError
 from stac_cloudmask.stac.catalog import OutputCatalog
-from stac_cloudmask.stac.facts import file_facts
-from stac_cloudmask.stac.items import mask_item
+from stac_cloudmask.stac.item import file_facts, mask_item
 from stac_cloudmask.stac.store import OWN
 
 odc_uses_old_shapely = pytest.mark.filterwarnings("ignore:The 'shapely.ops.transform:DeprecationWarning")

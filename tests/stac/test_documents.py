@@ -8,13 +8,11 @@ import pystac
 import pytest
 
 from stac_cloudmask.errors import ReadError, UnsupportedItemError
-from stac_cloudmask.stac import documents
-from stac_cloudmask.stac.documents import Documents
-from stac_cloudmask.stac.filters import Filter, parse_interval
+from stac_cloudmask.stac import static
+from stac_cloudmask.stac.gdal import check_redirects
 from stac_cloudmask.stac.hrefs import DEFAULT_RULE, HrefRule
-from stac_cloudmask.stac.search import Failure, load_items, search
-from stac_cloudmask.stac.transport import check_redirects
-from stac_cloudmask.stac.walk import MAX_DEPTH
+from stac_cloudmask.stac.search import Failure, Filter, load_items, parse_interval, search
+from stac_cloudmask.stac.static import MAX_DEPTH, Documents
 from tests.stac.range_server import serve
 
 PUBLIC = "https://stac.example.com/items/i"
@@ -59,7 +57,7 @@ def test_a_server_that_fails_is_asked_again_if_that_can_help(tmp_path, fault, re
 
 
 def test_a_document_beyond_belief_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr(documents, "MAX_BYTES", 10)
+    monkeypatch.setattr(static, "MAX_BYTES", 10)
     (tmp_path / "a.json").write_text('{"a": "long"}')
     with pytest.raises(ReadError, match="larger than 10 bytes"):
         read(str(tmp_path / "a.json"))

@@ -12,9 +12,9 @@ from planetary_computer.settings import Settings
 
 from stac_cloudmask.errors import BandNotFoundError, ReadError, UnsupportedItemError
 from stac_cloudmask.stac.bands import resolve
-from stac_cloudmask.stac.read import open_scene
-from stac_cloudmask.stac.sign import sign
-from stac_cloudmask.stac.transport import Patience, gdal_env, require_answer
+from stac_cloudmask.stac.gdal import Patience, gdal_env, require_answer
+from stac_cloudmask.stac.providers import sign
+from stac_cloudmask.stac.reader import open_scene
 from tests.stac.items import genuine
 from tests.stac.range_server import serve
 from tests.stac.rasters import digital_numbers, item_of, scl_codes, write

@@ -13,11 +13,11 @@ from hypothesis import strategies as st
 from fuzz.spoil import spoilt_bytes, spoilt_item
 from stac_cloudmask.errors import StacCloudmaskError
 from stac_cloudmask.stac.bands import resolve
-from stac_cloudmask.stac.filters import Filter, parse_interval
+from stac_cloudmask.stac.gdal import Patience
 from stac_cloudmask.stac.hrefs import HrefRule, check_href, is_remote, redact
-from stac_cloudmask.stac.intake import make_item
-from stac_cloudmask.stac.read import open_scene
-from stac_cloudmask.stac.transport import Patience
+from stac_cloudmask.stac.reader import open_scene
+from stac_cloudmask.stac.search import Filter, parse_interval
+from stac_cloudmask.stac.static import make_item
 from tests.stac.items import features
 from tests.stac.rasters import digital_numbers, item_of, write
 

@@ -7,11 +7,9 @@ from rasterio.errors import RasterioIOError
 
 from stac_cloudmask.core.grid import Grid
 from stac_cloudmask.errors import ReadError, UnsupportedItemError
-from stac_cloudmask.stac.images import is_file, open_image
+from stac_cloudmask.stac.gdal import is_file, open_image, open_raster
 from stac_cloudmask.stac.labels import Meaning, raster_labels
-from stac_cloudmask.stac.pixel import read_pixel
-from stac_cloudmask.stac.rasters import open_raster
-from stac_cloudmask.stac.views import Views
+from stac_cloudmask.stac.warp import Views, read_pixel
 from tests.stac.rasters import EPSG, LEFT, TOP, item_of, write
 
 GRID = Grid(epsg=EPSG, left=LEFT, top=TOP, gsd=10, height=64, width=64)
@@ -37,7 +35,7 @@ def leading(tmp_path, secret):
 
 
 def opened(path):
-    """Open a raster of nobody's item, as the seed's workflow and the second pass over dates do."""
+    """Open a raster of nobody's item, as FarmVibes.AI's workflow and the second pass over dates do."""
     with open_raster(path) as raster:
         return raster.shape
 

@@ -13,9 +13,8 @@ from pystac.errors import STACValidationError
 
 from stac_cloudmask.core.classes import CLASSES, CloudClass
 from stac_cloudmask.errors import UnsupportedItemError
-from stac_cloudmask.stac.facts import class_counts, file_facts
-from stac_cloudmask.stac.items import mask_item, output_collection, output_id
-from stac_cloudmask.stac.source import unsigned
+from stac_cloudmask.stac.assets import unsigned
+from stac_cloudmask.stac.item import class_counts, file_facts, mask_item, output_collection, output_id
 
 
 @pytest.fixture(scope="module")

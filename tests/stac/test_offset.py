@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from stac_cloudmask.errors import UnsupportedItemError
-from stac_cloudmask.stac.offset import Offset, boa_offset
+from stac_cloudmask.stac.boa_offset import Offset, boa_offset
 from tests.stac.items import genuine, made_up
 
 OLD = {"s2:processing_baseline": "03.01"}

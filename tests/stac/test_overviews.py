@@ -9,8 +9,8 @@ from rasterio.shutil import copy
 from stac_cloudmask.core.reflectance import mean_by_twos
 from stac_cloudmask.errors import ReadError
 from stac_cloudmask.stac.bands import resolve
-from stac_cloudmask.stac.overviews import MOST_BLOCKS, Overview, stored_bytes
-from stac_cloudmask.stac.read import PATIENCE, Access, Patience, open_scene
+from stac_cloudmask.stac.loaders import MOST_BLOCKS, Overview, stored_bytes
+from stac_cloudmask.stac.reader import PATIENCE, Access, Patience, open_scene
 from tests.stac.range_server import serve
 from tests.stac.rasters import digital_numbers, item_of, scl_codes, write
 

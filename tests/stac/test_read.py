@@ -11,14 +11,12 @@ import rasterio
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stac_cloudmask.core.grid import Grid
-from stac_cloudmask.core.reflectance import block_mean, mean_by_twos, repeat, up_bilinear
-from stac_cloudmask.core.windows import Window
+from stac_cloudmask.core.grid import Grid, Window
+from stac_cloudmask.core.reflectance import block_mean, mean_by_twos, mode_of_blocks, repeat, up_bilinear
 from stac_cloudmask.errors import BandNotFoundError, ConfigError, ReadError, StacCloudmaskWarning, UnsupportedItemError
 from stac_cloudmask.stac.bands import resolve
-from stac_cloudmask.stac.classes import mode_of_blocks
 from stac_cloudmask.stac.providers import BANDS
-from stac_cloudmask.stac.read import open_scene
+from stac_cloudmask.stac.reader import open_scene
 from tests.offline import no_network
 from tests.stac.rasters import EPSG, LEFT, TOP, digital_numbers, item_of, scl_codes, write
 

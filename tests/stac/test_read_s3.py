@@ -9,9 +9,9 @@ from s3fs import S3FileSystem
 
 from stac_cloudmask.errors import BandNotFoundError
 from stac_cloudmask.stac.bands import resolve
-from stac_cloudmask.stac.read import open_scene
+from stac_cloudmask.stac.gdal import Patience
+from stac_cloudmask.stac.reader import open_scene
 from stac_cloudmask.stac.search import load_items, search
-from stac_cloudmask.stac.transport import Patience
 from tests.s3 import s3_server
 from tests.stac.rasters import digital_numbers, item_of, write
 

@@ -12,9 +12,7 @@ from s3 import s3_server
 from s3fs import S3FileSystem
 
 from stac_cloudmask.errors import ConfigError, WriteError
-from stac_cloudmask.stac import temporary
-from stac_cloudmask.stac.objects import ObjectStore
-from stac_cloudmask.stac.store import OWN, LocalStore, open_store
+from stac_cloudmask.stac.store import OWN, LocalStore, ObjectStore, is_abandoned, open_store
 
 
 @pytest.fixture(scope="module")
@@ -210,13 +208,13 @@ def test_what_a_killed_run_left_is_cleaned_up_by_the_next_and_live_runs_keep_the
 def test_folders_of_other_machines_are_kept_for_a_day(tmp_path):
     foreign = tmp_path / "run-0123456789ab-1-1-00000000"
     foreign.mkdir()
-    assert not temporary.is_abandoned(foreign)
+    assert not is_abandoned(foreign)
     os.utime(foreign, (0, 0))
-    assert temporary.is_abandoned(foreign)
+    assert is_abandoned(foreign)
 
 
 def test_folders_with_other_names_are_nobodys(tmp_path):
     users = tmp_path / "run-of-mine"
     users.mkdir()
     os.utime(users, (0, 0))
-    assert not temporary.is_abandoned(users)
+    assert not is_abandoned(users)

@@ -5,8 +5,8 @@ import pytest
 
 from stac_cloudmask.core.grid import Grid
 from stac_cloudmask.errors import ReadError, UnsupportedItemError
-from stac_cloudmask.stac.transport import Patience
-from stac_cloudmask.stac.views import STRIKES, Views, rgb_keys
+from stac_cloudmask.stac.gdal import Patience
+from stac_cloudmask.stac.warp import STRIKES, Views, rgb_keys
 from tests.stac.range_server import serve
 from tests.stac.rasters import EPSG, LEFT, TOP, write
 

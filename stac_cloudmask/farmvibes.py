@@ -1,0 +1,178 @@
+"""FarmVibes.AI's workflow ``improve_cloud_mask`` on two rasters, as its own operators carry it out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+
+from stac_cloudmask.core.grid import farmvibes_chips
+from stac_cloudmask.core.policy import PROBABILITY_NODATA, merge_farmvibes, nodata_pixels
+from stac_cloudmask.core.predict import ROLES, Bands, Member, predict_chips
+from stac_cloudmask.errors import ConfigError, UnsupportedItemError
+from stac_cloudmask.models.registry import find_model, with_weights
+from stac_cloudmask.models.session import OnnxSegmenter
+from stac_cloudmask.models.spec import LONGEST_SIDE, ModelSpec, ModelWindow
+from stac_cloudmask.stac.gdal import Raster, open_raster
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from stac_cloudmask.core.grid import Window
+    from stac_cloudmask.core.predict import Role
+
+CLOUD_MODEL: Final = "farmvibes-cloud-2"
+SHADOW_MODEL: Final = "farmvibes-shadow"
+CONTRACTS: Final[dict[Role, str]] = {"cloud": CLOUD_MODEL, "shadow": SHADOW_MODEL}
+"""Whose contract an .onnx file has, by its role."""
+SCALE: Final = 1e-4
+"""Reflectance per digital number; FarmVibes.AI adds no BOA offset."""
+
+Model = str | Path
+
+
+@dataclass(frozen=True)
+class ImprovedMask:
+    """What the workflow gives.
+
+    Attributes:
+        cloud_probability: ``(y, x)`` float32 0..1; 100.0 where any band is nodata. Of an ensemble the mean, NaN there.
+        shadow_probability: ``(y, x)`` float32 0..1; 100.0 where any band is nodata.
+        mask: ``(y, x)`` uint8: 0 clear, 1 not clear, nodata included.
+        crs: Coordinate reference system of the raster as WKT; None if it has none.
+        transform: Its affine coefficients in rasterio's order.
+    """
+
+    cloud_probability: NDArray[np.float32]
+    shadow_probability: NDArray[np.float32]
+    mask: NDArray[np.uint8]
+    crs: str | None
+    transform: tuple[float, float, float, float, float, float]
+
+
+def improve_cloud_mask(
+    *,
+    s2_raster: str | Path,
+    product_mask: str | Path,
+    cloud_model: Model | Sequence[Model] = CLOUD_MODEL,
+    shadow_model: Model = SHADOW_MODEL,
+    cloud_thr: float = 0.3,
+    shadow_thr: float = 0.2,
+    in_memory: bool = False,
+    window_size: int = 512,
+    overlap: float = 0.25,
+    closing_size: int = 5,
+    min_area: int = 0,
+    model_cache: str | Path | None = None,
+) -> ImprovedMask:
+    """Improve the cloud mask of a Sentinel-2 L2A raster, to the bit as FarmVibes.AI does.
+
+    Parameters have the names and defaults that they have there; thresholds may be any number, not only whole percents.
+    Unlike there, rasters smaller than a window work: they are padded by repeating their edge. The BOA offset is not
+    applied, as there; `process` does so for STAC items. Example::
+
+        result = improve_cloud_mask(s2_raster="s2.tif", product_mask="product_mask.tif", cloud_thr=0.3, shadow_thr=0.2)
+        not_clear = result.mask == 1
+
+    Args:
+        s2_raster: 12 bands of digital numbers: B01 to B08, B8A, B09, B11, B12. Its nodata tag marks pixels without
+            data; without a tag, zeros are data.
+        product_mask: The product's own mask on the same grid; anything but 0 is cloud.
+        cloud_model: Name in the catalog, MLM item, or .onnx file with the contract of FarmVibes.AI's cloud models;
+            several form an ensemble.
+        shadow_model: The same, with the contract of FarmVibes.AI's shadow model.
+        cloud_thr: Cloud above this probability, strictly.
+        shadow_thr: Shadow above this probability, strictly.
+        in_memory: Read the whole raster first; the result is the same.
+        window_size: Side of a window in pixels.
+        overlap: Part of a window that neighbors share at least.
+        closing_size: Radius in pixels of the disk by which the mask grows.
+        min_area: Objects and holes of fewer pixels are dropped after growing; 0 keeps all.
+        model_cache: Directory of fetched weights; None takes the user's cache directory.
+
+    Returns:
+        Both probabilities and the mask, on the grid of ``s2_raster``.
+
+    Raises:
+        ConfigError: There is no cloud model, or windows of this size and overlap cannot be.
+        ModelError: A model is missing, broken or of another kind.
+        ReadError: A raster cannot be read.
+        UnsupportedItemError: A raster has other bands or another grid than expected.
+    """
+    cloud_models = [cloud_model] if isinstance(cloud_model, str | Path) else list(cloud_model)
+    if not cloud_models or not 1 <= window_size <= LONGEST_SIDE:
+        raise ConfigError(
+            f"improve_cloud_mask takes at least one cloud model and windows of 1 to {LONGEST_SIDE} pixels, got "
+            f"{len(cloud_models)} and {window_size}"
+        )
+    cache = None if model_cache is None else Path(model_cache)
+    members = [_member(model, "cloud", window_size, cache) for model in cloud_models]
+    members.append(_member(shadow_model, "shadow", window_size, cache))
+    with open_raster(s2_raster, in_memory=in_memory) as raster, open_raster(product_mask) as product:
+        _refuse_other_grids(raster, product)
+        cloud, shadow = _probabilities(raster, members, window_size=window_size, overlap=overlap)
+        merged = merge_farmvibes(
+            cloud,
+            shadow,
+            product.rows(0, product.shape[1])[0] != 0,
+            cloud_thr=cloud_thr,
+            shadow_thr=shadow_thr,
+            closing_size=closing_size,
+            min_area=min_area,
+            ensemble=len(cloud_models) > 1,
+        )
+        if len(cloud_models) > 1:
+            cloud[cloud == PROBABILITY_NODATA] = np.nan
+        return ImprovedMask(cloud, shadow, merged.astype(np.uint8), raster.crs, raster.transform)
+
+
+def _member(model: Model, role: Role, window_size: int, cache: Path | None) -> Member:
+    """A model, with the windows of this run instead of its own."""
+    path = Path(model)
+    spec: ModelSpec = (
+        with_weights(find_model(CONTRACTS[role]), path) if path.suffix == ".onnx" else find_model(model, role=role)
+    )
+    window = ModelWindow(size=window_size, multiple=spec.window.multiple, overlap=0)
+    return Member(OnnxSegmenter(replace(spec, window=window), cache=cache), (role,))
+
+
+def _refuse_other_grids(raster: Raster, product: Raster) -> None:
+    bands = find_model(CLOUD_MODEL).bands
+    if raster.shape[0] != len(bands):
+        raise UnsupportedItemError(
+            f"{raster.path}: has {raster.shape[0]} bands; {len(bands)} are expected: {', '.join(bands)}"
+        )
+    if product.shape[1:] != raster.shape[1:] or not np.allclose(product.transform, raster.transform):
+        raise UnsupportedItemError(
+            f"{product.path}: lies on another grid ({product.shape[1]} x {product.shape[2]} pixels) than "
+            f"{raster.path} ({raster.shape[1]} x {raster.shape[2]}); warp it first"
+        )
+
+
+def _window(rows: NDArray[np.uint16], window: Window) -> NDArray[np.uint16]:
+    """The part of whole rows that a window covers, which has as many rows."""
+    return rows[:, :, window.cols]
+
+
+def _probabilities(
+    raster: Raster, members: Sequence[Member], *, window_size: int, overlap: float
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Cloud and shadow probability of the whole raster, 100.0 where any band is nodata."""
+    names = find_model(CLOUD_MODEL).bands
+    bands = Bands(names=names, scales=(SCALE,) * len(names), offsets=(0,) * len(names))
+    out = {role: np.full(raster.shape[1:], PROBABILITY_NODATA) for role in ROLES}
+    for chips in farmvibes_chips(*raster.shape[1:], size=window_size, overlap_fraction=overlap):
+        rows = raster.rows(chips[0].read.row_off, chips[0].read.height)
+        for prediction in predict_chips(chips, partial(_window, rows), members=members, bands=bands):
+            if prediction.probabilities is None:
+                continue
+            empty = nodata_pixels(prediction.dn, nodata=raster.nodata)
+            for role, scene in out.items():
+                scene[prediction.chip.write.slices] = np.where(
+                    empty, PROBABILITY_NODATA, prediction.probabilities[role]
+                )
+    return out["cloud"], out["shadow"]

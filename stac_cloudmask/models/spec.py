@@ -1,0 +1,343 @@
+"""MLM items: what a model needs and gives."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, Literal, cast, get_args
+
+from stac_cloudmask.errors import ConfigError, ModelError
+
+if TYPE_CHECKING:
+    from stac_cloudmask.core.predict import Role
+
+Activation = Literal["softmax", "sigmoid", "none"]
+InputKind = Literal["reflectance", "dn"]
+
+ROLE_CLASSES: Final[Mapping[Role, tuple[str, ...]]] = {"cloud": ("cloud",), "shadow": ("cloud_shadow",)}
+"""Names of output classes that make a role, unless ``stac_cloudmask:roles`` says otherwise."""
+
+ACTIVATIONS: Final[Mapping[str, Activation]] = {"scipy.special.softmax": "softmax", "scipy.special.expit": "sigmoid"}
+"""``post_processing_function`` expressions, format ``python``; none means that the graph gives probabilities."""
+
+COMMON_NAMES: Final = frozenset(
+    ["coastal", "blue", "green", "red", "rededge1", "rededge2", "rededge3", "nir", "nir08", "nir09", "swir16", "swir22"]
+)
+
+
+def exactly_one(name: str, many: Sequence[Any]) -> dict[str, Any]:
+    """The only entry of a list."""
+    if len(many) != 1:
+        raise ValueError(f"{name} has {len(many)} entries; models with exactly one are supported")
+    return cast("dict[str, Any]", many[0])
+
+
+def input_kind(value: str) -> InputKind:
+    """What the numbers are that the model takes."""
+    if value not in get_args(InputKind):
+        raise ValueError(f"stac_cloudmask:input_kind is one of {', '.join(get_args(InputKind))}, got {value!r}")
+    return cast("InputKind", value)
+
+
+def shapes(given: dict[str, Any], result: dict[str, Any]) -> tuple[tuple[int, int, int], int]:
+    """``(bands, height, width)`` of the input, -1 where free, and the channels of the output."""
+    for structure in (given, result):
+        order, shape = structure["dim_order"], structure["shape"]
+        if len(shape) != len(order) or [order[0], *order[2:]] != ["batch", "height", "width"]:
+            raise ValueError(f"dim_order must be batch, bands or classes, height, width with a shape of 4, got {order}")
+        if structure["data_type"] != "float32":
+            raise ValueError(f"data_type must be float32, got {structure['data_type']!r}")
+    channels = int(result["shape"][1])
+    if channels < 1:
+        raise ValueError(f"mlm:output must state its number of channels, got {channels}")
+    bands, height, width = (int(side) for side in given["shape"][1:])
+    return (bands, height, width), channels
+
+
+def band_names(names: Sequence[str | dict[str, Any]], properties: dict[str, Any]) -> tuple[str, ...]:
+    """Common names of the input channels, in order."""
+    described = {band["name"]: band for band in properties.get("bands", ())}
+    plain = [name if isinstance(name, str) else name["name"] for name in names]
+    bands = tuple(n if n in COMMON_NAMES else described.get(n, {}).get("eo:common_name", n) for n in plain)
+    unknown = sorted(set(bands) - COMMON_NAMES)
+    if unknown or len(set(bands)) != len(bands) or not bands:
+        known = ", ".join(sorted(COMMON_NAMES))
+        raise ValueError(f"mlm:input bands must be different common names, got {', '.join(bands)}; known are {known}")
+    return bands
+
+
+def scaling(entries: Sequence[dict[str, Any]] | None, count: int) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """What is subtracted from each band, and what it is divided by then."""
+    if not entries:
+        return (0.0,) * count, (1.0,) * count
+    if len(entries) not in (1, count):
+        raise ValueError(f"value_scaling has {len(entries)} entries; there is one for all bands or one for each")
+    pairs = [_mean_and_std(entry) for entry in entries] * (count if len(entries) == 1 else 1)
+    if not all(math.isfinite(mean) and 0 < std < math.inf for mean, std in pairs):
+        raise ValueError("value_scaling needs finite numbers, and divides by one above 0")
+    return tuple(mean for mean, _ in pairs), tuple(std for _, std in pairs)
+
+
+def _mean_and_std(entry: dict[str, Any]) -> tuple[float, float]:
+    kind = entry["type"]
+    if kind == "z-score":
+        return float(entry["mean"]), float(entry["stddev"])
+    if kind == "min-max":
+        return float(entry["minimum"]), float(entry["maximum"]) - float(entry["minimum"])
+    if kind == "scale":
+        return 0.0, float(entry["value"])
+    if kind == "offset":
+        return float(entry["value"]), 1.0
+    raise ValueError(f"value_scaling of type {kind!r} is not supported; z-score, min-max, scale and offset are")
+
+
+def activation_of(function: dict[str, Any] | None) -> Activation:
+    """What turns the output into probabilities."""
+    if function is None:
+        return "none"
+    expression = function["expression"]
+    if function["format"] != "python" or expression not in ACTIVATIONS:
+        known = " and ".join(ACTIVATIONS)
+        raise ValueError(f"post_processing_function {expression!r} is not supported; {known} (format python) are")
+    return ACTIVATIONS[expression]
+
+
+def outputs(
+    result: dict[str, Any], channels: int, activation: Activation, roles: Mapping[str, Sequence[str]] | None
+) -> tuple[tuple[Role, tuple[int, ...]], ...]:
+    """Channels by role; a single channel is that of class 1."""
+    values = {str(entry["name"]): int(entry["value"]) for entry in result["classification:classes"]}
+    outputs = []
+    for role, default in ROLE_CLASSES.items():
+        names = [name for name in default if name in values] if roles is None else roles.get(role, ())
+        places = tuple(0 if channels == 1 and values[name] == 1 else values[name] for name in names)
+        if any(not 0 <= place < channels for place in places):
+            raise ValueError(f"the classes of role {role} have values {places}, but there are {channels} channels")
+        if places:
+            outputs.append((role, places))
+    if not outputs:
+        raise ValueError(f"no output class is a cloud or a cloud_shadow; the classes are {', '.join(values)}")
+    if activation == "softmax" and channels == 1:
+        raise ValueError("a softmax needs at least two channels; one channel takes scipy.special.expit")
+    if activation == "sigmoid" and any(len(places) > 1 for _, places in outputs):
+        raise ValueError("a role of several sigmoid channels is not supported, as they do not add up")
+    return tuple(outputs)
+
+
+SHA256_MULTIHASH: Final = "1220"
+LONGEST_SIDE: Final = 8192
+"""Pixels of a window; more is no window."""
+LARGEST_ITEM: Final = 1_000_000
+"""Bytes; a model item has a few thousand."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelWindow:
+    """The windows that a model is given.
+
+    Attributes:
+        size: Longest side in pixels.
+        multiple: Sides are multiples of this; 0 means that every side is ``size`` exactly.
+        overlap: Pixels that neighboring windows share at least.
+    """
+
+    size: int
+    multiple: int
+    overlap: int
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot work."""
+        if not 1 <= self.size <= LONGEST_SIDE:
+            raise ValueError(f"window size must lie in [1, {LONGEST_SIDE}], got {self.size}")
+        if not 0 <= self.overlap < self.size:
+            raise ValueError(f"window overlap must lie in [0, size={self.size}), got {self.overlap}")
+        if self.multiple < 0 or (self.multiple and self.size % self.multiple):
+            raise ValueError(f"window size {self.size} is no multiple of {self.multiple}")
+
+    def padded(self, side: int) -> int:
+        """What a side of at most ``size`` pixels is padded to."""
+        return side + -side % self.multiple if self.multiple else self.size
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelSpec:
+    """A model's contract, as its MLM item states it.
+
+    Attributes:
+        name: Id of the item.
+        title: One line for people.
+        bands: Common names of the input channels, in order.
+        input_kind: ``reflectance``, or ``dn``: reflectance times 10000, whole numbers.
+        mean: Subtracted from each band first.
+        std: Each band is divided by this then.
+        activation: What turns the output into probabilities.
+        channels: Channels of the output.
+        outputs: Channels whose probabilities add up to a role's, by role.
+        window: Windows to cut a scene into.
+        gsd: Finest and coarsest pixel size in meters that the model is meant for; None where nobody said.
+        href: Where the weights are: ``package://PACKAGE/FILE``, ``https://...`` or a local path.
+        file_size: Bytes of the weights; None where nobody said.
+        sha256: Their checksum in hex; None where nobody said.
+        license: SPDX expression of the weights.
+        source: Page of the model's origin.
+        item_href: The MLM item itself.
+    """
+
+    name: str
+    title: str
+    bands: tuple[str, ...]
+    input_kind: InputKind
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    activation: Activation
+    channels: int
+    outputs: tuple[tuple[Role, tuple[int, ...]], ...]
+    window: ModelWindow
+    gsd: tuple[float, float] | None
+    href: str
+    file_size: int | None
+    sha256: str | None
+    license: str | None
+    source: str | None
+    item_href: str
+
+    @property
+    def roles(self) -> tuple[Role, ...]:
+        """What the model can tell: ``cloud``, ``shadow`` or both."""
+        return tuple(role for role, _ in self.outputs)
+
+    @property
+    def file_name(self) -> str:
+        """Last part of ``href`` without its query, fit to be a file's name."""
+        return re.sub(r"[^A-Za-z0-9._-]", "_", re.split("[?#]", self.href)[0].rsplit("/", 1)[-1])[-100:]
+
+
+def shared_window(specs: Sequence[ModelSpec]) -> ModelWindow:
+    """Windows that suit all of several models, so that a scene is cut and read once.
+
+    A model with a free window takes those of one with a fixed window; what neighbors share is the most that any wants.
+
+    Raises:
+        ConfigError: Two models fix different windows.
+    """
+    windows = [spec.window for spec in specs]
+    overlap = max(window.overlap for window in windows)
+    fixed = {window.size: spec.name for spec, window in zip(specs, windows, strict=True) if not window.multiple}
+    if len(fixed) > 1:
+        found = ", ".join(f"{name} {size}" for size, name in fixed.items())
+        raise ConfigError(f"these models fix different windows and cannot be run together: {found}")
+    if fixed:
+        [size] = fixed
+        return ModelWindow(size=size, multiple=0, overlap=min(overlap, size - 1))
+    multiple = math.lcm(*(window.multiple for window in windows))
+    size = max(min(window.size for window in windows) // multiple, 1) * multiple
+    return ModelWindow(size=size, multiple=multiple, overlap=min(overlap, size - 1))
+
+
+def read_model_item(path: str | Path) -> ModelSpec:
+    """The contract that an MLM item (v1.5) on disk states.
+
+    Raises:
+        ModelError: The item is missing, is no MLM item, or states something that this package cannot do.
+    """
+    path = Path(path).absolute()
+    try:
+        if path.stat().st_size > LARGEST_ITEM:
+            raise ModelError(f"{path}: more than {LARGEST_ITEM} bytes, which is no model item")
+        document = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise ModelError(f"{path}: cannot be read as a model item: {error}") from error
+    try:
+        return _spec(document, path)
+    except KeyError as error:
+        raise ModelError(f"{path}: the model item lacks {error}") from None
+    except (ValueError, TypeError, AttributeError, IndexError, OverflowError) as error:
+        raise ModelError(f"{path}: {error}") from None
+
+
+def _spec(document: dict[str, Any], path: Path) -> ModelSpec:
+    properties = document["properties"]
+    given = exactly_one("mlm:input", properties["mlm:input"])
+    result = exactly_one("mlm:output", properties["mlm:output"])
+    shape, channels = shapes(given["input"], result["result"])
+    bands = band_names(given["bands"], properties)
+    if shape[0] not in (-1, len(bands)):
+        raise ValueError(f"mlm:input has {len(bands)} bands but a shape of {shape[0]}")
+    mean, std = scaling(given.get("value_scaling"), len(bands))
+    activation = activation_of(result.get("post_processing_function"))
+    asset = weights_asset(document["assets"])
+    return ModelSpec(
+        name=_name(document["id"]),
+        title=str(properties.get("title", document["id"])),
+        bands=bands,
+        input_kind=input_kind(properties.get("stac_cloudmask:input_kind", "reflectance")),
+        mean=mean,
+        std=std,
+        activation=activation,
+        channels=channels,
+        outputs=outputs(result, channels, activation, properties.get("stac_cloudmask:roles")),
+        window=_window(shape[1:], properties.get("stac_cloudmask:window")),
+        gsd=_gsd(properties.get("stac_cloudmask:gsd")),
+        href=_absolute(str(asset["href"]), path.parent),
+        file_size=None if asset.get("file:size") is None else int(asset["file:size"]),
+        sha256=_sha256(asset.get("file:checksum")),
+        license=None if properties.get("license") is None else str(properties["license"]),
+        source=_link(document, "about"),
+        item_href=_link(document, "self") or path.as_posix(),
+    )
+
+
+def _name(item_id: str) -> str:
+    """Names become folders of the cache, so they may hold nothing that moves about."""
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", item_id):
+        raise ValueError(f"its id {item_id!r} must be letters, digits, '.', '_' and '-', at most 100")
+    return item_id
+
+
+def _window(sides: tuple[int, int], window: Mapping[str, Any] | None) -> ModelWindow:
+    height, width = sides
+    if height != width:
+        raise ValueError(f"windows are square, but mlm:input states {height} x {width}")
+    if window is None and height == -1:
+        raise ValueError("mlm:input leaves height and width free, so stac_cloudmask:window must say which to use")
+    if window is None:
+        return ModelWindow(size=height, multiple=0, overlap=height // 8)
+    chosen = ModelWindow(**{name: int(window[name]) for name in ("size", "multiple", "overlap")})
+    if chosen.multiple == 0 and height not in (-1, chosen.size):
+        raise ValueError(f"stac_cloudmask:window fixes {chosen.size} pixels, but mlm:input states {height}")
+    return chosen
+
+
+def _gsd(span: Sequence[float] | None) -> tuple[float, float] | None:
+    if span is None:
+        return None
+    finest, coarsest = span
+    return float(finest), float(coarsest)
+
+
+def weights_asset(assets: Mapping[str, dict[str, Any]]) -> dict[str, Any]:
+    """The asset of an MLM item that is the ONNX file."""
+    for asset in assets.values():
+        if "mlm:model" in asset.get("roles", ()) and asset.get("mlm:artifact_type") == "onnx":
+            return asset
+    raise ValueError("no asset has the role mlm:model and the mlm:artifact_type onnx")
+
+
+def _absolute(href: str, folder: Path) -> str:
+    return href if re.match(r"[a-z][a-z0-9+.-]*://", href) else (folder / href).as_posix()
+
+
+def _sha256(multihash: str | None) -> str | None:
+    if multihash is None:
+        return None
+    if not re.fullmatch(SHA256_MULTIHASH + "[0-9a-f]{64}", multihash):
+        raise ValueError(f"file:checksum must be a SHA-256 multihash (1220...), got {multihash[:80]!r}")
+    return multihash.removeprefix(SHA256_MULTIHASH)
+
+
+def _link(document: dict[str, Any], rel: str) -> str | None:
+    return next((str(link["href"]) for link in document.get("links", ()) if link["rel"] == rel), None)

@@ -1,0 +1,1 @@
+"""From items to masks that are written, listed and published."""

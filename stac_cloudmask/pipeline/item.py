@@ -1,0 +1,303 @@
+"""One item: plan, mask, write, with retries."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import time
+import traceback
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from stac_cloudmask.core.classes import CLASSES, CloudClass
+from stac_cloudmask.errors import StacCloudmaskError, WriteError
+from stac_cloudmask.models.registry import is_followable, model_document
+from stac_cloudmask.models.weights import weights_sha256
+from stac_cloudmask.pipeline.mask import (
+    THREADS,
+    Mask,
+    Progress,
+    Stopwatch,
+    choose_models,
+    make_mask,
+    no_progress,
+    resolve_sources,
+)
+from stac_cloudmask.pipeline.result import VERSION, Result, Status, software
+from stac_cloudmask.stac.assets import unsigned
+from stac_cloudmask.stac.catalog import OutputCatalog
+from stac_cloudmask.stac.cog import write_bits_cog, write_class_cog, write_percent_cog, write_thumbnail
+from stac_cloudmask.stac.hrefs import is_remote, redact
+from stac_cloudmask.stac.item import (
+    AssetFile,
+    MaskFacts,
+    ModelUse,
+    class_counts,
+    file_facts,
+    mask_item,
+    output_collection,
+    output_id,
+)
+from stac_cloudmask.stac.metadata import number
+
+if TYPE_CHECKING:
+    import pystac
+
+    from stac_cloudmask.config import Settings
+    from stac_cloudmask.core.predict import Role
+    from stac_cloudmask.models.spec import ModelSpec
+    from stac_cloudmask.pipeline.estimate import Estimator
+
+Models = Mapping["ModelSpec", "tuple[Role, ...]"]
+
+MODELS: Final = "models"
+"""Folder in the output catalog for the items of models that nobody could follow a link to where they are."""
+WORDS: Final = frozenset({"title", "href", "item_href", "file_size", "sha256", "license", "source"})
+"""What a model's item says that does not change what the model does; the weights count by their own checksum."""
+CHOICES: Final = frozenset({"cloud_model", "shadow_model"})
+"""Settings that name models, which count by what they are."""
+PASSING: Final = frozenset({"msft:expiry"})
+"""Properties that come from how an item was fetched."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is to be made of an item.
+
+    Attributes:
+        item: The source.
+        settings: How.
+        models: The models and the roles of each.
+        collection_id: Collection of the output item.
+        item_id: Id of the output item.
+        fingerprint: Hash of inputs, models, settings and version: the same fingerprint is the same mask.
+    """
+
+    item: pystac.Item
+    settings: Settings
+    models: Models
+    collection_id: str
+    item_id: str
+    fingerprint: str
+
+    def result(self, status: Status, catalog: OutputCatalog) -> Result:
+        """A record without a mask, or of one that lies there."""
+        there = status == "up-to-date"
+        return Result(
+            item_id=self.item.id,
+            status=status,
+            output=catalog.href(self.collection_id, self.item_id) if there else None,
+            product_cover=number(self.item.properties.get("eo:cloud_cover")),
+        )
+
+    def is_done(self, catalog: OutputCatalog) -> bool:
+        """Whether the same mask lies there, whole, and may stay."""
+        if self.settings.overwrite:
+            return False
+        return catalog.state(self.collection_id, self.item_id) == self.fingerprint
+
+
+def plan_item(item: pystac.Item, *, settings: Settings, models: Models | None = None) -> Plan:
+    """What is to be made of an item; nothing is read.
+
+    Raises:
+        StacCloudmaskError: A model is not known, or the item's id or its collection's cannot name an output.
+    """
+    models = models or choose_models(settings)
+    wanted = {name: value for name, value in settings.fingerprint_fields().items() if name not in CHOICES}
+    body = {
+        "item": _inputs(item),
+        "models": [[_contract(spec), weights_sha256(spec), roles] for spec, roles in models.items()],
+        "settings": wanted,
+        "version": VERSION,
+    }
+    fingerprint = hashlib.sha256(json.dumps(body, sort_keys=True, default=str).encode()).hexdigest()
+    return Plan(item, settings, models, output_collection(item.collection_id), output_id(item.id), fingerprint)
+
+
+def _inputs(item: pystac.Item) -> list[object]:
+    """What an item says, however it was fetched: without its links, signatures and times of expiry."""
+    body = item.to_dict(include_self_link=False, transform_hrefs=False)
+    properties = {name: value for name, value in body["properties"].items() if name not in PASSING}
+    assets = {key: asset | {"href": unsigned(asset["href"])} for key, asset in body["assets"].items()}
+    return [item.id, item.collection_id, body["geometry"], properties, assets]
+
+
+def _contract(spec: ModelSpec) -> dict[str, Any]:
+    return {name: value for name, value in asdict(spec).items() if name not in WORDS}
+
+
+def keep_models(models: Models, catalog: OutputCatalog) -> tuple[ModelUse, ...]:
+    """The models as provenance names them; items that no link could lead to are copied into the catalog, once.
+
+    Raises:
+        ModelError: A model's item or weights are not there.
+        WriteError: The catalog cannot be written.
+    """
+    uses = []
+    for spec, roles in models.items():
+        href = spec.item_href
+        if not is_followable(spec):
+            href = catalog.write_document(MODELS, spec.name, model_document(spec))
+        uses.append(ModelUse(name=spec.name, roles=roles, sha256=weights_sha256(spec), href=href))
+    return tuple(uses)
+
+
+def preview_item(item: pystac.Item, *, estimator: Estimator, catalog: OutputCatalog) -> Result:
+    """What `process_item` would do, and what it would cost; nothing is written.
+
+    Raises:
+        StacCloudmaskError: Metadata, headers or models already say that the item cannot be masked.
+    """
+    models, settings = estimator.models, estimator.settings
+    plan = plan_item(item, settings=settings, models=models)
+    sources = resolve_sources(item, models=models, settings=settings)
+    if plan.is_done(catalog):
+        return plan.result("up-to-date", catalog)
+    return replace(plan.result("planned", catalog), estimate=estimator.of(item, sources))
+
+
+def process_item(item: pystac.Item, *, settings: Settings, out: str, progress: Progress = no_progress) -> Result:
+    """Mask an item and write mask and output item into the catalog ``out``; nothing if they are there already.
+
+    The collection is not touched: list the item with ``OutputCatalog.link`` once it is written.
+
+    Raises:
+        StacCloudmaskError: Says what failed, where, and what would help; nothing half-written is left.
+    """
+    plan = plan_item(item, settings=settings)
+    catalog = OutputCatalog(out)
+    if plan.is_done(catalog):
+        return plan.result("up-to-date", catalog)
+    watch = Stopwatch()
+    with catalog.workdir() as folder:  # before all work: it would be lost where nothing can be written
+        uses = keep_models(plan.models, catalog)
+        mask = make_mask(
+            item,
+            settings=settings,
+            models=plan.models,
+            keep_probabilities=settings.probabilities,
+            progress=progress,
+            watch=watch,
+        )
+        with watch.stage("write"):
+            progress("write", 0, 1)
+            counts = class_counts(mask.decision.class_map)
+            files = _write_files(mask, folder, settings)
+            body = mask_item(item, _facts(plan, mask, counts, files, uses))
+            href = catalog.write_item(body, {key: folder / file.name for key, file in files.items()})
+            progress("write", 1, 1)
+    done = plan.result("done", catalog)
+    return replace(done, output=href, cover=cover_of(counts), notes=mask.notes, seconds=watch.seconds)
+
+
+def _write_files(mask: Mask, folder: Path, settings: Settings) -> dict[str, AssetFile]:
+    """Write the assets into a folder; by asset key."""
+    grid, decision = mask.grid, mask.decision
+    threads = settings.threads or THREADS
+    with ThreadPoolExecutor(1, thread_name_prefix="thumbnail") as pool:
+        drawn = pool.submit(write_thumbnail, folder / "thumbnail.png", decision.class_map, quicklook=mask.quicklook)
+        write_class_cog(folder / "cloud_mask.tif", decision.class_map, grid, threads=threads)
+        drawn.result()
+    if settings.probabilities:
+        write_percent_cog(folder / "cloud_probability.tif", mask.evidence.cloud, grid, threads=threads)
+        write_percent_cog(folder / "shadow_probability.tif", mask.evidence.shadow, grid, threads=threads)
+    if settings.votes:
+        write_bits_cog(folder / "mask_votes.tif", decision.votes, grid, threads=threads)
+    return {path.stem: file_facts(path) for path in sorted(folder.iterdir())}
+
+
+def _facts(
+    plan: Plan,
+    mask: Mask,
+    counts: Mapping[int, int],
+    files: Mapping[str, AssetFile],
+    uses: tuple[ModelUse, ...],
+) -> MaskFacts:
+    scl = mask.sources.scl
+    return MaskFacts(
+        grid=mask.grid,
+        counts=counts,
+        files=files,
+        fingerprint=plan.fingerprint,
+        created=datetime.now(UTC),
+        version=VERSION,
+        software=software(),
+        lineage=_lineage(mask, plan.models),
+        models=uses,
+        bands=mask.sources.bands,
+        product_mask=None if scl is None else scl.asset_key,
+        policy=plan.settings.merge,
+        parameters=mask.decision.parameters,
+        settings=plan.settings.fingerprint_fields(),
+        mask_only=plan.settings.mask_only,
+    )
+
+
+def _lineage(mask: Mask, models: Models) -> str:
+    used = ", ".join(f"{spec.name} ({' and '.join(roles)})" for spec, roles in models.items())
+    product = "without a product mask" if mask.sources.scl is None else "merged with the product's scene classification"
+    notes = "".join(f" {note[:1].upper()}{note[1:]}." for note in mask.decision.notes)
+    return f"ONNX models {used}, {product}.{notes}"
+
+
+def cover_of(counts: Mapping[int, int]) -> dict[str, float]:
+    """Percent of the valid pixels by class name, and of all pixels for nodata."""
+    total = sum(counts.values())
+    valid = total - counts.get(CloudClass.NODATA, 0)
+    whole = {info.code: total if info.code == CloudClass.NODATA else valid for info in CLASSES}
+    return {info.name: round(100 * counts.get(info.code, 0) / max(whole[info.code], 1), 4) for info in CLASSES}
+
+
+logger = logging.getLogger(__name__)
+
+ATTEMPTS: Final = 3
+"""How often an item is tried when the infrastructure fails."""
+BACKOFF: Final = 2.0
+"""Seconds before the second attempt; doubled before each further one."""
+
+
+def attempt(item: pystac.Item, *, settings: Settings, out: str, progress: Progress = no_progress) -> Result:
+    """Process an item; failures of the infrastructure are tried again, bad input is not. Nothing is raised."""
+    for tried in range(1, ATTEMPTS + 1):
+        try:
+            return replace(process_item(item, settings=settings, out=out, progress=progress), attempts=tried)
+        except StacCloudmaskError as error:
+            if not _may_pass(error, out) or tried == ATTEMPTS:
+                return failed(item.id, error, attempts=tried)
+            logger.warning("item %r: attempt %d failed, trying again: %s", item.id, tried, redact(str(error)))
+        except Exception as error:  # one item's trouble must not be the end of a run
+            logger.debug("item %r", item.id, exc_info=True)
+            return _unexpected(item.id, error)
+        time.sleep(BACKOFF * 2 ** (tried - 1))
+    raise AssertionError
+
+
+def failed(item_id: str, error: StacCloudmaskError, *, attempts: int = 1) -> Result:
+    """The record of an item that could not be masked; names the item whatever the error says."""
+    text = redact(str(error))
+    return Result(
+        item_id=item_id,
+        status="failed",
+        error=text if item_id in text else f"item {item_id!r}: {text}",
+        kind="infrastructure" if error.retryable else "input",
+        attempts=attempts,
+    )
+
+
+def _may_pass(error: StacCloudmaskError, out: str) -> bool:
+    """Whether it is worth trying again at once; a disk that is full or closed stays so."""
+    return error.retryable and (is_remote(out) or not isinstance(error, WriteError))
+
+
+def _unexpected(item_id: str, error: Exception) -> Result:
+    place = traceback.extract_tb(error.__traceback__)[-1]
+    told = f"unexpected {type(error).__name__} in {Path(place.filename).name}:{place.lineno}: {redact(str(error))}"
+    return Result(
+        item_id=item_id, status="failed", error=f"item {item_id!r}: {told}; please report it", kind="unexpected"
+    )

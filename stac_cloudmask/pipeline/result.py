@@ -1,0 +1,154 @@
+"""The record of an item's outcome, and versions."""
+
+from __future__ import annotations
+
+from base64 import b64encode
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from functools import cache
+from html import escape
+from importlib.metadata import version
+from pathlib import Path
+from types import MappingProxyType
+from typing import Final, Literal
+
+from stac_cloudmask.core.classes import CLASSES
+from stac_cloudmask.stac.hrefs import is_remote
+
+VERSION: Final = version("stac-cloudmask")
+
+
+@cache
+def software() -> Mapping[str, str]:
+    """Versions by name of the packages that pixels and probabilities pass through."""
+    names = ("numpy", "scipy", "onnxruntime", "rasterio", "stackstac", "odc-stac")
+    return MappingProxyType({name: version(name) for name in names})
+
+
+Status = Literal["done", "up-to-date", "failed", "planned"]
+Kind = Literal["input", "infrastructure", "unexpected"]
+
+PICTURE_SIDE: Final = 260
+"""Longest side of a picture in a notebook, in pixels."""
+LARGEST: Final = 2_000_000
+"""Bytes of a thumbnail that a notebook is made to hold."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Estimate:
+    """What a mask would cost, before anything is done.
+
+    Attributes:
+        pixels: Of the mask.
+        bytes: To be read: of the files as the disk or the item states them, else of their pixels as their headers do;
+            of overviews alone where those are read. None where nothing says it.
+        windows: That the models are asked for, at most: those without data are skipped.
+        computed: Pixels in these, counted for each model that computes them.
+        start: Wall seconds that a process takes once, before its first item: for libraries and models.
+        seconds: Wall seconds of this item on this machine, as long as the network keeps up.
+        memory: Most resident bytes of the process.
+    """
+
+    pixels: int
+    bytes: int | None
+    windows: int
+    computed: int
+    start: float
+    seconds: float
+    memory: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Result:
+    """The outcome of one item.
+
+    Attributes:
+        item_id: Id of the source item, as it was found or asked for.
+        status: ``done``: a mask was made; ``up-to-date``: the same mask was there already; ``failed``: see ``error``;
+            ``planned``: a dry run would make a mask.
+        output: Href of the output item, where there is one.
+        cover: Percent of the valid pixels by class name, and ``nodata`` in percent of all pixels.
+        product_cover: Cloud cover in percent that the source item states, if it does.
+        error: One line: what, where, what was found and what would help.
+        kind: ``input``: the same input will fail again; ``infrastructure``: it may succeed later; ``unexpected``: a
+            fault of this package or of one that it uses.
+        notes: What was decided on the way that the user may want to know.
+        published: Href of the item where it was published a second time.
+        attempts: How often the item was tried.
+        seconds: Wall time by stage.
+        estimate: What the mask would cost, where it is ``planned``.
+    """
+
+    item_id: str
+    status: Status
+    output: str | None = None
+    cover: Mapping[str, float] = field(default_factory=dict)
+    product_cover: float | None = None
+    error: str | None = None
+    kind: Kind | None = None
+    notes: tuple[str, ...] = ()
+    published: str | None = None
+    attempts: int = 1
+    seconds: Mapping[str, float] = field(default_factory=dict)
+    estimate: Estimate | None = None
+
+    def to_dict(self) -> dict[str, object]:
+        """Plain values for JSON."""
+        return asdict(self)
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows."""
+        return result_html(self)
+
+
+def result_html(result: Result) -> str:
+    """A result as HTML: thumbnail, where it is on this machine, status, cover, and what went wrong; never fetches."""
+    lines = [result.status, numbers_html(result.cover), result.error or "", *result.notes, result.output or ""]
+    words = "<br>".join(escape(line) for line in lines if line)
+    thumbnail = _thumbnail(result.output)
+    figures = [] if thumbnail is None else [figure_html(thumbnail, "")]
+    legend = legend_html() if figures else ""
+    return (
+        block_html(result.item_id, [*figures, f'<div style="font-size:90%;overflow-wrap:anywhere">{words}</div>'])
+        + legend
+    )
+
+
+def _thumbnail(output: str | None) -> bytes | None:
+    if output is None or is_remote(output):
+        return None
+    path = Path(output).with_name("thumbnail.png")
+    return path.read_bytes() if path.is_file() and path.stat().st_size <= LARGEST else None
+
+
+def numbers_html(cover: Mapping[str, float]) -> str:
+    """Percentages by class name, as text."""
+    return ", ".join(f"{name.replace('_', ' ')} {percent:.1f} %" for name, percent in cover.items())
+
+
+def block_html(title: str, parts: list[str]) -> str:
+    """A titled row of parts."""
+    return (
+        f'<div><code>{escape(title)}</code><div style="display:flex;flex-wrap:wrap;gap:12px;align-items:flex-start">'
+        f"{''.join(parts)}</div></div>"
+    )
+
+
+def figure_html(png: bytes, caption: str) -> str:
+    """A picture with its caption; the bytes are in the page itself."""
+    data = b64encode(png).decode("ascii")
+    return (
+        f'<figure style="margin:4px 0"><img alt="{escape(caption) or "Mask over the scene"}" '
+        f'style="max-width:{PICTURE_SIDE}px;max-height:{PICTURE_SIDE}px" src="data:image/png;base64,{data}">'
+        f'<figcaption style="font-size:90%;max-width:{PICTURE_SIDE}px">{escape(caption)}</figcaption></figure>'
+    )
+
+
+def legend_html() -> str:
+    """The colors of the classes."""
+    squares = [
+        f'<span style="display:inline-block;width:.8em;height:.8em;background:rgb{info.overlay}"></span> {info.title}'
+        for info in CLASSES
+        if info.overlay is not None
+    ]
+    return f'<div style="font-size:90%">{" &emsp; ".join(squares)}</div>'

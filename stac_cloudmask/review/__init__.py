@@ -1,0 +1,1 @@
+"""Look at masks: scores, reasons, pictures, reports."""

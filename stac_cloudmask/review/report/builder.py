@@ -1,0 +1,205 @@
+"""Write the HTML report."""
+
+from __future__ import annotations
+
+import hashlib
+import uuid
+from base64 import b64encode
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from html import escape
+from importlib.resources import files
+from pathlib import Path
+from string import Template
+from typing import TYPE_CHECKING, Any, Final, TextIO
+
+import numpy as np
+
+from stac_cloudmask.core.classes import CLASSES
+from stac_cloudmask.errors import ConfigError, ReadError, StacCloudmaskError, WriteError
+from stac_cloudmask.pipeline.result import VERSION
+from stac_cloudmask.review.report.layers import STEP, UNKNOWN, VOTES, Scene, base64, picture, script_json, thumbnail
+from stac_cloudmask.review.report.summary import Places, decisions, links, summary, thresholds
+from stac_cloudmask.stac.catalog import OutputCatalog
+from stac_cloudmask.stac.hrefs import redact
+from stac_cloudmask.stac.warp import Views
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+SCRIPTS: Final = ("dom", "model", "paint", "stage", "list", "timeline", "inspect", "main")
+"""Parts of the script, in the order in which they depend on each other."""
+POLICY: Final = (
+    "default-src 'none'; img-src data:; style-src 'sha256-{style}'; script-src 'sha256-{script}'; base-uri 'none'; "
+    "form-action 'none'; require-trusted-types-for 'script'"
+)
+"""Content-Security-Policy: pictures in the file, this style and this script; no request, no other code."""
+DATA: Final = "<!-- data -->"
+"""Where the items go in the template."""
+
+
+@dataclass(frozen=True)
+class Page:
+    """The page around the items."""
+
+    template: Template
+    style: str
+    script: str
+    tail: str
+
+    def head(self, *, title: str) -> str:
+        """All that comes before the items."""
+        policy = POLICY.format(style=_sha256(self.style), script=_sha256(self.script))
+        return self.template.substitute(title=escape(title), policy=policy, style=self.style)
+
+    @staticmethod
+    def data(name: str, json: str) -> str:
+        """A block of data; ``json`` must have no ``<``."""
+        return f'<script type="application/json" id="{name}">{json}</script>\n'
+
+
+def load_page() -> Page:
+    """The page as it ships with the package."""
+    folder = files("stac_cloudmask.review.report") / "template"
+    parts = (folder.joinpath(f"{name}.js").read_text(encoding="utf-8") for name in SCRIPTS)
+    script = f'(() => {{\n"use strict";\n{"".join(parts)}}})();\n'
+    style = folder.joinpath("report.css").read_text(encoding="utf-8")
+    head, tail = folder.joinpath("report.html").read_text(encoding="utf-8").split(DATA)
+    return Page(Template(head), style, script, Template(tail).substitute(script=script))
+
+
+def _sha256(text: str) -> str:
+    """As a Content-Security-Policy wants the hash of an element's text."""
+    return b64encode(hashlib.sha256(text.encode("utf-8")).digest()).decode("ascii")
+
+
+Json = dict[str, Any]
+Progress = Callable[[int, int], None]
+"""Told how many items are done, of how many."""
+
+ITEM_BYTES: Final = 66_000
+"""Of layers and picture; a third more as text, and then thumbnail and words: below 100,000 characters of the page."""
+BROKEN: Final = (StacCloudmaskError, ValueError, TypeError, AttributeError, LookupError, ArithmeticError)
+"""What comes of an item that is not what this package writes."""
+
+
+def build_report(catalog: str | Path, out_file: str | Path, *, progress: Progress | None = None) -> Path:
+    """Write one HTML file to look at all masks of a catalog; it needs nothing else and no network.
+
+    Pictures are read from the bands that the items refer to. What cannot be read is left out, with a note on the page.
+
+    Args:
+        catalog: An output catalog of this package, a path or URL.
+        out_file: The file; it appears whole or not at all.
+        progress: Told as items are done.
+
+    Returns:
+        The absolute path of the file.
+
+    Raises:
+        ConfigError: The catalog lists no items.
+        WriteError: The file cannot be written.
+    """
+    masks, target = OutputCatalog(catalog), Path(out_file).absolute()
+    listed = sorted(set(masks.listed()))
+    if not listed:
+        raise ConfigError(f"{catalog}: no mask is listed here; make some with: stac-cloudmask process ... --out DIR")
+    temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}.tmp")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with temporary.open("w", encoding="utf-8") as file:
+            _write(file, masks, listed, target, progress or _nobody)
+        temporary.replace(target)
+    except OSError as error:
+        raise WriteError(f"{target}: the report cannot be written: {error}") from error
+    finally:
+        with suppress(OSError):  # what went wrong first counts
+            temporary.unlink(missing_ok=True)
+    return target
+
+
+def _nobody(done: int, total: int) -> None:
+    """Tell nobody."""
+
+
+def _write(file: TextIO, masks: OutputCatalog, listed: list[tuple[str, str]], target: Path, progress: Progress) -> None:
+    page, views = load_page(), Views()
+    places = Places(catalog=masks.root, page=target.parent)
+    file.write(page.head(title=f"Cloud masks: {_name(masks)}"))
+    index = []
+    for number, (collection_id, item_id) in enumerate(listed):
+        entry, pixels = _item(masks, collection_id, item_id, views, places)
+        index.append(entry)
+        file.write(Page.data(f"item-{number}", script_json(pixels)))
+        progress(number + 1, len(listed))
+    file.write(Page.data("index", script_json({**_constants(masks), "items": index})))
+    file.write(page.tail)
+
+
+def _constants(masks: OutputCatalog) -> Json:
+    classes = [
+        {"code": min(info.code, UNKNOWN), "name": info.name, "title": info.title, "text": info.description}
+        for info in CLASSES
+    ]
+    return {
+        "name": _name(masks),
+        "made": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
+        "version": VERSION,
+        "step": STEP,
+        "classes": classes,
+        "overlay": {info.name: list(info.overlay) for info in CLASSES if info.overlay},
+    }
+
+
+def _name(masks: OutputCatalog) -> str:
+    """The last part of the catalog's path or URL."""
+    return redact(masks.root).rstrip("/").rpartition("/")[2]
+
+
+def _item(masks: OutputCatalog, collection_id: str, item_id: str, views: Views, places: Places) -> tuple[Json, Json]:
+    """What the list needs of an item, and what its own view needs."""
+    try:
+        item = masks.item(collection_id, item_id)
+        if item is None:
+            raise ReadError("it is listed but not there")
+        entry, scene = summary(item), Scene.of(item, views)
+        details: Json = {"facts": decisions(item), "links": links(item, places), "thresholds": thresholds(item)}
+    except BROKEN as error:
+        return _broken(collection_id, item_id, f"{type(error).__name__}: {redact(str(error))[:300]}")
+    try:
+        seen, pixels = _pixels(scene)
+    except StacCloudmaskError as error:
+        return entry | {"problem": str(error)[:300]}, details
+    return seen | entry, details | pixels
+
+
+def _broken(collection_id: str, item_id: str, why: str) -> tuple[Json, Json]:
+    return {"id": item_id, "collection": collection_id, "problem": why, "product": {}}, {"facts": [], "links": []}
+
+
+def _pixels(scene: Scene) -> tuple[Json, Json]:
+    """Thumbnail and cover of the product's own mask; and the layers with the picture below them."""
+    planes, packed = scene.layers()
+    rgb, grid = scene.picture(), scene.grid
+    mask, product = planes[0].pixels & np.uint8(UNKNOWN), planes[0].pixels >> 2 & np.uint8(UNKNOWN)
+    shown: Json = {
+        "grid": {"code": grid.code, "left": grid.left, "top": grid.top, "gsd": grid.gsd, "shape": grid.shape},
+        "planes": [{"name": plane.name, "factor": plane.factor, "shape": plane.pixels.shape} for plane in planes],
+        "data": base64(packed),
+        "notes": scene.notes,
+        "has_votes": VOTES in scene.hrefs,
+        "has_product": bool((product != UNKNOWN).any()),
+    }
+    if rgb is not None:
+        shown["picture"] = base64(picture(rgb, ITEM_BYTES - len(packed)))
+    seen = {"thumb": base64(thumbnail(rgb, mask))}
+    return seen | ({"product": _cover(product)} if shown["has_product"] else {}), shown
+
+
+def _cover(codes: NDArray[np.integer]) -> Json:
+    """Percent of cloud and shadow in the valid pixels, for items whose source does not say."""
+    counts = np.bincount(codes.ravel(), minlength=UNKNOWN + 1)
+    cloud, shadow = (100 * float(counts[code] / counts[:UNKNOWN].sum()) for code in (1, 2))
+    return {"cloud": cloud, "shadow": shadow, "by": "picture"}

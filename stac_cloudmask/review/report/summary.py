@@ -1,0 +1,148 @@
+"""What an output item says of itself, as plain values for the page; nothing in it is trusted."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, Final
+from urllib.parse import quote
+
+from stac_cloudmask.stac.assets import unsigned
+from stac_cloudmask.stac.hrefs import is_remote, redact
+from stac_cloudmask.stac.item import OWN
+from stac_cloudmask.stac.metadata import number
+
+Json = Mapping[str, Any]
+
+LONGEST: Final = 400
+"""Characters of a text that are shown."""
+CLEANUP: Final[Mapping[str, str]] = MappingProxyType(
+    {
+        "cloud_buffer": "clouds grow by {:g} m",
+        "shadow_buffer": "shadows by {:g} m",
+        "min_area": "objects below {:g} m2 go",
+        "hole_area": "holes below {:g} m2 close",
+    }
+)
+
+
+def text(value: object) -> str | None:
+    """A text as far as it is shown; None for anything else."""
+    return value[:LONGEST] if isinstance(value, str) else None
+
+
+def summary(item: Json) -> dict[str, object]:
+    """What the list shows of an item: percent of the valid pixels; ``product`` only where the source says it."""
+    properties, source = item["properties"], _source_link(item)
+    return {
+        "id": text(item["id"]),
+        "source": (text(source.get("title")) or "").removeprefix("Source item ") or None,
+        "collection": text(item.get("collection")),
+        "datetime": text(properties.get("datetime")) or text(properties.get("start_datetime")),
+        "platform": text(properties.get("platform")),
+        "cloud": number(properties.get("eo:cloud_cover")),
+        "shadow": number(properties.get("s2:cloud_shadow_percentage")),
+        "nodata": number(properties.get("s2:nodata_pixel_percentage")),
+    } | _stated(source)
+
+
+def _stated(source: Json) -> dict[str, object]:
+    cover = {"cloud": number(source.get("eo:cloud_cover")), "shadow": number(source.get("s2:cloud_shadow_percentage"))}
+    return {"product": cover | {"by": "item"}} if any(value is not None for value in cover.values()) else {}
+
+
+def thresholds(item: Json) -> dict[str, float | None]:
+    """Percent of probability above which ``cloud`` and ``shadow`` are voted for; metres that the buffers reach."""
+    merge = item["properties"].get(f"{OWN}merge") or {}
+    share = {name: number(merge.get(f"{name}_thr")) for name in ("cloud", "shadow")}
+    reach = {name: number(merge.get(name)) for name in ("cloud_buffer", "shadow_buffer")}
+    return {name: None if value is None else round(100 * value, 6) for name, value in share.items()} | reach
+
+
+def _source_link(item: Json) -> Json:
+    links = [link for link in item["links"] if link.get("rel") == "derived_from" and "mlm:name" not in link]
+    return links[0] if links else {}
+
+
+def decisions(item: Json) -> list[tuple[str, str]]:
+    """How the mask came about, as label and text."""
+    properties = item["properties"]
+    merge = properties.get(f"{OWN}merge") or {}
+    models = properties.get(f"{OWN}models") or []
+    named = ", ".join(f"{model.get('name')} ({' and '.join(model.get('roles', ()))})" for model in models)
+    lines = {
+        "Merge policy": merge.get("policy"),
+        "Thresholds": _joined(merge, {"cloud_thr": "cloud {:.0%}", "shadow_thr": "shadow {:.0%}"}),
+        "Clean-up": _joined(merge, CLEANUP),
+        "Sun": _joined(merge, {"sun_azimuth": "azimuth {:.1f} degrees", "sun_elevation": "elevation {:.1f} degrees"}),
+        "Models": named,
+        "Product's mask": properties.get(f"{OWN}product_mask") or "none",
+        "BOA offset": "; ".join(_offsets(properties.get(f"{OWN}boa_offset") or {})),
+        "Made": f"{properties.get('processing:datetime', '?')}, version {properties.get('processing:version', '?')}",
+        "Lineage": properties.get("processing:lineage"),
+    }
+    return [(label, str(line)[:LONGEST]) for label, line in lines.items() if line]
+
+
+def _joined(fields: Json, wording: Mapping[str, str]) -> str:
+    known = {name: number(fields.get(name)) for name in wording}
+    return ", ".join(wording[name].format(value) for name, value in known.items() if value)
+
+
+def _offsets(bands: Json) -> Iterator[str]:
+    """Bands that are treated alike, together."""
+    alike: dict[str, list[str]] = {}
+    for band, offset in bands.items():
+        doubt = ", doubtful" if offset.get("doubtful") else ""
+        alike.setdefault(f"{offset.get('offset')} ({offset.get('reason')}{doubt})", []).append(str(band))
+    yield from (f"{', '.join(names)}: {how}" for how, names in alike.items())
+
+
+@dataclass(frozen=True, kw_only=True)
+class Places:
+    """Where things lie, seen from the page: own files by relative reference, so that a catalog can be moved with it.
+
+    Attributes:
+        catalog: Absolute href of the catalog's folder.
+        page: Folder of the page.
+    """
+
+    catalog: str
+    page: Path
+
+    def link(self, href: str) -> str | None:
+        """A reference that a browser may follow: http(s) or a file; None for everything else."""
+        if href.startswith(("https://", "http://")):
+            return unsigned(href)
+        if is_remote(href) or not href.startswith("/"):
+            return None
+        if not is_remote(self.catalog) and Path(href).is_relative_to(self.catalog):
+            return quote(os.path.relpath(href, self.page))
+        return Path(href).as_uri()
+
+
+def links(item: Json, places: Places) -> list[dict[str, object]]:
+    """Item, source and assets: title, what it is, and ``href``, None where only ``shown`` can be read."""
+    found = [_link("Item JSON", "STAC item of the mask", _home(item), places)]
+    found += [
+        _link(text(link.get("title")) or "Derived from", "derived from", str(link.get("href")), places)
+        for link in item["links"]
+        if link.get("rel") == "derived_from"
+    ]
+    found += [
+        _link(text(asset.get("title")) or str(key), f"asset {key}", str(asset.get("href")), places)
+        for key, asset in item["assets"].items()
+    ]
+    return found
+
+
+def _link(title: str, what: str, href: str, places: Places) -> dict[str, object]:
+    return {"title": title, "what": what[:LONGEST], "href": places.link(href), "shown": redact(href)[:LONGEST]}
+
+
+def _home(item: Json) -> str:
+    """Where the item was read from."""
+    return next(str(link["href"]) for link in item["links"] if link.get("rel") == "self")

@@ -1,0 +1,1 @@
+"""Simulated scenes whose truth is known."""

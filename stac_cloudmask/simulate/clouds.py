@@ -1,0 +1,266 @@
+"""Simulated clouds, their shadows, and a scene classification with SCL's faults."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+from scipy import ndimage, sparse
+
+from stac_cloudmask.core.classes import CloudClass
+from stac_cloudmask.core.morphology import dilate
+from stac_cloudmask.simulate.landscape import Cover, power_noise, top_share
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from stac_cloudmask.core.votes import Sun
+
+    Field = NDArray[np.float32]
+    Shape = tuple[int, int]
+    Random = np.random.Generator
+    Codes = NDArray[np.uint8]
+
+BACKSCATTER: Final = 0.15
+"""1 - g of cloud droplets, whose mean cosine of scattering g is 0.85."""
+HEIGHTS: Final = (600.0, 900.0, 1200.0, 1500.0, 2000.0)
+"""Heights of cumulus in metres; each cloud has one."""
+THICKNESS: Final = 0.06
+"""Share of its height by which a cloud reaches below and above it."""
+CIRRUS_HEIGHT: Final = 8000.0
+FRINGE: Final = 25.0
+"""Deviation in metres of the blur by which cumulus fade at their edges."""
+PENUMBRA: Final = 20.0
+"""Width in metres over which a shadow fades."""
+
+CLOUD_BRIGHTNESS: Final = (1.08, 1.06, 1.02, 1.00, 1.00, 1.00, 1.00, 1.00, 1.00, 0.90, 0.62, 0.48)
+"""Reflectance of a thick cloud relative to red, by band; water and ice absorb in the short-wave infrared."""
+SKYLIGHT: Final = (0.38, 0.33, 0.28, 0.24, 0.22, 0.20, 0.19, 0.18, 0.18, 0.17, 0.11, 0.09)
+"""Share of the light that comes from the sky and not from the sun, by band: what is left in a full shadow.
+
+Deep shadows on farmland have 0.19 to 0.47 of the blue and 0.19 to 0.25 of the near infrared of their surroundings
+(two Sentinel-2 scenes of Alberta in summer)."""
+GLOW: Final = 0.012
+"""Reflectance that a thick cloud adds to pixels around it."""
+GLOW_REACH: Final = 120.0
+"""Metres."""
+
+CLOUD_FROM: Final = 0.03
+"""Share of the light that a cloud must send back to be cloud in the truth.
+
+People outline clouds with their fringes: the labels of two real chips (On Cloud N) hold a third more than what the
+bundled model finds there by argmax, and grow by a fifth when they are dilated by 50 m."""
+SHADOW_BELOW: Final = 0.75
+"""Share of the direct light that must be left at most for a cloud shadow in the truth."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sky:
+    """Clouds over a scene, ``(y, x)`` float32 fields, all 0..1.
+
+    Attributes:
+        cumulus: Share of the light that low clouds send back.
+        cirrus: The same for high, thin clouds.
+        relief: Brightness of cloud tops relative to flat ones, around 1: sides towards the sun are lighter.
+        beam: Share of the direct sunlight that reaches the ground.
+    """
+
+    cumulus: Field
+    cirrus: Field
+    relief: Field
+    beam: Field
+
+    @property
+    def opacity(self) -> Field:
+        """Share of the light that all clouds send back."""
+        return 1 - (1 - self.cumulus) * (1 - self.cirrus)
+
+    def coarsen(self, factor: int) -> Sky:
+        """The same sky on pixels ``factor`` times as wide, which must fill it without rest."""
+        fields = (average(field, factor) for field in (self.cumulus, self.cirrus, self.relief, self.beam))
+        return Sky(**dict(zip(("cumulus", "cirrus", "relief", "beam"), fields, strict=True)))
+
+    def truth(self) -> NDArray[np.uint8]:
+        """The class map of this sky; where cloud and shadow both hold, cloud wins."""
+        class_map = np.full(self.beam.shape, CloudClass.CLEAR, np.uint8)
+        class_map[self.beam < SHADOW_BELOW] = CloudClass.CLOUD_SHADOW
+        class_map[self.opacity > CLOUD_FROM] = CloudClass.CLOUD
+        return class_map
+
+
+def shadow_shift(sun: Sun, height: float, gsd: float) -> tuple[int, int]:
+    """Rows down and columns right from a thing at ``height`` metres to its shadow, on pixels of ``gsd`` metres."""
+    reach = height / math.tan(math.radians(sun.elevation)) / gsd
+    azimuth = math.radians(sun.azimuth)
+    return round(reach * math.cos(azimuth)), round(-reach * math.sin(azimuth))
+
+
+def draw_sky(rng: Random, shape: Shape, gsd: float, *, cumulus: float, cirrus: float, sun: Sun) -> Sky:
+    """Draw clouds of which each kind covers about the given share (0..1) of the scene; everything wraps around."""
+    thick, thin = _cumulus(rng, shape, gsd, cumulus), _cirrus(rng, shape, gsd, cirrus)
+    depth = np.zeros(shape, np.float32)
+    for height, layer in zip(HEIGHTS, _by_height(rng, thick), strict=True):
+        for part in (1 - THICKNESS, 1 + THICKNESS):
+            np.maximum(depth, np.roll(layer, shadow_shift(sun, height * part, gsd), (0, 1)), out=depth)
+    depth += np.roll(thin, shadow_shift(sun, CIRRUS_HEIGHT, gsd), (0, 1))
+    depth = ndimage.gaussian_filter(depth, PENUMBRA / gsd, mode="wrap")
+    slant = 2 / math.sin(math.radians(sun.elevation))
+    return Sky(
+        cumulus=_reflected(thick), cirrus=_reflected(thin), relief=_relief(thick, gsd, sun),
+        beam=np.exp(-BACKSCATTER * slant * depth),
+    )  # fmt: skip
+
+
+def look_down(ground: Field, sky: Sky, gsd: float) -> Field:
+    """Reflectance at the satellite of ``ground``, ``(band, y, x)``, in shade and under cloud."""
+    opacity = sky.opacity
+    top = opacity * sky.relief
+    top += GLOW * ndimage.gaussian_filter(opacity, GLOW_REACH / gsd, mode="wrap")
+    through = (1 - opacity) ** 2
+    out = np.empty_like(ground)
+    for i, (brightness, skylight) in enumerate(zip(CLOUD_BRIGHTNESS, SKYLIGHT, strict=True)):
+        out[i] = ground[i] * (skylight + (1 - skylight) * sky.beam) * through + top * np.float32(brightness)
+    return out
+
+
+def average(field: Field, factor: int) -> Field:
+    """Means of blocks of ``factor`` x ``factor`` pixels, which must fill ``(..., y, x)`` without rest."""
+    height, width = field.shape[-2:]
+    blocks = field.reshape(*field.shape[:-2], height // factor, factor, width // factor, factor)
+    means: Field = blocks.mean((-3, -1))
+    return means
+
+
+def _reflected(depth: Field) -> Field:
+    """Share of the light that a cloud of this optical depth sends back (two streams, no absorption)."""
+    scattered = BACKSCATTER * depth
+    return scattered / (scattered + 2)
+
+
+def _cumulus(rng: Random, shape: Shape, gsd: float, share: float) -> Field:
+    """Optical depth, below 80 in nine of ten places that have cloud; some hundreds in the thickest."""
+    field = power_noise(rng, shape, slope=4.0, outer=3000 / gsd)
+    field += 0.08 * power_noise(rng, shape, slope=2.5, outer=300 / gsd)
+    above = np.maximum(field - top_share(field, share), 0)
+    lumps = 0.25 * power_noise(rng, shape, slope=2.8, outer=600 / gsd)
+    wisps = 0.4 * power_noise(rng, shape, slope=3.4, outer=250 / gsd)
+    fading = ndimage.gaussian_filter(38 * above**1.2, FRINGE / gsd, mode="wrap")
+    depth: Field = fading * np.exp(lumps + wisps)
+    return depth
+
+
+def _cirrus(rng: Random, shape: Shape, gsd: float, share: float) -> Field:
+    """Optical depth, mostly below 3, in streaks from west to east."""
+    field = power_noise(rng, shape, slope=3.2, outer=6000 / gsd, stretch=(1.0, 2.5))
+    depth: Field = 2.2 * np.maximum(field - top_share(field, share), 0)
+    return depth
+
+
+def _by_height(rng: Random, depth: Field) -> list[Field]:
+    """The clouds of each of `HEIGHTS`; a cloud that wraps around the scene's edge is one cloud."""
+    labels, count = ndimage.label(depth > 0)
+    ends = np.concatenate([labels[[0, -1]], labels[:, [0, -1]].T], axis=1)
+    ends = ends[:, (ends > 0).all(0)]
+    joined = sparse.coo_array((np.ones(ends.shape[1]), tuple(ends)), (count + 1, count + 1))
+    _, cloud = sparse.csgraph.connected_components(joined, directed=False)
+    height = rng.integers(0, len(HEIGHTS), count + 1)[cloud][labels]
+    return [np.where(height == i, depth, np.float32(0)) for i in range(len(HEIGHTS))]
+
+
+def _relief(depth: Field, gsd: float, sun: Sun) -> Field:
+    top = ndimage.gaussian_filter(np.sqrt(depth), 15 / gsd, mode="wrap")
+    down, right = np.gradient(top)
+    azimuth = math.radians(sun.azimuth)
+    facing = down * math.cos(azimuth) - right * math.sin(azimuth)
+    relief: Field = 1.1 * (1 + np.clip(0.5 * facing, -0.45, 0.35))
+    return relief
+
+
+STEP: Final = 2
+"""The SCL's pixels are twice as wide as those of the finest band."""
+BLOCK: Final = 3
+"""SCL pixels along the side of a cirrus block: the cirrus band has 60 m."""
+SHADOW_FOUND: Final = 0.35
+"""Share of the scene in which shadows are found at all; they are right there and missed elsewhere."""
+CIRRUS_FOUND: Final = 0.5
+DARK_WATER: Final = 0.3
+"""Share of the lakes that are called dark area."""
+ROOF_AS_CLOUD: Final = 0.4
+UNCLASSIFIED: Final = 0.5
+"""Share of the thin cloud's pixels that are called so; the others are called clear."""
+
+SHADED: Final = 0.4
+"""Share of the direct light, at most, that is left where a shadow can be found."""
+CIRRUS_FROM, THIN_FROM, MEDIUM_FROM, HIGH_FROM = 0.03, 0.12, 0.22, 0.40
+"""Share of the light, at least, that a cloud of each kind sends back."""
+
+
+class Scl(IntEnum):
+    """Codes of the scene classification."""
+
+    NODATA = 0
+    DARK = 2
+    SHADOW = 3
+    VEGETATION = 4
+    BARE = 5
+    WATER = 6
+    UNCLASSIFIED = 7
+    MEDIUM_CLOUD = 8
+    HIGH_CLOUD = 9
+    CIRRUS = 10
+
+
+BY_COVER: Final = {
+    Cover.CROP: Scl.VEGETATION,
+    Cover.GRASS: Scl.VEGETATION,
+    Cover.RIPE_CROP: Scl.VEGETATION,
+    Cover.FOREST: Scl.VEGETATION,
+    Cover.LAKE: Scl.WATER,
+    Cover.RIVER: Scl.WATER,
+}
+"""What is not listed is bare."""
+
+
+def scene_classification(rng: np.random.Generator, cover: Codes, sky: Sky, gsd: float) -> Codes:
+    """The SCL, ``(y, x)`` uint8 codes on pixels twice as wide as those of ``cover`` and ``sky``.
+
+    Its faults: most shadows are missed, some called water or dark area; thin cloud is called clear, or cirrus in
+    blocks much wider than it is; bright roofs are called cloud; lakes are called dark.
+
+    Args:
+        rng: Source of the randomness.
+        cover: ``(y, x)`` codes of `Cover`.
+        sky: The clouds.
+        gsd: Side of a pixel of these in metres.
+    """
+    cover, beam, opacity = cover[::STEP, ::STEP], sky.beam[::STEP, ::STEP], sky.opacity[::STEP, ::STEP]
+    luck = power_noise(rng, cover.shape, slope=3.0, outer=1500 / gsd / STEP)
+    scl = np.array([BY_COVER.get(kind, Scl.BARE) for kind in Cover], np.uint8)[cover]
+    scl[(cover == Cover.LAKE) & (luck > top_share(luck, DARK_WATER))] = Scl.DARK
+    shaded = beam < SHADED
+    scl[shaded & np.isin(cover, (Cover.FOREST, Cover.DARK_SOIL, Cover.ROAD))] = Scl.DARK
+    scl[shaded & (cover == Cover.CROP) & (luck < -1)] = Scl.WATER
+    scl[ndimage.binary_opening(shaded) & (luck > top_share(luck, SHADOW_FOUND))] = Scl.SHADOW
+    _add_clouds(rng, scl, opacity, sky.cirrus[::STEP, ::STEP], luck)
+    scl[(cover == Cover.ROOF) & (rng.random(cover.shape) < ROOF_AS_CLOUD)] = Scl.MEDIUM_CLOUD
+    return scl
+
+
+def _add_clouds(
+    rng: np.random.Generator,
+    scl: Codes,
+    opacity: NDArray[np.float32],
+    cirrus: NDArray[np.float32],
+    luck: NDArray[np.float32],
+) -> None:
+    """Put clouds into ``scl``: thick ones are right, all others are matters of luck."""
+    blocks = cirrus[::BLOCK, ::BLOCK] > CIRRUS_FROM
+    found = dilate(blocks, radius=2).repeat(BLOCK, 0).repeat(BLOCK, 1)[: scl.shape[0], : scl.shape[1]]
+    scl[found & (luck < -top_share(-luck, CIRRUS_FOUND))] = Scl.CIRRUS
+    scl[(opacity > THIN_FROM) & (rng.random(scl.shape) < UNCLASSIFIED)] = Scl.UNCLASSIFIED
+    medium = ndimage.binary_opening(opacity > MEDIUM_FROM)
+    scl[dilate(medium, radius=1)] = Scl.MEDIUM_CLOUD
+    scl[opacity > HIGH_FROM] = Scl.HIGH_CLOUD

@@ -1,0 +1,143 @@
+"""The BOA offset: what to add to digital numbers before scaling, and why.
+
+From baseline 04.00 on ESA adds 1000 to every digital number. Some providers take it off again, and what items declare
+of it is often wrong. The rule, first match decides:
+
+1. The user says so.
+2. No reflectance band: 0.
+3. A JPEG 2000 file whose baseline is known: it is ESA's own, so the baseline decides; flags do not.
+4. ``boa_offset_applied`` is true: 0, whatever offset is declared.
+5. ``boa_offset_applied`` is false: the baseline decides. From 04.00 on this is doubtful, as many such items are
+   corrected all the same (Element84/earth-search issue 71).
+6. An offset is declared: it holds. Doubtful where the baseline says otherwise; before 04.00 there never was one.
+7. Nothing is declared: the baseline decides; without one 0, doubtful.
+
+Where that is doubtful, the pixels are asked when they are opened. Digital numbers below 500 are a reflectance below
+-0.05 if 1000 had been added, which no surface has: where they are more than 1 % of the valid pixels of any band, the
+offset is 0. On 11 of 12 corrected scenes at hand they are 5 to 91 % of the darkest band, on a desert none; bright
+scenes settle nothing.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from stac_cloudmask.errors import UnsupportedItemError
+from stac_cloudmask.stac.metadata import asset_band, baseline, declared, offset_flag
+
+if TYPE_CHECKING:
+    import pystac
+
+BOA_OFFSET: Final = -1000
+"""Digital numbers, the same for all bands."""
+
+FIRST_WITH_OFFSET: Final = 4.0
+"""Baseline."""
+
+SCALE: Final = 1e-4
+SCALES: Final = (1e-6, 1e-2)
+"""Reflectance per digital number: ESA's, and the least and most that are believed."""
+
+DARK: Final = 500
+DARK_SHARE: Final = 0.01
+"""Digital numbers below which, and share of valid pixels above which, an added offset is ruled out."""
+
+MAX_OFFSET: Final = 10_000
+"""Digital numbers, either way, that are believed."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Offset:
+    """What is added to the digital numbers of an asset, and on what grounds.
+
+    Attributes:
+        dn: Digital numbers to add; nodata stays nodata.
+        reason: One clause, for outputs and logs.
+        doubtful: True where sources contradict each other or say nothing.
+    """
+
+    dn: int
+    reason: str
+    doubtful: bool = False
+
+
+def boa_offset(item: pystac.Item, asset_key: str) -> Offset:
+    """The offset of an asset by the rule of this module."""
+    if asset_band(item, asset_key) is None:
+        return Offset(dn=0, reason="not a reflectance band")
+    asset = item.assets[asset_key]
+    processed = baseline(item, asset_key)
+    if is_jp2(asset) and processed is not None:
+        return _by_baseline(processed, "original JPEG 2000 file")
+    flag = offset_flag(item)
+    if flag:
+        return Offset(dn=0, reason="boa_offset_applied is true: already in the pixels")
+    if flag is False:
+        offset = _by_baseline(processed, "boa_offset_applied is false")
+        return Offset(dn=offset.dn, reason=offset.reason, doubtful=offset.doubtful or offset.dn != 0)
+    return _by_declaration(item, asset_key, processed)
+
+
+def scale_of(item: pystac.Item, asset_key: str) -> float:
+    """Reflectance per digital number as the asset declares it, else ESA's.
+
+    A scale of 1 counts as no statement: tools copy GDAL's default into items.
+
+    Raises:
+        UnsupportedItemError: For a scale that no uint16 reflectance can have.
+    """
+    scale = declared(item.assets[asset_key]).scale
+    if scale is None or scale == 1:
+        return SCALE
+    if not SCALES[0] <= scale <= SCALES[1]:
+        raise UnsupportedItemError(
+            f"item {item.id!r}: asset {asset_key!r} declares scale {scale:g}; reflectance as uint16 has about {SCALE:g}"
+        )
+    return scale
+
+
+def settle(offset: Offset, dark: float | None) -> Offset:
+    """A doubtful offset after a look at the pixels; any other is returned as it is.
+
+    Args:
+        offset: By the metadata.
+        dark: Largest share, 0..1 by band, of valid pixels below ``DARK``; None where nobody looked.
+    """
+    if not offset.doubtful or dark is None or dark <= DARK_SHARE:
+        return offset
+    reason = f"{offset.reason}; but {dark:.0%} of the pixels are below {DARK} DN: already in them, or never added"
+    return Offset(dn=0, reason=reason)
+
+
+def is_jp2(asset: pystac.Asset) -> bool:
+    """Whether an asset is a JPEG 2000 file, by media type or name."""
+    return asset.media_type == "image/jp2" or asset.href.split("?")[0].lower().endswith((".jp2", ".j2k"))
+
+
+def _by_declaration(item: pystac.Item, asset_key: str, processed: float | None) -> Offset:
+    said = declared(item.assets[asset_key])
+    if said.offset is None or said.scale == 1:
+        return _by_baseline(processed, "nothing declared")
+    dn = round(said.offset / scale_of(item, asset_key))
+    if abs(dn) > MAX_OFFSET:
+        raise UnsupportedItemError(
+            f"item {item.id!r}: asset {asset_key!r} declares offset {said.offset:g}, {dn} DN; ESA's is {BOA_OFFSET} DN"
+        )
+    if processed is None:
+        return Offset(dn=dn, reason=f"declared {said.offset:g}, baseline unknown")
+    expected = BOA_OFFSET if processed >= FIRST_WITH_OFFSET else 0
+    if dn == expected:
+        return Offset(dn=dn, reason=f"declared {said.offset:g}, as baseline {processed:05.2f} has it")
+    if processed < FIRST_WITH_OFFSET:
+        reason = f"baseline {processed:05.2f} has no offset, although {said.offset:g} is declared"
+        return Offset(dn=0, reason=reason, doubtful=True)
+    reason = f"declared {said.offset:g}, although baseline {processed:05.2f} has {BOA_OFFSET} DN"
+    return Offset(dn=dn, reason=reason, doubtful=True)
+
+
+def _by_baseline(processed: float | None, context: str) -> Offset:
+    if processed is None:
+        return Offset(dn=0, reason=f"{context}, baseline unknown", doubtful=True)
+    dn = BOA_OFFSET if processed >= FIRST_WITH_OFFSET else 0
+    return Offset(dn=dn, reason=f"{context}, baseline {processed:05.2f}")

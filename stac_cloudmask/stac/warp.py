@@ -1,0 +1,184 @@
+"""Read an asset on another grid, or one pixel of it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from math import isfinite
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, Literal
+from urllib.parse import urlsplit
+
+import numpy as np
+import rasterio
+from rasterio.enums import Resampling
+from rasterio.errors import RasterioError
+from rasterio.vrt import WarpedVRT
+from rasterio.warp import transform
+from rasterio.windows import Window
+
+from stac_cloudmask.errors import ConfigError, ReadError, UnsupportedItemError
+from stac_cloudmask.stac.gdal import Patience, check_redirects, gdal_env, open_image
+from stac_cloudmask.stac.hrefs import DEFAULT_RULE, check_href, is_remote, redact
+from stac_cloudmask.stac.metadata import band_dicts, band_name, key_band
+from stac_cloudmask.stac.providers import sign
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+    from rasterio.io import DatasetReader
+
+    from stac_cloudmask.core.grid import Grid
+
+    Json = Mapping[str, Any]
+    import pystac
+
+How = Literal["mode", "average", "nearest"]
+
+HASTY: Final = Patience(retries=1, delay=0.2, attempts=1, timeout=30)
+STRIKES: Final = 3
+"""Failed reads after which a host is not asked again."""
+RGB: Final = ("red", "green", "blue")
+"""Common names, in the order of a picture."""
+
+
+class Views:
+    """Reads one-band rasters of 8 or 16 bits on grids that may be much coarser than theirs."""
+
+    def __init__(self, patience: Patience = HASTY) -> None:
+        self._patience = patience
+        self._strikes: Counter[str] = Counter()
+
+    def classes(self, href: str, grid: Grid, *, base: str | None, fill: int | None) -> NDArray[np.uint8]:
+        """The most frequent value in each pixel of ``grid``, ``(y, x)`` uint8.
+
+        Args:
+            href: As the item at ``base`` has it, unsigned.
+            grid: Of the result.
+            base: Where the item was read from; None for one made in memory.
+            fill: Code of pixels without data, which do not count; None where every value counts and 0 lies outside.
+
+        Raises:
+            ReadError: It cannot be read.
+            UnsupportedItemError: The href is not allowed, or it is no raster of one band and 8 bits.
+        """
+        return self._read(href, _frame(grid), base=base, how="mode", fill=fill, dtype="uint8").astype(np.uint8)
+
+    def means(self, href: str, grid: Grid, *, base: str | None, fill: int, dtype: str) -> NDArray[np.uint16]:
+        """The mean of the valid pixels in each pixel of ``grid``, ``(y, x)``; else as ``classes``."""
+        return self._read(href, _frame(grid), base=base, how="average", fill=fill, dtype=dtype).astype(np.uint16)
+
+    def nearest(self, href: str, frame: Frame, *, base: str | None, fill: int) -> NDArray[np.uint8]:
+        """The value that the middle of each pixel of ``frame`` lies in, ``fill`` outside; else as ``classes``."""
+        return self._read(href, frame, base=base, how="nearest", fill=fill, dtype="uint8").astype(np.uint8)
+
+    def _read(
+        self, href: str, frame: Frame, *, base: str | None, how: How, fill: int | None, dtype: str
+    ) -> NDArray[Any]:
+        allowed = check_href(href, base=base)
+        host = urlsplit(allowed).netloc if is_remote(allowed) else ""
+        if self._strikes[host] >= STRIKES:
+            raise ReadError(f"{redact(allowed)} was not asked for: {host} failed {STRIKES} times")
+        if not host and not Path(allowed).is_file():
+            raise ReadError(f"there is no file {allowed}")
+        check_redirects(allowed, base=base, rule=DEFAULT_RULE)
+        env = gdal_env([allowed], patience=self._patience, fresh=False)
+        try:
+            with open_image(sign(allowed), env, where=redact(allowed)) as file:
+                return _warped(file, frame, how=how, fill=fill, dtype=dtype)
+        except RasterioError as error:
+            self._strikes[host] += bool(host)
+            raise ReadError(f"{redact(allowed)} cannot be read: {redact(str(error))[:200]}") from error
+
+
+def _warped(file: DatasetReader, frame: Frame, *, how: How, fill: int | None, dtype: str) -> NDArray[Any]:
+    if file.count != 1 or file.dtypes[0] != dtype or file.crs is None:
+        raise UnsupportedItemError(
+            f"{redact(file.name)} has {file.count} bands of {file.dtypes[0]} in {file.crs or 'no CRS'}; one of {dtype} "
+            "with a CRS is needed"
+        )
+    with WarpedVRT(
+        file,
+        crs=frame.crs,
+        transform=rasterio.Affine(*frame.transform),
+        height=frame.shape[0],
+        width=frame.shape[1],
+        resampling=Resampling[how],
+        src_nodata=fill,
+        nodata=fill,
+    ) as view:
+        pixels: NDArray[Any] = view.read(1)
+        return pixels
+
+
+def _frame(grid: Grid) -> Frame:
+    return Frame(crs=grid.code, transform=grid.transform, shape=grid.shape)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Frame:
+    """A grid of any CRS and pixel shape: CRS as text, affine coefficients in rasterio's order, (height, width)."""
+
+    crs: str
+    transform: tuple[float, float, float, float, float, float]
+    shape: tuple[int, int]
+
+    def part(self, rows: slice, cols: slice) -> Frame:
+        """A window of the grid."""
+        a, b, c, d, e, f = self.transform
+        left, top = c + a * cols.start + b * rows.start, f + d * cols.start + e * rows.start
+        shape = rows.stop - rows.start, cols.stop - cols.start
+        return Frame(crs=self.crs, transform=(a, b, left, d, e, top), shape=shape)
+
+
+def rgb_keys(assets: Mapping[str, Json]) -> tuple[str, str, str] | None:
+    """Asset keys of red, green and blue of an output item; None where it does not have them all."""
+    found: dict[str, str] = {}
+    for key, asset in assets.items():
+        bands = asset.get("bands")
+        only = band_dicts(bands) if isinstance(bands, list) and len(bands) == 1 else []
+        name = (band_name(only[0]) if only else None) or key_band(key)
+        if name in RGB and (name not in found or asset.get("type") != "image/jp2"):
+            found[name] = key
+    return (found["red"], found["green"], found["blue"]) if len(found) == len(RGB) else None
+
+
+LON_LAT: Final = "EPSG:4326"
+DTYPES: Final = ("uint8", "uint16")
+
+
+@dataclass(frozen=True)
+class Pixel:
+    """Where a point lies in a raster, in pixels from the top left, and the value of the first band there."""
+
+    row: int
+    col: int
+    value: int
+
+
+def read_pixel(item: pystac.Item, key: str, lon: float, lat: float) -> Pixel:
+    """The pixel of an asset that a point in degrees lies in.
+
+    Raises:
+        ConfigError: The point lies outside of the raster.
+        ReadError: The raster cannot be read.
+        UnsupportedItemError: Its href is refused, or it holds other numbers.
+    """
+    if not (-180 <= lon <= 180 and -90 <= lat <= 90):  # noqa: PLR2004  (degrees of the whole earth)
+        raise ConfigError(f"longitude {lon:g}, latitude {lat:g}: degrees are needed, the longitude first")
+    where = f"item {item.id!r}, asset {key!r}"
+    base = item.get_self_href()
+    href = check_href(item.assets[key].href, base=base)
+    check_redirects(href, base=base, rule=DEFAULT_RULE)
+    env = gdal_env([href], patience=Patience(), fresh=False)
+    try:
+        with open_image(sign(href), env, where=where) as raster:
+            if raster.dtypes[0] not in DTYPES or raster.crs is None:
+                raise UnsupportedItemError(f"{where} has no codes at places: {raster.dtypes[0]}, {raster.crs}")
+            xs, ys = transform(LON_LAT, raster.crs, [lon], [lat])
+            row, col = raster.index(xs[0], ys[0]) if isfinite(xs[0]) and isfinite(ys[0]) else (-1, -1)
+            if not (0 <= row < raster.height and 0 <= col < raster.width):
+                raise ConfigError(f"{where}: longitude {lon:g}, latitude {lat:g} lies outside; its bbox is {item.bbox}")
+            return Pixel(int(row), int(col), int(raster.read(1, window=Window(col, row, 1, 1))[0, 0]))
+    except RasterioError as error:
+        raise ReadError(f"{where} could not be read: {redact(str(error))}") from error
