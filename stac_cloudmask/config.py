@@ -17,7 +17,9 @@ Provider = Literal["cpu", "cuda", "openvino", "openvino-f32"]
 
 DEFAULT_MODEL: Final = "ukis-csmask-4b-l2a"
 
-PRESENTATION: Final = frozenset({"overwrite", "in_memory", "threads", "model_cache", "private_hosts", "local_roots"})
+PRESENTATION: Final = frozenset(
+    {"overwrite", "in_memory", "threads", "model_cache", "private_hosts", "local_roots", "retry_seconds"}
+)
 """Settings that change how a mask is made or kept, never what is in it."""
 
 
@@ -59,6 +61,7 @@ class Settings:
         model_cache: Directory of fetched weights on every machine that masks; None takes the user's cache directory.
         private_hosts: Hosts on private networks that remote items may name, see ``stac.hrefs``.
         local_roots: Folders that local items may read from; None for any, empty for none.
+        retry_seconds: How long a request to a failing server is repeated, in all; 0 sends it once.
     """
 
     cloud_model: tuple[str, ...] = (DEFAULT_MODEL,)
@@ -85,6 +88,7 @@ class Settings:
     model_cache: str | None = None
     private_hosts: tuple[str, ...] = ()
     local_roots: tuple[str, ...] | None = None
+    retry_seconds: float = 45.0
 
     def __post_init__(self) -> None:
         """Refuse what cannot work."""
@@ -110,6 +114,7 @@ class Settings:
         for name in ("buffer", "min_area", "hole_area"):
             _size(name, getattr(self, name), least=0.0)
         _size("resolution", self.resolution, least=1.0)
+        _size("retry_seconds", self.retry_seconds, least=0.0)
         if self.threads is not None and self.threads < 1:
             raise ConfigError(f"threads must be at least 1, got {self.threads}")
 

@@ -40,9 +40,11 @@ class StacCloudmaskError(Exception):
     """Root of all errors of this package; whatever a message is made of, the error holds it without secrets.
 
     ``retryable`` says whether the same input may succeed later: False for bad input, True for infrastructure.
+    ``retry_after`` is how many seconds the server asked to wait; None where it did not ask.
     """
 
     retryable = False
+    retry_after: float | None = None
 
     def __init__(self, message: str = "") -> None:
         super().__init__(redact(message))
