@@ -24,7 +24,7 @@ from stac_cloudmask.pipeline.publish import publish
 from stac_cloudmask.review.evaluate import evaluate
 from stac_cloudmask.review.explain import explain
 from stac_cloudmask.review.report import build_report
-from stac_cloudmask.review.show import look_at
+from stac_cloudmask.review.show import preview
 from stac_cloudmask.stac.catalog import OutputCatalog
 from stac_cloudmask.stac.collection import write_ndjson
 from stac_cloudmask.stac.static import make_item
@@ -67,7 +67,7 @@ def _explain(out: Path, _: Path) -> None:
 
 
 def _look(out: Path, _: Path) -> None:
-    look_at(str(_item_path(out)), side=64)
+    preview(str(_item_path(out)), side=64)
 
 
 READERS: Final[tuple[Callable[[Path, Path], None], ...]] = (_report, _evaluate, _publish, _export, _explain, _look)

@@ -206,5 +206,5 @@ def test_a_class_that_is_not_known_is_an_error(items, masks):
 
 
 def test_the_item_of_a_scene_is_no_mask(items):
-    with pytest.raises(ConfigError, match="it is no mask"):
+    with pytest.raises(ConfigError, match="it is a scene, not a mask"):
         scm.apply_mask(stacked(items), items)

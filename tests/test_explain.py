@@ -15,7 +15,7 @@ from stac_cloudmask.core.grid import Grid
 from stac_cloudmask.core.policy import decide
 from stac_cloudmask.core.votes import Vote
 from stac_cloudmask.errors import ConfigError, ReadError, UnsupportedItemError
-from stac_cloudmask.review.explain import PixelFacts, explain, reasons
+from stac_cloudmask.review.explain import PixelRecord, explain, reasons
 from stac_cloudmask.stac.catalog import OutputCatalog
 from stac_cloudmask.stac.cog import write_bits_cog, write_class_cog, write_percent_cog
 from stac_cloudmask.stac.item import mask_item
@@ -173,7 +173,7 @@ CALIBRATED = {
 
 
 def chain(code, votes, *, scl=4, cloud=None, shadow=None, **merge):
-    facts = PixelFacts(
+    facts = PixelRecord(
         code=CloudClass(code), votes=None if votes is None else Vote(votes), scl=scl, cloud=cloud, shadow=shadow,
         merge=CALIBRATED | merge, cloud_codes=(8, 9, 10), shadow_codes=(3,),
     )  # fmt: skip

@@ -18,7 +18,8 @@ from odc.geo.geobox import GeoBox
 from stac_cloudmask.core.classes import CLASSES, CloudClass
 from stac_cloudmask.errors import ConfigError
 from stac_cloudmask.pipeline.result import Result
-from stac_cloudmask.review.show import MASK, mask_item_of
+from stac_cloudmask.review.layers import MASK
+from stac_cloudmask.review.show import mask_item_of
 from stac_cloudmask.stac.gdal import Patience
 from stac_cloudmask.stac.item import SUFFIX
 from stac_cloudmask.stac.warp import Frame, Views

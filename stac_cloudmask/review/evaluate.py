@@ -16,12 +16,14 @@ from stac_cloudmask.config import Settings
 from stac_cloudmask.core.classes import CLASSES, CloudClass
 from stac_cloudmask.core.metrics import OUTCOMES, Agreement, agreement, colored, outcomes
 from stac_cloudmask.errors import ConfigError
+from stac_cloudmask.review.layers import MASK
 from stac_cloudmask.stac.catalog import OutputCatalog
 from stac_cloudmask.stac.gdal import check_redirects
 from stac_cloudmask.stac.hrefs import DEFAULT_RULE, check_href
 from stac_cloudmask.stac.item import SUFFIX
 from stac_cloudmask.stac.labels import FIELD, Meaning, is_vector, raster_labels, vector_labels
 from stac_cloudmask.stac.metadata import mask_grid
+from stac_cloudmask.stac.providers import SCL
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -292,8 +294,6 @@ def _picture(pair: Rasters) -> Image.Image:
     return picture
 
 
-MASK: Final = "cloud_mask"
-SCL: Final = "scl"
 TOLERANCE: Final = 20.0
 """Metres: one pixel of the SCL."""
 

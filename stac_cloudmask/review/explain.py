@@ -12,6 +12,7 @@ from stac_cloudmask.core.policy import RULES
 from stac_cloudmask.core.predict import PERCENT_NODATA
 from stac_cloudmask.core.votes import Vote
 from stac_cloudmask.errors import ConfigError, StacCloudmaskError, UnsupportedItemError
+from stac_cloudmask.review.layers import MASK
 from stac_cloudmask.stac.assets import VOTES
 from stac_cloudmask.stac.item import OWN, SUFFIX, output_id
 from stac_cloudmask.stac.metadata import codes_in, number
@@ -36,7 +37,7 @@ HINTED: Final = f"the model sees more than {RULES.hint} % of cloud in {100 * RUL
 
 
 @dataclass(frozen=True, kw_only=True)
-class PixelFacts:
+class PixelRecord:
     """All that is published of one pixel; None where it is not.
 
     Attributes:
@@ -60,7 +61,7 @@ class PixelFacts:
     shadow_codes: tuple[int, ...]
 
 
-def reasons(facts: PixelFacts) -> tuple[str, ...]:
+def reasons(facts: PixelRecord) -> tuple[str, ...]:
     """The chain from what the sources said to the class of a pixel."""
     if facts.code == CloudClass.NODATA:
         return ("no data: the models have no pixel here, or the product says so",)
@@ -70,7 +71,7 @@ def reasons(facts: PixelFacts) -> tuple[str, ...]:
     return (*said, *(_calibrated(facts) if facts.merge.get("policy") == "calibrated" else _simple(facts)))
 
 
-def _product(facts: PixelFacts) -> Iterator[str]:
+def _product(facts: PixelRecord) -> Iterator[str]:
     if facts.scl is not None:
         vote = "no vote"
         if facts.scl in facts.cloud_codes:
@@ -85,7 +86,7 @@ def _product(facts: PixelFacts) -> Iterator[str]:
         yield "the product votes for cloud shadow"
 
 
-def _models(facts: PixelFacts) -> Iterator[str]:
+def _models(facts: PixelRecord) -> Iterator[str]:
     for name, percent, bit, setting in (
         ("cloud", facts.cloud, Vote.CLOUD_MODEL, "cloud_thr"),
         ("cloud shadow", facts.shadow, Vote.SHADOW_MODEL, "shadow_thr"),
@@ -100,7 +101,7 @@ def _models(facts: PixelFacts) -> Iterator[str]:
             yield f"the model's probability of {name} is {'above' if voted else 'not above'} {threshold}"
 
 
-def _simple(facts: PixelFacts) -> Iterator[str]:
+def _simple(facts: PixelRecord) -> Iterator[str]:
     votes = facts.votes or Vote(0)
     if votes & Vote.BUFFER:
         yield _buffer(facts)
@@ -112,7 +113,7 @@ def _simple(facts: PixelFacts) -> Iterator[str]:
         yield "nobody votes: clear"
 
 
-def _calibrated(facts: PixelFacts) -> Iterator[str]:
+def _calibrated(facts: PixelRecord) -> Iterator[str]:
     votes = facts.votes or Vote(0)
     if votes & Vote.REMOVED:
         yield from (f"removed: {why}" for why in _removals(facts, votes))
@@ -128,7 +129,7 @@ def _calibrated(facts: PixelFacts) -> Iterator[str]:
         yield "nobody votes: clear"
 
 
-def _cloud(facts: PixelFacts, votes: Vote) -> str:
+def _cloud(facts: PixelRecord, votes: Vote) -> str:
     if votes & Vote.CLOUD_MODEL:
         return f"cloud: its object is certain somewhere, by {CERTAIN}"
     if facts.scl == SCL_CIRRUS:
@@ -136,7 +137,7 @@ def _cloud(facts: PixelFacts, votes: Vote) -> str:
     return f"cloud: a cloud of the product is trusted where {HINTED}"
 
 
-def _removals(facts: PixelFacts, votes: Vote) -> Iterator[str]:
+def _removals(facts: PixelRecord, votes: Vote) -> Iterator[str]:
     """What can have taken votes away; the survey of the whole scene, which knows, is not kept."""
     if votes & Vote.CLOUD_MODEL:
         yield f"no part of the model's cloud is certain, by {CERTAIN}"
@@ -152,14 +153,14 @@ def _removals(facts: PixelFacts, votes: Vote) -> Iterator[str]:
         yield f"or its object is smaller than {facts.merge['min_area']:g} m2"
 
 
-def _product_shadow(facts: PixelFacts) -> Iterator[str]:
+def _product_shadow(facts: PixelRecord) -> Iterator[str]:
     if facts.shadow is None or facts.shadow <= RULES.product_shadow:
         yield f"shadow of the product counts only where the model sees more than {RULES.product_shadow} % of shadow"
     if facts.shadow is None or facts.shadow > RULES.product_shadow:
         yield _lit(facts, dark=False)
 
 
-def _lit(facts: PixelFacts, *, dark: bool) -> str:
+def _lit(facts: PixelRecord, *, dark: bool) -> str:
     """What sun and near infrared say for shadow (``dark``) or against it."""
     azimuth, elevation, edge = (facts.merge.get(name) for name in ("sun_azimuth", "sun_elevation", "shadow_edge"))
     parts = []
@@ -174,12 +175,11 @@ def _lit(facts: PixelFacts, *, dark: bool) -> str:
     return (" and " if dark else ", or ").join(parts)
 
 
-def _buffer(facts: PixelFacts) -> str:
+def _buffer(facts: PixelRecord) -> str:
     name, setting = ("cloud", "cloud_buffer") if facts.code == CloudClass.CLOUD else ("cloud shadow", "shadow_buffer")
     return f"added: {name} lies within {facts.merge.get(setting) or 0:g} m"
 
 
-MASK: Final = "cloud_mask"
 OPTIONS: Final = {
     "mask_votes": "--votes",
     "cloud_probability": "--probabilities",
@@ -245,7 +245,7 @@ def explain(item: str | pystac.Item, lon: float, lat: float, *, catalog: str | N
     scl, without = _scl(found, lon, lat)
     votes = Vote(known["mask_votes"]) if "mask_votes" in known else None
     settings = _mapping(found.properties.get(f"{OWN}settings"))
-    facts = PixelFacts(
+    facts = PixelRecord(
         code=_code(found, pixel),
         votes=votes,
         scl=scl,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Mapping
 from dataclasses import dataclass
 from os import PathLike, fspath
 from typing import TYPE_CHECKING, Final
@@ -10,51 +11,48 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 import pystac
 import xarray as xr
-from matplotlib.figure import Figure
 from PIL import Image
 
 from stac_cloudmask.core.classes import CLASSES, CloudClass
-from stac_cloudmask.core.votes import Vote
 from stac_cloudmask.errors import ConfigError
 from stac_cloudmask.pipeline.result import PICTURE_SIDE, Result, block_html, figure_html, legend_html, numbers_html
-from stac_cloudmask.review.report.layers import UNKNOWN, Scene
+from stac_cloudmask.review.layers import (
+    MASK,
+    MASK_VOTES,
+    MaskLayers,
+    classes_of_votes,
+    coarse,
+    painted,
+    resampled,
+    shares,
+)  # fmt: skip
 from stac_cloudmask.stac.search import load_items
 from stac_cloudmask.stac.static import Failure
 from stac_cloudmask.stac.warp import Views
 
 if TYPE_CHECKING:
+    from matplotlib.figure import Figure
     from numpy.typing import NDArray
 
     U8 = NDArray[np.uint8]
 
+MaskItem = pystac.Item | str | PathLike[str] | Result
+"""An output item, its URL or path, or what ``process`` returned for it."""
 
-class ShownFigure(Figure):
-    """A figure without pyplot: no window is opened, and none is kept open; a notebook shows it as an image."""
-
-    def _repr_png_(self) -> bytes:
-        buffer = io.BytesIO()
-        self.savefig(buffer, format="png")
-        return buffer.getvalue()
-
-
-Mask = pystac.Item | str | PathLike[str] | Result | xr.Dataset
-"""An output item, its URL or path, what ``process`` returned for it, or what ``cloud_mask`` returned."""
-
-MASK: Final = "cloud_mask"
-OPACITY: Final = 0.55
-"""Of cloud and shadow over a picture."""
 BARE: Final = 120
 """Gray below a mask that has no picture."""
+SCL, IMPROVED = "SCL", "Improved mask"
+"""Titles of pictures."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Look:
-    """What there is to be seen of a mask, at some thousand pixels a side at most.
+class Preview:
+    """The pictures of a mask, at some thousand pixels a side at most.
 
     Attributes:
         title: Id of the item.
         rgb: ``(y, x, 3)`` uint8; None where there is no picture.
-        product: ``(y, x)`` codes of the product's own mask; None where it has none or did not say.
+        product: ``(y, x)`` codes of `CloudClass` that SCL stands for; None where it was not used.
         improved: ``(y, x)`` codes of the mask.
         notes: What could not be read, and why.
     """
@@ -69,39 +67,36 @@ class Look:
     def pictures(self) -> dict[str, U8]:
         """What can be shown, by its title: ``(y, x, 4)`` uint8, transparent where nodata."""
         valid = np.where(self.improved == CloudClass.NODATA, CloudClass.NODATA, CloudClass.CLEAR).astype(np.uint8)
-        shown = {} if self.rgb is None else {"Scene": self._painted(valid)}
+        shown = {} if self.rgb is None else {"Scene": self._over_scene(valid)}
         if self.product is not None:
-            shown["Product's mask"] = self._painted(self.product)
-        return shown | {"Improved mask": self._painted(self.improved)}
+            shown[SCL] = self._over_scene(self.product)
+        return shown | {IMPROVED: self._over_scene(self.improved)}
 
-    def _painted(self, codes: U8) -> U8:
-        below = np.full((*codes.shape, 3), BARE, np.float32) if self.rgb is None else _resampled(self.rgb, codes.shape)
-        for info in CLASSES:
-            if info.overlay is not None:
-                here = codes == info.code
-                below[here] = (1 - OPACITY) * below[here] + OPACITY * np.array(info.overlay, np.float32)
+    def _over_scene(self, codes: U8) -> U8:
+        bare = np.full((*codes.shape, 3), BARE, np.float32)
+        seen = painted(codes, bare if self.rgb is None else resampled(self.rgb, codes.shape))
         alpha = np.where(codes == CloudClass.NODATA, 0, 255)[..., None]
-        return np.concatenate((below, alpha), axis=-1).round().astype(np.uint8)
+        return np.concatenate((seen, alpha), axis=-1).round().astype(np.uint8)
 
     @property
     def covers(self) -> dict[str, dict[str, float]]:
         """Percent of the valid pixels by class name, as seen here, for the masks among ``pictures``."""
-        product = {} if self.product is None else {"Product's mask": _cover(self.product)}
-        return product | {"Improved mask": _cover(self.improved)}
+        product = {} if self.product is None else {SCL: shares(self.product)}
+        return product | {IMPROVED: shares(self.improved)}
 
 
-def look_at(mask: Mask, *, side: int) -> Look:
-    """The pictures of a mask, their longest side at most ``side`` pixels.
+def preview(mask: MaskItem | xr.Dataset, *, side: int) -> Preview:
+    """Return the pictures of a mask, their longest side at most ``side`` pixels.
 
     Raises:
-        ConfigError: It is no mask.
+        ConfigError: It is not a mask.
         ReadError: It cannot be read.
     """
     return _of_dataset(mask, side) if isinstance(mask, xr.Dataset) else _of_item(mask_item_of(mask), side)
 
 
-def mask_item_of(mask: pystac.Item | str | PathLike[str] | Result) -> pystac.Item:
-    """The output item that is meant.
+def mask_item_of(mask: MaskItem) -> pystac.Item:
+    """Return the output item that is meant.
 
     Raises:
         ConfigError: There is none, or it is the item of a scene rather than of a mask.
@@ -116,35 +111,32 @@ def mask_item_of(mask: pystac.Item | str | PathLike[str] | Result) -> pystac.Ite
             raise found.error
         mask = found
     if MASK not in mask.assets:
-        raise ConfigError(f"item {mask.id!r} has no asset {MASK!r}: it is no mask; give what process has written")
+        raise ConfigError(
+            f"item {mask.id!r} has no asset {MASK!r}: it is a scene, not a mask; give what process has written"
+        )
     return mask
 
 
-def _of_item(item: pystac.Item, side: int) -> Look:
-    body = item.to_dict(include_self_link=True, transform_hrefs=False)
-    scene = Scene.of(body, Views(), side=side)
-    codes = scene.codes()
-    product = _wide(codes >> 2 & np.uint8(UNKNOWN))
-    return Look(
-        title=item.id,
-        rgb=scene.picture(),
-        product=None if (product == CloudClass.NODATA).all() else product,
-        improved=_wide(codes & np.uint8(UNKNOWN)),
-        notes=tuple(scene.notes),
-    )
+def _of_item(item: pystac.Item, side: int) -> Preview:
+    layers = MaskLayers.of(item.to_dict(include_self_link=True, transform_hrefs=False), Views())
+    grid = coarse(layers.grid, side)
+    scl = layers.scl(grid)
+    product = layers.product_classes(scl, layers.votes(grid) if scl is None else None)
+    rgb = layers.picture(grid)
+    improved = layers.classes(grid)
+    return Preview(title=item.id, rgb=rgb, product=product, improved=improved, notes=tuple(layers.notes))
 
 
-def _of_dataset(dataset: xr.Dataset, side: int) -> Look:
+def _of_dataset(dataset: xr.Dataset, side: int) -> Preview:
     if MASK not in dataset:
         raise ConfigError(f"the dataset has no variable {MASK!r}: give what cloud_mask has returned")
     step = max(1, -(-max(dataset[MASK].shape) // side))
     improved = dataset[MASK].values[::step, ::step]
     product = None
-    if "product_mask" in dataset.attrs and "mask_votes" in dataset:
-        votes = dataset["mask_votes"].values[::step, ::step]
-        named = np.select([votes & Vote.PRODUCT_CLOUD > 0, votes & Vote.PRODUCT_SHADOW > 0], [1, 2], 0)
-        product = np.where(improved == CloudClass.NODATA, CloudClass.NODATA, named).astype(np.uint8)
-    return Look(title=str(dataset.attrs.get("item_id", "")), rgb=_rgb(dataset), product=product, improved=improved)
+    if "product_mask" in dataset.attrs and MASK_VOTES in dataset:
+        product = classes_of_votes(dataset[MASK_VOTES].values[::step, ::step])
+        product[improved == CloudClass.NODATA] = CloudClass.NODATA
+    return Preview(title=str(dataset.attrs.get("item_id", "")), rgb=_rgb(dataset), product=product, improved=improved)
 
 
 def _rgb(dataset: xr.Dataset) -> U8 | None:
@@ -159,55 +151,30 @@ def _rgb(dataset: xr.Dataset) -> U8 | None:
     return part if part.size else None
 
 
-def _resampled(rgb: U8, shape: tuple[int, ...]) -> NDArray[np.float32]:
-    """The nearest pixels of a picture of the same extent."""
-    rows, cols = (
-        ((np.arange(side) + 0.5) / side * old).astype(int) for side, old in zip(shape, rgb.shape, strict=False)
-    )
-    return rgb[np.ix_(rows, cols)].astype(np.float32)
-
-
-def _wide(codes: NDArray[np.integer]) -> U8:
-    """Codes of two bits as those of the class table."""
-    wide: U8 = np.where(codes == UNKNOWN, CloudClass.NODATA, codes).astype(np.uint8)
-    return wide
-
-
-def _cover(codes: U8) -> dict[str, float]:
-    counts = np.bincount(codes.ravel(), minlength=CloudClass.NODATA + 1)
-    valid = max(1, int(counts[: CloudClass.NODATA].sum()))
-    return {info.name: 100 * float(counts[info.code]) / valid for info in CLASSES if info.code != CloudClass.NODATA}
-
-
 SIDE: Final = 1200
 """Longest side of a picture, in pixels."""
 MARGIN: Final = 1.3
 """Height of titles and legend, in inches."""
 
 
-def plot(mask: Mask, *, width: float = 12.0) -> Figure:
-    """Draw a scene, the product's own mask and the improved mask side by side, with a legend.
+def plot(mask: MaskItem | xr.Dataset, *, width: float = 12.0) -> Figure:
+    """Draw a scene, the mask of its SCL and the improved mask side by side, with a legend.
 
     Args:
         mask: An output item, its URL or path, what ``process`` returned for it, or what ``cloud_mask`` returned.
-        width: Of the figure, in inches.
+        width: Width of the figure, in inches.
 
     Returns:
-        A figure that a notebook shows and that ``savefig`` writes; what the item lacks is left out of it.
+        A figure of pyplot: a notebook shows it, ``savefig`` writes it. What the item lacks is left out.
 
     Raises:
-        ConfigError: It is no mask, or matplotlib is not installed.
+        ConfigError: It is not a mask, or matplotlib is not installed.
         ReadError: It cannot be read.
     """
-    try:
-        from matplotlib.patches import Patch  # noqa: PLC0415  (an extra)
-
-    except ImportError as error:
-        raise ConfigError("plot needs matplotlib: pip install 'stac-cloudmask[plot]'") from error
-    look = look_at(mask, side=SIDE)
-    pictures, covers = look.pictures, look.covers
-    aspect = look.improved.shape[0] / look.improved.shape[1]
-    figure = ShownFigure(figsize=(width, width / len(pictures) * aspect + MARGIN), layout="constrained")
+    seen = preview(mask, side=SIDE)
+    pictures, covers = seen.pictures, seen.covers
+    aspect = seen.improved.shape[0] / seen.improved.shape[1]
+    figure = new_figure(width, width / len(pictures) * aspect + MARGIN)
     for axes, (title, picture) in zip(
         figure.subplots(1, len(pictures), squeeze=False)[0], pictures.items(), strict=True
     ):
@@ -216,35 +183,56 @@ def plot(mask: Mask, *, width: float = 12.0) -> Figure:
         numbers = f"cloud {said['cloud']:.1f} %, shadow {said['cloud_shadow']:.1f} %" if said else ""
         axes.set_title(f"{title}\n{numbers}", fontsize="medium")
         axes.set_axis_off()
-    figure.suptitle(look.title, fontsize="medium", family="monospace")
-    painted = {info.title: info.overlay for info in CLASSES if info.overlay is not None}
-    patches = [Patch(color=f"#{bytes(color).hex()}", label=title) for title, color in painted.items()]
-    figure.legend(handles=patches, loc="outside lower center", ncols=len(patches), frameon=False)
+    figure.suptitle(seen.title, fontsize="medium", family="monospace")
+    add_legend(figure, {info.title: info.overlay for info in CLASSES if info.overlay is not None})
     return figure
+
+
+def new_figure(width: float, height: float) -> Figure:
+    """Return an empty figure of a size in inches.
+
+    Raises:
+        ConfigError: matplotlib is not installed.
+    """
+    try:
+        import matplotlib.pyplot as plt  # noqa: PLC0415  (an extra)
+    except ImportError as error:
+        raise ConfigError("a plot needs matplotlib: pip install 'stac-cloudmask[plot]'") from error
+    figure = plt.figure(figsize=(width, height), layout="constrained")
+    plt.close(figure)  # pyplot would keep it in memory, and a notebook would show it twice
+    return figure
+
+
+def add_legend(figure: Figure, colors: Mapping[str, tuple[int, int, int]]) -> None:
+    """Add a legend of titles and their colors below a figure."""
+    from matplotlib.patches import Patch  # noqa: PLC0415  (an extra)
+
+    patches = [Patch(color=f"#{bytes(color).hex()}", label=title) for title, color in colors.items()]
+    figure.legend(handles=patches, loc="outside lower center", ncols=len(patches), frameon=False)
 
 
 @xr.register_dataset_accessor("cloudmask")  # type: ignore[no-untyped-call]  # xarray has no types for it
 class CloudmaskAccessor:
-    """``dataset.cloudmask``: what ``cloud_mask`` has returned, to be looked at."""
+    """``dataset.cloudmask``: what ``cloud_mask`` has returned, as pictures."""
 
     def __init__(self, dataset: xr.Dataset) -> None:
         self._dataset = dataset
 
     def plot(self, *, width: float = 12.0) -> Figure:
-        """Draw scene, product's mask and improved mask, see ``stac_cloudmask.plot``."""
+        """Draw scene, SCL and improved mask, see ``stac_cloudmask.plot``."""
         return plot(self._dataset, width=width)
 
     def _repr_html_(self) -> str:
-        look = look_at(self._dataset, side=PICTURE_SIDE)
-        covers = look.covers
+        seen = preview(self._dataset, side=PICTURE_SIDE)
+        covers = seen.covers
         figures = [
             figure_html(_png(picture), f"{title} {numbers_html(covers.get(title, {}))}")
-            for title, picture in look.pictures.items()
+            for title, picture in seen.pictures.items()
         ]
-        return block_html(look.title, figures) + legend_html()
+        return block_html(seen.title, figures) + legend_html()
 
 
-def _png(picture: NDArray[np.uint8]) -> bytes:
+def _png(picture: U8) -> bytes:
     image = Image.fromarray(picture)
     image.thumbnail((PICTURE_SIDE, PICTURE_SIDE), Image.Resampling.BOX)
     buffer = io.BytesIO()

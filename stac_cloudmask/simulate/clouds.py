@@ -91,7 +91,7 @@ class Sky:
         return class_map
 
 
-def shadow_shift(sun: Sun, height: float, gsd: float) -> tuple[int, int]:
+def shadow_offset(sun: Sun, height: float, gsd: float) -> tuple[int, int]:
     """Rows down and columns right from a thing at ``height`` metres to its shadow, on pixels of ``gsd`` metres."""
     reach = height / math.tan(math.radians(sun.elevation)) / gsd
     azimuth = math.radians(sun.azimuth)
@@ -104,8 +104,8 @@ def draw_sky(rng: Random, shape: Shape, gsd: float, *, cumulus: float, cirrus: f
     depth = np.zeros(shape, np.float32)
     for height, layer in zip(HEIGHTS, _by_height(rng, thick), strict=True):
         for part in (1 - THICKNESS, 1 + THICKNESS):
-            np.maximum(depth, np.roll(layer, shadow_shift(sun, height * part, gsd), (0, 1)), out=depth)
-    depth += np.roll(thin, shadow_shift(sun, CIRRUS_HEIGHT, gsd), (0, 1))
+            np.maximum(depth, np.roll(layer, shadow_offset(sun, height * part, gsd), (0, 1)), out=depth)
+    depth += np.roll(thin, shadow_offset(sun, CIRRUS_HEIGHT, gsd), (0, 1))
     depth = ndimage.gaussian_filter(depth, PENUMBRA / gsd, mode="wrap")
     slant = 2 / math.sin(math.radians(sun.elevation))
     return Sky(

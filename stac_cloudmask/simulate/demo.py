@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING
 from stac_cloudmask.config import Settings
 from stac_cloudmask.errors import ConfigError, StacCloudmaskError
 from stac_cloudmask.pipeline.run import run
-from stac_cloudmask.review.evaluate import MASK, SCL, evaluate
+from stac_cloudmask.review.evaluate import evaluate
+from stac_cloudmask.review.layers import MASK
 from stac_cloudmask.review.report import build_report
 from stac_cloudmask.simulate.scene import DEFAULT, REFERENCE, Recipe, write_simulated_item
 from stac_cloudmask.stac.item import output_id
+from stac_cloudmask.stac.providers import SCL
 from stac_cloudmask.stac.search import load_items
 
 if TYPE_CHECKING:

@@ -40,7 +40,7 @@ WGS84: Final = "EPSG:4326"
 
 
 @dataclass(frozen=True, kw_only=True)
-class SourceFacts:
+class SimulatedProperties:
     """What an item says of its scene.
 
     Attributes:
@@ -79,7 +79,7 @@ def write_layer(
         cog.write(layer, 1)
 
 
-def source_item(facts: SourceFacts, grids: Mapping[str, Grid]) -> dict[str, Any]:
+def source_item(facts: SimulatedProperties, grids: Mapping[str, Grid]) -> dict[str, Any]:
     """The item of a scene with a layer of each key in ``grids``, in ``<key>.tif`` beside it."""
     finest = min(grids.values(), key=lambda grid: grid.gsd)
     ring = _footprint(finest)
@@ -125,7 +125,7 @@ def _footprint(grid: Grid) -> list[tuple[float, float]]:
     return [(round(lon, 7), round(lat, 7)) for lon, lat in zip(lons, lats, strict=True)]
 
 
-def _properties(facts: SourceFacts, grid: Grid) -> dict[str, Any]:
+def _properties(facts: SimulatedProperties, grid: Grid) -> dict[str, Any]:
     stamp = timestamp(facts.datetime)
     flag = {} if facts.applied is None else {"earthsearch:boa_offset_applied": facts.applied}
     return {

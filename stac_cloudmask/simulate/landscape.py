@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 from scipy import fft, ndimage
 
+from stac_cloudmask.stac.providers import BANDS as SENTINEL2_BANDS
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
@@ -55,9 +57,7 @@ def top_share(field: Field, share: float) -> float:
     return float(np.quantile(field, 1 - share))
 
 
-BANDS: Final = (
-    "coastal", "blue", "green", "red", "rededge1", "rededge2", "rededge3", "nir", "nir08", "nir09", "swir16", "swir22",
-)  # fmt: skip
+BANDS: Final = tuple(SENTINEL2_BANDS)
 """Common names in the order of every band axis here."""
 
 

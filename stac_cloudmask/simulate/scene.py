@@ -20,9 +20,10 @@ from stac_cloudmask.core.reflectance import block_mean
 from stac_cloudmask.core.votes import Sun
 from stac_cloudmask.errors import ConfigError
 from stac_cloudmask.simulate.clouds import STEP, Scl, average, draw_sky, look_down, scene_classification
-from stac_cloudmask.simulate.item import SourceFacts, source_item, store_item, write_layer
+from stac_cloudmask.simulate.item import SimulatedProperties, source_item, store_item, write_layer
 from stac_cloudmask.simulate.landscape import BANDS, landscape
 from stac_cloudmask.stac.hrefs import safe_id
+from stac_cloudmask.stac.providers import SCL
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -54,7 +55,6 @@ FIRST_DAY: Final = datetime(2023, 6, 1, 10, 0, tzinfo=UTC)
 DAYS: Final = 3650
 COLLECTION: Final = "simulated-sentinel-2-l2a"
 REFERENCE: Final = "reference"
-SCL: Final = "scl"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -224,7 +224,7 @@ def write_simulated_item(
         nodata = CloudClass.NODATA if key == REFERENCE else 0
         write_layer(home / f"{key}.tif", scene.layer(key), scene.grid(key), nodata=nodata)
     offset = OFFSETS[recipe.boa]
-    facts = SourceFacts(
+    facts = SimulatedProperties(
         item_id=name,
         collection=collection,
         datetime=FIRST_DAY + timedelta(days=recipe.seed % DAYS),

@@ -20,7 +20,7 @@ from stac_cloudmask.simulate.clouds import (
     average,
     draw_sky,
     look_down,
-    shadow_shift,
+    shadow_offset,
 )
 from stac_cloudmask.simulate.landscape import BANDS, landscape
 
@@ -52,15 +52,15 @@ def blank(**changes):
     [(180, 45, (-100, 0)), (90, 45, (0, -100)), (270, 45, (0, 100)), (0, 45, (100, 0)), (180, 26.565, (-200, 0))],
 )
 def test_shadows_fall_away_from_the_sun(azimuth, elevation, expected):
-    assert shadow_shift(Sun(azimuth=azimuth, elevation=elevation), 1000.0, 10.0) == expected
+    assert shadow_offset(Sun(azimuth=azimuth, elevation=elevation), 1000.0, 10.0) == expected
 
 
 def test_every_shadow_has_a_cloud_towards_the_sun(sky):
     truth = sky.truth()
     near = np.zeros(SHAPE, bool)
     for height in np.arange(500.0, 2200.0, 50.0):
-        near |= np.roll(sky.cumulus > 0, shadow_shift(SUN, height, 10.0), (0, 1))
-    near |= np.roll(sky.cirrus > 0, shadow_shift(SUN, 8000.0, 10.0), (0, 1))
+        near |= np.roll(sky.cumulus > 0, shadow_offset(SUN, height, 10.0), (0, 1))
+    near |= np.roll(sky.cirrus > 0, shadow_offset(SUN, 8000.0, 10.0), (0, 1))
     assert np.mean(dilate(near, radius=6)[truth == 2]) > 0.999
 
 
@@ -102,7 +102,7 @@ def test_every_low_cloud_casts_its_shadow_from_one_of_the_heights():
 def shaded_from(height, cloud, beam):
     """Whether a cloud at a height would shade only what is shaded, by its bottom and by its top."""
     ends = (height * (1 - THICKNESS), height * (1 + THICKNESS))
-    return all(beam[np.roll(cloud, shadow_shift(LOW_SUN, end, 10.0), (0, 1))].mean() < 0.3 for end in ends)
+    return all(beam[np.roll(cloud, shadow_offset(LOW_SUN, end, 10.0), (0, 1))].mean() < 0.3 for end in ends)
 
 
 def test_a_low_cloud_shades_nothing_from_other_heights_than_its_own():
@@ -115,7 +115,7 @@ def test_a_low_cloud_shades_nothing_from_other_heights_than_its_own():
 def test_high_cloud_dims_the_sun_by_its_optical_depth_along_the_slant():
     sky = draw_sky(rng(), SHAPE, 10.0, cumulus=0.0, cirrus=0.3, sun=LOW_SUN)
     depth = 2 * sky.cirrus / (1 - sky.cirrus) / BACKSCATTER  # two streams: s / (s + 2) of s = depth * backscatter
-    over = np.roll(depth, shadow_shift(LOW_SUN, CIRRUS_HEIGHT, 10.0), (0, 1))
+    over = np.roll(depth, shadow_offset(LOW_SUN, CIRRUS_HEIGHT, 10.0), (0, 1))
     seen = ndimage.gaussian_filter(over, PENUMBRA / 10.0, mode="wrap")
     # At 30 degrees the way through a layer is twice its depth; the same again for both streams
     np.testing.assert_allclose(-np.log(sky.beam), BACKSCATTER * 4 * seen, atol=1e-3)

@@ -10,7 +10,7 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 
 from stac_cloudmask.review.report.builder import build_report
-from stac_cloudmask.review.report.layers import script_json
+from stac_cloudmask.review.report.planes import script_json
 from tests.browser import by_id, complaints, requests, show, texts, wait
 from tests.outputs import item_path
 

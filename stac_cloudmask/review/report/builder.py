@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import uuid
 from base64 import b64encode
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -13,21 +13,17 @@ from html import escape
 from importlib.resources import files
 from pathlib import Path
 from string import Template
-from typing import TYPE_CHECKING, Any, Final, TextIO
-
-import numpy as np
+from typing import Any, Final, TextIO
 
 from stac_cloudmask.core.classes import CLASSES
 from stac_cloudmask.errors import ConfigError, ReadError, StacCloudmaskError, WriteError
 from stac_cloudmask.pipeline.result import VERSION
-from stac_cloudmask.review.report.layers import STEP, UNKNOWN, VOTES, Scene, base64, picture, script_json, thumbnail
+from stac_cloudmask.review.layers import MASK_VOTES, MaskLayers
+from stac_cloudmask.review.report.planes import STEP, UNKNOWN, base64, pack, script_json
 from stac_cloudmask.review.report.summary import Places, decisions, links, summary, thresholds
 from stac_cloudmask.stac.catalog import OutputCatalog
 from stac_cloudmask.stac.hrefs import redact
 from stac_cloudmask.stac.warp import Views
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
 
 SCRIPTS: Final = ("dom", "model", "paint", "stage", "list", "timeline", "inspect", "main")
 """Parts of the script, in the order in which they depend on each other."""
@@ -79,8 +75,8 @@ Json = dict[str, Any]
 Progress = Callable[[int, int], None]
 """Told how many items are done, of how many."""
 
-ITEM_BYTES: Final = 66_000
-"""Of layers and picture; a third more as text, and then thumbnail and words: below 100,000 characters of the page."""
+LEAST_BYTES, MOST_BYTES, ALL_BYTES = 66_000, 6_000_000, 33_000_000
+"""Bytes of the pixels of an item, at least and at most, and of all items; as text in the page they are a third more."""
 BROKEN: Final = (StacCloudmaskError, ValueError, TypeError, AttributeError, LookupError, ArithmeticError)
 """What comes of an item that is not what this package writes."""
 
@@ -128,9 +124,9 @@ def _write(file: TextIO, masks: OutputCatalog, listed: list[tuple[str, str]], ta
     page, views = load_page(), Views()
     places = Places(catalog=masks.root, page=target.parent)
     file.write(page.head(title=f"Cloud masks: {_name(masks)}"))
-    index = []
-    for number, (collection_id, item_id) in enumerate(listed):
-        entry, pixels = _item(masks, collection_id, item_id, views, places)
+    index, room = [], min(max(ALL_BYTES // len(listed), LEAST_BYTES), MOST_BYTES)
+    for number, name in enumerate(listed):
+        entry, pixels = _item(masks, name, views=views, places=places, room=room)
         index.append(entry)
         file.write(Page.data(f"item-{number}", script_json(pixels)))
         progress(number + 1, len(listed))
@@ -158,48 +154,32 @@ def _name(masks: OutputCatalog) -> str:
     return redact(masks.root).rstrip("/").rpartition("/")[2]
 
 
-def _item(masks: OutputCatalog, collection_id: str, item_id: str, views: Views, places: Places) -> tuple[Json, Json]:
+def _item(
+    masks: OutputCatalog, listed: tuple[str, str], *, views: Views, places: Places, room: int
+) -> tuple[Json, Json]:
     """What the list needs of an item, and what its own view needs."""
+    collection_id, item_id = listed
     try:
         item = masks.item(collection_id, item_id)
         if item is None:
             raise ReadError("it is listed but not there")
-        entry, scene = summary(item), Scene.of(item, views)
+        entry, layers = summary(item), MaskLayers.of(item, views)
         details: Json = {"facts": decisions(item), "links": links(item, places), "thresholds": thresholds(item)}
     except BROKEN as error:
         return _broken(collection_id, item_id, f"{type(error).__name__}: {redact(str(error))[:300]}")
     try:
-        seen, pixels = _pixels(scene)
+        packed = pack(layers, room=room)
     except StacCloudmaskError as error:
         return entry | {"problem": str(error)[:300]}, details
-    return seen | entry, details | pixels
+    counted = {} if packed.product is None else {"product": _counted(packed.product)}
+    seen = packed.to_dict(layers.grid, layers.notes) | {"has_votes": MASK_VOTES in layers.hrefs}
+    return {"thumb": base64(packed.thumbnail)} | counted | entry, details | seen
 
 
 def _broken(collection_id: str, item_id: str, why: str) -> tuple[Json, Json]:
     return {"id": item_id, "collection": collection_id, "problem": why, "product": {}}, {"facts": [], "links": []}
 
 
-def _pixels(scene: Scene) -> tuple[Json, Json]:
-    """Thumbnail and cover of the product's own mask; and the layers with the picture below them."""
-    planes, packed = scene.layers()
-    rgb, grid = scene.picture(), scene.grid
-    mask, product = planes[0].pixels & np.uint8(UNKNOWN), planes[0].pixels >> 2 & np.uint8(UNKNOWN)
-    shown: Json = {
-        "grid": {"code": grid.code, "left": grid.left, "top": grid.top, "gsd": grid.gsd, "shape": grid.shape},
-        "planes": [{"name": plane.name, "factor": plane.factor, "shape": plane.pixels.shape} for plane in planes],
-        "data": base64(packed),
-        "notes": scene.notes,
-        "has_votes": VOTES in scene.hrefs,
-        "has_product": bool((product != UNKNOWN).any()),
-    }
-    if rgb is not None:
-        shown["picture"] = base64(picture(rgb, ITEM_BYTES - len(packed)))
-    seen = {"thumb": base64(thumbnail(rgb, mask))}
-    return seen | ({"product": _cover(product)} if shown["has_product"] else {}), shown
-
-
-def _cover(codes: NDArray[np.integer]) -> Json:
-    """Percent of cloud and shadow in the valid pixels, for items whose source does not say."""
-    counts = np.bincount(codes.ravel(), minlength=UNKNOWN + 1)
-    cloud, shadow = (100 * float(counts[code] / counts[:UNKNOWN].sum()) for code in (1, 2))
-    return {"cloud": cloud, "shadow": shadow, "by": "picture"}
+def _counted(shares: Mapping[str, float]) -> Json:
+    """Cloud and shadow of SCL, for items whose source does not state them."""
+    return {"cloud": shares["cloud"], "shadow": shares["cloud_shadow"], "by": "picture"}

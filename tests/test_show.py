@@ -19,7 +19,7 @@ from scenes import settings_of, write_items, write_model
 import stac_cloudmask as scm
 from stac_cloudmask.errors import ConfigError
 from stac_cloudmask.pipeline.result import Result
-from stac_cloudmask.review.show import look_at
+from stac_cloudmask.review.show import preview
 
 SIDE = 96
 
@@ -51,24 +51,24 @@ def images(html):
 
 def test_an_item_a_result_a_path_and_the_dataset_look_the_same(result, dataset):
     path = Path(result.output)
-    seen = [look_at(mask, side=1000) for mask in (path, str(path), pystac.Item.from_file(path), result, dataset)]
+    seen = [preview(mask, side=1000) for mask in (path, str(path), pystac.Item.from_file(path), result, dataset)]
     for look in seen:
         np.testing.assert_array_equal(look.improved, dataset["cloud_mask"].values)
         np.testing.assert_array_equal(look.product, seen[0].product)
         assert np.abs(look.rgb.astype(int) - seen[0].rgb).max() <= 1
     assert seen[0].covers["Improved mask"]["cloud"] == pytest.approx(result.cover["cloud"], abs=1e-3)
-    assert seen[0].covers["Product's mask"]["cloud"] == pytest.approx(result.product_cover, abs=0.1)
+    assert seen[0].covers["SCL"]["cloud"] == pytest.approx(result.product_cover, abs=0.1)
 
 
 def test_pictures_are_small_and_have_the_shape_of_the_scene(result, dataset):
     for mask in (result, dataset):
-        look = look_at(mask, side=32)
+        look = preview(mask, side=32)
         assert {picture.shape for picture in look.pictures.values()} == {(32, 32, 4)}
-        assert list(look.pictures) == ["Scene", "Product's mask", "Improved mask"]
+        assert list(look.pictures) == ["Scene", "SCL", "Improved mask"]
 
 
 def test_clouds_are_painted_and_clear_ground_is_the_scene(dataset):
-    look = look_at(dataset, side=1000)
+    look = preview(dataset, side=1000)
     scene, improved = (look.pictures[name].astype(int) for name in ("Scene", "Improved mask"))
     clear, cloud = look.improved == 0, look.improved == 1
     np.testing.assert_array_equal(scene[clear], improved[clear])
@@ -76,7 +76,7 @@ def test_clouds_are_painted_and_clear_ground_is_the_scene(dataset):
 
 
 def test_a_part_of_a_dataset_shows_that_part(dataset):
-    whole, part = look_at(dataset, side=1000), look_at(dataset.isel(y=slice(10, 40), x=slice(50, 96)), side=1000)
+    whole, part = preview(dataset, side=1000), preview(dataset.isel(y=slice(10, 40), x=slice(50, 96)), side=1000)
     np.testing.assert_array_equal(part.improved, whole.improved[10:40, 50:96])
     np.testing.assert_array_equal(part.rgb, whole.rgb[10:40, 50:96])
 
@@ -85,10 +85,9 @@ def test_plot_draws_every_picture_with_its_numbers_and_a_legend(result, dataset,
     for mask in (result, dataset):
         figure = scm.plot(mask, width=9)
         titles = [axes.get_title().split("\n")[0] for axes in figure.axes]
-        assert titles == ["Scene", "Product's mask", "Improved mask"]
+        assert titles == ["Scene", "SCL", "Improved mask"]
         assert f"cloud {result.cover['cloud']:.1f} %" in figure.axes[2].get_title()
         assert [text.get_text() for text in figure.legends[0].get_texts()] == ["Cloud", "Cloud shadow"]
-        assert figure._repr_png_().startswith(b"\x89PNG")  # what notebooks show
         figure.savefig(tmp_path / "plot.png")
         with Image.open(tmp_path / "plot.png") as picture:
             assert picture.size[0] == 900
@@ -107,7 +106,7 @@ def test_plot_leaves_out_what_is_not_there(made, tmp_path):
 def test_without_matplotlib_plot_says_what_to_install(result):
     code = f"import sys; sys.modules['matplotlib'] = None; import stac_cloudmask as scm; scm.plot({result.output!r})"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert "ConfigError: plot needs matplotlib: pip install 'stac-cloudmask[plot]'" in done.stderr
+    assert "ConfigError: a plot needs matplotlib: pip install 'stac-cloudmask[plot]'" in done.stderr
 
 
 def test_a_notebook_shows_the_dataset_with_pictures_and_numbers(dataset, result):
@@ -135,7 +134,7 @@ def test_a_result_without_a_thumbnail_on_this_machine_is_words(output):
 
 def test_what_is_no_mask_is_an_error_that_says_so(made):
     source, _, _, dataset = made
-    with pytest.raises(ConfigError, match="no asset 'cloud_mask': it is no mask"):
+    with pytest.raises(ConfigError, match="no asset 'cloud_mask': it is a scene, not a mask"):
         scm.plot(source)
     with pytest.raises(ConfigError, match="no variable 'cloud_mask'"):
         scm.plot(dataset[["mask_votes"]])

@@ -1,0 +1,237 @@
+"""The layers of a mask packed for the report's page: few bytes, and a script undoes it."""
+
+from __future__ import annotations
+
+import io
+import json
+import zlib
+from base64 import b64encode
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+from PIL import Image
+
+from stac_cloudmask.core.classes import CloudClass
+from stac_cloudmask.core.grid import Grid
+from stac_cloudmask.core.predict import PERCENT_NODATA
+from stac_cloudmask.review.layers import MaskLayers, coarse, painted, resampled, shares
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    U8 = NDArray[np.uint8]
+
+SIDE: Final = 1200
+"""Longest side of what is drawn, in pixels, where there is room for it."""
+LEAST_SIDE: Final = 512
+"""The same where there is little room."""
+PICTURES: Final = (
+    (1200, 75), (1200, 60), (1024, 50), (800, 45), (640, 45), (512, 50), (448, 42), (384, 36), (320, 30), (256, 25),
+)  # fmt: skip
+"""Side and WebP quality of a picture, best first."""
+LEAST_BYTES_PER_PIXEL: Final = 0.03
+"""Below this no WebP of a landscape is worth a try."""
+LEVEL: Final = 6
+"""Level of zlib; 9 takes three times as long for 2 % less."""
+THUMB_SIDE: Final = 96
+BARE: Final = (128, 134, 140)
+"""What a thumbnail shows where there is no picture: red, green, blue."""
+STEP: Final = 5
+"""Percents of probability that the page tells apart."""
+UNKNOWN: Final = 3
+"""Code of no data in two bits."""
+TILE: Final = 1024
+"""Side of a tile of the mask at its own pixels."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plane:
+    """One layer.
+
+    Attributes:
+        name: ``mask``: two bits each for class and SCL's class (3 = none), then the votes of cloud model and shadow
+            model, removed, added; ``scl``: codes; ``cloud`` and ``shadow``: probability in ``STEP`` percent,
+            255 = nodata.
+        factor: Mask pixels along the side of a pixel.
+        pixels: ``(y, x)`` uint8.
+    """
+
+    name: str
+    factor: int
+    pixels: U8
+
+
+@dataclass(frozen=True, kw_only=True)
+class Packed:
+    """All that the page gets of an item's pixels.
+
+    Attributes:
+        planes: The layers.
+        data: Their pixels one after the other, raw deflate.
+        tiles: The layer ``mask`` at the mask's own pixels, row by row of tiles, each raw deflate; empty where the
+            planes have these pixels, or where there is no room.
+        picture: The scene as WebP; None where there is none.
+        thumbnail: The mask over the scene, as small WebP.
+        product: Percent of the valid pixels by class name, as SCL has it; None where it was not used.
+    """
+
+    planes: list[Plane]
+    data: bytes
+    tiles: list[bytes]
+    picture: bytes | None
+    thumbnail: bytes
+    product: dict[str, float] | None
+
+    def to_dict(self, grid: Grid, notes: list[str]) -> dict[str, Any]:
+        """Return the JSON of the page's own data, without the thumbnail."""
+        shown: dict[str, Any] = {
+            "grid": {"code": grid.code, "left": grid.left, "top": grid.top, "gsd": grid.gsd, "shape": grid.shape},
+            "planes": [{"name": one.name, "factor": one.factor, "shape": one.pixels.shape} for one in self.planes],
+            "data": base64(self.data),
+            "notes": notes,
+            "has_product": self.product is not None,
+        }
+        if self.tiles:
+            shown["tiles"] = {"side": TILE, "data": [base64(tile) for tile in self.tiles]}
+        return shown if self.picture is None else shown | {"picture": base64(self.picture)}
+
+
+def pack(layers: MaskLayers, *, room: int) -> Packed:
+    """Read and pack what is shown of an item.
+
+    Args:
+        layers: Its layers.
+        room: Bytes that all of it should stay within: two thirds for the layers, what is left for the picture, and
+            then, if it fits, the mask at its own pixels.
+
+    Raises:
+        StacCloudmaskError: The mask cannot be read.
+    """
+    planes, data = _planes(layers, room * 2 // 3)
+    drawn = layers.grid.coarsen(planes[0].factor)
+    rgb = layers.picture(coarse(layers.grid, min(SIDE, max(drawn.shape))))
+    picture = None if rgb is None else webp_within(rgb, room - len(data))
+    left = room - len(data) - len(picture or b"")
+    classes, product = (_wide(planes[0].pixels >> shift & np.uint8(UNKNOWN)) for shift in (0, 2))
+    return Packed(
+        planes=planes,
+        data=data,
+        tiles=mask_tiles(layers, left) if planes[0].factor > 1 else [],
+        picture=picture,
+        thumbnail=thumbnail(rgb, classes),
+        product=None if (product == CloudClass.NODATA).all() else shares(product),
+    )
+
+
+def _planes(layers: MaskLayers, room: int) -> tuple[list[Plane], bytes]:
+    """The layers as fine as there is room for; ragged scenes are shown with fewer pixels."""
+    side = min(SIDE, max(LEAST_SIDE, int((6 * room) ** 0.5)))
+    factor, fine = -(-max(layers.grid.shape) // side), 1
+    while True:
+        planes = list(_read(layers, factor, fine))
+        data = deflate(b"".join(plane.pixels.tobytes() for plane in planes))
+        if len(data) <= room or factor >= max(layers.grid.shape):
+            return planes, data
+        if fine > 1:
+            factor = max(factor + 1, int(factor * (len(data) / room) ** 0.5))
+        fine = 2
+
+
+def _read(layers: MaskLayers, factor: int, fine: int) -> Iterator[Plane]:
+    grid, coarser = layers.grid.coarsen(factor), layers.grid.coarsen(factor).coarsen(fine)
+    scl = layers.scl(grid)
+    yield Plane(name="mask", factor=factor, pixels=_mask_bytes(layers, grid, scl))
+    small = scl if fine == 1 else layers.scl(coarser)
+    if small is not None:
+        yield Plane(name="scl", factor=factor * fine, pixels=small)
+    for name in ("cloud", "shadow"):
+        percent = layers.percent(name, coarser)
+        if percent is not None:
+            steps = np.where(percent == PERCENT_NODATA, percent, percent // STEP).astype(np.uint8)
+            yield Plane(name=name, factor=factor * fine, pixels=steps)
+
+
+def mask_tiles(layers: MaskLayers, room: int) -> list[bytes]:
+    """Return the layer ``mask`` at the mask's own pixels in tiles; none where they take more than ``room`` bytes."""
+    tiles: list[bytes] = []
+    grid = layers.grid
+    for row in range(0, grid.height, TILE):
+        height = min(TILE, grid.height - row)
+        strip = Grid(
+            epsg=grid.epsg, left=grid.left, top=grid.top - row * grid.gsd, gsd=grid.gsd, height=height, width=grid.width
+        )
+        pixels = _mask_bytes(layers, strip, layers.scl(strip))
+        tiles += [deflate(pixels[:, col : col + TILE].tobytes()) for col in range(0, grid.width, TILE)]
+        if sum(map(len, tiles)) > room:
+            return []
+    return tiles
+
+
+def _mask_bytes(layers: MaskLayers, grid: Grid, scl: U8 | None) -> U8:
+    """Class, SCL's class and votes of each pixel in one byte, see `Plane`."""
+    votes = layers.votes(grid)
+    product = layers.product_classes(scl, votes)
+    known = np.full(grid.shape, UNKNOWN, np.uint8) if product is None else np.minimum(product, np.uint8(UNKNOWN))
+    packed = np.minimum(layers.classes(grid), np.uint8(UNKNOWN)) | known << 2
+    said: U8 = packed if votes is None else packed | (votes >> 2 & 15) << 4
+    return said
+
+
+def _wide(codes: NDArray[np.integer]) -> U8:
+    """Codes of two bits as those of the class table."""
+    wide: U8 = np.where(codes == UNKNOWN, CloudClass.NODATA, codes).astype(np.uint8)
+    return wide
+
+
+def deflate(data: bytes) -> bytes:
+    """Return raw deflate, which browsers undo exactly; pixels read from a canvas may be altered against tracking."""
+    packer = zlib.compressobj(LEVEL, zlib.DEFLATED, -zlib.MAX_WBITS, zlib.DEF_MEM_LEVEL)
+    return packer.compress(data) + packer.flush()
+
+
+def webp_within(rgb: U8, room: int) -> bytes:
+    """Return a picture ``(y, x, 3)`` as WebP, as good as ``room`` bytes allow."""
+    whole = Image.fromarray(rgb)
+    for side, quality in PICTURES:
+        size = min(1.0, side / max(whole.size))
+        if side > PICTURES[-1][0] and whole.width * whole.height * size**2 * LEAST_BYTES_PER_PIXEL > room:
+            continue
+        small = whole.copy()
+        small.thumbnail((side, side), Image.Resampling.BOX)
+        data = _webp(small, quality)
+        if len(data) <= room:
+            break
+    return data
+
+
+def thumbnail(rgb: U8 | None, classes: U8) -> bytes:
+    """Return cloud and shadow over a picture as a small WebP.
+
+    Args:
+        rgb: ``(y, x, 3)``; None where there is no picture.
+        classes: ``(y, x)`` codes of `CloudClass`, of the same extent.
+    """
+    bare = np.broadcast_to(np.array(BARE, np.float32), (*classes.shape, 3))
+    shown = painted(classes, bare if rgb is None else resampled(rgb, classes.shape))
+    small = Image.fromarray(shown.round().astype(np.uint8))
+    small.thumbnail((THUMB_SIDE, THUMB_SIDE), Image.Resampling.BOX)
+    return _webp(small, 70)
+
+
+def _webp(image: Image.Image, quality: int) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, format="WEBP", quality=quality, method=4)
+    return buffer.getvalue()
+
+
+def base64(data: bytes) -> str:
+    """Return bytes as text."""
+    return b64encode(data).decode("ascii")
+
+
+def script_json(value: object) -> str:
+    """Return JSON that stays data inside a script element, whatever its texts are."""
+    text = json.dumps(value, ensure_ascii=True, allow_nan=False, separators=(",", ":"))
+    return text.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e")
