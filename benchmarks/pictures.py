@@ -17,7 +17,7 @@ from accuracy import DATA, scenes
 from PIL import Image, ImageDraw
 
 from stac_cloudmask.config import Settings
-from stac_cloudmask.core.classes import CloudClass
+from stac_cloudmask.core.classes import CLASSES, CloudClass
 from stac_cloudmask.core.votes import Vote
 from stac_cloudmask.errors import StacCloudmaskWarning
 from stac_cloudmask.pipeline.mask import make_mask
@@ -50,7 +50,7 @@ SCL_COLORS: Final[tuple[Color, ...]] = (
 )  # fmt: skip
 """As Sen2Cor paints its classes."""
 SCL_LEGEND: Final = {"3 shadow": 3, "4 plants": 4, "5 soil": 5, "6 water": 6, "8, 9 cloud": 9, "10 cirrus": 10}
-MASK_COLORS: Final[dict[str, Color]] = {"cloud": (90, 255, 240), "cloud shadow": (75, 45, 200)}
+MASK_COLORS: Final[dict[str, Color]] = {info.title.lower(): info.rgb for info in CLASSES if info.painted}
 VOTE_COLORS: Final[dict[str, Color]] = {
     "cloud: both": (255, 255, 255),
     "model": (255, 175, 60),

@@ -17,6 +17,7 @@ from PIL import Image
 from scenes import settings_of, write_items, write_model
 
 import stac_cloudmask as scm
+from stac_cloudmask.core.classes import CLASSES
 from stac_cloudmask.errors import ConfigError
 from stac_cloudmask.pipeline.result import Result
 from stac_cloudmask.review.show import preview
@@ -72,7 +73,7 @@ def test_clouds_are_painted_and_clear_ground_is_the_scene(dataset):
     scene, improved = (look.pictures[name].astype(int) for name in ("Scene", "Improved mask"))
     clear, cloud = look.improved == 0, look.improved == 1
     np.testing.assert_array_equal(scene[clear], improved[clear])
-    assert np.abs(improved[cloud][:, :3] - (0.45 * scene[cloud][:, :3] + 0.55 * np.array([230, 40, 130]))).max() <= 1
+    assert np.abs(improved[cloud][:, :3] - (0.45 * scene[cloud][:, :3] + 0.55 * np.array(CLASSES[1].rgb))).max() <= 1
 
 
 def test_a_part_of_a_dataset_shows_that_part(dataset):

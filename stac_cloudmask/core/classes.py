@@ -1,4 +1,4 @@
-"""The class table: the one place that knows codes, names and colours."""
+"""The class table: the one place that knows codes, names and colors."""
 
 from __future__ import annotations
 
@@ -20,21 +20,26 @@ class CloudClass(IntEnum):
 class ClassInfo:
     """What a reader or a map needs to know of one class.
 
-    ``rgba`` is for maps; ``overlay`` is for pictures of the scene itself, where white on a cloud would not be seen:
-    red, green, blue that no landscape has and that color-blind people can tell apart; None for what is not painted.
+    ``rgb`` is the one color of the class: in files, renders, thumbnails, reports, plots and docs. What is not
+    ``painted`` lets the scene or the map below through; its color is for legends and charts only.
     """
 
-    code: CloudClass
+    code: int
     name: str
     title: str
     description: str
-    rgba: tuple[int, int, int, int]
-    overlay: tuple[int, int, int] | None = None
+    rgb: tuple[int, int, int]
+    painted: bool = True
+
+    @property
+    def rgba(self) -> tuple[int, int, int, int]:
+        """Red, green, blue and opacity (0 or 255) for a color table."""
+        return (*self.rgb, 255 if self.painted else 0)
 
     @property
     def color_hint(self) -> str:
         """Six hex digits, as the classification extension wants them."""
-        return "".join(f"{channel:02X}" for channel in self.rgba[:3])
+        return bytes(self.rgb).hex().upper()
 
 
 CLASSES: Final = (
@@ -43,29 +48,60 @@ CLASSES: Final = (
         name="clear",
         title="Clear",
         description="The surface is seen: neither cloud nor cloud shadow.",
-        rgba=(60, 120, 60, 0),
+        rgb=(200, 200, 190),
+        painted=False,
     ),
     ClassInfo(
         code=CloudClass.CLOUD,
         name="cloud",
         title="Cloud",
         description="Cloud of any thickness that hides or alters the surface.",
-        rgba=(255, 255, 255, 255),
-        overlay=(230, 40, 130),
+        rgb=(255, 100, 0),
     ),
     ClassInfo(
         code=CloudClass.CLOUD_SHADOW,
         name="cloud_shadow",
         title="Cloud shadow",
         description="The surface is seen, but a cloud keeps the sun from it.",
-        rgba=(90, 60, 130, 255),
-        overlay=(80, 140, 255),
+        rgb=(80, 140, 255),
     ),
     ClassInfo(
         code=CloudClass.NODATA,
         name="nodata",
         title="No data",
         description="The scene has no pixel here: neither clear nor cloud.",
-        rgba=(0, 0, 0, 0),
+        rgb=(0, 0, 0),
+        painted=False,
     ),
 )
+"""Orange and blue stay apart from each other, from white and from land in every kind of color blindness: at least 34
+in CIELAB (76) for normal vision, deuteranopia, protanopia and tritanopia."""
+
+MISSED: Final = (255, 230, 60)
+"""Color of what a mask missed, on maps that compare."""
+FALSE: Final = (120, 0, 120)
+"""Color of what only the mask has."""
+MISTAKEN: Final = (0, 0, 0)
+"""Color of cloud taken for shadow, or shadow for cloud."""
+
+
+def _scl(code: int, name: str, title: str, color: str) -> ClassInfo:
+    red, green, blue = bytes.fromhex(color)
+    return ClassInfo(code=code, name=name, title=title, description=title, rgb=(red, green, blue), painted=code > 0)
+
+
+SCL_CLASSES: Final = (
+    _scl(0, "no_data", "No data", "000000"),
+    _scl(1, "saturated_or_defective", "Saturated or defective", "FF0000"),
+    _scl(2, "dark_area", "Dark area", "2F2F2F"),
+    _scl(3, "cloud_shadow", "Cloud shadow", "643200"),
+    _scl(4, "vegetation", "Vegetation", "00A000"),
+    _scl(5, "not_vegetated", "Bare soil", "FFE65A"),
+    _scl(6, "water", "Water", "0000FF"),
+    _scl(7, "unclassified", "Unclassified", "808080"),
+    _scl(8, "cloud_medium_probability", "Cloud, medium probability", "C0C0C0"),
+    _scl(9, "cloud_high_probability", "Cloud, high probability", "FFFFFF"),
+    _scl(10, "thin_cirrus", "Thin cirrus", "64C8FF"),
+    _scl(11, "snow", "Snow or ice", "FF96FF"),
+)
+"""ESA's scene classification (SCL) in the colors of Sen2Cor."""

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from stac_cloudmask.core.classes import CloudClass
+from stac_cloudmask.core.classes import CLASSES, FALSE, MISSED, MISTAKEN, CloudClass
 from stac_cloudmask.core.morphology import dilate
 
 if TYPE_CHECKING:
@@ -203,13 +203,13 @@ class Outcome:
 
 
 OUTCOMES: Final = (
-    Outcome(name="not judged", rgb=(225, 225, 225)),
-    Outcome(name="clear in both", rgb=(70, 90, 70)),
-    Outcome(name="cloud in both", rgb=(255, 255, 255)),
-    Outcome(name="shadow in both", rgb=(120, 85, 180)),
-    Outcome(name="missed by the mask", rgb=(215, 45, 45)),
-    Outcome(name="only in the mask", rgb=(245, 165, 30)),
-    Outcome(name="cloud and shadow mistaken", rgb=(20, 130, 200)),
+    Outcome(name="not judged", rgb=(245, 245, 245)),
+    Outcome(name="clear in both", rgb=CLASSES[CloudClass.CLEAR].rgb),
+    Outcome(name="cloud in both", rgb=CLASSES[CloudClass.CLOUD].rgb),
+    Outcome(name="shadow in both", rgb=CLASSES[CloudClass.CLOUD_SHADOW].rgb),
+    Outcome(name="missed by the mask", rgb=MISSED),
+    Outcome(name="only in the mask", rgb=FALSE),
+    Outcome(name="cloud and shadow mistaken", rgb=MISTAKEN),
 )
 """By the code that `outcomes` gives; told apart with red-green blindness, too."""
 

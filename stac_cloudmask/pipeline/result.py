@@ -147,8 +147,8 @@ def figure_html(png: bytes, caption: str) -> str:
 def legend_html() -> str:
     """The colors of the classes."""
     squares = [
-        f'<span style="display:inline-block;width:.8em;height:.8em;background:rgb{info.overlay}"></span> {info.title}'
+        f'<span style="display:inline-block;width:.8em;height:.8em;background:rgb{info.rgb}"></span> {info.title}'
         for info in CLASSES
-        if info.overlay is not None
+        if info.painted
     ]
     return f'<div style="font-size:90%">{" &emsp; ".join(squares)}</div>'

@@ -171,9 +171,9 @@ def painted(classes: U8, below: NDArray[np.float32]) -> NDArray[np.float32]:
     """Return a picture ``(y, x, 3)`` of values 0..255 with cloud and shadow laid over it."""
     out = below.copy()
     for info in CLASSES:
-        if info.overlay is not None:
+        if info.painted:
             here = classes == info.code
-            out[here] = (1 - OPACITY) * below[here] + OPACITY * np.array(info.overlay, np.float32)
+            out[here] = (1 - OPACITY) * below[here] + OPACITY * np.array(info.rgb, np.float32)
     return out
 
 

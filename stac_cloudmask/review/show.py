@@ -184,7 +184,7 @@ def plot(mask: MaskItem | xr.Dataset, *, width: float = 12.0) -> Figure:
         axes.set_title(f"{title}\n{numbers}", fontsize="medium")
         axes.set_axis_off()
     figure.suptitle(seen.title, fontsize="medium", family="monospace")
-    add_legend(figure, {info.title: info.overlay for info in CLASSES if info.overlay is not None})
+    add_legend(figure, {info.title: info.rgb for info in CLASSES if info.painted})
     return figure
 
 

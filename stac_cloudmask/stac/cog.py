@@ -117,10 +117,10 @@ def _palette(classes: Sequence[ClassInfo], *, overlay: bool) -> NDArray[np.uint8
     """Red, green, blue and alpha of every code, ``(256, 4)``: in an overlay what is clear is not painted."""
     table = np.zeros((256, 4), np.uint8)
     for info in classes:
-        if overlay and info.overlay is not None:
-            table[info.code] = (*info.overlay, round(255 * OVERLAY_OPACITY))
+        if overlay and info.painted:
+            table[info.code] = (*info.rgb, round(255 * OVERLAY_OPACITY))
         elif not overlay and info.code != CloudClass.NODATA:
-            table[info.code] = (*info.rgba[:3], 255)
+            table[info.code] = (*info.rgb, 255)
     return table
 
 

@@ -57,7 +57,7 @@ def colors_of(driver, left, right):
       const count = (from, to) => {
         const data = pen.getImageData(from, 0, to - from, copy.height - 60).data;
         let found = 0;
-        for (let i = 0; i < data.length; i += 4) found += data[i] > data[i + 1] + 40 && data[i + 2] > data[i + 1] + 15;
+        for (let i = 0; i < data.length; i += 4) found += data[i] > data[i + 1] + 40 && data[i + 1] > data[i + 2] + 15;
         return found;
       };
       const next = () => new Promise(requestAnimationFrame);

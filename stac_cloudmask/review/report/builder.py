@@ -145,7 +145,7 @@ def _constants(masks: OutputCatalog) -> Json:
         "version": VERSION,
         "step": STEP,
         "classes": classes,
-        "overlay": {info.name: list(info.overlay) for info in CLASSES if info.overlay},
+        "overlay": {info.name: list(info.rgb) for info in CLASSES if info.painted},
     }
 
 
