@@ -214,7 +214,7 @@ from pathlib import Path
 from outputs import CREATED, class_map, facts_of
 import pystac
 from stac_cloudmask.stac.catalog import OutputCatalog
-from stac_cloudmask.stac.items import mask_item
+from stac_cloudmask.stac.item import mask_item
 
 out, source, first, count = sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
 catalog = OutputCatalog(out)
@@ -239,7 +239,8 @@ def writer(shared, out, first, count):
     source = shared / "data" / "bolzano-2022" / "bolzano_20220612" / "bolzano_20220612.json"
     tests = Path(__file__).parents[1]
     command = [sys.executable, "-c", WRITER, str(out), str(source), str(first), str(count)]
-    running = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=os.environ | {"PYTHONPATH": str(tests)})
+    path = os.pathsep.join(map(str, (tests, tests.parent)))
+    running = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=os.environ | {"PYTHONPATH": path})
     with running:
         assert running.stdout.readline() == "ready\n"
         yield running

@@ -27,7 +27,7 @@ def test_the_collection_describes_every_asset_that_an_item_can_have():
     assets = new_collection("x-cloudmask")["item_assets"]
     assert set(assets) == {"cloud_mask", "cloud_probability", "shadow_probability", "mask_votes", "thumbnail"}
     assert [c["value"] for c in assets["cloud_mask"]["classification:classes"]] == [0, 1, 2, 255]
-    assert [b["offset"] for b in assets["mask_votes"]["classification:bitfields"]] == [0, 1, 2, 3, 4, 5, 6]
+    assert [b["offset"] for b in assets["mask_votes"]["classification:bitfields"]] == [0, 1, 2, 3, 4, 5]
 
 
 def test_times_are_compared_as_times_not_as_text():
