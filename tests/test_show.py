@@ -58,14 +58,14 @@ def test_an_item_a_result_a_path_and_the_dataset_look_the_same(result, dataset):
         np.testing.assert_array_equal(look.product, seen[0].product)
         assert np.abs(look.rgb.astype(int) - seen[0].rgb).max() <= 1
     assert seen[0].covers["Improved mask"]["cloud"] == pytest.approx(result.cover["cloud"], abs=1e-3)
-    assert seen[0].covers["SCL"]["cloud"] == pytest.approx(result.product_cover, abs=0.1)
+    assert seen[0].covers["SCL mask"]["cloud"] == pytest.approx(result.product_cover, abs=0.1)
 
 
 def test_pictures_are_small_and_have_the_shape_of_the_scene(result, dataset):
     for mask in (result, dataset):
         look = preview(mask, side=32)
         assert {picture.shape for picture in look.pictures.values()} == {(32, 32, 4)}
-        assert list(look.pictures) == ["Scene", "SCL", "Improved mask"]
+        assert list(look.pictures) == ["Scene", "SCL mask", "Improved mask"]
 
 
 def test_clouds_are_painted_and_clear_ground_is_the_scene(dataset):
@@ -86,7 +86,7 @@ def test_plot_draws_every_picture_with_its_numbers_and_a_legend(result, dataset,
     for mask in (result, dataset):
         figure = scm.plot(mask, width=9)
         titles = [axes.get_title().split("\n")[0] for axes in figure.axes]
-        assert titles == ["Scene", "SCL", "Improved mask"]
+        assert titles == ["Scene", "SCL mask", "Improved mask"]
         assert f"cloud {result.cover['cloud']:.1f} %" in figure.axes[2].get_title()
         assert [text.get_text() for text in figure.legends[0].get_texts()] == ["Cloud", "Cloud shadow"]
         figure.savefig(tmp_path / "plot.png")

@@ -41,7 +41,7 @@ MaskItem = pystac.Item | str | PathLike[str] | Result
 
 BARE: Final = 120
 """Gray below a mask that has no picture."""
-SCL, IMPROVED = "SCL", "Improved mask"
+SCL, IMPROVED = "SCL mask", "Improved mask"
 """Titles of pictures."""
 
 

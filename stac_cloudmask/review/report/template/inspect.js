@@ -6,15 +6,15 @@ const ADDED = 128;
 function because(scene, byte) {
   const [code, product] = [byte & 3, (byte >> 2) & 3];
   const reach = scene.thresholds[code === 1 ? "cloud_buffer" : "shadow_buffer"];
-  if (code === 3) return "The scene has no pixel here, or the product says so.";
-  if (!scene.has_votes) return "Who said so was not published; process with --votes to see it here.";
+  if (code === 3) return "The scene has no pixel here, or SCL says so.";
+  if (!scene.has_votes) return "Which source flagged it was not published; process with --votes to see it here.";
   if (byte & ADDED) return `The buffer${reach ? ` of ${metres(reach)}` : ""} around ${CLASS_NAMES[code]} added it.`;
-  if (code === 0) return byte & REMOVED ? "It was voted for, and the merge policy or the clean-up took it away." : "Nobody says cloud or shadow here.";
+  if (code === 0) return byte & REMOVED ? "A source flagged it, and the merge policy or the clean-up removed it." : "No source flags cloud or shadow here.";
   const model = byte & (code === 1 ? 16 : 32);
   const name = CLASS_NAMES[code];
-  if (model && !scene.has_product) return `The model says ${name}; the product has no mask.`;
-  if (model) return product === code ? `The model and the product both say ${name}.` : `The model says ${name}, the product does not.`;
-  if (product === code) return `The product says ${name}, the model does not.`;
+  if (model && !scene.has_product) return `The model finds ${name}; SCL was not used.`;
+  if (model) return product === code ? `The model and SCL both find ${name}.` : `The model finds ${name}, SCL does not.`;
+  if (product === code) return `SCL has ${name} here, the model does not.`;
   return `Most of the mask's pixels here are ${name}, though most have no vote for it.`;
 }
 
@@ -37,10 +37,10 @@ function model(scene, name, vote, row, col) {
 function pixelRows(scene, byte, row, col) {
   const scl = valueAt(scene, "scl", row, col);
   const bit = (one) => (scene.has_votes ? (byte & one ? "yes" : "no") : "not published");
-  const product = scene.has_product ? CLASS_NAMES[(byte >> 2) & 3] : "has no mask";
-  const named = scl === null ? product : `${product} (SCL ${scl}: ${(SCL[scl] ?? ["unknown"])[0].toLowerCase()})`;
+  const product = scene.has_product ? CLASS_NAMES[(byte >> 2) & 3] : "not used";
+  const named = scl === null ? product : `${product} (${scl}: ${(SCL[scl] ?? ["unknown"])[0].toLowerCase()})`;
   return [
-    ["Product", named],
+    ["SCL", named],
     ["Cloud model", model(scene, "cloud", byte & 16, row, col)],
     ["Shadow model", model(scene, "shadow", byte & 32, row, col)],
     ["Removed", bit(REMOVED)],
@@ -49,11 +49,11 @@ function pixelRows(scene, byte, row, col) {
 }
 
 function resolution(scene) {
-  const { factor } = scene.planes.mask;
+  const factor = scene.unit;
   const { gsd } = scene.grid;
   const own = factor === 1 ? `one pixel of the mask, ${metres(gsd)}` : `${metres(factor * gsd)}: the most frequent value of ${factor} × ${factor} pixels of the mask (${metres(gsd)})`;
   const coarse = Object.entries(scene.planes).filter(([, plane]) => plane.factor > factor);
-  const names = coarse.map(([name]) => (name === "scl" ? "SCL" : `${name} probability`)).join(", ");
+  const names = coarse.filter(([name]) => name !== "mask").map(([name]) => (name === "scl" ? "SCL" : `${name} probability`)).join(", ");
   const rest = names ? ` At ${metres(coarse[0][1].factor * gsd)}: ${names}.` : "";
   const means = scene.planes.cloud ? ` Probabilities are means in steps of ${INDEX.step} %.` : "";
   return `Read from the pictures in this file, where a pixel is ${own}.${rest}${means}`;
@@ -62,7 +62,7 @@ function resolution(scene) {
 // The middle of a pixel of the picture: on the ground, and in the command that tells all about the mask's pixel there.
 function place(scene, row, col) {
   const { grid } = scene;
-  const half = scene.planes.mask.factor / 2;
+  const half = scene.unit / 2;
   const [x, y] = [grid.left + (col + half) * grid.gsd, grid.top - (row + half) * grid.gsd];
   const where = `Row ${row}, column ${col} · ${grid.code} ${x.toFixed(0)}, ${y.toFixed(0)}`;
   const lonLat = degrees(grid.code, x, y);
@@ -76,10 +76,7 @@ function place(scene, row, col) {
   ];
 }
 
-function pixelPanel(scene, cell) {
-  const { factor } = scene.planes.mask;
-  const [row, col] = [cell.row * factor, cell.col * factor];
-  const byte = valueAt(scene, "mask", row, col);
+function pixelPanel(scene, byte, row, col) {
   const code = byte & 3;
   const facts = pixelRows(scene, byte, row, col).flatMap(([label, value]) => [
     el("dt", { text: label }),
@@ -111,20 +108,20 @@ function legendPanel(names, hidden, shares, onToggle) {
       const box = el("input", { type: "checkbox", "data-legend": name, "data-entry": at });
       box.checked = !hidden[name].has(at);
       box.addEventListener("change", () => onToggle(name, at, box.checked));
-      const share = name === "mask" ? el("span", { class: "share", text: percent(shares[at]) }) : null;
+      const share = name === "mask" && at < 3 ? el("span", { class: "share", text: percent(shares[at]) }) : null;
       return el("label", { title: entry.text }, box, swatch(entry.color), el("span", { text: entry.title }), share);
     });
-    return el("fieldset", {}, el("legend", { text: title }), ...lines);
+    return el("fieldset", {}, el("legend", { text: name === "mask" ? `${title}, improved mask in % of its valid pixels` : title }), ...lines);
   });
 }
 
 function factLines(item, scene) {
   const product = isNumber(item.product.cloud) || isNumber(item.product.shadow);
-  const by = item.product.by === "item" ? "as its item says" : "counted in this file's picture of its SCL";
+  const by = item.product.by === "item" ? "as the source item states" : "counted in this file's picture of SCL";
   const lines = [
-    ["Cloud", `${percent(item.cloud)}${product ? `; product ${percent(item.product.cloud)}` : ""}`],
-    ["Shadow", `${percent(item.shadow)}${product ? `; product ${percent(item.product.shadow)}, ${by}` : ""}`],
-    ["No data", percent(item.nodata)],
+    ["Cloud", `${percent(item.cloud)}${product ? `; SCL ${percent(item.product.cloud)}` : ""}`],
+    ["Shadow", `${percent(item.shadow)}${product ? `; SCL ${percent(item.product.shadow)}, ${by}` : ""}`],
+    ["Valid", isNumber(item.nodata) ? `${percent(100 - item.nodata)} of all pixels; all other shares are of the valid ones` : null],
     ["Source", item.source],
     ["Collection", item.collection],
     ["Platform", item.platform],

@@ -25,7 +25,7 @@ class List {
       return el("th", { scope: "col", role: "columnheader", class: `of-${column.key}`, "data-key": column.key }, button);
     });
     this.body = el("tbody", { role: "rowgroup" });
-    const caption = "Items with cloud and shadow in percent of the valid pixels, first of the improved mask, then of the product's own";
+    const caption = "Items with cloud and shadow in percent of the valid pixels, first of the improved mask, then of SCL";
     return el(
       "table",
       { role: "table" },
@@ -66,7 +66,7 @@ class List {
     return el(
       "td",
       { role: "cell", class: `of-${name}` },
-      el("span", { class: "pair" }, el("b", { text: short(now) }), el("small", {}, el("span", { class: "unseen", text: "product " }), said)),
+      el("span", { class: "pair" }, el("b", { text: short(now) }), el("small", {}, el("span", { class: "unseen", text: "SCL " }), said)),
       bar,
     );
   }

@@ -17,13 +17,32 @@ function split(share) {
   stage.setSplit(share);
 }
 
+// Paints tiles of the mask's own pixels as they come into view; a picture of one is there at the next drawing.
+function fineTiles(scene, name) {
+  if (!scene.tiles || LAYERS[name].plane !== "mask") return null;
+  const painted = new Map();
+  const canvas = (number) => {
+    if (!painted.has(number)) {
+      if (painted.size > 24) painted.clear();
+      painted.set(number, null);
+      tileOf(scene, number).then((tile) => {
+        painted.set(number, paint(tile, name, hidden));
+        stage.draw();
+      });
+    }
+    return painted.get(number);
+  };
+  return { side: scene.tiles.side, canvas };
+}
+
 function overlay() {
   const { scene } = current;
   for (const side of ["left", "right"]) {
     const name = $(side).value;
     const layer = LAYERS[name];
     const there = Boolean(scene?.planes.mask && layer.plane && isThere(scene, name));
-    stage.over[side] = there ? { canvas: paint(scene, name, hidden), factor: scene.planes[layer.plane].factor } : null;
+    const plane = there ? scene.planes[layer.plane] : null;
+    stage.over[side] = there ? { canvas: paint(plane, name, hidden), factor: plane.factor, tiles: fineTiles(scene, name) } : null;
     $(`chip-${side}`).textContent = scene && !isThere(scene, name) ? `${layer.title}: not available` : layer.title;
   }
   stage.draw();
@@ -32,7 +51,7 @@ function overlay() {
 function legend() {
   const { item } = current;
   const clear = isNumber(item?.cloud) ? 100 - item.cloud - (item.shadow ?? 0) : null;
-  const shares = item ? [clear, item.cloud, item.shadow, item.nodata] : [];
+  const shares = item ? [clear, item.cloud, item.shadow] : [];
   $("legend").replaceChildren(...legendPanel(Object.values(layersOf()), hidden, shares, toggle));
 }
 
@@ -42,14 +61,17 @@ function toggle(name, at, isShown) {
   overlay();
 }
 
-function showPixel(cell) {
-  $("pixel").replaceChildren(...pixelPanel(current.scene, cell));
+async function showPixel(cell) {
+  const { scene } = current;
+  const [row, col] = [cell.row, cell.col].map((at) => at * scene.unit);
+  const byte = await maskByte(scene, row, col);
+  if (scene === current.scene && stage.cell === cell) $("pixel").replaceChildren(...pixelPanel(scene, byte, row, col));
 }
 
 function aboutItem(item) {
   const cover = ["cloud", "shadow"].map((name) => {
     const before = item.product[name];
-    return `${name} ${percent(item[name])}${isNumber(before) ? ` (product ${percent(before)})` : ""}`;
+    return `${name} ${percent(item[name])}${isNumber(before) ? ` (SCL ${percent(before)})` : ""}`;
   });
   return [minute(item.time), item.platform, ...cover].filter(Boolean).join(" · ");
 }
@@ -74,7 +96,42 @@ async function select(item, { quietly = false, back = false } = {}) {
   stage.show(scene);
   overlay();
   legend();
+  aboutArea();
   if (!back) remember(item, quietly);
+}
+
+// How much of what is in view is clear, on this date and in the time line on all.
+const areaShares = new Map();
+
+async function overView() {
+  const on = $("area").getAttribute("aria-pressed") !== "true";
+  $("area").setAttribute("aria-pressed", String(on));
+  document.body.toggleAttribute("data-area", on);
+  areaShares.clear();
+  stage.area = on && stage.scene ? { ...stage.view, grid: stage.scene.grid, planes: stage.scene.planes } : null;
+  stage.draw();
+  timeline.over(stage.area ? areaShares : null);
+  const { area } = stage;
+  for (const [done, item] of [current.item, ...ITEMS.filter((one) => one !== current.item)].entries()) {
+    if (!area || stage.area !== area) break;
+    areaShares.set(item.number, await sharesOf(item, area));
+    if (done % 25 === 0) timeline.over(areaShares);
+    if (done === 0) aboutArea();
+  }
+  if (area && stage.area === area) timeline.over(areaShares);
+  aboutArea();
+}
+
+function aboutArea() {
+  const { area } = stage;
+  $("area-text").hidden = !area;
+  if (!area) return;
+  const size = [area.right - area.left, area.bottom - area.top].map((side) => metres(side * area.grid.gsd)).join(" × ");
+  const found = areaShares.get(current.item?.number);
+  const dates = [...areaShares.values()].filter((one) => isNumber(one?.clear));
+  const mostly = dates.filter((one) => one.clear >= 80).length;
+  const here = isNumber(found?.clear) ? `${percent(found.clear)} of its valid pixels are clear on this date (${percent(found.seen)} of it is valid)` : "no valid pixels on this date";
+  $("area-text").textContent = `Area of ${size}: ${here}; at least 80 % clear on ${mostly} of ${dates.length} dates.`;
 }
 
 // The address says what is looked at, so that Back works on a phone and a link can point at an item.
@@ -144,7 +201,7 @@ function header() {
   ]);
   $("totals").append(
     ...totals.map(([label, now, before]) =>
-      el("div", {}, el("dt", { text: label }), el("dd", { text: percent(now) }), el("dd", { class: "muted", text: `product ${percent(before)}` })),
+      el("div", {}, el("dt", { text: label }), el("dd", { text: percent(now) }), el("dd", { class: "muted", text: `SCL ${percent(before)}` })),
     ),
   );
 }
@@ -186,6 +243,7 @@ function wire() {
   $("zoom-in").addEventListener("click", () => stage.zoom(1.5));
   $("zoom-out").addEventListener("click", () => stage.zoom(1 / 1.5));
   $("fit").addEventListener("click", () => stage.fit());
+  $("area").addEventListener("click", overView);
   $("swap").addEventListener("click", () => {
     [$("left").value, $("right").value] = [$("right").value, $("left").value];
     overlay();

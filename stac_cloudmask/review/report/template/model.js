@@ -49,7 +49,53 @@ async function open(item) {
     start += height * width;
   }
   const [height, width] = found.grid.shape;
-  return { ...found, planes, picture, height, width };
+  // Mask pixels along the side of what a click answers for
+  const unit = found.tiles ? 1 : planes.mask.factor;
+  return { ...found, planes, picture, height, width, unit, cache: new Map() };
+}
+
+// Pixels of a tile of the mask, at the mask's own pixels: {row, col, height, width, pixels}.
+function tileOf(scene, number) {
+  if (!scene.cache.has(number)) {
+    const { side, data } = scene.tiles;
+    const across = Math.ceil(scene.width / side);
+    const [row, col] = [Math.floor(number / across) * side, (number % across) * side];
+    const size = { row, col, height: Math.min(side, scene.height - row), width: Math.min(side, scene.width - col) };
+    scene.cache.set(number, inflate(bytesOf(data[number])).then((pixels) => ({ ...size, pixels })));
+  }
+  return scene.cache.get(number);
+}
+
+// Byte of the plane `mask` at a pixel of the mask, as fine as the file has it.
+async function maskByte(scene, row, col) {
+  if (!scene.tiles) return valueAt(scene, "mask", row, col);
+  const { side } = scene.tiles;
+  const tile = await tileOf(scene, Math.floor(row / side) * Math.ceil(scene.width / side) + Math.floor(col / side));
+  return tile.pixels[(row - tile.row) * tile.width + col - tile.col];
+}
+
+// Shares in percent of the valid pixels of an area, and of the area that has any; null where an item lies elsewhere.
+async function sharesOf(item, area) {
+  const found = details(item);
+  if (!found.data || found.grid.code !== area.grid.code) return null;
+  const pixels = await inflate(bytesOf(found.data));
+  const { factor, shape: [height, width] } = found.planes[0];
+  const { grid } = found;
+  // Rows and columns of the same place on this item's own grid
+  const to = (at, start, sign) => Math.round((sign * (at - start)) / grid.gsd / factor);
+  const place = (row, col) => [area.grid.top - row * area.grid.gsd, area.grid.left + col * area.grid.gsd];
+  const [y0, x0] = place(area.top, area.left);
+  const [y1, x1] = place(area.bottom, area.right);
+  const [top, left] = [to(y0, grid.top, -1), to(x0, grid.left, 1)];
+  const [bottom, right] = [Math.max(to(y1, grid.top, -1), top + 1), Math.max(to(x1, grid.left, 1), left + 1)];
+  const counts = [0, 0, 0, 0];
+  for (let row = Math.max(top, 0); row < Math.min(bottom, height); row += 1) {
+    for (let col = Math.max(left, 0); col < Math.min(right, width); col += 1) counts[pixels[row * width + col] & 3] += 1;
+  }
+  const valid = counts[0] + counts[1] + counts[2];
+  const share = (count) => (valid ? (100 * count) / valid : null);
+  const seen = (100 * valid) / ((bottom - top) * (right - left));
+  return { clear: share(counts[0]), cloud: share(counts[1]), shadow: share(counts[2]), seen };
 }
 
 // Value of a plane at a pixel of the mask; null outside and where the plane is missing.

@@ -37,18 +37,18 @@ const LEGENDS = {
     title: "Votes",
     off: [],
     entries: [
-      { title: "Cloud: model and product", color: CLOUD },
+      { title: "Cloud: model and SCL", color: CLOUD },
       { title: "Cloud: model alone", color: light(CLOUD) },
-      { title: "Cloud: product alone", color: dark(CLOUD) },
-      { title: "Shadow: model and product", color: SHADOW },
+      { title: "Cloud: SCL alone", color: dark(CLOUD) },
+      { title: "Shadow: model and SCL", color: SHADOW },
       { title: "Shadow: model alone", color: light(SHADOW) },
-      { title: "Shadow: product alone", color: dark(SHADOW) },
+      { title: "Shadow: SCL alone", color: dark(SHADOW) },
       { title: "Voted, then removed", color: AMBER },
       { title: "Added by the buffer", color: TEAL },
     ],
   },
   changes: {
-    title: "Changes to the product's mask",
+    title: "Changes to the SCL mask",
     off: [],
     entries: [
       { title: "Cloud added", color: CLOUD },
@@ -87,7 +87,7 @@ function change(byte) {
 const LAYERS = {
   none: { title: "Picture only" },
   improved: { title: "Improved mask", plane: "mask", legend: "mask", entry: (byte) => byte & 3 },
-  product: { title: "Product's mask", plane: "mask", legend: "mask", entry: (byte) => (byte >> 2) & 3 },
+  product: { title: "SCL mask", plane: "mask", legend: "mask", entry: (byte) => (byte >> 2) & 3 },
   changes: { title: "What changed", plane: "mask", legend: "changes", entry: change },
   votes: { title: "Votes", plane: "mask", legend: "votes", entry: vote },
   scl: { title: "SCL classes", plane: "scl", legend: "scl", entry: (byte) => byte },
@@ -105,9 +105,8 @@ function isThere(scene, name) {
 }
 
 // A layer as a canvas of one pixel for each of its plane's.
-function paint(scene, name, hidden) {
-  const { plane, legend, entry } = LAYERS[name];
-  const { height, width, pixels } = scene.planes[plane];
+function paint({ height, width, pixels }, name, hidden) {
+  const { legend, entry } = LAYERS[name];
   const colors = new Uint32Array(256);
   const bytes = new Uint8Array(colors.buffer);
   for (let value = 0; value < 256; value += 1) {

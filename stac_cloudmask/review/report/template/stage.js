@@ -8,6 +8,7 @@ class Stage {
     this.opacity = 0.5;
     this.split = 0.5;
     this.cell = null;
+    this.area = null;
     this.fitted = true;
     this.fingers = new Map();
     new ResizeObserver(() => this.resize()).observe(canvas);
@@ -30,7 +31,12 @@ class Stage {
   }
 
   get factor() {
-    return this.scene.planes.mask.factor;
+    return this.scene.unit;
+  }
+
+  // How many rows and columns a click tells apart.
+  get cells() {
+    return [this.scene.height, this.scene.width].map((side) => Math.ceil(side / this.scene.unit));
   }
 
   resize() {
@@ -102,8 +108,31 @@ class Stage {
     this.half(this.over.left, 0, this.split * this.width);
     this.half(this.over.right, this.split * this.width, this.width);
     pen.restore();
+    this.outline();
     this.ring();
     this.line();
+  }
+
+  // The part of the scene that is in view, in pixels of the mask: {top, left, bottom, right}.
+  get view() {
+    const end = (at, whole, size) => Math.min(Math.max(Math.round((whole - at) / this.scale), 1), size);
+    const start = (at, most) => Math.min(Math.max(Math.round(-at / this.scale), 0), most - 1);
+    const [bottom, right] = [end(this.y, this.height, this.scene.height), end(this.x, this.width, this.scene.width)];
+    return { top: start(this.y, bottom), left: start(this.x, right), bottom, right };
+  }
+
+  outline() {
+    if (!this.area || !onSameGrid(this.scene, this.area)) return;
+    const { pen } = this;
+    const { top, left, bottom, right } = this.area;
+    const box = [this.x + left * this.scale, this.y + top * this.scale, (right - left) * this.scale, (bottom - top) * this.scale];
+    for (const [style, dash] of [["#000", []], ["#fff", [6, 6]]]) {
+      pen.setLineDash(dash);
+      pen.strokeStyle = style;
+      pen.lineWidth = 2;
+      pen.strokeRect(box[0] + 1, box[1] + 1, box[2] - 2, box[3] - 2);
+    }
+    pen.setLineDash([]);
   }
 
   half(layer, from, to) {
@@ -116,8 +145,29 @@ class Stage {
     pen.globalAlpha = this.opacity;
     pen.imageSmoothingEnabled = false;
     const step = layer.factor * this.scale;
-    pen.drawImage(layer.canvas, this.x, this.y, layer.canvas.width * step, layer.canvas.height * step);
+    const tiles = layer.tiles && step > 1.5 ? this.tilesInView(layer.tiles) : [];
+    if (tiles.length) {
+      for (const { row, col, canvas } of tiles) {
+        pen.drawImage(canvas, this.x + col * this.scale, this.y + row * this.scale, canvas.width * this.scale, canvas.height * this.scale);
+      }
+    } else pen.drawImage(layer.canvas, this.x, this.y, layer.canvas.width * step, layer.canvas.height * step);
     pen.restore();
+  }
+
+  // The tiles of the mask's own pixels that are in view, once all of them are painted; none where they are many.
+  tilesInView({ side, canvas }) {
+    const range = (at, whole, size) => [Math.max(Math.floor(-at / this.scale / side), 0), Math.min(Math.ceil((whole - at) / this.scale / side), Math.ceil(size / side))];
+    const [top, bottom] = range(this.y, this.height, this.scene.height);
+    const [left, right] = range(this.x, this.width, this.scene.width);
+    if ((bottom - top) * (right - left) > 12) return [];
+    const found = [];
+    for (let row = top; row < bottom; row += 1) {
+      for (let col = left; col < right; col += 1) {
+        const painted = canvas(row * Math.ceil(this.scene.width / side) + col);
+        if (painted) found.push({ row: row * side, col: col * side, canvas: painted });
+      }
+    }
+    return found.length === (bottom - top) * (right - left) ? found : [];
   }
 
   ring() {
@@ -199,7 +249,7 @@ class Stage {
   }
 
   pick(row, col) {
-    const { height, width } = this.scene.planes.mask;
+    const [height, width] = this.cells;
     if (row < 0 || col < 0 || row >= height || col >= width) return;
     this.cell = { row, col };
     const step = this.factor * this.scale;
@@ -213,7 +263,7 @@ class Stage {
     if (!this.scene || event.ctrlKey || event.metaKey || event.altKey) return;
     const far = event.shiftKey ? 10 : 1;
     const steps = { ArrowUp: [-far, 0], ArrowDown: [far, 0], ArrowLeft: [0, -far], ArrowRight: [0, far] };
-    const { height, width } = this.scene.planes.mask;
+    const [height, width] = this.cells;
     const from = this.cell ?? { row: height >> 1, col: width >> 1 };
     const inside = (at, size) => Math.min(Math.max(at, 0), size - 1);
     if (steps[event.key]) {

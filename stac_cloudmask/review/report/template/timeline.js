@@ -1,11 +1,11 @@
-// Cloud and shadow over time, a bar for each item and a tick for what its product said.
+// Cloud and shadow over time, a bar for each item and a tick for what its SCL says.
 const DAY = 864e5;
 const STEPS = [1, 2, 5, 10, 30.44, 60.9, 91.3, 182.6, 365.25, 730.5, 1826.25].map((days) => days * DAY);
-const EDGE = { left: 34, right: 14, top: 10, bottom: 22 };
+const EDGE = { left: 34, right: 14, top: 26, bottom: 22 };
 
 class Timeline {
   constructor(holder, { onSelect }) {
-    Object.assign(this, { holder, onSelect, items: [], bars: new Map(), selected: null });
+    Object.assign(this, { holder, onSelect, items: [], area: null, bars: new Map(), selected: null });
     new ResizeObserver(() => this.draw()).observe(holder);
     holder.addEventListener("keydown", (event) => this.key(event));
   }
@@ -40,8 +40,10 @@ class Timeline {
       svg("line", { class: "grid", x1: EDGE.left, x2: width - EDGE.right, y1: this.y(share), y2: this.y(share) }),
       svg("text", { class: "share", x: EDGE.left - 6, y: this.y(share) + 4, text: String(share) }),
     ]);
-    const key = "Cloud and shadow in %, tick: the product's cloud";
-    this.label = svg("text", { class: "key", x: EDGE.left + 6, y: EDGE.top + 13, text: key });
+    const wide = width > 520;
+    const whole = wide ? "Cloud and shadow in % of the valid pixels, tick: cloud by SCL" : "Cloud, shadow in %; tick: SCL";
+    const key = this.area ? (wide ? "Clear, shadow and cloud in % of the valid pixels of the view" : "Clear, shadow, cloud in % of the view") : whole;
+    this.label = svg("text", { class: "key", x: EDGE.left, y: 14, text: key });
     const step = STEPS.find((one) => (to - from) / one < (width - EDGE.left) / 84) ?? STEPS.at(-1);
     for (const time of this.ticks(from, to, step)) {
       const label = step < 20 * DAY ? day(time) : day(time).slice(0, step < 300 * DAY ? 7 : 4);
@@ -77,26 +79,45 @@ class Timeline {
   }
 
   bar(item, middle) {
+    if (this.area) return this.areaBar(item, middle);
     const [cloud, shadow, before] = [item.cloud ?? 0, item.shadow ?? 0, item.product.cloud];
     const x = middle - this.thick / 2;
-    const piece = (name, low, high) =>
-      svg("rect", { class: name, x, width: this.thick, y: this.y(high), height: Math.max(this.y(low) - this.y(high), 0) });
-    const said = isNumber(before) ? `, product ${percent(before)}` : "";
+    const said = isNumber(before) ? `, SCL ${percent(before)}` : "";
     const text = `${item.id}, ${day(item.time)}: cloud ${percent(item.cloud)}${said}, shadow ${percent(item.shadow)}`;
+    const bar = this.group(item, x, text, [["cloud", 0, cloud], ["shadow", cloud, Math.min(cloud + shadow, 100)]]);
+    if (isNumber(before)) {
+      bar.append(svg("line", { class: "before", x1: x - 2, x2: x + this.thick + 2, y1: this.y(before), y2: this.y(before) }));
+    }
+    return bar;
+  }
+
+  group(item, x, text, pieces) {
     const bar = svg(
       "g",
       { class: "bar", "data-item": item.number, onclick: () => this.onSelect(item) },
       svg("title", { text }),
-      svg("rect", { class: "hit", x: x - 2, width: this.thick + 4, y: EDGE.top, height: this.y(0) - EDGE.top }),
-      piece("cloud", 0, cloud),
-      piece("shadow", cloud, Math.min(cloud + shadow, 100)),
-      piece("base", 0, 1.5),
+      svg("rect", { class: "hit", x: x - 2, width: this.thick + 4, y: EDGE.top - 2, height: this.y(0) - EDGE.top + 2 }),
+      ...[...pieces, ["base", 0, 1.5]].map(([name, low, high]) =>
+        svg("rect", { class: name, x, width: this.thick, y: this.y(high), height: Math.max(this.y(low) - this.y(high), 0) }),
+      ),
     );
-    if (isNumber(before)) {
-      bar.append(svg("line", { class: "before", x1: x - 2, x2: x + this.thick + 2, y1: this.y(before), y2: this.y(before) }));
-    }
     this.bars.set(item.number, bar);
     return bar;
+  }
+
+  // An item over an area: clear at the bottom, cloud at the top; nothing where it has no valid pixel there.
+  areaBar(item, middle) {
+    const found = this.area.get(item.number);
+    const known = isNumber(found?.clear);
+    const text = known ? `${day(item.time)}: clear ${percent(found.clear)}, shadow ${percent(found.shadow)}, cloud ${percent(found.cloud)} of the valid pixels in view` : `${day(item.time)}: no valid pixels in view`;
+    const pieces = known ? [["clear", 0, found.clear], ["shadow", found.clear, found.clear + found.shadow], ["cloud", found.clear + found.shadow, 100]] : [];
+    return this.group(item, middle - this.thick / 2, `${item.id}, ${text}`, pieces);
+  }
+
+  // Shares by the number of each item, as `sharesOf` has them; null for whole scenes.
+  over(area) {
+    this.area = area;
+    this.draw();
   }
 
   mark(item) {
