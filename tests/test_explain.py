@@ -100,9 +100,9 @@ def test_every_layer_is_read_at_the_point(out, evidence, decision, where):
 def test_the_chain_tells_of_cirrus_that_only_the_product_sees(out):
     found = explain("S2A_TEST_cloudmask", *point(310, 40), catalog=out)
     assert found.class_name == "clear"
-    assert found.reasons[0] == "the product's class is 10 (thin cirrus): a vote for cloud"
+    assert found.reasons[0] == "SCL is 10 (thin cirrus): a vote for cloud"
     assert found.reasons[-1] == (
-        "removed: thin cirrus of the product counts only where the model sees more than 20 % of cloud"
+        "removed: thin cirrus of SCL counts only where the model finds more than 20 % of cloud"
     )
 
 
@@ -133,7 +133,7 @@ def test_a_product_mask_that_is_gone_is_no_reason_to_stop(tmp_path, source, evid
     found = explain("S2A_TEST", *point(310, 40), catalog=out)
     assert found.scl is None
     assert "gone.tif" in found.missing[0]
-    assert found.reasons[0] == "the product votes for cloud"
+    assert found.reasons[0] == "SCL votes for cloud"
 
 
 def test_a_mask_of_the_models_alone_misses_no_product(tmp_path, source, evidence, decision):
@@ -182,11 +182,11 @@ def chain(code, votes, *, scl=4, cloud=None, shadow=None, **merge):
 
 def test_sources_say_what_they_voted():
     said = chain(0, None, scl=3, cloud=30, shadow=61)
-    assert "class is 3 (cloud shadow): a vote for cloud shadow" in said
+    assert "SCL is 3 (cloud shadow): a vote for cloud shadow" in said
     assert "probability of cloud is 30 %, not above the threshold of 30 %: no vote" in said
     assert "probability of cloud shadow is 61 %, above the threshold of 60 %: a vote" in said
     assert "class is 40 (unknown): no vote" in chain(0, 0, scl=40)
-    assert "the product votes for cloud shadow" in chain(0, 2 | 16, scl=None)
+    assert "SCL votes for cloud shadow" in chain(0, 2 | 16, scl=None)
     assert "model's probability of cloud is above 30 %" in chain(1, 4)
 
 
@@ -194,24 +194,24 @@ def test_sources_say_what_they_voted():
     ("code", "votes", "more", "expected"),
     [
         (255, 0, {}, "no data"),
-        (0, 0, {}, "nobody votes"),
+        (0, 0, {}, "no source flags it"),
         (1, 4, {}, "certain somewhere"),
-        (1, 1, {"scl": 10}, "thin cirrus of the product counts where"),
+        (1, 1, {"scl": 10}, "thin cirrus of SCL counts where"),
         (1, 1, {"scl": 9}, "is trusted where"),
-        (0, 1 | 16, {"scl": 9}, "is trusted only where the model sees more than 5 % of cloud in 10 % of the object"),
+        (0, 1 | 16, {"scl": 9}, "is trusted only where the model finds more than 5 % of cloud in 10 % of the object"),
         (0, 4 | 16, {}, "no part of the model's cloud is certain"),
         (0, 4 | 16, {"min_area": 900.0}, "or its object is smaller than 900 m2"),
         (0, 8 | 16, {}, "no cloud that was found can cast it here with the sun at azimuth 158 and elevation 58"),
         (0, 8 | 16, {}, "or its near infrared is more than 62 % of what lit ground nearby has"),
         (0, 8 | 16, {"sun_azimuth": None, "shadow_edge": None}, "cloud is close"),
-        (0, 2 | 16, {"shadow": 4}, "shadow of the product counts only where the model sees more than 5 %"),
+        (0, 2 | 16, {"shadow": 4}, "shadow of SCL counts only where the model finds more than 5 %"),
         (0, 2 | 16, {"shadow": 50}, "no cloud that was found can cast it"),
         (2, 8, {}, "a cloud that was found can cast it here"),
         (2, 8, {"sun_azimuth": None, "shadow_edge": None}, "neither sun nor near infrared is known"),
-        (2, 8 | 4, {}, "votes for cloud yield"),
+        (2, 8 | 4, {}, "votes for cloud are dropped"),
         (1, 32, {}, "added: cloud lies within 50 m"),
         (2, 32, {"shadow_buffer": 30.0}, "added: cloud shadow lies within 30 m"),
-        (0, 0, {"policy": "union"}, "nobody votes"),
+        (0, 0, {"policy": "union"}, "no source flags it"),
         (1, 1, {"policy": "union"}, "policy union: any vote counts"),
         (1, 32, {"policy": "union"}, "added: cloud lies within 50 m"),
         (0, 4 | 16, {"policy": "union", "min_area": 400.0}, "removed: its object is smaller than 400 m2"),

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Final
 
 from stac_cloudmask.core.calibrated import SCL_CIRRUS
-from stac_cloudmask.core.classes import CLASSES, CloudClass
+from stac_cloudmask.core.classes import CLASSES, SCL_CLASSES, CloudClass
 from stac_cloudmask.core.policy import RULES
 from stac_cloudmask.core.predict import PERCENT_NODATA
 from stac_cloudmask.core.votes import Vote
@@ -23,17 +23,11 @@ from stac_cloudmask.stac.warp import Pixel, read_pixel
 if TYPE_CHECKING:
     import pystac
 
-SCL_NAMES: Final = (
-    "no data", "saturated or defective", "dark area or topographic shadow", "cloud shadow", "vegetation", "bare soil",
-    "water", "unclassified", "cloud, medium probability", "cloud, high probability", "thin cirrus", "snow or ice",
-)  # fmt: skip
-"""Names of the product's classes, by code."""
-
 CLOUD_VOTES: Final = Vote.PRODUCT_CLOUD | Vote.CLOUD_MODEL
 SHADOW_VOTES: Final = Vote.PRODUCT_SHADOW | Vote.SHADOW_MODEL
 
-CERTAIN: Final = f"a mean cloud probability of {RULES.seed} % over {RULES.cell:g} m, or a product cloud that is trusted"
-HINTED: Final = f"the model sees more than {RULES.hint} % of cloud in {100 * RULES.support:g} % of the object"
+CERTAIN: Final = f"a mean cloud probability of {RULES.seed} % over {RULES.cell:g} m, or a cloud of SCL that is trusted"
+HINTED: Final = f"the model finds more than {RULES.hint} % of cloud in {100 * RULES.support:g} % of the object"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,7 +58,7 @@ class PixelRecord:
 def reasons(facts: PixelRecord) -> tuple[str, ...]:
     """The chain from what the sources said to the class of a pixel."""
     if facts.code == CloudClass.NODATA:
-        return ("no data: the models have no pixel here, or the product says so",)
+        return ("no data: a band has no data here, or SCL says so",)
     said = [*_product(facts), *_models(facts)]
     if facts.votes is None:
         return tuple(said)
@@ -78,12 +72,12 @@ def _product(facts: PixelRecord) -> Iterator[str]:
             vote = "a vote for cloud"
         elif facts.scl in facts.shadow_codes:
             vote = "a vote for cloud shadow"
-        name = SCL_NAMES[facts.scl] if facts.scl < len(SCL_NAMES) else "unknown"
-        yield f"the product's class is {facts.scl} ({name}): {vote}"
+        name = SCL_CLASSES[facts.scl].title.lower() if facts.scl < len(SCL_CLASSES) else "unknown"
+        yield f"SCL is {facts.scl} ({name}): {vote}"
     elif facts.votes is not None and facts.votes & Vote.PRODUCT_CLOUD:
-        yield "the product votes for cloud"
+        yield "SCL votes for cloud"
     elif facts.votes is not None and facts.votes & Vote.PRODUCT_SHADOW:
-        yield "the product votes for cloud shadow"
+        yield "SCL votes for cloud shadow"
 
 
 def _models(facts: PixelRecord) -> Iterator[str]:
@@ -110,7 +104,7 @@ def _simple(facts: PixelRecord) -> Iterator[str]:
     elif votes & Vote.REMOVED:
         yield f"removed: its object is smaller than {facts.merge.get('min_area') or 0:g} m2"
     else:
-        yield "nobody votes: clear"
+        yield "no source flags it: clear"
 
 
 def _calibrated(facts: PixelRecord) -> Iterator[str]:
@@ -124,27 +118,27 @@ def _calibrated(facts: PixelRecord) -> Iterator[str]:
     elif facts.code == CloudClass.CLOUD_SHADOW:
         yield f"shadow: {_lit(facts, dark=True)}"
         if votes & CLOUD_VOTES:
-            yield "its votes for cloud yield, as the model holds it for shadow rather than cloud"
+            yield "its votes for cloud are dropped, as the shadow probability exceeds the cloud probability"
     elif not votes:
-        yield "nobody votes: clear"
+        yield "no source flags it: clear"
 
 
 def _cloud(facts: PixelRecord, votes: Vote) -> str:
     if votes & Vote.CLOUD_MODEL:
         return f"cloud: its object is certain somewhere, by {CERTAIN}"
     if facts.scl == SCL_CIRRUS:
-        return f"cloud: thin cirrus of the product counts where the model sees more than {RULES.cirrus} % of cloud"
-    return f"cloud: a cloud of the product is trusted where {HINTED}"
+        return f"cloud: thin cirrus of SCL counts where the model finds more than {RULES.cirrus} % of cloud"
+    return f"cloud: a cloud of SCL is trusted where {HINTED}"
 
 
 def _removals(facts: PixelRecord, votes: Vote) -> Iterator[str]:
-    """What can have taken votes away; the survey of the whole scene, which knows, is not kept."""
+    """What can have removed votes; the survey of the whole scene, which decided, is not kept."""
     if votes & Vote.CLOUD_MODEL:
         yield f"no part of the model's cloud is certain, by {CERTAIN}"
     elif votes & Vote.PRODUCT_CLOUD and facts.scl == SCL_CIRRUS:
-        yield f"thin cirrus of the product counts only where the model sees more than {RULES.cirrus} % of cloud"
+        yield f"thin cirrus of SCL counts only where the model finds more than {RULES.cirrus} % of cloud"
     elif votes & Vote.PRODUCT_CLOUD:
-        yield f"a cloud of the product is trusted only where {HINTED}"
+        yield f"a cloud of SCL is trusted only where {HINTED}"
     if votes & Vote.SHADOW_MODEL:
         yield _lit(facts, dark=False)
     elif votes & Vote.PRODUCT_SHADOW:
@@ -155,7 +149,7 @@ def _removals(facts: PixelRecord, votes: Vote) -> Iterator[str]:
 
 def _product_shadow(facts: PixelRecord) -> Iterator[str]:
     if facts.shadow is None or facts.shadow <= RULES.product_shadow:
-        yield f"shadow of the product counts only where the model sees more than {RULES.product_shadow} % of shadow"
+        yield f"shadow of SCL counts only where the model finds more than {RULES.product_shadow} % of shadow"
     if facts.shadow is None or facts.shadow > RULES.product_shadow:
         yield _lit(facts, dark=False)
 

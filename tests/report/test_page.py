@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,8 +14,12 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.ui import Select
 
+from stac_cloudmask.api import process
+from stac_cloudmask.review.report import build_report
+from stac_cloudmask.simulate.scene import Recipe, write_simulated_item
 from tests.browser import PHONE, SHOWN, WIDE, by_id, complaints, from_npm, requests, show, texts, wait
 from tests.outputs import item_path
+from tests.scenes import settings_of, write_model
 
 
 @pytest.fixture
@@ -332,3 +337,45 @@ def test_links_lead_to_the_item_and_its_files(opened, catalog):
     assert opened.execute_script("return document.querySelector('#links a').getAttribute('href')").startswith(
         "simulated"
     )
+
+
+@pytest.fixture(scope="module")
+def large(tmp_path_factory):
+    """A report of one scene that is wider than what is drawn, and its mask."""
+    folder = tmp_path_factory.mktemp("large")
+    source = write_simulated_item(
+        folder / "source", Recipe(height=300, width=1500, bands=("blue", "green", "red", "nir"))
+    )
+    (result,) = process(source, out=folder / "out", settings=settings_of(write_model(folder / "model"), votes=True))
+    with rasterio.open(Path(result.output).with_name("cloud_mask.tif")) as file:
+        return build_report(folder / "out", folder / "r.html"), file.read(1)
+
+
+def test_a_click_answers_for_one_pixel_of_a_mask_that_is_drawn_coarser(driver, large):
+    page, mask = large
+    show(driver, page)
+    by_id(driver, "stage").send_keys(Keys.ARROW_RIGHT)
+    names = ["Clear", "Cloud", "Cloud shadow"]
+    seen = []
+    for _ in range(6):
+        driver.execute_script("document.getElementById('pixel').textContent = ''")
+        by_id(driver, "stage").send_keys(Keys.SHIFT, Keys.ARROW_RIGHT)
+        row, col = wait(driver, "return pixel.textContent.match(/Row (\\d+), column (\\d+)/)?.slice(1).map(Number)")
+        seen.append(col)
+        assert driver.find_element(By.CSS_SELECTOR, "#pixel .verdict").text == names[mask[row, col]]
+    assert np.diff(seen).tolist() == [10] * 5
+    assert "one pixel of the mask, 10 m" in by_id(driver, "pixel").text
+    assert complaints(driver) == []
+
+
+def test_the_clear_share_of_a_view_is_counted_on_every_date(opened, catalog):
+    by_id(opened, "area").click()
+    wait(opened, "return document.getElementById('area-text').textContent.includes('of 3 dates')")
+    shares = {}
+    for number in (1, 2, 3):
+        counts = np.bincount(rasters(catalog, number)["cloud_mask"].ravel(), minlength=256)
+        shares[number] = f"clear {100 * counts[0] / counts[:3].sum():.1f} %"
+    titles = opened.execute_script("return [...document.querySelectorAll('#timeline title')].map(t => t.textContent)")
+    assert [shares[number] in title for number, title in zip((1, 2, 3), sorted(titles), strict=True)] == [True] * 3
+    by_id(opened, "area").click()
+    assert not by_id(opened, "area-text").is_displayed()

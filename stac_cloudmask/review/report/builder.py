@@ -15,7 +15,7 @@ from pathlib import Path
 from string import Template
 from typing import Any, Final, TextIO
 
-from stac_cloudmask.core.classes import CLASSES
+from stac_cloudmask.core.classes import CLASSES, SCL_CLASSES
 from stac_cloudmask.errors import ConfigError, ReadError, StacCloudmaskError, WriteError
 from stac_cloudmask.pipeline.result import VERSION
 from stac_cloudmask.review.layers import MASK_VOTES, MaskLayers
@@ -61,7 +61,8 @@ def load_page() -> Page:
     folder = files("stac_cloudmask.review.report") / "template"
     parts = (folder.joinpath(f"{name}.js").read_text(encoding="utf-8") for name in SCRIPTS)
     script = f'(() => {{\n"use strict";\n{"".join(parts)}}})();\n'
-    style = folder.joinpath("report.css").read_text(encoding="utf-8")
+    colors = {info.name: f"#{info.color_hint}" for info in CLASSES}
+    style = Template(folder.joinpath("report.css").read_text(encoding="utf-8")).substitute(colors)
     head, tail = folder.joinpath("report.html").read_text(encoding="utf-8").split(DATA)
     return Page(Template(head), style, script, Template(tail).substitute(script=script))
 
@@ -136,7 +137,7 @@ def _write(file: TextIO, masks: OutputCatalog, listed: list[tuple[str, str]], ta
 
 def _constants(masks: OutputCatalog) -> Json:
     classes = [
-        {"code": min(info.code, UNKNOWN), "name": info.name, "title": info.title, "text": info.description}
+        {"code": min(info.code, UNKNOWN), "title": info.title, "text": info.description, "color": info.rgb}
         for info in CLASSES
     ]
     return {
@@ -145,7 +146,7 @@ def _constants(masks: OutputCatalog) -> Json:
         "version": VERSION,
         "step": STEP,
         "classes": classes,
-        "overlay": {info.name: list(info.rgb) for info in CLASSES if info.painted},
+        "scl": [{"title": info.title, "color": info.rgb} for info in SCL_CLASSES],
     }
 
 

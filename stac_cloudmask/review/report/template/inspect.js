@@ -38,7 +38,7 @@ function pixelRows(scene, byte, row, col) {
   const scl = valueAt(scene, "scl", row, col);
   const bit = (one) => (scene.has_votes ? (byte & one ? "yes" : "no") : "not published");
   const product = scene.has_product ? CLASS_NAMES[(byte >> 2) & 3] : "not used";
-  const named = scl === null ? product : `${product} (${scl}: ${(SCL[scl] ?? ["unknown"])[0].toLowerCase()})`;
+  const named = scl === null ? product : `${product} (${scl}: ${(INDEX.scl[scl]?.title ?? "unknown").toLowerCase()})`;
   return [
     ["SCL", named],
     ["Cloud model", model(scene, "cloud", byte & 16, row, col)],

@@ -1,11 +1,9 @@
 // What can be laid over a picture: each layer says which plane it reads, and which entry of its legend a value has.
-const CLOUD = INDEX.overlay.cloud;
-const SHADOW = INDEX.overlay.cloud_shadow;
-const NODATA = [122, 130, 138];
+const [, CLOUD, SHADOW] = INDEX.classes.map((info) => info.color);
 const mix = (color, other, part) => color.map((value, i) => Math.round(value + (other[i] - value) * part));
 const light = (color) => mix(color, [255, 255, 255], 0.5);
 const dark = (color) => mix(color, [0, 0, 0], 0.45);
-const AMBER = [255, 196, 0];
+const YELLOW = [255, 230, 60];
 const TEAL = [0, 200, 165];
 
 const RAMP = [[13, 8, 60], [110, 20, 130], [205, 70, 100], [248, 150, 60], [250, 240, 150]];
@@ -13,13 +11,6 @@ function ramp(share) {
   const place = Math.min(share, 0.9999) * (RAMP.length - 1);
   return mix(RAMP[Math.floor(place)], RAMP[Math.floor(place) + 1], place % 1);
 }
-
-const SCL = [
-  ["No data", [0, 0, 0]], ["Saturated or defective", [255, 0, 0]], ["Dark area", [47, 47, 47]],
-  ["Cloud shadow", [100, 50, 0]], ["Vegetation", [0, 160, 0]], ["Bare soil", [255, 230, 90]], ["Water", [0, 0, 255]],
-  ["Unclassified", [128, 128, 128]], ["Cloud, medium probability", [192, 192, 192]],
-  ["Cloud, high probability", [255, 255, 255]], ["Thin cirrus", [100, 200, 255]], ["Snow or ice", [255, 150, 255]],
-];
 
 // A legend is a list of {title, color}; `off` are the entries that are hidden until somebody asks for them.
 const LEGENDS = {
@@ -29,10 +20,10 @@ const LEGENDS = {
     entries: INDEX.classes.map((info) => ({
       title: info.title,
       text: info.text,
-      color: [[90, 190, 110], CLOUD, SHADOW, NODATA][info.code],
+      color: info.color,
     })),
   },
-  scl: { title: "SCL classes", off: [], entries: SCL.map(([title, color]) => ({ title, color })) },
+  scl: { title: "SCL classes", off: [], entries: INDEX.scl },
   votes: {
     title: "Votes",
     off: [],
@@ -43,7 +34,7 @@ const LEGENDS = {
       { title: "Shadow: model and SCL", color: SHADOW },
       { title: "Shadow: model alone", color: light(SHADOW) },
       { title: "Shadow: SCL alone", color: dark(SHADOW) },
-      { title: "Voted, then removed", color: AMBER },
+      { title: "Voted, then removed", color: YELLOW },
       { title: "Added by the buffer", color: TEAL },
     ],
   },
@@ -53,7 +44,7 @@ const LEGENDS = {
     entries: [
       { title: "Cloud added", color: CLOUD },
       { title: "Shadow added", color: SHADOW },
-      { title: "Cloud taken away", color: AMBER },
+      { title: "Cloud taken away", color: YELLOW },
       { title: "Shadow taken away", color: TEAL },
     ],
   },
