@@ -27,7 +27,7 @@ from stac_cloudmask.review.report import build_report
 from stac_cloudmask.review.show import preview
 from stac_cloudmask.stac.catalog import OutputCatalog
 from stac_cloudmask.stac.collection import write_ndjson
-from stac_cloudmask.stac.static import make_item
+from stac_cloudmask.stac.static import parse_item
 
 PATHS: Final = (
     "../../catalog.json",
@@ -94,7 +94,7 @@ class Exhibition:
         scene.mkdir()
         tiny.write_scene(scene)
         model = str(tiny.write_model(scene))
-        item = make_item(tiny.item_body(chance, title="tiny"), origin=str(scene / "item.json"))
+        item = parse_item(tiny.item_body(chance, title="tiny"), origin=str(scene / "item.json"))
         settings = Settings(cloud_model=(model,), shadow_model=model, probabilities=True, votes=True, threads=1)
         for out, collection in ((self.root / "good", "sentinel-2-l2a"), (self.root / "copy", "mine")):
             made = process_item(item, settings=settings, out=str(out))

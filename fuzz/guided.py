@@ -24,7 +24,7 @@ with atheris.instrument_imports(include=["stac_cloudmask"]):
     from stac_cloudmask.stac.bands import resolve
     from stac_cloudmask.stac.hrefs import check_href, is_remote, redact
     from stac_cloudmask.stac.labels import Meaning, vector_labels
-    from stac_cloudmask.stac.static import Documents, items_in
+    from stac_cloudmask.stac.static import items_in, read_json
 
 LONGEST: Final = 12_000
 """Bytes of an input: shorter ones are tried oftener."""
@@ -39,8 +39,7 @@ FOLDER: Final = Path(tempfile.mkdtemp(prefix="guided-"))
 def _item(data: bytes) -> None:
     path = FOLDER / "item.json"
     path.write_bytes(data)
-    with Documents() as documents:
-        body, _ = documents.read(str(path))
+    body, _ = read_json(str(path))
     for item in items_in(body, REMOTE):
         sources = resolve(item, ["red", "nir"])
         if not all(is_remote(source.href) for source in sources.bands):

@@ -22,8 +22,8 @@ from stac_cloudmask.pipeline.item import Models, choose_models, plan_item
 from stac_cloudmask.pipeline.mask import href_rule, resolve_sources
 from stac_cloudmask.stac.hrefs import is_remote
 from stac_cloudmask.stac.item import AssetFile, MaskFacts, ModelUse, mask_item
-from stac_cloudmask.stac.search import Filter, parse_interval
-from stac_cloudmask.stac.static import items_in, make_item
+from stac_cloudmask.stac.search import Query
+from stac_cloudmask.stac.static import items_in, parse_item
 
 if TYPE_CHECKING:
     from stac_cloudmask.stac.bands import Sources
@@ -101,7 +101,7 @@ def _tried(bodies: list[str], chance: random.Random) -> str:
     origin = chance.choice(ORIGINS)
     document = body if chance.random() < 0.8 else {"type": "FeatureCollection", "features": [body]}
     rule = href_rule(settings)
-    item = make_item(body, origin=None, rule=rule) if origin is None else next(items_in(document, origin, rule=rule))
+    item = parse_item(body, origin=None, rule=rule) if origin is None else next(items_in(document, origin, rule=rule))
     _searched(item, chance)
     models = _models(settings.cloud_model, settings.shadow_model)
     plan = plan_item(item, settings=settings, models=models)
@@ -118,9 +118,9 @@ def _models(cloud: tuple[str, ...], shadow: str) -> Models:
 
 
 def _searched(item: pystac.Item, chance: random.Random) -> None:
-    wanted = Filter(
+    wanted = Query(
         bbox=chance.choice([None, (0, 0, 1, 1), (170, -20, -170, 80)]),
-        interval=parse_interval(chance.choice(INTERVALS)),
+        datetime=chance.choice(INTERVALS),
         max_cloud_cover=chance.choice([None, 0, 50]),
     )
     if wanted.matches(item) not in {True, False}:

@@ -20,7 +20,7 @@ from fuzz.spoil import spoilt_bytes
 from stac_cloudmask.config import Settings
 from stac_cloudmask.errors import StacCloudmaskError
 from stac_cloudmask.pipeline.item import process_item
-from stac_cloudmask.stac.static import make_item
+from stac_cloudmask.stac.static import parse_item
 
 Spoil = Callable[[Path, random.Random], None]
 
@@ -193,7 +193,7 @@ class Workshop:
 
     def _masked(self, scene: Path, out: Path, chance: random.Random) -> str:
         body = tiny.item_body(chance, title=chance.choice(canaries.TEXTS))
-        item = make_item(body, origin=str(scene / "item.json"))
+        item = parse_item(body, origin=str(scene / "item.json"))
         result = process_item(item, settings=_settings(self.good / "tiny.json", chance), out=str(out))
         text = json.dumps(result.to_dict(), allow_nan=False)
         canaries.check(text, "result")

@@ -12,7 +12,7 @@ import pystac
 
 from stac_cloudmask.config import Settings
 from stac_cloudmask.errors import ConfigError
-from stac_cloudmask.pipeline.mask import href_rule, make_mask, to_dataset
+from stac_cloudmask.pipeline.mask import connection_of, make_mask, to_dataset
 from stac_cloudmask.pipeline.run import OnDask, open_engine, plan, run
 from stac_cloudmask.review.show import CloudmaskAccessor  # noqa: F401  (registers itself)
 from stac_cloudmask.stac.search import Failure, load_items
@@ -107,4 +107,4 @@ def _load(
     references = (item if isinstance(item, pystac.Item) else fspath(item) for item in many)
     size = BATCH if isinstance(many, Iterator) else None
     while batch := list(islice(references, size)):
-        yield from load_items(batch, catalog=catalog, collection=collection, rule=href_rule(settings))
+        yield from load_items(batch, catalog=catalog, collection=collection, connection=connection_of(settings))

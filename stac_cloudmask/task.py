@@ -23,7 +23,7 @@ from stac_cloudmask.stac.catalog import OutputCatalog
 from stac_cloudmask.stac.collection import ITEM_TYPE
 from stac_cloudmask.stac.hrefs import DEFAULT_RULE, is_remote, redact
 from stac_cloudmask.stac.item import DEFAULT_COLLECTION, output_collection, output_id
-from stac_cloudmask.stac.static import Documents, make_item, own_href
+from stac_cloudmask.stac.static import own_href, parse_item, read_json
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -84,8 +84,7 @@ def _followed(body: Json, *, base: str | None) -> Json:
         return body
     if base is not None and not is_remote(str(href)):
         raise UnsupportedItemError("href is refused: a message may lead to a URL, not to files of this machine")
-    with Documents() as documents:
-        found, where = documents.read(str(href), base=base)
+    found, where = read_json(str(href), base=base)
     links = found.get("links", [])
     if found.get("type") != "Feature" or not isinstance(links, list):
         return found
@@ -207,7 +206,7 @@ class CloudMaskTask(Task):
 
     def _item(self, body: Json) -> pystac.Item:
         """An item of the payload; what it may name depends on where it is from: its self link, else the message."""
-        return make_item(body, origin=own_href(body, self._base or "", DEFAULT_RULE) or None)
+        return parse_item(body, origin=own_href(body, self._base, DEFAULT_RULE))
 
     def _finished(self, catalog: OutputCatalog, item: pystac.Item) -> Json:
         body = catalog.item(output_collection(item.collection_id), output_id(item.id))

@@ -35,7 +35,7 @@ from stac_cloudmask.simulate.scene import Recipe, write_simulated_item
 from tests.s3 import s3_server
 from tests.scenes import write_model
 from tests.stac.range_server import serve
-from tests.stac.vectors import geopackage
+from tests.stac.vectors import write_vectors
 from tests.stac_api import Api, serve_api
 from tests.strict_api import strict_api
 
@@ -121,7 +121,9 @@ def write_labels(folder: Path, body: dict[str, Any]) -> None:
     ]
     (folder / "labels.geojson").write_text(json.dumps({"type": "FeatureCollection", "features": features}))
     kinds = ("clear", "haze", "dark")
-    geopackage(folder / "labels.gpkg", [(geometry, {"kind": kinds[code]}) for geometry, code in labels], field="kind")
+    write_vectors(
+        folder / "labels.gpkg", [(geometry, {"kind": kinds[code]}) for geometry, code in labels], field="kind"
+    )
 
 
 def furnish_farmvibes(folder: Path, parity: Path) -> None:

@@ -19,7 +19,7 @@ from scenes import WEIGHTS, settings_of, write_items, write_model
 import stac_cloudmask as scm
 from stac_cloudmask.errors import WriteError
 from stac_cloudmask.pipeline import item
-from stac_cloudmask.stac.static import make_item
+from stac_cloudmask.stac.static import parse_item
 from stac_cloudmask.stac.store import OWN
 from tests.stac.range_server import serve
 
@@ -250,8 +250,8 @@ def test_a_disk_without_room_fails_items_and_leaves_nothing_half_written(items, 
 
 
 def test_what_nobody_foresaw_fails_one_item_and_says_where(items, tmp_path):
-    item = make_item(read(items[0]), origin=str(items[0]))
-    failed = item.attempt(item, settings=None, out=str(tmp_path / "out"))
+    source = parse_item(read(items[0]), origin=str(items[0]))
+    failed = item.attempt(source, settings=None, out=str(tmp_path / "out"))
     assert (failed.status, failed.kind) == ("failed", "unexpected")
     assert "'scene-0000': unexpected AttributeError in " in failed.error
     assert "report" in failed.error

@@ -17,7 +17,7 @@ from stac_cloudmask.config import Settings
 from stac_cloudmask.errors import WriteError
 from stac_cloudmask.pipeline.item import process_item
 from stac_cloudmask.stac.catalog import OutputCatalog
-from stac_cloudmask.stac.static import make_item
+from stac_cloudmask.stac.static import parse_item
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +31,7 @@ def scene(tmp_path_factory):
 
 
 def process(scene, out, **options):
-    item = make_item(json.loads((scene / "item.json").read_text()), origin=str(scene / "item.json"))
+    item = parse_item(json.loads((scene / "item.json").read_text()), origin=str(scene / "item.json"))
     model = str(scene / "tiny.json")
     chosen = Settings(cloud_model=(model,), shadow_model=model, votes=True, threads=1)
     return process_item(item, settings=chosen, out=str(out), **options)

@@ -17,7 +17,7 @@ from scenes import WEIGHTS, settings_of, write_items, write_model
 import stac_cloudmask as scm
 from stac_cloudmask.pipeline import item
 from stac_cloudmask.pipeline.item import plan_item
-from stac_cloudmask.stac.static import make_item
+from stac_cloudmask.stac.static import parse_item
 
 COLLECTION = "simulated-sentinel-2-l2a-cloudmask"
 NAME = "scene-0000_cloudmask"
@@ -221,7 +221,7 @@ def test_a_model_with_an_address_is_linked_there(source, tmp_path):
 
 
 def fingerprint(path, model, **changes):
-    return plan_item(make_item(read(path), origin=str(path)), settings=settings_of(model, **changes)).fingerprint
+    return plan_item(parse_item(read(path), origin=str(path)), settings=settings_of(model, **changes)).fingerprint
 
 
 @pytest.mark.parametrize("change", [{"threads": 2}, {"in_memory": True}, {"overwrite": True}], ids=str)
@@ -264,7 +264,7 @@ def test_signatures_and_links_of_a_source_do_not_matter(source, model):
     def fetched(sign, **properties):
         assets = {key: asset | {"href": f"{at}{key}.tif{sign}"} for key, asset in body["assets"].items()}
         given = body | {"assets": assets, "properties": body["properties"] | properties, "links": []}
-        return plan_item(make_item(given, origin=f"{at}x.json"), settings=settings_of(model)).fingerprint
+        return plan_item(parse_item(given, origin=f"{at}x.json"), settings=settings_of(model)).fingerprint
 
     assert fetched("?sig=1") == fetched("?sig=2&se=3", **{"msft:expiry": "2031-01-01T00:00:00Z"})
 

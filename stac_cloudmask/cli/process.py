@@ -225,20 +225,19 @@ class Query(NamedTuple):
 
 def _items(refs: list[str], query: Query, settings: Settings) -> Iterator[pystac.Item | Failure]:
     """The items that are named, or, where none is, those that the search finds."""
-    from stac_cloudmask.pipeline.mask import href_rule  # noqa: PLC0415  (keeps --help fast)
-    from stac_cloudmask.stac.search import find, load_items  # noqa: PLC0415
+    from stac_cloudmask.pipeline.mask import connection_of  # noqa: PLC0415  (keeps --help fast)
+    from stac_cloudmask.stac import search  # noqa: PLC0415
 
-    rule = href_rule(settings)
+    connection = connection_of(settings)
     if refs:
-        return load_items(refs, catalog=query.catalog, collection=query.collection, rule=rule)
+        return search.load_items(refs, catalog=query.catalog, collection=query.collection, connection=connection)
     if query.catalog is None:
         raise ConfigError("name items (ids with --catalog, URLs or JSON paths), or search with --catalog")
-    return find(
-        query.catalog,
+    wanted = search.Query(
         collection=query.collection,
         bbox=query.bbox,
         datetime=query.datetime,
         max_cloud_cover=query.max_cloud_cover,
         max_items=query.max_items,
-        rule=rule,
     )
+    return search.find(query.catalog, wanted, connection=connection)

@@ -23,9 +23,11 @@ from stac_cloudmask.core.votes import Evidence, ProductMask, Sun
 from stac_cloudmask.models.registry import find_model
 from stac_cloudmask.models.session import OnnxSegmenter, usable_cpus
 from stac_cloudmask.pipeline.inference import Part, Quicklook, infer, step_of
+from stac_cloudmask.retry import RetryPolicy
 from stac_cloudmask.stac.bands import resolve
 from stac_cloudmask.stac.hrefs import HrefRule
 from stac_cloudmask.stac.reader import open_scene
+from stac_cloudmask.stac.static import Connection
 
 if TYPE_CHECKING:
     import pystac
@@ -151,6 +153,11 @@ def resolve_sources(item: pystac.Item, *, models: Iterable[ModelSpec], settings:
 def href_rule(settings: Settings) -> HrefRule:
     """Which hrefs may be read."""
     return HrefRule(private_hosts=settings.private_hosts, local_roots=settings.local_roots)
+
+
+def connection_of(settings: Settings) -> Connection:
+    """How catalogs and items are read."""
+    return Connection(rule=href_rule(settings), policy=RetryPolicy(seconds=settings.retry_seconds))
 
 
 def segmenter(spec: ModelSpec, settings: Settings) -> OnnxSegmenter:

@@ -21,7 +21,7 @@ from stac_cloudmask.stac.catalog import OutputCatalog
 from stac_cloudmask.stac.gdal import check_redirects
 from stac_cloudmask.stac.hrefs import DEFAULT_RULE, check_href
 from stac_cloudmask.stac.item import SUFFIX
-from stac_cloudmask.stac.labels import FIELD, Meaning, is_vector, raster_labels, vector_labels
+from stac_cloudmask.stac.labels import FIELD, Meaning, is_vector, plain_word, raster_labels, vector_labels
 from stac_cloudmask.stac.metadata import mask_grid
 from stac_cloudmask.stac.providers import SCL
 
@@ -111,7 +111,7 @@ def meaning_of(reference: Reference, asset: Mapping[str, Any]) -> Meaning:
     classes = asset.get("classification:classes")
     if isinstance(classes, list) and classes:
         entries = [entry for entry in classes if isinstance(entry, dict)]
-        named = {str(entry.get("value")): _plain_word(str(entry.get("name"))) for entry in entries}
+        named = {str(entry.get("value")): plain_word(str(entry.get("name"))) for entry in entries}
         return Meaning(values={value: CLASS_WORDS.get(name, int(CloudClass.CLEAR)) for value, name in named.items()})
     if is_vector(reference.source):
         return Meaning(values={**CLASS_WORDS, **OWN_CODES})
@@ -134,10 +134,6 @@ def read_labels(reference: Reference, href: str, grid: Grid, meaning: Meaning) -
     if is_vector(href):
         return vector_labels(Path(href), grid, meaning, field=reference.field)
     return raster_labels(href, grid, meaning)
-
-
-def _plain_word(name: str) -> str:
-    return name.strip().lower().replace("-", "_").replace(" ", "_")
 
 
 PICTURE_SIDE: Final = 1000

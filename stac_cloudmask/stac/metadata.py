@@ -6,6 +6,7 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import UTC, date, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final
 
 from stac_cloudmask.core.grid import Grid
@@ -30,6 +31,10 @@ PREFIXES: Final = ("s2", "sentinel2", "sentinel", "eo")
 """Under which providers have kept Sentinel-2's own properties over the years."""
 
 FLAGS: Final = ("earthsearch:boa_offset_applied", "sentinel:boa_offset_applied", "s2:boa_offset_applied")
+
+MGRS: Final = re.compile(r"(?:^|MGRS-|_T|_)(\d{1,2})([C-HJ-NP-X][A-HJ-NP-Z][A-HJ-NP-V])(?:_|$)")
+"""A tile of the Military Grid Reference System in a code, a property or the name of a product."""
+SECOND: Final = timedelta(seconds=1)
 
 PRODUCT_NAME: Final = re.compile(r"S2[A-Z]_MSI(L1C|L2A)_\d{8}T\d{6}_N(\d{2})(\d{2})_")
 """ESA's product name: level, and baseline as four digits."""
@@ -291,3 +296,55 @@ def _bands(item: pystac.Item, asset: pystac.Asset) -> list[Mapping[str, object]]
     known = common if isinstance(common, list) else []
     found = [known[band] if isinstance(band, int) and 0 <= band < len(known) else band for band in stated]
     return [band for band in found if isinstance(band, Mapping)]
+
+
+def period(stated: str) -> tuple[datetime, datetime]:
+    """First and last moment, in UTC, of an instant, a day, a month or a year; without a zone, a time is in UTC.
+
+    Raises:
+        ValueError: It is none of these.
+    """
+    text = stated.strip().upper()
+    if match := re.fullmatch(r"(\d{4})(?:-(\d\d))?", text):
+        year, month = int(match[1]), int(match[2] or 12)
+        first = datetime(year, int(match[2] or 1), 1, tzinfo=UTC)
+        return first, datetime(year + month // 12, month % 12 + 1, 1, tzinfo=UTC) - SECOND
+    if "T" not in text and ":" not in text:
+        day = datetime.combine(date.fromisoformat(text), datetime.min.time(), UTC)
+        return day, day + timedelta(days=1) - SECOND
+    rolled, midnights = re.subn(r"T24:?00(:?00(\.0+)?)?", "T00:00:00", text)
+    found = datetime.fromisoformat(rolled) + timedelta(days=midnights)
+    moment = found.astimezone(UTC) if found.tzinfo else found.replace(tzinfo=UTC)
+    return moment, moment
+
+
+def utc(stated: str, *, last: bool = False) -> str:
+    """A time as STAC wants it, in UTC with a Z; of a day, month or year its first moment, or its last.
+
+    Raises:
+        ValueError: It is not a time.
+    """
+    moment = period(stated)[last]
+    kept = re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z", stated) and "T24" not in stated
+    return stated if kept else moment.isoformat().replace("+00:00", "Z")
+
+
+def times_of(properties: Mapping[str, Any]) -> tuple[datetime, datetime]:
+    """First and last moment of an item in UTC.
+
+    Raises:
+        ValueError: It states none, or none that can be read.
+    """
+    moment = properties.get("datetime")
+    start, end = (properties.get(f"{name}_datetime") or moment for name in ("start", "end"))
+    return period(str(start))[0], period(str(end))[1]
+
+
+def tile_of(item: pystac.Item) -> str | None:
+    """The MGRS tile, as in ``33TWL``, from whatever property the provider has, or from the id."""
+    properties = item.properties
+    parts = "".join(str(properties.get(f"mgrs:{part}", "")) for part in ("utm_zone", "latitude_band", "grid_square"))
+    for stated in (properties.get("grid:code"), own_property(item, "mgrs_tile"), parts, item.id):
+        if found := MGRS.search(str(stated)):
+            return f"{int(found[1]):02d}{found[2]}"
+    return None

@@ -1,26 +1,23 @@
 from __future__ import annotations
 
 import json
-import socket
 from datetime import UTC, datetime
 
 import pystac
 import pytest
 
-from stac_cloudmask.errors import ReadError, UnsupportedItemError
+from stac_cloudmask.errors import ReadError
+from stac_cloudmask.retry import RetryPolicy
 from stac_cloudmask.stac import static
-from stac_cloudmask.stac.gdal import check_redirects
-from stac_cloudmask.stac.hrefs import DEFAULT_RULE, HrefRule
-from stac_cloudmask.stac.search import Failure, Filter, load_items, parse_interval, search
-from stac_cloudmask.stac.static import MAX_DEPTH, Documents
+from stac_cloudmask.stac.search import Failure, Query, load_items, search
+from stac_cloudmask.stac.static import MAX_DEPTH, Connection, read_json
 from tests.stac.range_server import serve
 
-PUBLIC = "https://stac.example.com/items/i"
+HASTY = RetryPolicy(seconds=0.4, pause=0.05)
 
 
 def read(href):
-    with Documents(delay=0) as reader:
-        return reader.read(href)
+    return read_json(href, connection=Connection(policy=HASTY))
 
 
 def test_a_document_is_read_with_its_absolute_href(tmp_path, monkeypatch):
@@ -46,12 +43,12 @@ def test_redirects_in_a_circle_are_left(tmp_path):
     assert not caught.value.retryable
 
 
-@pytest.mark.parametrize(("fault", "retryable", "asked"), [(503, True, 5), (404, False, 1), ("reset", True, 5)])
-def test_a_server_that_fails_is_asked_again_if_that_can_help(tmp_path, fault, retryable, asked):
+@pytest.mark.parametrize(("fault", "retryable"), [(503, True), (404, False), ("reset", True)])
+def test_a_server_that_fails_is_asked_again_if_that_can_help(tmp_path, fault, retryable):
     with serve(tmp_path, lambda *_: fault) as site:
         with pytest.raises(ReadError) as caught:
             read(f"{site.url}/a.json?token=SECRET")
-        assert sum(site.asked.values()) == asked
+        assert (sum(site.asked.values()) > 1) == retryable
     assert caught.value.retryable == retryable
     assert "SECRET" not in str(caught.value)
 
@@ -92,8 +89,8 @@ def test_catalogs_are_followed_only_so_deep(tmp_path):
 @pytest.mark.parametrize("geometry", [None, {"type": "Polygon"}, {"type": "Polygon", "coordinates": "x"}])
 def test_an_item_that_lies_nowhere_is_in_no_box(geometry):
     item = pystac.Item("i", geometry, None, datetime(2024, 1, 1, tzinfo=UTC), {})
-    assert not Filter(bbox=(-180, -90, 180, 90)).matches(item)
-    assert Filter().matches(item)
+    assert not Query(bbox=(-180, -90, 180, 90)).matches(item)
+    assert Query().matches(item)
 
 
 def test_an_item_with_start_and_end_matches_what_overlaps_it():
@@ -106,28 +103,7 @@ def test_an_item_with_start_and_end_matches_what_overlaps_it():
         "../2023-12-31T00:00:00Z": False,
         "2024-01-10T00:00:00Z": True,
     }.items():
-        assert Filter(interval=parse_interval(stated)).matches(item) == matches
-
-
-@pytest.mark.parametrize("address", ["127.0.0.1", "169.254.169.254", "::1", "0.0.0.0"])  # noqa: S104
-def test_a_public_name_for_this_machine_is_refused(monkeypatch, address):
-    monkeypatch.setattr(socket, "getaddrinfo", lambda *_: [(None, None, None, "", (address, 0))])
-    href = "http://rebind.example.com:1/x.tif"
-    with pytest.raises(UnsupportedItemError, match=r"is refused: 'rebind\.example\.com' is"):
-        check_redirects(href, base=PUBLIC, rule=DEFAULT_RULE)
-    with Documents() as documents, pytest.raises(UnsupportedItemError, match=r"is refused: 'rebind\.example\.com' is"):
-        documents.read("http://rebind.example.com:1/x.json", base=PUBLIC)
-
-
-def test_a_name_that_is_listed_or_unknown_is_left_to_the_read(monkeypatch):
-    def unknown(*_):
-        raise socket.gaierror
-
-    monkeypatch.setattr(socket, "getaddrinfo", unknown)
-    check_redirects("http://rebind.example.com:1/x.tif", base=PUBLIC, rule=DEFAULT_RULE)
-    check_redirects(
-        "http://rebind.example.com:1/x.tif", base=PUBLIC, rule=HrefRule(private_hosts=("rebind.example.com",))
-    )
+        assert Query(datetime=stated).matches(item) == matches
 
 
 def test_what_a_static_catalog_lists_twice_is_read_once(tmp_path):
@@ -142,4 +118,4 @@ def test_what_a_static_catalog_lists_twice_is_read_once(tmp_path):
 def test_a_footprint_of_numbers_that_no_float_holds_lies_nowhere():
     geometry = {"type": "Polygon", "coordinates": [[[10**400, 0], [1, 1], [0, 1], [10**400, 0]]]}
     item = pystac.Item("i", geometry, None, datetime(2024, 1, 1, tzinfo=UTC), {})
-    assert not Filter(bbox=(-180, -90, 180, 90)).matches(item)
+    assert not Query(bbox=(-180, -90, 180, 90)).matches(item)

@@ -16,14 +16,14 @@ from stac_cloudmask.stac.bands import resolve
 from stac_cloudmask.stac.gdal import Patience
 from stac_cloudmask.stac.hrefs import HrefRule, check_href, is_remote, redact
 from stac_cloudmask.stac.reader import open_scene
-from stac_cloudmask.stac.search import Filter, parse_interval
-from stac_cloudmask.stac.static import make_item
+from stac_cloudmask.stac.search import Query
+from stac_cloudmask.stac.static import parse_item
 from tests.stac.items import features
 from tests.stac.rasters import digital_numbers, item_of, write
 
 seeds = st.integers(0, 2**32)
 ORIGINS = ["https://stac.example.com/items/i", "/data/items/i.json", None]
-SEARCH = Filter(bbox=(0, 0, 1, 1), interval=parse_interval("2020-01-01T00:00:00Z/.."), max_cloud_cover=50)
+SEARCH = Query(bbox=(0, 0, 1, 1), datetime="2020-01-01T00:00:00Z/..", max_cloud_cover=50)
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +40,7 @@ def test_a_spoilt_item_is_resolved_or_refused_by_name(bodies, seed):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
-            item = make_item(spoilt_item(chance.choice(bodies), chance), origin=origin)
+            item = parse_item(spoilt_item(chance.choice(bodies), chance), origin=origin)
             SEARCH.matches(item)
             again = pystac.Item.from_dict(item.to_dict(include_self_link=True, transform_hrefs=False), migrate=False)
             sources = resolve(again, ["blue", "red", "rededge1"], want_scl=chance.random() < 0.5)

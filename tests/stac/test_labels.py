@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
+from contextlib import closing
 
 import numpy as np
 import pytest
@@ -10,9 +11,9 @@ import shapely
 from rasterio.warp import transform_geom
 
 from stac_cloudmask.core.grid import Grid
-from stac_cloudmask.errors import ConfigError, ReadError
+from stac_cloudmask.errors import ConfigError, ReadError, StacCloudmaskWarning
 from stac_cloudmask.stac.labels import Meaning, is_vector, raster_labels, vector_labels
-from tests.stac.vectors import geopackage
+from tests.stac.vectors import write_vectors
 
 GRID = Grid(epsg=32633, left=600000, top=5000040, gsd=10, height=30, width=40)
 OWN = Meaning(values={"0": 0, "1": 1, "2": 2, "255": 255})
@@ -121,7 +122,7 @@ def test_a_file_that_is_no_raster_is_an_error(tmp_path):
 
 
 def test_vectors_are_told_by_their_name():
-    assert is_vector("a/labels.GPKG")
+    assert all(map(is_vector, ["a/labels.GPKG", "labels.shp", "labels.fgb", "labels.geojson"]))
     assert not is_vector("labels.tif")
 
 
@@ -130,10 +131,10 @@ def test_a_name_among_numbers_means_nothing_to_a_raster(tmp_path):
     assert np.all(raster_labels(href, GRID, NAMED) == 1)
 
 
-def test_strips_join_without_a_seam(tmp_path, monkeypatch):
-    monkeypatch.setattr("stac_cloudmask.stac.labels.STRIP", 7)
-    href = write_raster(tmp_path / "labels.tif", pattern(), GRID)
-    np.testing.assert_array_equal(raster_labels(href, GRID, OWN), pattern())
+def test_a_raster_of_several_strips_is_read_without_a_seam(tmp_path):
+    tall = Grid(epsg=32633, left=600000, top=5100040, gsd=10, height=2500, width=3)
+    href = write_raster(tmp_path / "labels.tif", pattern(tall.shape), tall)
+    np.testing.assert_array_equal(raster_labels(href, tall, OWN), pattern(tall.shape))
 
 
 FEATURES = [
@@ -164,10 +165,105 @@ def test_geojson_may_name_its_crs_as_it_did_in_2008(tmp_path):
     np.testing.assert_array_equal(vector_labels(path, GRID, NAMED), expected_labels())
 
 
-@pytest.mark.parametrize("envelope", [0, 1, 4])
-def test_a_geopackage_lands_on_the_right_pixels(tmp_path, envelope):
-    path = geopackage(tmp_path / "labels.gpkg", FEATURES, envelope=envelope)
+CUSTOM = (
+    'PROJCS["My own zone",GEOGCS["WGS 84",DATUM["WGS_1984",SPHEROID["WGS 84",6378137,298.257223563]],'
+    'PRIMEM["Greenwich",0],UNIT["degree",0.0174532925199433]],PROJECTION["Transverse_Mercator"],'
+    'PARAMETER["latitude_of_origin",0],PARAMETER["central_meridian",15],PARAMETER["scale_factor",0.9996],'
+    'PARAMETER["false_easting",500000],PARAMETER["false_northing",0],UNIT["metre",1]]'
+)
+POLYGONS = [FEATURES[0], FEATURES[1]]
+
+
+@pytest.mark.parametrize("name", ["labels.gpkg", "labels.fgb"])
+@pytest.mark.parametrize("crs", ["EPSG:32633", CUSTOM])
+def test_vector_files_land_on_the_right_pixels_whatever_their_format_and_crs(tmp_path, name, crs):
+    path = write_vectors(tmp_path / name, FEATURES[:3], crs=crs, SPATIAL_INDEX="NO")
     np.testing.assert_array_equal(vector_labels(path, GRID, NAMED), expected_labels())
+
+
+def test_a_shapefile_lands_on_the_right_pixels(tmp_path):
+    path = write_vectors(tmp_path / "labels.shp", POLYGONS)
+    found = vector_labels(path, GRID, NAMED)
+    assert np.all(found[5:10, 15:30] == 2)
+    assert np.all(found[2:8, 3:15] == 1)
+
+
+def test_all_layers_of_a_geopackage_are_labels(tmp_path):
+    for (_, properties), feature in zip(FEATURES[:2], FEATURES[:2], strict=True):
+        write_vectors(tmp_path / "labels.gpkg", [feature], layer=properties["class"])
+    found = vector_labels(tmp_path / "labels.gpkg", GRID, NAMED)
+    assert set(np.unique(found)) == {1, 2, 255}
+
+
+@pytest.mark.parametrize("srs", [None, -1, 0])
+def test_a_layer_without_a_crs_is_refused_with_what_helps(tmp_path, srs):
+    path = write_vectors(tmp_path / "labels.gpkg", POLYGONS, crs=None)
+    if srs is not None:
+        with closing(sqlite3.connect(path)) as db, db:
+            for table in ("gpkg_geometry_columns", "gpkg_contents"):
+                db.execute(f"UPDATE {table} SET srs_id = {srs}")  # noqa: S608
+    with pytest.raises(ConfigError, match=r"layer 'labels' has no CRS; set it"):
+        vector_labels(path, GRID, NAMED)
+
+
+def test_projected_coordinates_in_geojson_without_a_crs_are_refused_with_what_helps(tmp_path):
+    path = geojson(tmp_path / "labels.geojson", FEATURES[:2], to="EPSG:32633")
+    with pytest.raises(ConfigError, match=r"are not longitude and latitude in degrees.*GeoPackage"):
+        vector_labels(path, GRID, NAMED)
+
+
+LINKED = {"href": "http://spatialreference.org/ref/epsg/32633/proj4/", "type": "proj4"}
+
+
+@pytest.mark.parametrize("properties", [{"name": "EPSG:32633"}, LINKED])
+def test_geojson_may_name_its_crs_in_other_ways(tmp_path, properties):
+    crs = {"type": "link" if "href" in properties else "name", "properties": properties}
+    path = geojson(tmp_path / "labels.geojson", FEATURES, to="EPSG:32633", crs=crs)
+    np.testing.assert_array_equal(vector_labels(path, GRID, NAMED), expected_labels())
+
+
+def test_a_crs_of_geojson_that_nobody_knows_is_not_taken_for_degrees(tmp_path):
+    crs = {"type": "name", "properties": {"name": "my grid"}}
+    path = geojson(tmp_path / "labels.geojson", FEATURES, crs=crs)
+    with pytest.raises(ConfigError, match="my grid"):
+        vector_labels(path, GRID, NAMED)
+
+
+def test_a_bare_geometry_has_no_class(tmp_path):
+    path = tmp_path / "bare.geojson"
+    path.write_text(json.dumps(transform_geom(GRID.code, "EPSG:4326", polygon((0, 9), (0, 9)))))
+    with pytest.raises(ConfigError, match=r"no class that is known: 'class' is None, of its properties \(none\)"):
+        vector_labels(path, GRID, NAMED)
+
+
+@pytest.mark.parametrize("value", ["Thick Cloud", "thick-cloud", " thick_cloud "])
+def test_class_words_may_have_blanks_and_dashes(tmp_path, value):
+    path = geojson(tmp_path / "labels.geojson", [(point(1, 1), {"class": value})])
+    assert vector_labels(path, GRID, Meaning(values={"thick_cloud": 1}))[1, 1] == 1
+    assert vector_labels(path, GRID, Meaning(values={"thick cloud": 1}))[1, 1] == 1
+
+
+def test_a_code_may_be_a_float(tmp_path):
+    path = geojson(tmp_path / "labels.geojson", [(point(1, 1), {"class": 2.0})])
+    assert vector_labels(path, GRID, OWN)[1, 1] == 2
+
+
+@pytest.mark.parametrize("bands", [2, 3])
+def test_a_label_raster_of_several_bands_is_refused(tmp_path, bands):
+    with rasterio.open(
+        tmp_path / "labels.tif", "w", driver="GTiff", count=bands, dtype="uint8", crs=GRID.code, height=30, width=40,
+        transform=rasterio.Affine(*GRID.transform),
+    ) as raster:  # fmt: skip
+        raster.write(np.ones((bands, 30, 40), np.uint8))
+    with pytest.raises(ConfigError, match=f"has {bands} bands; one is needed"):
+        raster_labels(str(tmp_path / "labels.tif"), GRID, OWN)
+
+
+def test_a_nodata_tag_that_is_a_class_is_noted(tmp_path):
+    href = write_raster(tmp_path / "labels.tif", pattern(), GRID, nodata=0)
+    with pytest.warns(StacCloudmaskWarning, match="nodata of the label raster is 0, which means clear"):
+        found = raster_labels(href, GRID, OWN)
+    np.testing.assert_array_equal(found, np.where(pattern() == 0, 255, pattern()))
 
 
 def test_a_single_feature_is_a_label_file_too(tmp_path):
@@ -211,18 +307,6 @@ def test_a_damaged_vector_is_an_error_that_names_it(tmp_path, name, content):
 def test_a_vector_that_is_not_there_is_an_error(tmp_path):
     with pytest.raises(ReadError, match=r"gone\.gpkg"):
         vector_labels(tmp_path / "gone.gpkg", GRID, NAMED)
-
-
-def test_a_layer_that_computes_is_refused_before_it_runs(tmp_path):
-    path = geopackage(tmp_path / "labels.gpkg", [(polygon((0, 9), (0, 9)), {"class": "cloud"})])
-    with sqlite3.connect(path) as db:
-        (name,) = db.execute("SELECT table_name FROM gpkg_geometry_columns").fetchone()
-        db.execute(f'ALTER TABLE "{name}" RENAME TO hidden')
-        endless = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT hidden.* FROM hidden, n"
-        db.execute(f'CREATE VIEW "{name}" AS {endless}')
-        db.execute("UPDATE gpkg_geometry_columns SET table_name = ?", (name,))
-    with pytest.raises(ReadError, match="is no table"):
-        vector_labels(path, GRID, NAMED)
 
 
 def test_labels_nested_without_end_are_refused_by_name(tmp_path):

@@ -11,7 +11,7 @@ import pytest
 from stac_cloudmask.errors import ConfigError, ReadError, UnsupportedItemError
 from stac_cloudmask.stac.bands import resolve
 from stac_cloudmask.stac.hrefs import HrefRule
-from stac_cloudmask.stac.search import Failure, find, load_items, search
+from stac_cloudmask.stac.search import Connection, Failure, Query, find, load_items, search
 from tests.offline import no_network
 from tests.stac.range_server import serve
 from tests.stac_api import Api, serve_api
@@ -108,7 +108,7 @@ def test_api_by_post_by_get_without_query_and_static_local_and_remote_find_the_s
         with serve_api(api):
             found = list(search(api.url, **options))
         assert len(found) == len(local)
-        assert "max_items" in options or ids(found) == ids(local)
+        assert ids(found) <= ids(search(str(catalog), **{k: v for k, v in options.items() if k != "max_items"}))
 
 
 def test_filters_find_what_they_should(catalog):
@@ -287,22 +287,17 @@ def test_an_id_in_two_collections_needs_to_be_told_apart(features):
     ("content", "error", "said"),
     [
         (None, ReadError, "there is no file"),
-        ("{", ReadError, "is no JSON"),
-        ("[1]", ReadError, "no JSON object but a list"),
-        ("[" * 100_000, ReadError, "is no JSON"),
-        ('{"type": "Collection", "id": "c"}', UnsupportedItemError, "holds no item but 'Collection'"),
+        ("{", ReadError, "is not JSON"),
+        ("[1]", ReadError, "not a JSON object but a list"),
+        ("[" * 100_000, ReadError, "is not JSON"),
+        ('{"type": "Collection", "id": "c"}', UnsupportedItemError, "holds 'Collection' rather than an item"),
         ('{"type": "Feature", "id": "x"}', UnsupportedItemError, "no valid properties, assets"),
         ('{"type": "Feature", "id": 5, "properties": {}, "assets": {}}', UnsupportedItemError, "no valid id"),
-        (
-            '{"type": "Feature", "id": "x", "properties": {}, "assets": {"a": {"href": 5}}}',
-            UnsupportedItemError,
-            "no valid assets.a",
-        ),
         ('{"type": "Feature", "id": "x", "properties": {}, "assets": {}}', UnsupportedItemError, "datetime"),
         (
             '{"type": "Feature", "id": "x", "properties": {"datetime": "noon"}, "assets": {}}',
             UnsupportedItemError,
-            "no valid item",
+            "datetime 'noon' is not a time",
         ),
     ],
 )
@@ -330,7 +325,7 @@ def test_a_broken_item_of_a_static_catalog_is_a_failure_among_the_others(bent):
     failures = [item for item in found if isinstance(item, Failure)]
     assert [f.ref for f in failures] == ["./alberta_20200615/alberta_20200615.json", "./cloudn-chips/collection.json"]
     assert len(found) - len(failures) == len(IDS) - 3
-    with pytest.raises(ReadError, match="is no JSON"):
+    with pytest.raises(ReadError, match="is not JSON"):
         list(search(str(bent)))
 
 
@@ -359,7 +354,7 @@ def link_to(href, rel="child"):
 def test_a_remote_catalog_cannot_lead_to_local_files_or_private_hosts(bent, rel, href):
     edit(bent / "alberta-2020/collection.json", link_to(href, rel))
     with serve(bent) as site:
-        first = next(find(f"{site.url}/catalog.json", collection="alberta-2020"))
+        first = next(find(f"{site.url}/catalog.json", Query(collection="alberta-2020")))
         while not isinstance(first, Failure):
             first = next(item for item in find(f"{site.url}/catalog.json") if isinstance(item, Failure))
     assert isinstance(first.error, UnsupportedItemError)
@@ -369,7 +364,11 @@ def test_a_remote_catalog_cannot_lead_to_local_files_or_private_hosts(bent, rel,
 def test_a_local_catalog_can_be_kept_to_its_folder(bent, tmp_path):
     (tmp_path / "secret.json").write_text("{}")
     edit(bent / "alberta-2020/collection.json", link_to("../../secret.json", "item"))
-    failures = [f for f in find(str(bent), rule=HrefRule(local_roots=(str(bent),))) if isinstance(f, Failure)]
+    failures = [
+        f
+        for f in find(str(bent), connection=Connection(rule=HrefRule(local_roots=(str(bent),))))
+        if isinstance(f, Failure)
+    ]
     assert [failure.ref for failure in failures] == ["../../secret.json"]
     assert "outside of local_roots" in str(failures[0].error)
 
@@ -415,7 +414,7 @@ def test_failing_servers_are_asked_again(catalog, features):
 def test_an_api_that_refuses_is_a_read_error_without_secrets(features, status, retryable):
     with serve_api(Api(features)) as api:
         api.fault = lambda _, path: status if path == "/search" else None
-        with pytest.raises(ReadError, match=r"search of .* failed") as caught:
+        with pytest.raises(ReadError, match=r"/search answers with status 40[04]") as caught:
             list(search(f"{api.url}/?token=SECRET"))
     assert caught.value.retryable == retryable
     assert "SECRET" not in str(caught.value)

@@ -1,26 +1,21 @@
-"""A GeoPackage with labels, written without a library for it."""
+"""Vector files with labels, as other programs write them."""
 
 from __future__ import annotations
 
-import sqlite3
-import struct
+import warnings
 
+import numpy as np
+import pyogrio
 import shapely
 
 
-def geopackage(path, features, *, envelope=0, field="class"):
-    """Write ``(geometry, properties)`` in EPSG:32633, one property of each as a column, as other programs do."""
-    with sqlite3.connect(path) as db:
-        db.execute(
-            "CREATE TABLE gpkg_spatial_ref_sys (srs_id INTEGER, organization TEXT, organization_coordsys_id INTEGER)"
-        )
-        db.execute("INSERT INTO gpkg_spatial_ref_sys VALUES (32633, 'EPSG', 32633)")
-        db.execute("CREATE TABLE gpkg_geometry_columns (table_name TEXT, column_name TEXT, srs_id INTEGER)")
-        db.execute("INSERT INTO gpkg_geometry_columns VALUES ('my labels', 'geom', 32633)")
-        db.execute('CREATE TABLE "my labels" (fid INTEGER, geom BLOB, kind TEXT)'.replace("kind", field))
-        for fid, (geometry, properties) in enumerate(features):
-            header = struct.pack("<2sBBi", b"GP", 0, 1 | (envelope << 1), 32633) + bytes((0, 32, 48, 48, 64)[envelope])
-            blob = None if geometry is None else header + shapely.to_wkb(shapely.geometry.shape(geometry))
-            db.execute('INSERT INTO "my labels" VALUES (?, ?, ?)', (fid, blob, properties[field]))
-    db.close()
+def write_vectors(path, features, *, field="class", crs="EPSG:32633", layer=None, **options):
+    """Write ``(geometry, properties)`` whose coordinates are in ``crs``, one property of each as a column."""
+    shapes = [None if geometry is None else shapely.geometry.shape(geometry) for geometry, _ in features]
+    values = np.array([properties[field] for _, properties in features], dtype=object)
+    with warnings.catch_warnings(action="ignore"):  # of a file without a CRS
+        pyogrio.raw.write(
+            path, shapely.to_wkb(np.array(shapes, dtype=object)), [values], [field], geometry_type="Unknown", crs=crs,
+            layer=layer, append=path.exists(), **options,
+        )  # fmt: skip
     return path

@@ -1,0 +1,235 @@
+"""Footprints and areas in longitude and latitude, and the vector files that areas and labels are read from."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import warnings
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from os import PathLike, fspath
+from pathlib import Path
+from typing import Any, Final, NamedTuple, TypeAlias
+from urllib.parse import unquote
+
+import numpy as np
+import shapely
+from rasterio.errors import RasterioError
+from rasterio.warp import transform_geom
+from shapely.errors import ShapelyError
+from shapely.geometry import box, mapping, shape
+
+from stac_cloudmask.errors import ConfigError, ReadError
+
+Bbox = tuple[float, float, float, float]
+Area: TypeAlias = str | PathLike[str] | Mapping[str, Any] | shapely.Geometry
+"""Well-known text, GeoJSON as text or dict, the path of a vector file, or a geometry of shapely."""
+
+LON_LAT: Final = "EPSG:4326"
+HALF: Final = 180.0
+"""Degrees of longitude to the antimeridian."""
+WORLD: Final = box(-HALF, -90, HALF, 90)
+VECTORS: Final = (".geojson", ".json", ".gpkg", ".shp", ".fgb")
+WKT: Final = re.compile(
+    r"\s*(?:SRID=(\d+);)?\s*(?:MULTI)?(?:POINT|LINESTRING|POLYGON|GEOMETRYCOLLECTION)\b", re.IGNORECASE
+)
+BROKEN: Final = (
+    OSError, ValueError, TypeError, AttributeError, LookupError, RecursionError, OverflowError, ShapelyError,
+    RasterioError,
+)  # fmt: skip
+"""What comes of a geometry or a vector file that is damaged, or is something else than its name says."""
+
+
+class Feature(NamedTuple):
+    """A geometry in the CRS ``crs`` (an EPSG code or well-known text), and its properties."""
+
+    crs: str
+    geometry: shapely.Geometry
+    properties: Mapping[str, object]
+
+
+def bbox_area(bbox: Sequence[float]) -> shapely.Geometry:
+    """The area of a west-south-east-north box; west beyond east crosses the antimeridian."""
+    west, south, east, north = bbox
+    if west <= east:
+        return box(west, south, east, north)
+    return shapely.union(box(west, south, HALF, north), box(-HALF, south, east, north))
+
+
+def bbox_of(area: shapely.Geometry) -> list[float]:
+    """West, south, east, north of an area; west is beyond east where the area crosses the antimeridian."""
+    west, south, east, north = area.bounds
+    parts = shapely.bounds(shapely.get_parts(area))
+    eastern, western = parts[parts[:, 0] >= 0], parts[parts[:, 2] <= 0]
+    if west == -HALF and east == HALF and len(eastern) + len(western) == len(parts):
+        west, east = float(eastern[:, 0].min()), float(western[:, 2].max())
+    return [west, south, east, north]
+
+
+def wrapped(area: shapely.Geometry) -> shapely.Geometry:
+    """The area between -180 and 180 degrees; what lies beyond comes back in on the other side."""
+    west, _, east, _ = area.bounds
+    if (west >= -HALF and east <= HALF) or not -3 * HALF <= west <= east <= 3 * HALF:
+        return area
+    turns = (shapely.transform(area, lambda xy, by=360.0 * turn: xy + np.array([by, 0.0])) for turn in (-1, 0, 1))
+    pieces = [shapely.intersection(shapely.make_valid(turned), WORLD) for turned in turns]
+    whole = shapely.get_dimensions(area)  # where it only touches the antimeridian, a piece is a line or a point
+    return shapely.union_all([piece for piece in pieces if shapely.get_dimensions(piece) == whole])
+
+
+def footprint(geometry: object, bbox: object) -> shapely.Geometry | None:
+    """Where an item lies, within -180 to 180 degrees: its geometry, or its bbox where it has none.
+
+    A polygon wider than half of the world crosses the antimeridian and was not split there.
+
+    Returns:
+        None where neither can be read.
+    """
+    try:
+        lies = _across(shape(geometry)) if geometry else bbox_area(_flat(bbox))
+        return wrapped(lies) if all(map(math.isfinite, lies.bounds)) else None
+    except BROKEN:
+        return None
+
+
+def _flat(bbox: Any) -> list[float]:  # noqa: ANN401  (anything that an item states)
+    values = [float(value) for value in bbox]
+    half = len(values) // 2
+    return [*values[:2], *values[half : half + 2]]
+
+
+def _across(lies: shapely.Geometry) -> shapely.Geometry:
+    parts = shapely.get_parts(lies)
+    unfolded = [_unfolded(part) for part in parts]
+    return lies if all(new is old for new, old in zip(unfolded, parts, strict=True)) else shapely.union_all(unfolded)
+
+
+def _unfolded(part: shapely.Geometry) -> shapely.Geometry:
+    west, _, east, _ = part.bounds
+    if east - west <= HALF or (west <= -HALF and east >= HALF):
+        return part
+    return shapely.transform(part, lambda xy: xy + np.array([360.0, 0.0]) * (xy[:, :1] < 0))
+
+
+def read_area(stated: Area) -> shapely.Geometry:
+    """An area in longitude and latitude; several features give one area, and one beyond 180 degrees is wrapped.
+
+    Raises:
+        ConfigError: It cannot be read, is empty, or does not lie on Earth.
+    """
+    shown = str(stated)[:60]
+    try:
+        found = [_in_degrees(feature, shown) for feature in _features_of(stated)]
+        area = shapely.union_all([shapely.make_valid(geometry) for geometry in found])
+    except ConfigError:
+        raise
+    except BROKEN as error:
+        raise ConfigError(f"{shown}: the area cannot be read: {error}") from None
+    if area.is_empty:
+        raise ConfigError(f"{shown}: the area is empty")
+    return wrapped(area)
+
+
+def _features_of(stated: Area) -> Iterable[Feature]:
+    if isinstance(stated, shapely.Geometry):
+        return [Feature(LON_LAT, stated, {})]
+    if isinstance(stated, Mapping):
+        return _of_geojson(stated)
+    text = fspath(stated)
+    if text.lstrip().startswith("{"):
+        return _of_geojson(json.loads(text))
+    if match := WKT.match(text):
+        return [Feature(f"EPSG:{match[1] or 4326}", shapely.from_wkt(text.rpartition(";")[2]), {})]
+    return read_features(local_path(text))
+
+
+def local_path(href: str) -> Path:
+    """The path of a plain path or a ``file:`` URL."""
+    if not href.lower().startswith("file:"):
+        return Path(href)
+    return Path(unquote(re.sub(r"(?i)^file:(//(localhost)?(?=/))?", "", href)))
+
+
+def _in_degrees(feature: Feature, where: str) -> shapely.Geometry:
+    if feature.crs != LON_LAT:
+        return shape(transform_geom(feature.crs, LON_LAT, mapping(feature.geometry)))
+    check_degrees(feature.geometry, where)
+    return feature.geometry
+
+
+def check_degrees(geometry: shapely.Geometry, where: str) -> None:
+    """Refuse coordinates that are no longitudes and latitudes.
+
+    Raises:
+        ConfigError: Saying what they probably are.
+    """
+    bounds = geometry.bounds
+    if geometry.is_empty or (
+        all(map(math.isfinite, bounds)) and max(map(abs, bounds[::2])) <= 2 * HALF and max(map(abs, bounds[1::2])) <= 90  # noqa: PLR2004
+    ):
+        return
+    raise ConfigError(
+        f"{where}: coordinates such as {bounds[0]:g} {bounds[1]:g} are not longitude and latitude in degrees, which "
+        "GeoJSON and WKT without a CRS are in; reproject them to EPSG:4326, or save them as a "
+        "GeoPackage, which keeps its CRS"
+    )
+
+
+def read_features(path: Path) -> Iterator[Feature]:
+    """The features of all layers of a vector file: GeoJSON, or what pyogrio reads (GeoPackage, Shapefile, FlatGeobuf).
+
+    Raises:
+        ConfigError: A layer has no CRS, or pyogrio is needed and not installed.
+        ReadError: The file cannot be read.
+    """
+    try:
+        if path.suffix.lower() in {".geojson", ".json"}:
+            yield from _of_geojson(json.loads(path.read_bytes()))
+        else:
+            yield from _of_layers(path)
+    except (ConfigError, ReadError):
+        raise
+    except BROKEN as error:
+        raise ReadError(f"{path}: cannot be read as {path.suffix.lower() or 'a vector file'}: {error}") from error
+
+
+def _of_geojson(body: Mapping[str, Any]) -> Iterator[Feature]:
+    """Features, a feature, or a bare geometry; the version of 2008, which many tools still write, names its CRS."""
+    crs = _named_crs(body.get("crs"))
+    kind = body.get("type")
+    bare = [{"geometry": body}] if kind != "Feature" else [body]
+    for feature in body["features"] if kind == "FeatureCollection" else bare:
+        if feature.get("geometry"):
+            yield Feature(crs, shape(feature["geometry"]), feature.get("properties") or {})
+
+
+def _named_crs(crs: object) -> str:
+    if not crs:
+        return LON_LAT
+    text = json.dumps(crs)
+    match = re.search(r"epsg\W+(?:[\d.]+\W+|\W*)?(\d{4,6})", text, re.IGNORECASE)
+    if match is None and "CRS84" not in text:
+        raise ConfigError(f"the CRS {text[:120]} is not known; name it by its EPSG code, or save it as a GeoPackage")
+    return LON_LAT if match is None else f"EPSG:{match[1]}"
+
+
+def _of_layers(path: Path) -> Iterator[Feature]:
+    try:
+        import pyogrio  # noqa: PLC0415  (extra)
+    except ImportError:
+        raise ConfigError(f"{path}: {path.suffix} needs the extra: pip install 'stac-cloudmask[labels]'") from None
+    if not path.exists():
+        raise ReadError(f"there is no file {path}")
+    try:
+        with warnings.catch_warnings(action="ignore", category=RuntimeWarning):  # what GDAL has to say about the file
+            layers = [name for name, kind in pyogrio.list_layers(path) if kind is not None]
+            read = {name: pyogrio.raw.read(path, layer=name) for name in layers}
+    except pyogrio.errors.DataSourceError as error:
+        raise ReadError(f"{path}: cannot be read: {error}") from None
+    for name, (meta, _, shapes, columns) in read.items():
+        crs = meta["crs"] or ""
+        if not crs or re.match(r'\w+\["undefined', crs, re.IGNORECASE):
+            raise ConfigError(f"{path}: layer {name!r} has no CRS; set it in QGIS (Layer > Set CRS) and save it again")
+        for geometry, *values in zip(shapely.from_wkb(shapes), *columns, strict=True):
+            if geometry is not None:
+                yield Feature(crs, geometry, dict(zip(meta["fields"], values, strict=True)))
