@@ -185,7 +185,7 @@ def test_sources_say_what_they_voted():
     assert "SCL is 3 (cloud shadow): a vote for cloud shadow" in said
     assert "probability of cloud is 30 %, not above the threshold of 30 %: no vote" in said
     assert "probability of cloud shadow is 61 %, above the threshold of 60 %: a vote" in said
-    assert "class is 40 (unknown): no vote" in chain(0, 0, scl=40)
+    assert "SCL is 40 (unknown): no vote" in chain(0, 0, scl=40)
     assert "SCL votes for cloud shadow" in chain(0, 2 | 16, scl=None)
     assert "model's probability of cloud is above 30 %" in chain(1, 4)
 
