@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
+import resource
 import subprocess
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-from stac_cloudmask.pipeline.estimate import peak_bytes
 
 if TYPE_CHECKING:
     import pystac
@@ -23,8 +23,15 @@ def apart(module: str, *arguments: str) -> Figures:
 
 
 def peak_megabytes() -> float:
-    """The most memory that this process ever had."""
-    return peak_bytes() / 2**20
+    """The most memory that this process ever had.
+
+    Of its own where the system says it: ``ru_maxrss`` begins with what the parent had when it started this process.
+    """
+    status = Path("/proc/self/status")
+    lines = status.read_text().splitlines() if status.exists() else []
+    own = next((int(line.split()[1]) for line in lines if line.startswith("VmHWM:")), None)
+    unit = 2**20 if sys.platform == "darwin" else 2**10
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit if own is None else own / 2**10
 
 
 def source_item(path: str) -> pystac.Item:

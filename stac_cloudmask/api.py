@@ -52,7 +52,7 @@ def process(
         settings: How masks are made.
         client: A Dask cluster to run on.
         workers: Processes of a local Dask cluster; without it and ``client`` the items are done here one by one.
-        dry_run: Write nothing: results say what is ``planned`` and, in their ``estimate``, what it would cost.
+        dry_run: Write nothing: results say what is ``planned`` and, in their ``estimate``, what it would take.
 
     Returns:
         What became of each item. A failed item is a result too, and never stops the others.
@@ -65,7 +65,7 @@ def process(
     settings = settings or Settings()
     found = _load(items, catalog, collection, settings)
     if dry_run:
-        return list(plan(found, settings=settings, out=fspath(out), workers=workers))
+        return list(plan(found, settings=settings, out=fspath(out)))
     engine = open_engine(workers=workers) if client is None else nullcontext(OnDask(client))
     with engine as carrier, closing(run(found, settings=settings, out=fspath(out), engine=carrier)) as results:
         return list(results)

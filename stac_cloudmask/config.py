@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from numbers import Integral, Real
 from typing import Final, Literal, get_args
 
@@ -22,9 +22,25 @@ PRESENTATION: Final = frozenset(
 )
 """Settings that change how a mask is made or kept, never what is in it."""
 
-
+CHOICES: Final = {
+    "merge": get_args(Merge),
+    "loader": get_args(Loader),
+    "missing_scl": get_args(MissingScl),
+    "boa_offset": get_args(BoaOffset),
+    "provider": get_args(Provider),
+}
 LARGEST: Final = 1e12
 """Meters or square meters; a tile has 1.2e10 square meters."""
+RANGES: Final = {
+    "cloud_thr": (0.0, 1.0),
+    "shadow_thr": (0.0, 1.0),
+    "buffer": (0.0, LARGEST),
+    "min_area": (0.0, LARGEST),
+    "hole_area": (0.0, LARGEST),
+    "resolution": (1.0, LARGEST),
+    "threads": (1, 10_000),
+    "retry_seconds": (0.0, LARGEST),
+}
 SCL_CLASSES: Final = frozenset(range(1, 12))
 """Codes of the scene classification that can mean something; 0 is nodata."""
 
@@ -33,35 +49,36 @@ SCL_CLASSES: Final = frozenset(range(1, 12))
 class Settings:
     """Everything that decides what a mask looks like and how it is made.
 
+    The options of `stac-cloudmask process` are made from these fields, and the texts below are their help.
+
     Attributes:
-        cloud_model: Names or paths of one or more cloud models; several form an ensemble (mean probability).
+        cloud_model: Name or path of a cloud model; several form an ensemble (mean probability).
         shadow_model: Name or path of the shadow model.
-        cloud_thr: Cloud probability above which (strictly) the cloud model votes cloud, a whole percent in 0..1;
-            None leaves it to the merge policy.
-        shadow_thr: The same for cloud shadow.
-        in_memory: Read the whole scene before the first window; the result is the same to the bit.
+        cloud_thr: Cloud probability above which the model votes cloud, 0 to 1 in steps of 0.01; default: the policy's.
+        shadow_thr: Shadow probability above which the model votes shadow, 0 to 1 in steps of 0.01; default: the
+            policy's.
+        in_memory: Read the whole scene before inference; the result is the same to the bit.
         merge: Merge policy.
-        buffer: Width in metres by which cloud and shadow are grown; None leaves it to the merge policy, 0 means none.
-        min_area: Smallest object kept, in square metres; None leaves it to the merge policy, 0 means none is removed.
-        hole_area: Clear holes below this many square metres are closed; None and 0 as for ``min_area``.
+        buffer: Meters by which cloud and shadow are dilated, 0 for none; default: the policy's.
+        min_area: Smallest object that is kept, in square meters, 0 for all; default: the policy's.
+        hole_area: Clear holes smaller than this many square meters are closed, 0 for none; default: the policy's.
         loader: Library that reads the pixels; both give the same bits.
-        resolution: Pixel size of the mask in metres, a whole multiple of the finest band's; None takes that one.
-        boa_offset: Digital numbers to add before scaling; ``auto`` decides by item and asset.
-        missing_scl: What to do with an item without SCL.
-        scl_cloud: SCL classes that mean cloud: medium and high probability, thin cirrus.
+        resolution: Pixel size of the mask in meters, a multiple of the finest band's; default: the finest band's.
+        boa_offset: Digital numbers to add before scaling; `auto` decides by item and asset.
+        missing_scl: What to do with an item without SCL: report an error, or use the models alone.
+        scl_cloud: SCL classes that mean cloud; by default medium and high probability, and thin cirrus.
         scl_shadow: SCL classes that mean cloud shadow.
-        probabilities: Also publish the probabilities.
-        votes: Also publish who said what.
-        mask_only: Leave the source's own assets out of the output item.
-        overwrite: Make masks anew that are already up to date.
-        threads: Threads for inference; None takes what the process may use.
-        provider: Runtime for inference. Their arithmetic differs, so masks may in single pixels: ``cpu`` is
-            onnxruntime; ``cuda`` is onnxruntime on a GPU; ``openvino`` is OpenVINO, in bfloat16 where the CPU computes
-            in it; ``openvino-f32`` is OpenVINO in float32.
-        model_cache: Directory of fetched weights on every machine that masks; None takes the user's cache directory.
-        private_hosts: Hosts on private networks that remote items may name, see ``stac.hrefs``.
-        local_roots: Folders that local items may read from; None for any, empty for none.
-        retry_seconds: How long a request to a failing server is repeated, in all; 0 sends it once.
+        probabilities: Also write the probabilities.
+        votes: Also write mask_votes: which source flagged each pixel.
+        mask_only: Leave the bands of the source out of the output item.
+        overwrite: Make masks again that are up to date.
+        threads: Threads for inference; default: as many CPUs as the process may use.
+        provider: Runtime for inference. `openvino` computes in bfloat16 where the CPU does, `openvino-f32` in float32;
+            masks of different runtimes may differ in single pixels.
+        model_cache: Directory of downloaded weights on every machine that masks; default: in the user's cache.
+        private_hosts: Host on a private network that remote items may name.
+        local_roots: Folder that local items may read from; default: any.
+        retry_seconds: How many seconds a request to a failing server is repeated, in all; 0 sends it once.
     """
 
     cloud_model: tuple[str, ...] = (DEFAULT_MODEL,)
@@ -92,65 +109,35 @@ class Settings:
 
     def __post_init__(self) -> None:
         """Refuse what cannot work."""
-        for field in fields(self):
-            value = getattr(self, field.name)
-            if not any(_is(value, kind.strip()) for kind in str(field.type).split("|")):
-                raise ConfigError(f"{field.name} is {field.type}, got {value!r:.200}")
-        if not self.cloud_model:
+        for name, choices in CHOICES.items():
+            if getattr(self, name) not in choices:
+                raise ConfigError(f"{name} is one of {', '.join(choices)}, got {getattr(self, name)!r}")
+        for name, (least, most) in RANGES.items():
+            _check_number(name, getattr(self, name), least, most)
+        for name in ("cloud_thr", "shadow_thr"):
+            _check_percent(name, getattr(self, name))
+        if not (isinstance(self.cloud_model, tuple) and self.cloud_model):
             raise ConfigError(f"cloud_model takes a tuple of at least one model, got {self.cloud_model!r}")
-        _choice("merge", self.merge, get_args(Merge))
-        _choice("loader", self.loader, get_args(Loader))
-        _choice("missing_scl", self.missing_scl, get_args(MissingScl))
-        _choice("boa_offset", self.boa_offset, get_args(BoaOffset))
-        if not set(self.scl_cloud).isdisjoint(self.scl_shadow) or not SCL_CLASSES.issuperset(
-            {*self.scl_cloud, *self.scl_shadow}
-        ):
+        if not isinstance(self.threads, Integral | None):
+            raise ConfigError(f"threads is a whole number, got {self.threads!r}")
+        if set(self.scl_cloud) & set(self.scl_shadow) or {*self.scl_cloud, *self.scl_shadow} - SCL_CLASSES:
             raise ConfigError(
-                f"SCL classes lie in 1..11 and mean one thing, got cloud {self.scl_cloud} and shadow {self.scl_shadow}"
+                f"SCL classes are 1 to 11 and mean one thing each, got cloud {self.scl_cloud} and shadow "
+                f"{self.scl_shadow}"
             )
-        _choice("provider", self.provider, get_args(Provider))
-        _threshold("cloud_thr", self.cloud_thr)
-        _threshold("shadow_thr", self.shadow_thr)
-        for name in ("buffer", "min_area", "hole_area"):
-            _size(name, getattr(self, name), least=0.0)
-        _size("resolution", self.resolution, least=1.0)
-        _size("retry_seconds", self.retry_seconds, least=0.0)
-        if self.threads is not None and self.threads < 1:
-            raise ConfigError(f"threads must be at least 1, got {self.threads}")
 
     def fingerprint_fields(self) -> dict[str, object]:
-        """The settings that decide what the published item holds, by name."""
+        """Return the settings that decide what the published item holds, by name."""
         return {name: value for name, value in asdict(self).items() if name not in PRESENTATION}
 
 
-def _is(value: object, kind: str) -> bool:
-    """Whether a value is of a kind as annotations here spell it; a choice is a text first."""
-    if kind.startswith("tuple["):
-        inner = kind.removeprefix("tuple[").partition(",")[0]
-        return isinstance(value, tuple) and all(_is(entry, inner) for entry in value)
-    if kind == "bool" or isinstance(value, bool):
-        return kind == "bool" and isinstance(value, bool)
-    if kind == "None":
-        return value is None
-    return isinstance(value, {"float": Real, "int": Integral}.get(kind, str))
+def _check_number(name: str, value: float | None, least: float, most: float) -> None:
+    if value is not None and (not isinstance(value, Real) or isinstance(value, bool) or not least <= value <= most):
+        raise ConfigError(f"{name} must be a number from {least:g} to {most:g}, got {value!r:.40}")
 
 
-def _choice(name: str, value: str, allowed: tuple[str, ...]) -> None:
-    if value not in allowed:
-        raise ConfigError(f"{name} is one of {', '.join(allowed)}, got {value!r}")
-
-
-def _threshold(name: str, value: float | None) -> None:
-    if value is None:
-        return
-    if not 0 <= value <= 1:
-        raise ConfigError(f"{name} must lie in [0, 1], got {value}")
-    if not math.isclose(value * 100, round(value * 100), abs_tol=1e-6):
+def _check_percent(name: str, value: float | None) -> None:
+    if value is not None and not math.isclose(value * 100, round(value * 100), abs_tol=1e-6):
         raise ConfigError(
             f"{name} takes whole percents (0.30, 0.31), as probabilities are kept in percent; got {value}"
         )
-
-
-def _size(name: str, value: float | None, *, least: float) -> None:
-    if value is not None and not least <= value <= LARGEST:
-        raise ConfigError(f"{name} must be a finite number of at least {least:g}, got {str(value)[:40]}")

@@ -12,23 +12,23 @@ from stac_cloudmask.pipeline.executors import fitted, work
 from stac_cloudmask.pipeline.result import Result
 
 
-def nothing(body, settings, out, crowds):
+def nothing(body, settings, out, sharing):
     return Result(item_id=body["id"], status="done")
 
 
-def threads(body, settings, out, crowds):
-    return Result(item_id=body["id"], status="done", seconds={"threads": fitted(settings, crowds).threads})
+def threads(body, settings, out, sharing):
+    return Result(item_id=body["id"], status="done", seconds={"threads": fitted(settings, sharing).threads})
 
 
-def fail(body, settings, out, crowds):
+def fail(body, settings, out, sharing):
     raise RuntimeError("the worker has no such package; https://x.org/?sig=SECRET")
 
 
-def die(body, settings, out, crowds):
+def die(body, settings, out, sharing):
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def wait(body, settings, out, crowds):
+def wait(body, settings, out, sharing):
     """Note that the task runs, then wait until the file ``go`` is there."""
     (Path(out) / f"{body['id']}.running").touch()
     while not (Path(out) / "go").exists():
@@ -36,7 +36,7 @@ def wait(body, settings, out, crowds):
     return Result(item_id=body["id"], status="done")
 
 
-def sessions(body, settings, out, crowds):
+def sessions(body, settings, out, sharing):
     """How many sessions this process has opened, by process."""
-    work(body, settings, out, crowds)
+    work(body, settings, out, sharing)
     return Result(item_id=body["id"], status="done", seconds={str(os.getpid()): len(session._sessions)})

@@ -36,21 +36,19 @@ def test_how_a_mask_is_made_is_no_part_of_what_it_is(changes):
 @pytest.mark.parametrize(
     ("changes", "says"),
     [
-        ({"cloud_model": "ukis"}, "cloud_model is tuple"),
+        ({"cloud_model": "ukis"}, "cloud_model takes a tuple"),
         ({"cloud_model": ()}, "at least one model"),
-        ({"cloud_model": (1,)}, "cloud_model is tuple"),
-        ({"cloud_thr": "0.3"}, "cloud_thr is float"),
-        ({"cloud_thr": True}, "cloud_thr is float"),
-        ({"votes": 1}, "votes is bool"),
-        ({"buffer": [1]}, "buffer is float"),
-        ({"threads": 1.5}, "threads is int"),
-        ({"threads": 0}, "at least 1"),
-        ({"scl_cloud": (8.5,)}, "scl_cloud is tuple"),
-        ({"local_roots": (3,)}, "local_roots is tuple"),
-        ({"merge": ["union"]}, "merge is Merge"),
+        ({"cloud_thr": "0.3"}, "cloud_thr must be a number from 0 to 1"),
+        ({"cloud_thr": True}, "cloud_thr must be a number"),
+        ({"cloud_thr": 1.01}, "cloud_thr must be a number from 0 to 1"),
+        ({"buffer": [1]}, "buffer must be a number"),
+        ({"threads": 1.5}, "threads is a whole number"),
+        ({"threads": 0}, "threads must be a number from 1"),
+        ({"scl_cloud": (8.5,)}, "SCL classes are 1 to 11"),
+        ({"scl_cloud": (3, 8)}, "mean one thing each"),
+        ({"merge": ["union"]}, "merge is one of"),
         ({"merge": "x"}, "merge is one of"),
-        ({"shadow_model": None}, "shadow_model is str"),
-        ({"resolution": float("nan")}, "finite number"),
+        ({"resolution": float("nan")}, "resolution must be a number from 1"),
         ({"cloud_thr": 0.123}, "whole percents"),
     ],
 )
@@ -66,5 +64,5 @@ def test_numbers_of_numpy_are_numbers():
 @pytest.mark.parametrize("name", ["buffer", "min_area", "hole_area", "resolution"])
 @pytest.mark.parametrize("value", [10**400, 1e13, -1, math.nan, math.inf])
 def test_sizes_beyond_the_earth_are_refused_by_name(name, value):
-    with pytest.raises(ConfigError, match=f"{name} must be a finite number"):
+    with pytest.raises(ConfigError, match=f"{name} must be a number"):
         Settings(**{name: value})

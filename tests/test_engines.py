@@ -1,10 +1,11 @@
 from __future__ import annotations
 
+import subprocess
+import sys
 from datetime import UTC, datetime
 from multiprocessing import resource_tracker
 from pathlib import Path
 
-import dask
 import numpy as np
 import psutil
 import pystac
@@ -18,7 +19,7 @@ from stac_cloudmask.config import Settings
 from stac_cloudmask.errors import ConfigError, ReadError
 from stac_cloudmask.models import session
 from stac_cloudmask.models.session import usable_cpus
-from stac_cloudmask.pipeline.executors import IN_FLIGHT, LEAN, LEAST_IN_FLIGHT, OnDask, local_client, open_engine
+from stac_cloudmask.pipeline.executors import IN_FLIGHT, LEAST_IN_FLIGHT, OnDask, open_engine
 from stac_cloudmask.pipeline.run import run
 from stac_cloudmask.stac.search import load_items
 
@@ -188,26 +189,26 @@ def test_workers_of_our_own_are_gone_afterwards(sources, model, tmp_path, caplog
     assert [record.message for record in caplog.records if record.name.startswith("stac_cloudmask")] == []
 
 
-def setting(name):
-    """One of Dask's settings in this process; a worker runs it, too."""
-    return dask.config.get(name)
-
-
-def logged(dask_scheduler):
-    """The longest of what the scheduler keeps of tasks that are gone."""
-    topics = dask_scheduler.get_events()
-    return max(len(kept) for kept in (dask_scheduler.transition_log, dask_scheduler.computations, *topics.values()))
-
-
-def test_a_cluster_of_our_own_is_lean_and_the_users_settings_stay():
-    pytest.importorskip("distributed")
-    profiled = "distributed.worker.profile.enabled"
-    before = setting(profiled)
-    with local_client(1) as client:
-        assert sum(1 for _ in results_of(client, tasks.nothing, numbered(300))) == 300
-        assert set(client.run(setting, profiled).values()) == {False}
-        assert setting(profiled) == before
-        assert client.run_on_scheduler(logged) <= LEAN["distributed.admin.low-level-log-length"]
+def test_a_script_without_a_main_guard_gets_one_line(sources, model, tmp_path):
+    script = tmp_path / "script.py"
+    code = f"""
+import sys
+sys.path.insert(0, {str(Path(__file__).parent)!r})
+from pathlib import Path
+from scenes import settings_of
+import stac_cloudmask as scm
+settings = settings_of(Path({str(model)!r}))
+try:
+    scm.process({str(sources[0])!r}, out={str(tmp_path / "out")!r}, settings=settings, workers=2)
+except scm.StacCloudmaskError as error:
+    print(f"{{type(error).__name__}}: {{error}}")
+"""
+    script.write_text(code)
+    done = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=300, check=False)
+    [line] = done.stdout.splitlines()
+    assert line.startswith("ConfigError: ")
+    assert '`if __name__ == "__main__":`' in line
+    assert done.stderr == ""
 
 
 def test_a_cluster_that_goes_away_is_said_and_leaves_what_was_done_listed(sources, model, tmp_path):

@@ -1,16 +1,20 @@
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+import threading
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from stac_cloudmask.core.grid import Grid, farmvibes_chips, plan_chips
-from stac_cloudmask.core.predict import Bands, Member
+from stac_cloudmask.core.grid import Grid, Window, farmvibes_chips, plan_chips
+from stac_cloudmask.core.predict import Member
+from stac_cloudmask.core.reflectance import block_mean, to_reflectance, to_rgb
 from stac_cloudmask.errors import ConfigError
 from stac_cloudmask.models.registry import find_model
 from stac_cloudmask.models.spec import ModelWindow
-from stac_cloudmask.pipeline.inference import Part, infer
+from stac_cloudmask.pipeline.inference import HeldRows, NirBlocks, Part, Quicklook, infer, prefetch, step_of
 
 SPEC = find_model("ukis-csmask-4b-l2a")
 
@@ -22,7 +26,9 @@ class Pixels:
     scene: np.ndarray
     strip: int = 7
     rows_read: int = 0
-    bands: Bands = field(default=Bands(names=SPEC.bands, scales=(1e-4,) * 4, offsets=(0,) * 4))
+    bands: tuple = SPEC.bands
+    scales: tuple = (1e-4,) * 4
+    offsets: tuple = (0,) * 4
 
     @property
     def grid(self):
@@ -62,7 +68,7 @@ def scene_of(height=90, width=150):
 
 
 def ask(scene, *parts, **options):
-    return infer(scene, parts, nir_factor=6, in_memory=False, progress=lambda *_: None, **options)
+    return infer(scene, parts, nir_factor=6, **options)
 
 
 def assert_percents(found, plan):
@@ -107,3 +113,81 @@ def test_a_pixel_without_data_in_one_band_is_nodata_to_farmvibes_only():
         found = ask(scene, part("cloud", "shadow"), as_farmvibes=as_farmvibes)
         np.testing.assert_array_equal(found.cloud == 255, empty)
         np.testing.assert_array_equal(found.shadow == 255, empty)
+
+
+def test_strips_are_the_scene_from_top_to_bottom_and_each_row_is_read_once():
+    scene = scene_of()
+    np.testing.assert_array_equal(np.concatenate(list(prefetch(scene)), axis=1), scene.scene)
+    assert scene.rows_read == 90
+    [whole] = prefetch(scene, in_memory=True)
+    np.testing.assert_array_equal(whole, scene.scene)
+
+
+def test_the_next_strip_is_read_while_the_last_one_is_worked_on():
+    began = [threading.Event() for _ in range(3)]
+
+    class Slow(Pixels):
+        def dn(self, row_off, height):
+            began[row_off // 30].set()
+            return super().dn(row_off, height)
+
+    strips = prefetch(Slow(scene_of().scene, strip=30))
+    next(strips)
+    assert began[1].wait(timeout=60)
+    assert not began[2].is_set()
+
+
+def test_a_failed_read_reaches_the_caller():
+    class Broken(Pixels):
+        def dn(self, row_off, height):
+            if row_off > 7:
+                raise OSError("disk gone")
+            return super().dn(row_off, height)
+
+    with pytest.raises(OSError, match="disk gone"):
+        ask(Broken(scene_of().scene), part("cloud", "shadow"))
+
+
+@given(st.integers(1, 70), st.lists(st.tuples(st.integers(0, 56), st.integers(1, 57)), min_size=1, max_size=8))
+def test_windows_that_move_down_are_the_scene_however_high_strips_are(strip, spans):
+    scene = np.random.default_rng(0).integers(0, 9999, (2, 57, 5), dtype=np.uint16)
+    spans = sorted((min(top, stop - 1), stop) for top, stop in spans)
+    held = HeldRows()
+    for top, stop in spans:
+        held.drop_to(top)
+        while held.stop < stop:
+            held.add(scene[:, held.stop : held.stop + strip])
+        np.testing.assert_array_equal(held.window(Window(top, 2, stop - top, 3)), scene[:, top:stop, 2:5])
+
+
+@pytest.mark.parametrize("strip", [1, 7, 32, 90])
+def test_quicklook_and_near_infrared_do_not_depend_on_strips(strip):
+    scene = Pixels(scene_of().scene, offsets=(0, 0, -1000, 0))
+    look, nir = Quicklook(scene), NirBlocks(scene, 6)
+    for top in range(0, 90, strip):
+        look.add(top, scene.scene[:, top : top + strip])
+        nir.add(top, scene.scene[:, top : top + strip])
+    rgb = [SPEC.bands.index(name) for name in ("red", "green", "blue")]
+    offsets = [scene.offsets[index] for index in rgb]
+    expected = to_rgb(to_reflectance(scene.scene[rgb], scales=(1e-4,) * 3, offsets=offsets))
+    np.testing.assert_array_equal(look.rgb, expected)
+    index = SPEC.bands.index("nir")
+    mean = to_reflectance(
+        block_mean(scene.scene[index : index + 1], 6), scales=(1e-4,), offsets=scene.offsets[index : index + 1]
+    )
+    np.testing.assert_array_equal(nir.blocks, mean[0])
+
+
+def test_a_quicklook_of_a_large_scene_is_sampled_evenly():
+    scene = Pixels(np.random.default_rng(2).integers(1, 10001, (4, 2500, 3)).astype(np.uint16), strip=32)
+    assert step_of(scene.grid.shape) == 3
+    found = ask(scene, part("cloud", "shadow"))
+    rgb = [SPEC.bands.index(name) for name in ("red", "green", "blue")]
+    expected = to_rgb(to_reflectance(scene.scene[rgb, ::3, ::3], scales=(1e-4,) * 3, offsets=(0,) * 3))
+    np.testing.assert_array_equal(found.quicklook, expected)
+
+
+def test_without_a_visible_band_there_is_no_quicklook_and_without_nir_no_blocks():
+    scene = Pixels(scene_of().scene, bands=("green", "red", "rededge", "nir08"))
+    assert Quicklook(scene).rgb is None
+    assert NirBlocks(scene, 6).blocks is None

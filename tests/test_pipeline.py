@@ -12,9 +12,11 @@ import rasterio
 import stackstac
 from checks import MAPS, checked, hrefs, layers, read
 from offline import Validator, no_network
+from PIL import Image
 from scenes import WEIGHTS, settings_of, write_items, write_model
 
 import stac_cloudmask as scm
+from stac_cloudmask.core.reflectance import to_rgb
 from stac_cloudmask.pipeline import item
 from stac_cloudmask.pipeline.item import plan_item
 from stac_cloudmask.stac.static import parse_item
@@ -273,3 +275,14 @@ def test_another_version_makes_a_mask_again(source, model, tmp_path, monkeypatch
     process(source, tmp_path, model)
     monkeypatch.setattr(item, "VERSION", "99.0.0")
     assert process(source, tmp_path, model).status == "done"
+
+
+def test_the_thumbnail_shows_the_scene_below_the_mask(source, model, tmp_path):
+    folder = Path(process(source, tmp_path, model).output).parent
+    clear = layers(folder)["cloud_mask"] == 0
+    bands = [rasterio.open(source.parent / f"{name}.tif").read(1)[clear].mean() for name in ("red", "green", "blue")]
+    expected = to_rgb(np.array(bands, np.float32).reshape(3, 1, 1) / 10000 - 0.1)[0, 0]
+    with Image.open(folder / "thumbnail.png") as picture:
+        assert picture.size == clear.shape[::-1]
+        seen = np.asarray(picture.convert("RGBA"))[clear][:, :3].mean(axis=0)
+    assert np.abs(seen - expected).max() < 12

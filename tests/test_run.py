@@ -4,6 +4,7 @@ import logging
 import random
 import subprocess
 import sys
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
@@ -19,7 +20,7 @@ from strict_api import Fault, strict_api
 import stac_cloudmask as scm
 from stac_cloudmask.errors import ConfigError, WriteError
 from stac_cloudmask.pipeline import item
-from stac_cloudmask.pipeline.run import LINK_EVERY, LINK_SHARE, Ledger, Publication, plan, run
+from stac_cloudmask.pipeline.run import LINK_EVERY, LINK_SHARE, Ledger, Publication, plan, read_ahead, run
 from stac_cloudmask.stac.catalog import OutputCatalog
 from stac_cloudmask.stac.gdal import Patience as ReadPatience
 from stac_cloudmask.stac.reader import open_scene
@@ -322,3 +323,29 @@ def test_an_address_that_nothing_can_be_published_to_ends_the_run_before_it_star
     with pytest.raises(ConfigError, match="nosuch"):
         go(sources, tmp_path, model, publication=publication("nosuch://x/y"))
     assert checked_is_empty(tmp_path)
+
+
+def test_entries_are_read_ahead_in_order_and_counted_before_the_first_is_done():
+    counts = []
+    known = threading.Event()
+
+    def counted(count):
+        counts.append(count)
+        known.set()
+
+    entries = read_ahead(iter(range(5)), counted=counted)
+    assert next(entries) == 0
+    assert known.wait(timeout=30)
+    assert list(entries) == [1, 2, 3, 4]
+    assert counts == [5]
+
+
+def test_an_error_of_what_is_read_ahead_comes_after_what_was_before_it():
+    def source():
+        yield 1
+        raise ValueError("page 2")
+
+    entries = read_ahead(source(), counted=lambda _: None)
+    assert next(entries) == 1
+    with pytest.raises(ValueError, match="page 2"):
+        next(entries)

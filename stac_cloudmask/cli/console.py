@@ -50,7 +50,9 @@ STYLES: Final[Mapping[str, str]] = {
 
 def put(line: str) -> None:
     """One line of result on stdout; control characters in names from outside are shown, not obeyed."""
-    sys.stdout.write("".join(c if c.isprintable() or c == "\t" else repr(c)[1:-1] for c in line) + "\n")
+    shown = "".join(c if c.isprintable() or c == "\t" else repr(c)[1:-1] for c in line) + "\n"
+    encoding = sys.stdout.encoding or "utf-8"
+    sys.stdout.write(shown.encode(encoding, "backslashreplace").decode(encoding))
     sys.stdout.flush()
 
 
@@ -200,48 +202,27 @@ def plain(value: object, *, between: str = ", ") -> str:
 
 
 def cost_line(estimate: Estimate) -> str:
-    """One mask, in a line."""
+    """Return what one mask would take, in a line."""
     times = estimate.computed / estimate.pixels
-    return "  ".join(
-        (
-            f"{estimate.pixels / 1e6:.1f} Mpx",
-            f"{_size(estimate.bytes)} to read",
-            f"{estimate.windows} windows (computed {times:.2f} times)",
-            f"about {_time(estimate.seconds)}",
-            f"{_size(estimate.memory)} of memory",
-        )
+    return (
+        f"{estimate.pixels / 1e6:.1f} Mpx  {_size(estimate.bytes)} to read  "
+        f"{estimate.windows} windows (computed {times:.2f} times)"
     )
 
 
-def costs_of_all(results: Sequence[Result], *, workers: int) -> str | None:
-    """All masks of a dry run, in a line; None where there are none to make."""
+def costs_of_all(results: Sequence[Result]) -> str | None:
+    """Return what all masks of a dry run would take, in a line; None where there are none to make."""
     planned = [result.estimate for result in results if result.estimate is not None]
     if not planned:
         return None
-    sizes = [estimate.bytes for estimate in planned]
-    known = sum(size for size in sizes if size is not None)
-    unknown = sizes.count(None)
-    busy = min(workers, len(planned))
-    seconds = planned[0].start + max(
-        sum(estimate.seconds for estimate in planned) / busy, *(estimate.seconds for estimate in planned)
-    )
-    bytes_of_all = _size(known) + (f" and {unknown} items of unknown size" if unknown else "")
-    each = f" with {workers} workers, each up to" if workers > 1 else ", up to"
-    return (
-        f"in all: {len(planned)} to make, {sum(estimate.pixels for estimate in planned) / 1e6:.1f} Mpx, {bytes_of_all} "
-        f"to read, about {_time(seconds)}{each} {_size(max(estimate.memory for estimate in planned))} of memory"
-    )
+    sizes = [estimate.bytes for estimate in planned if estimate.bytes is not None]
+    unknown = f" and {len(planned) - len(sizes)} items of unknown size" if len(sizes) < len(planned) else ""
+    pixels = sum(estimate.pixels for estimate in planned) / 1e6
+    plural = "item" if len(planned) == 1 else "items"
+    return f"total: {len(planned)} {plural} to process, {pixels:.1f} Mpx, {_size(sum(sizes))}{unknown} to read"
 
 
 def _size(count: int | None) -> str:
     if count is None:
         return "unknown bytes"
     return f"{count / 1e9:.2f} GB" if count >= 1e9 else f"{count / 1e6:.1f} MB"  # noqa: PLR2004  (the unit)
-
-
-def _time(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    if hours:
-        return f"{hours} h {minutes} min"
-    return f"{minutes} min {rest} s" if minutes else f"{seconds:.1f} s"

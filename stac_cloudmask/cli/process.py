@@ -10,7 +10,7 @@ import typer
 
 from stac_cloudmask.cli import console, options
 from stac_cloudmask.cli.progress import Board, counted
-from stac_cloudmask.config import BoaOffset, Loader, Merge, MissingScl, Provider, Settings
+from stac_cloudmask.config import Settings  # noqa: TC001  (options are made from it)
 from stac_cloudmask.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -25,63 +25,8 @@ Items = Annotated[list[str] | None, typer.Argument(help="Item ids (with --catalo
 Out = Annotated[
     str, typer.Option(metavar="DIR|s3://...", help="Where the catalog is written.", rich_help_panel=options.OUTPUT)
 ]
-CloudModel = Annotated[
-    list[str],
-    typer.Option(help="Name or path; give it several times for an ensemble.", rich_help_panel=options.MODEL),
-]
-ShadowModel = Annotated[str, typer.Option(help="Name or path.", rich_help_panel=options.MODEL)]
-Threshold = Annotated[
-    float | None,
-    typer.Option(
-        metavar="F",
-        help="Probability above which the model votes, whole percent; default: the policy's.",
-        rich_help_panel=options.MODEL,
-    ),
-]
-Policy = Annotated[Merge, typer.Option("--merge", help="Merge policy.", rich_help_panel=options.MERGE)]
-Buffer = Annotated[
-    float | None,
-    typer.Option(metavar="M", help="Metres by which cloud and shadow grow; 0: none.", rich_help_panel=options.MERGE),
-]
-MinArea = Annotated[
-    float | None,
-    typer.Option(metavar="M2", help="Smallest object kept, square metres; 0: all.", rich_help_panel=options.MERGE),
-]
-HoleArea = Annotated[
-    float | None,
-    typer.Option(metavar="M2", help="Clear holes below this are closed; 0: none.", rich_help_panel=options.MERGE),
-]
-InMemory = Annotated[
-    bool, typer.Option("--in-memory", help="Load the whole scene first; same result.", rich_help_panel=options.READ)
-]
-LoaderName = Annotated[
-    Loader, typer.Option("--loader", help="Library that reads pixels.", rich_help_panel=options.READ)
-]
-Resolution = Annotated[
-    float | None,
-    typer.Option(
-        metavar="M", help="Pixel size of the mask, a multiple of the finest band's.", rich_help_panel=options.READ
-    ),
-]
-Offset = Annotated[
-    BoaOffset, typer.Option("--boa-offset", help="Added to digital numbers.", rich_help_panel=options.READ)
-]
-Missing = Annotated[
-    MissingScl,
-    typer.Option("--missing-scl", help="Items without SCL: an error, or models alone.", rich_help_panel="Reading"),
-]
-Probabilities = Annotated[
-    bool, typer.Option("--probabilities", help="Also publish probabilities.", rich_help_panel=options.OUTPUT)
-]
-Votes = Annotated[bool, typer.Option("--votes", help="Also publish who said what.", rich_help_panel=options.OUTPUT)]
-MaskOnly = Annotated[
-    bool, typer.Option("--mask-only", help="Leave the source's bands out of the item.", rich_help_panel=options.OUTPUT)
-]
-Overwrite = Annotated[
-    bool, typer.Option("--overwrite", help="Make masks anew that are up to date.", rich_help_panel=options.OUTPUT)
-]
 DryRun = Annotated[
-    bool, typer.Option("--dry-run", help="Say what would be done and what it would cost.", rich_help_panel=options.RUN)
+    bool, typer.Option("--dry-run", help="Say what would be done: pixels, bytes, windows.", rich_help_panel=options.RUN)
 ]
 Publish = Annotated[
     str | None,
@@ -97,14 +42,12 @@ Workers = Annotated[
 Scheduler = Annotated[
     str | None, typer.Option(metavar="ADDRESS", help="An existing Dask cluster.", rich_help_panel=options.RUN)
 ]
-Threads = Annotated[int | None, typer.Option(min=1, help="Threads for inference.", rich_help_panel=options.RUN)]
-Runtime = Annotated[Provider, typer.Option("--provider", help="Runtime.", rich_help_panel=options.RUN)]
-
 
 LONGEST_TABLE: Final = 100
 """Items that one can still take in at a glance."""
 
 
+@options.takes_settings
 def process(
     items: Items = None,
     *,
@@ -115,28 +58,7 @@ def process(
     datetime: options.Datetime = None,
     max_cloud_cover: options.MaxCloudCover = None,
     max_items: options.MaxItems = None,
-    cloud_model: CloudModel = list(Settings.cloud_model),  # noqa: B006  (typer copies it)
-    shadow_model: ShadowModel = Settings.shadow_model,
-    cloud_thr: Threshold = Settings.cloud_thr,
-    shadow_thr: Threshold = Settings.shadow_thr,
-    merge: Policy = Settings.merge,
-    buffer: Buffer = Settings.buffer,
-    min_area: MinArea = Settings.min_area,
-    hole_area: HoleArea = Settings.hole_area,
-    in_memory: InMemory = Settings.in_memory,
-    loader: LoaderName = Settings.loader,
-    resolution: Resolution = Settings.resolution,
-    boa_offset: Offset = Settings.boa_offset,
-    missing_scl: Missing = Settings.missing_scl,
-    probabilities: Probabilities = Settings.probabilities,
-    votes: Votes = Settings.votes,
-    mask_only: MaskOnly = Settings.mask_only,
-    overwrite: Overwrite = Settings.overwrite,
-    threads: Threads = Settings.threads,
-    provider: Runtime = Settings.provider,
-    model_cache: options.ModelCache = None,
-    allow_host: options.AllowHosts = None,
-    allow_folder: options.AllowFolders = None,
+    settings: Settings,
     publish: Publish = None,
     header: options.Headers = None,
     asset_root: options.AssetRoot = None,
@@ -156,46 +78,21 @@ def process(
     farmvibes-cloud-2 --shadow-model farmvibes-shadow`; on two rasters: `stac_cloudmask.improve_cloud_mask` in Python.
     """
     from stac_cloudmask.pipeline import run  # noqa: PLC0415  (keeps --help fast)
-    from stac_cloudmask.pipeline.run import LookAhead  # noqa: PLC0415
 
-    settings = Settings(
-        cloud_model=tuple(cloud_model),
-        shadow_model=shadow_model,
-        cloud_thr=cloud_thr,
-        shadow_thr=shadow_thr,
-        in_memory=in_memory,
-        merge=merge,
-        buffer=buffer,
-        min_area=min_area,
-        hole_area=hole_area,
-        loader=loader,
-        resolution=resolution,
-        boa_offset=boa_offset,
-        missing_scl=missing_scl,
-        probabilities=probabilities,
-        votes=votes,
-        mask_only=mask_only,
-        overwrite=overwrite,
-        threads=threads,
-        provider=provider,
-        model_cache=None if model_cache is None else str(model_cache),
-        private_hosts=tuple(allow_host or ()),
-        local_roots=tuple(allow_folder) if allow_folder else None,
-    )
     query = Query(catalog, collection, bbox, datetime, max_cloud_cover, max_items)
     sent = options.headers(header)
     publication = run.Publication(to=publish, headers=sent, asset_root=asset_root) if publish else None
-    ahead = LookAhead(_items(items or [], query, settings))
     with console.stoppable(), Board(quiet=json) as board, ExitStack() as stack:
+        ahead = run.read_ahead(_items(items or [], query, settings), counted=board.expect)
         if dry_run:
-            stream = run.plan(ahead, settings=settings, out=out, workers=workers)
+            stream = run.plan(ahead, settings=settings, out=out)
         else:
             carrier = run.open_engine(workers=workers, scheduler=scheduler, progress=board.show)
             engine = stack.enter_context(carrier)
             stream = run.run(ahead, settings=settings, out=out, engine=engine, publication=publication)
         stack.enter_context(closing(stream))
-        results = list(console.put_results(board.count(stream, total=lambda: ahead.total), json=json))
-    if not json and (cost := console.costs_of_all(results, workers=workers or 1)):
+        results = list(console.put_results(board.count(stream), json=json))
+    if not json and (cost := console.costs_of_all(results)):
         console.stderr.print(cost, markup=False, soft_wrap=True)
     _sum_up(results, board.counts, json=json)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Final, Self
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -54,13 +54,17 @@ class Board:
         """What is being done with an item, and how much of it is done."""
         self._bars.update(self._stage, description=stage, completed=done, total=total, visible=True)
 
-    def count(self, results: Iterable[Result], *, total: Callable[[], int | None]) -> Iterator[Result]:
-        """Pass results on and count them; ``total`` is asked for how many there will be."""
+    def expect(self, total: int) -> None:
+        """Show how many items there will be."""
+        self._bars.update(self._items, total=total)
+
+    def count(self, results: Iterable[Result]) -> Iterator[Result]:
+        """Pass results on and count them."""
         for result in results:
             self.counts[result.status] += 1
             finished = self.counts.total()
             elapsed = next(task.elapsed for task in self._bars.tasks if task.id == self._items)
             rate = f"{60 * finished / elapsed:.3g}/min" if elapsed else ""
             words = counted(self.counts)
-            self._bars.update(self._items, description=words, completed=finished, total=total(), rate=rate)
+            self._bars.update(self._items, description=words, completed=finished, rate=rate)
             yield result

@@ -18,9 +18,11 @@ from stac_cloudmask.core.classes import CLASSES, CloudClass
 from stac_cloudmask.errors import StacCloudmaskError, WriteError
 from stac_cloudmask.models.registry import is_followable, model_document
 from stac_cloudmask.models.weights import weights_sha256
+from stac_cloudmask.pipeline.estimate import estimate_mask
 from stac_cloudmask.pipeline.mask import (
     THREADS,
     Mask,
+    Models,
     Progress,
     Stopwatch,
     choose_models,
@@ -49,11 +51,7 @@ if TYPE_CHECKING:
     import pystac
 
     from stac_cloudmask.config import Settings
-    from stac_cloudmask.core.predict import Role
     from stac_cloudmask.models.spec import ModelSpec
-    from stac_cloudmask.pipeline.estimate import Estimator
-
-Models = Mapping["ModelSpec", "tuple[Role, ...]"]
 
 MODELS: Final = "models"
 """Folder in the output catalog for the items of models that nobody could follow a link to where they are."""
@@ -148,18 +146,17 @@ def keep_models(models: Models, catalog: OutputCatalog) -> tuple[ModelUse, ...]:
     return tuple(uses)
 
 
-def preview_item(item: pystac.Item, *, estimator: Estimator, catalog: OutputCatalog) -> Result:
-    """What `process_item` would do, and what it would cost; nothing is written.
+def preview_item(item: pystac.Item, *, settings: Settings, models: Models, catalog: OutputCatalog) -> Result:
+    """Return what `process_item` would do, and what it would take; nothing is written.
 
     Raises:
         StacCloudmaskError: Metadata, headers or models already say that the item cannot be masked.
     """
-    models, settings = estimator.models, estimator.settings
     plan = plan_item(item, settings=settings, models=models)
     sources = resolve_sources(item, models=models, settings=settings)
     if plan.is_done(catalog):
         return plan.result("up-to-date", catalog)
-    return replace(plan.result("planned", catalog), estimate=estimator.of(item, sources))
+    return replace(plan.result("planned", catalog), estimate=estimate_mask(sources, models=models, settings=settings))
 
 
 def process_item(item: pystac.Item, *, settings: Settings, out: str, progress: Progress = no_progress) -> Result:
@@ -181,7 +178,6 @@ def process_item(item: pystac.Item, *, settings: Settings, out: str, progress: P
             item,
             settings=settings,
             models=plan.models,
-            keep_probabilities=settings.probabilities,
             progress=progress,
             watch=watch,
         )

@@ -18,11 +18,11 @@ from odc.geo.xr import xr_coords
 
 from stac_cloudmask.core.classes import CLASSES, CloudClass
 from stac_cloudmask.core.policy import FARMVIBES, Decision, decide, nir_factor
-from stac_cloudmask.core.predict import PERCENT_NODATA, Bands, Member, Role
+from stac_cloudmask.core.predict import PERCENT_NODATA, Member, Role
 from stac_cloudmask.core.votes import Evidence, ProductMask, Sun
 from stac_cloudmask.models.registry import find_model
 from stac_cloudmask.models.session import OnnxSegmenter, usable_cpus
-from stac_cloudmask.pipeline.inference import Part, Quicklook, infer, step_of
+from stac_cloudmask.pipeline.inference import Part, Pixels, infer, step_of
 from stac_cloudmask.retry import RetryPolicy
 from stac_cloudmask.stac.bands import resolve
 from stac_cloudmask.stac.hrefs import HrefRule
@@ -37,10 +37,12 @@ if TYPE_CHECKING:
     from stac_cloudmask.core.grid import Grid
     from stac_cloudmask.models.spec import ModelSpec
     from stac_cloudmask.stac.bands import Sources
-    from stac_cloudmask.stac.reader import Scene
 
 THREADS: Final = 2
 """Threads that read and write where the user does not say: more do not read one scene faster."""
+
+Models = Mapping["ModelSpec", "tuple[Role, ...]"]
+"""The models of a run and the roles of each."""
 
 Progress = Callable[[str, int, int], None]
 """Told a stage, and how much of it is done, of how much."""
@@ -74,38 +76,6 @@ class Mask:
         doubtful = {band.offset.reason: band.offset.dn for band in self.sources.bands if band.offset.doubtful}
         taken = (f"BOA offset is doubtful, took {dn} DN: {reason}" for reason, dn in doubtful.items())
         return (*taken, *self.decision.notes)
-
-
-@dataclass(frozen=True)
-class OpenPixels:
-    """A scene as inference wants it, and a look at it on the way."""
-
-    scene: Scene
-    look: Quicklook
-
-    @property
-    def grid(self) -> Grid:
-        """Of all bands, and of the mask."""
-        return self.scene.grid
-
-    @property
-    def bands(self) -> Bands:
-        """Names, scales and offsets of the digital numbers."""
-        return bands_of(self.scene)
-
-    @property
-    def strip(self) -> int:
-        """Rows in which it is read best."""
-        return self.scene.strip
-
-    def dn(self, row_off: int, height: int) -> NDArray[np.uint16]:
-        """``(band, height, x)`` digital numbers; 0 is nodata."""
-        return self.look.read(row_off, height)
-
-
-def bands_of(scene: Scene) -> Bands:
-    """Names, scales and offsets of a scene's digital numbers."""
-    return Bands(scene.bands, scene.scales, scene.offsets)
 
 
 class Stopwatch:
@@ -166,23 +136,26 @@ def segmenter(spec: ModelSpec, settings: Settings) -> OnnxSegmenter:
     return OnnxSegmenter(spec, threads=settings.threads, provider=settings.provider, cache=cache)
 
 
+def parts_of(models: Models, settings: Settings) -> list[Part]:
+    """Return the models as inference takes them; no file is opened yet."""
+    return [Part(spec, Member(segmenter(spec, settings), roles)) for spec, roles in models.items()]
+
+
 def make_mask(
     item: pystac.Item,
     *,
     settings: Settings,
-    models: Mapping[ModelSpec, tuple[Role, ...]] | None = None,
-    keep_probabilities: bool = True,
+    models: Models | None = None,
     progress: Progress = no_progress,
     watch: Stopwatch | None = None,
 ) -> Mask:
-    """Read an item, ask the models, merge their answers with the product's mask.
+    """Read an item, run the models, and merge their answers with the product's mask.
 
     Args:
         item: Sentinel-2 L2A of any provider, its asset hrefs absolute.
-        settings: How.
+        settings: How the mask is made.
         models: From ``choose_models``, if they are chosen already.
-        keep_probabilities: Without them a mask takes half the memory; those of its evidence are then empty.
-        progress: Told what is being done.
+        progress: Called with each stage and how much of it is done.
         watch: Given the time that each stage takes.
 
     Raises:
@@ -192,33 +165,68 @@ def make_mask(
     models = models or choose_models(settings)
     with watch.stage("open"):
         sources = resolve_sources(item, models=models, settings=settings)
-    segmenters = {spec: segmenter(spec, settings) for spec in models}
-    with watch.stage("open"):
-        scene = open_scene(
-            sources, loader=settings.loader, resolution=settings.resolution, threads=settings.threads or THREADS
-        )
-    look = Quicklook(bands_of(scene), scene.grid.shape, scene.dn)
+        threads = settings.threads or THREADS
+        scene = open_scene(sources, loader=settings.loader, resolution=settings.resolution, threads=threads)
+        scl = scene.scl()
+    sun = None if sources.sun is None else Sun(azimuth=sources.sun[0], elevation=sources.sun[1])
+    made = mask_pixels(scene, scl=scl, sun=sun, settings=settings, models=models, progress=progress, watch=watch)
+    return Mask(scene.sources, scene.grid, *made)
+
+
+def mask_pixels(
+    scene: Pixels,
+    *,
+    scl: tuple[NDArray[np.uint8], int] | None,
+    sun: Sun | None,
+    settings: Settings,
+    models: Models | None = None,
+    progress: Progress = no_progress,
+    watch: Stopwatch | None = None,
+) -> tuple[Evidence, Decision, NDArray[np.uint8] | None]:
+    """Run the models over pixels, wherever they come from, and merge the answers with the scene classification.
+
+    Args:
+        scene: The digital numbers of at least the bands of the models.
+        scl: The scene classification ``(y, x)``, and how many pixels of the scene one of its own spans along an axis.
+        sun: Where the sun stands; None if unknown.
+        settings: How the mask is made.
+        models: From ``choose_models``, if they are chosen already.
+        progress: Called with each stage and how much of it is done.
+        watch: Given the time that each stage takes.
+
+    Returns:
+        Probabilities and all else that the merge knew, its class map and votes, and a picture of the scene.
+    """
+    watch = watch or Stopwatch()
+    gsd = scene.grid.gsd
     with watch.stage("infer"):
-        parts = [Part(spec, Member(segmenters[spec], roles)) for spec, roles in models.items()]
-        percents = infer(
-            OpenPixels(scene, look),
-            parts,
-            nir_factor=nir_factor(scene.grid.gsd),
+        found = infer(
+            scene,
+            parts_of(models or choose_models(settings), settings),
+            nir_factor=nir_factor(gsd),
             in_memory=settings.in_memory,
-            progress=partial(progress, "infer"),
             as_farmvibes=settings.merge == FARMVIBES,
+            progress=partial(progress, "infer"),
         )
-    with watch.stage("infer"):  # when the models have given back what they worked in
-        product = _product_mask(scene, settings)
+    product = (
+        None
+        if scl is None
+        else ProductMask(
+            scl=scl[0],
+            factor=scl[1],
+            shape=scene.grid.shape,
+            cloud_codes=settings.scl_cloud,
+            shadow_codes=settings.scl_shadow,
+        )
+    )
     evidence = Evidence(
-        cloud=percents.cloud,
-        shadow=percents.shadow,
-        gsd=scene.grid.gsd,
+        cloud=found.cloud,
+        shadow=found.shadow,
+        gsd=gsd,
         product=product,
-        sun=None if sources.sun is None else Sun(azimuth=sources.sun[0], elevation=sources.sun[1]),
-        nir=percents.nir,
-        nir_factor=percents.nir_factor,
-        expendable=not keep_probabilities,
+        sun=sun,
+        nir=found.nir,
+        nir_factor=nir_factor(gsd),
     )
     with watch.stage("merge"):
         progress("merge", 0, 1)
@@ -233,22 +241,7 @@ def make_mask(
             threads=settings.threads or usable_cpus(),
         )
         progress("merge", 1, 1)
-    kept = evidence if keep_probabilities else evidence.without_probabilities()
-    return Mask(scene.sources, scene.grid, kept, decision, look.rgb)
-
-
-def _product_mask(scene: Scene, settings: Settings) -> ProductMask | None:
-    classes = scene.scl()
-    if classes is None:
-        return None
-    scl, factor = classes
-    return ProductMask(
-        scl=scl,
-        factor=factor,
-        shape=scene.grid.shape,
-        cloud_codes=settings.scl_cloud,
-        shadow_codes=settings.scl_shadow,
-    )
+    return evidence, decision, found.quicklook
 
 
 def to_dataset(mask: Mask) -> xr.Dataset:

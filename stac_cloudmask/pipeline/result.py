@@ -36,26 +36,19 @@ LARGEST: Final = 2_000_000
 
 @dataclass(frozen=True, kw_only=True)
 class Estimate:
-    """What a mask would cost, before anything is done.
+    """What a mask would take, before anything is done.
 
     Attributes:
-        pixels: Of the mask.
-        bytes: To be read: of the files as the disk or the item states them, else of their pixels as their headers do;
-            of overviews alone where those are read. None where nothing says it.
-        windows: That the models are asked for, at most: those without data are skipped.
-        computed: Pixels in these, counted for each model that computes them.
-        start: Wall seconds that a process takes once, before its first item: for libraries and models.
-        seconds: Wall seconds of this item on this machine, as long as the network keeps up.
-        memory: Most resident bytes of the process.
+        pixels: Pixels of the mask.
+        bytes: Bytes to read: from the item or the disk, else from the headers of the files. None if unknown.
+        windows: Windows that the models would run on, at most: windows without data are skipped.
+        computed: Pixels of these windows, counted for each model that computes them.
     """
 
     pixels: int
     bytes: int | None
     windows: int
     computed: int
-    start: float
-    seconds: float
-    memory: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,7 +69,7 @@ class Result:
         published: Href of the item where it was published a second time.
         attempts: How often the item was tried.
         seconds: Wall time by stage.
-        estimate: What the mask would cost, where it is ``planned``.
+        estimate: What the mask would take, where it is ``planned``.
     """
 
     item_id: str

@@ -6,18 +6,17 @@ import logging
 import queue
 import threading
 from collections import Counter
-from collections.abc import Generator, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, closing
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, Generic, Self, TypeVar
+from typing import TYPE_CHECKING, Final, Self, TypeVar
 
 from stac_cloudmask.errors import StacCloudmaskError, WriteError
-from stac_cloudmask.pipeline.estimate import Estimator, shared_out
 from stac_cloudmask.pipeline.executors import Engine, InProcess, OnDask, open_engine
 from stac_cloudmask.pipeline.item import attempt, failed, keep_models, preview_item
-from stac_cloudmask.pipeline.mask import choose_models
+from stac_cloudmask.pipeline.mask import choose_models, segmenter
 from stac_cloudmask.pipeline.publish import Target, open_target
 from stac_cloudmask.pipeline.result import VERSION
 from stac_cloudmask.stac.catalog import OutputCatalog
@@ -35,59 +34,35 @@ if TYPE_CHECKING:
 
 AHEAD: Final = 1000
 """Most items that wait; each has some 20 kB."""
-PATIENCE: Final = 0.2
-"""Seconds after which a producer that cannot go on looks whether anybody still wants it to."""
 
 T = TypeVar("T")
 
 
-class LookAhead(Generic[T]):
-    """Gives what ``source`` gives, read by another thread as far ahead as `AHEAD`.
+def read_ahead(source: Iterable[T], *, counted: Callable[[int], None]) -> Iterator[T]:
+    """Yield what ``source`` yields, read by another thread up to `AHEAD` entries ahead, so that their number is known.
 
-    Attributes:
-        total: How many there are in all; None as long as that is not known.
+    Args:
+        source: For example a search.
+        counted: Called with the number of entries once the source has ended.
     """
+    waiting: queue.Queue[tuple[T] | BaseException | None] = queue.Queue(AHEAD)
 
-    def __init__(self, source: Iterable[T]) -> None:
-        self._source = source
-        self._waiting: queue.Queue[tuple[T] | None] = queue.Queue(AHEAD)
-        self._error: BaseException | None = None
-        self._stopped = threading.Event()
-        self.total: int | None = None
-
-    def __iter__(self) -> Iterator[T]:
-        """Start to read; an error of the source is raised once all before it was given."""
-        threading.Thread(target=self._read, daemon=True, name="look-ahead").start()
-        try:
-            while (entry := self._waiting.get()) is not None:
-                yield entry[0]
-        finally:
-            self._stopped.set()
-        if self._error is not None:
-            raise self._error
-
-    def _read(self) -> None:
+    def read() -> None:
         count = 0
         try:
-            for item in self._source:
-                count += 1
-                if not self._put((item,)):
-                    return
-        except BaseException as error:  # noqa: BLE001  (raised again where the items are taken)
-            self._error = error
+            for count, entry in enumerate(source, start=1):  # noqa: B007  (the last one counts)
+                waiting.put((entry,))
+        except BaseException as error:  # noqa: BLE001  (raised again where the entries are taken)
+            waiting.put(error)
         else:
-            self.total = count
-        self._put(None)
+            counted(count)
+            waiting.put(None)
 
-    def _put(self, entry: tuple[T] | None) -> bool:
-        """Whether anybody still wants it."""
-        while not self._stopped.is_set():
-            try:
-                self._waiting.put(entry, timeout=PATIENCE)
-            except queue.Full:
-                continue
-            return True
-        return False
+    threading.Thread(target=read, daemon=True, name="read-ahead").start()
+    while (entry := waiting.get()) is not None:
+        if isinstance(entry, BaseException):
+            raise entry
+        yield entry[0]
 
 
 logger = logging.getLogger(__name__)
@@ -219,32 +194,29 @@ def run(
             yield _entered(result, ledger, catalog, target)
 
 
-def plan(
-    items: Iterable[pystac.Item | Failure], *, settings: Settings, out: str, workers: int | None = None
-) -> Generator[Result]:
-    """What `run` would do, item by item, and what it would cost; writes nothing.
+def plan(items: Iterable[pystac.Item | Failure], *, settings: Settings, out: str) -> Generator[Result]:
+    """Yield what `run` would do with each item, and what it would take; writes nothing.
 
     Args:
         items: What to mask.
-        settings: How.
+        settings: How masks are made.
         out: A directory or ``s3://...``.
-        workers: Processes that would share this machine.
 
     Raises:
-        ModelError: A model is not known.
+        ModelError: A model is not known, or its weights are broken or not here.
     """
-    estimator = Estimator(choose_models(settings), shared_out(settings, workers))
-    catalog = OutputCatalog(out)
+    models, catalog = choose_models(settings), OutputCatalog(out)
+    for spec in models:
+        segmenter(spec, settings).open()
     failures: list[Failure] = []
-    previews = (_preview(item, estimator, catalog) for item in _found(items, failures))
-    yield from _with_failures(previews, failures)
 
+    def preview(item: pystac.Item) -> Result:
+        try:
+            return preview_item(item, settings=settings, models=models, catalog=catalog)
+        except StacCloudmaskError as error:
+            return failed(item.id, error)
 
-def _preview(item: pystac.Item, estimator: Estimator, catalog: OutputCatalog) -> Result:
-    try:
-        return preview_item(item, estimator=estimator, catalog=catalog)
-    except StacCloudmaskError as error:
-        return failed(item.id, error)
+    yield from _with_failures(map(preview, _found(items, failures)), failures)
 
 
 def _portable(settings: Settings) -> Settings:
