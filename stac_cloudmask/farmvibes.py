@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -17,10 +17,11 @@ from stac_cloudmask.errors import ConfigError, UnsupportedItemError
 from stac_cloudmask.models.registry import find_model, with_weights
 from stac_cloudmask.models.session import OnnxSegmenter
 from stac_cloudmask.models.spec import LONGEST_SIDE, ModelSpec, ModelWindow
-from stac_cloudmask.stac.gdal import Raster, open_raster
+from stac_cloudmask.stac.gdal import open_raster
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+    from rasterio.io import DatasetReader
 
     from stac_cloudmask.core.grid import Window
     from stac_cloudmask.core.predict import Role
@@ -32,7 +33,11 @@ CONTRACTS: Final[dict[Role, str]] = {"cloud": CLOUD_MODEL, "shadow": SHADOW_MODE
 SCALE: Final = 1e-4
 """Reflectance per digital number; FarmVibes.AI adds no BOA offset."""
 
+DTYPES: Final = frozenset({"uint8", "uint16"})
+
 Model = str | Path
+Read = Callable[[int, int], "NDArray[np.uint16]"]
+"""``read(row_off, height)`` gives ``(band, height, x)``."""
 
 
 @dataclass(frozen=True)
@@ -112,13 +117,14 @@ def improve_cloud_mask(
     cache = None if model_cache is None else Path(model_cache)
     members = [_member(model, "cloud", window_size, cache) for model in cloud_models]
     members.append(_member(shadow_model, "shadow", window_size, cache))
-    with open_raster(s2_raster, in_memory=in_memory) as raster, open_raster(product_mask) as product:
-        _refuse_other_grids(raster, product)
-        cloud, shadow = _probabilities(raster, members, window_size=window_size, overlap=overlap)
+    with open_raster(str(s2_raster)) as raster, open_raster(str(product_mask)) as product:
+        _refuse_others(raster, product)
+        read = _whole(raster) if in_memory else partial(_rows, raster)
+        cloud, shadow = _probabilities(raster, read, members, window_size=window_size, overlap=overlap)
         merged = merge_farmvibes(
             cloud,
             shadow,
-            product.rows(0, product.shape[1])[0] != 0,
+            product.read(1) != 0,
             cloud_thr=cloud_thr,
             shadow_thr=shadow_thr,
             closing_size=closing_size,
@@ -127,7 +133,8 @@ def improve_cloud_mask(
         )
         if len(cloud_models) > 1:
             cloud[cloud == PROBABILITY_NODATA] = np.nan
-        return ImprovedMask(cloud, shadow, merged.astype(np.uint8), raster.crs, raster.transform)
+        crs = raster.crs.to_wkt() if raster.crs else None
+        return ImprovedMask(cloud, shadow, merged.astype(np.uint8), crs, tuple(raster.transform)[:6])
 
 
 def _member(model: Model, role: Role, window_size: int, cache: Path | None) -> Member:
@@ -140,17 +147,30 @@ def _member(model: Model, role: Role, window_size: int, cache: Path | None) -> M
     return Member(OnnxSegmenter(replace(spec, window=window), cache=cache), (role,))
 
 
-def _refuse_other_grids(raster: Raster, product: Raster) -> None:
+def _refuse_others(raster: DatasetReader, product: DatasetReader) -> None:
+    for file in (raster, product):
+        if any(dtype not in DTYPES for dtype in file.dtypes):
+            found = ", ".join(sorted(set(file.dtypes)))
+            raise UnsupportedItemError(f"{file.name}: holds {found}; digital numbers (uint16 or uint8) are expected")
     bands = find_model(CLOUD_MODEL).bands
-    if raster.shape[0] != len(bands):
+    if raster.count != len(bands):
         raise UnsupportedItemError(
-            f"{raster.path}: has {raster.shape[0]} bands; {len(bands)} are expected: {', '.join(bands)}"
+            f"{raster.name}: has {raster.count} bands; {len(bands)} are expected: {', '.join(bands)}"
         )
-    if product.shape[1:] != raster.shape[1:] or not np.allclose(product.transform, raster.transform):
+    if product.shape != raster.shape or not np.allclose(product.transform, raster.transform):
         raise UnsupportedItemError(
-            f"{product.path}: lies on another grid ({product.shape[1]} x {product.shape[2]} pixels) than "
-            f"{raster.path} ({raster.shape[1]} x {raster.shape[2]}); warp it first"
+            f"{product.name}: lies on another grid ({product.height} x {product.width} pixels) than "
+            f"{raster.name} ({raster.height} x {raster.width}); warp it first"
         )
+
+
+def _rows(raster: DatasetReader, row_off: int, height: int) -> NDArray[np.uint16]:
+    return np.asarray(raster.read(window=((row_off, row_off + height), (0, raster.width)), out_dtype="uint16"))
+
+
+def _whole(raster: DatasetReader) -> Read:
+    scene = _rows(raster, 0, raster.height)
+    return lambda row_off, height: scene[:, row_off : row_off + height]
 
 
 def _window(rows: NDArray[np.uint16], window: Window) -> NDArray[np.uint16]:
@@ -159,14 +179,14 @@ def _window(rows: NDArray[np.uint16], window: Window) -> NDArray[np.uint16]:
 
 
 def _probabilities(
-    raster: Raster, members: Sequence[Member], *, window_size: int, overlap: float
+    raster: DatasetReader, read: Read, members: Sequence[Member], *, window_size: int, overlap: float
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Cloud and shadow probability of the whole raster, 100.0 where any band is nodata."""
     names = find_model(CLOUD_MODEL).bands
     bands = Bands(names=names, scales=(SCALE,) * len(names), offsets=(0,) * len(names))
-    out = {role: np.full(raster.shape[1:], PROBABILITY_NODATA) for role in ROLES}
-    for chips in farmvibes_chips(*raster.shape[1:], size=window_size, overlap_fraction=overlap):
-        rows = raster.rows(chips[0].read.row_off, chips[0].read.height)
+    out = {role: np.full(raster.shape, PROBABILITY_NODATA) for role in ROLES}
+    for chips in farmvibes_chips(*raster.shape, size=window_size, overlap_fraction=overlap):
+        rows = read(chips[0].read.row_off, chips[0].read.height)
         for prediction in predict_chips(chips, partial(_window, rows), members=members, bands=bands):
             if prediction.probabilities is None:
                 continue

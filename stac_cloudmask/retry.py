@@ -53,14 +53,24 @@ class RetryPolicy:
 DEFAULT_POLICY: Final = RetryPolicy()
 
 
-def retrying(send: Callable[[], Value], *, policy: RetryPolicy = DEFAULT_POLICY) -> Value:
-    """What ``send`` returns, called again while its errors are retryable and there is time.
+def is_retryable(error: StacCloudmaskError) -> bool:
+    """Whether the same request may succeed later."""
+    return error.retryable
+
+
+def retrying(
+    send: Callable[[], Value],
+    *,
+    policy: RetryPolicy = DEFAULT_POLICY,
+    when: Callable[[StacCloudmaskError], bool] = is_retryable,
+) -> Value:
+    """What ``send`` returns, called again while its errors are retryable, or ``when`` says so, and there is time.
 
     Raises:
         StacCloudmaskError: The last error of ``send``; says so where the server asked for a longer pause than is left.
     """
     again = Retrying(
-        retry=retry_if_exception(lambda error: isinstance(error, StacCloudmaskError) and error.retryable),
+        retry=retry_if_exception(lambda error: isinstance(error, StacCloudmaskError) and when(error)),
         wait=lambda state: _pause(state, policy),
         stop=stop_before_delay(policy.seconds),
         before_sleep=_log,
@@ -70,7 +80,7 @@ def retrying(send: Callable[[], Value], *, policy: RetryPolicy = DEFAULT_POLICY)
         return again(send)
     except StacCloudmaskError as error:
         asked = error.retry_after or 0.0
-        if error.retryable and asked >= policy.seconds:
+        if when(error) and asked >= policy.seconds:
             error.args = (f"{error}; it asks to wait {asked:.0f} s, and retry_seconds is {policy.seconds:g}",)
         raise
 

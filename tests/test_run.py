@@ -22,8 +22,6 @@ from stac_cloudmask.errors import ConfigError, WriteError
 from stac_cloudmask.pipeline import item
 from stac_cloudmask.pipeline.run import LINK_EVERY, LINK_SHARE, Ledger, Publication, plan, read_ahead, run
 from stac_cloudmask.stac.catalog import OutputCatalog
-from stac_cloudmask.stac.gdal import Patience as ReadPatience
-from stac_cloudmask.stac.reader import open_scene
 from stac_cloudmask.stac.search import load_items
 from stac_cloudmask.stac.transactions import Patience
 from tests.stac.range_server import serve
@@ -44,8 +42,9 @@ def model(tmp_path_factory):
     return write_model(tmp_path_factory.mktemp("model"))
 
 
-def go(sources, out, model, **options):
-    return list(run(load_items(map(str, sources)), settings=settings_of(model), out=str(out), **options))
+def go(sources, out, model, *, retry_seconds=45.0, **options):
+    settings = settings_of(model, retry_seconds=retry_seconds)
+    return list(run(load_items(map(str, sources)), settings=settings, out=str(out), **options))
 
 
 def statuses(results):
@@ -166,7 +165,6 @@ def test_an_overloaded_server_changes_no_bit(sources, model, tmp_path):
 def hasty(monkeypatch):
     """Little patience below the attempts that a run makes, and no pause between those."""
     monkeypatch.setattr(item, "BACKOFF", 0.001)
-    monkeypatch.setitem(open_scene.__kwdefaults__, "patience", ReadPatience(retries=0, delay=0.01, attempts=2))
 
 
 @pytest.mark.usefixtures("hasty")
@@ -174,7 +172,7 @@ def test_what_the_infrastructure_fails_is_tried_again(sources, model, tmp_path, 
     caplog.set_level(logging.WARNING)
     with serve(sources[0].parents[2]) as site:
         site.fault = lambda _, __, path: 503 if path.endswith("red.tif") and not caplog.records else None
-        (result,) = go(remote(sources[:1], site), tmp_path, model)
+        (result,) = go(remote(sources[:1], site), tmp_path, model, retry_seconds=0)
     assert (result.status, result.attempts) == ("done", 2)
     assert "attempt 1 failed, trying again" in caplog.text
 
@@ -182,7 +180,7 @@ def test_what_the_infrastructure_fails_is_tried_again(sources, model, tmp_path, 
 @pytest.mark.usefixtures("hasty")
 def test_what_the_infrastructure_fails_for_good_is_told_apart_from_bad_input(sources, model, tmp_path):
     with serve(sources[0].parents[2], lambda _, __, path: 503 if path.endswith("red.tif") else None) as site:
-        (result,) = go(remote(sources[:1], site), tmp_path, model)
+        (result,) = go(remote(sources[:1], site), tmp_path, model, retry_seconds=0)
     assert (result.status, result.kind, result.attempts) == ("failed", "infrastructure", item.ATTEMPTS)
     assert "asset 'red'" in result.error
     assert checked_is_empty(tmp_path)
@@ -195,9 +193,8 @@ def checked_is_empty(out):
 def test_pauses_between_attempts_grow(sources, model, tmp_path, monkeypatch):
     pauses = []
     monkeypatch.setattr(item.time, "sleep", pauses.append)
-    monkeypatch.setitem(open_scene.__kwdefaults__, "patience", ReadPatience(retries=0, delay=0.01, attempts=2))
     with serve(sources[0].parents[2], lambda _, __, path: 503 if path.endswith("red.tif") else None) as site:
-        go(remote(sources[:1], site), tmp_path, model)
+        go(remote(sources[:1], site), tmp_path, model, retry_seconds=0)
     assert [pause for pause in pauses if pause >= 1] == [item.BACKOFF, 2 * item.BACKOFF]
 
 

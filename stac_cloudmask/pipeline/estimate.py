@@ -10,9 +10,10 @@ from stac_cloudmask.errors import BandNotFoundError
 from stac_cloudmask.pipeline.inference import plan_passes, plan_windows
 from stac_cloudmask.pipeline.mask import THREADS, parts_of
 from stac_cloudmask.pipeline.result import Estimate
+from stac_cloudmask.retry import RetryPolicy
 from stac_cloudmask.stac.hrefs import is_remote
 from stac_cloudmask.stac.providers import SCL
-from stac_cloudmask.stac.reader import PATIENCE, Access, whole_factor
+from stac_cloudmask.stac.reader import open_files, whole_factor
 
 if TYPE_CHECKING:
     from stac_cloudmask.config import Settings
@@ -39,13 +40,13 @@ def estimate_mask(sources: Sources, *, models: Models, settings: Settings) -> Es
     """
     every = [*sources.bands, *([] if sources.scl is None else [sources.scl])]
     stated = {source: _stated(source, settings.resolution) for source in every}
-    access = Access(loader=settings.loader, threads=settings.threads or THREADS, patience=PATIENCE)
+    retry = RetryPolicy(seconds=settings.retry_seconds)
     unknown = [source for source, file in stated.items() if file is None]
-    looked = access.look(unknown, rule=sources.rule, resolution=settings.resolution)
+    opened = open_files(unknown, resolution=settings.resolution, threads=settings.threads or THREADS, retry=retry)
     files = {source: file for source, file in stated.items() if file is not None}
-    for one in looked:
-        size = None if one.facts.overview else _size(one.source)
-        files[one.source] = FileToRead(one.grid, size or one.facts.stored)
+    for file in opened:
+        size = None if file.level is not None else _size(file.source)
+        files[file.source] = FileToRead(file.grid, size or file.stored)
     finest = min((files[band].grid for band in sources.bands), key=lambda grid: grid.gsd)
     grid = finest.coarsen(whole_factor(finest, settings.resolution, where=sources.bands[0].where))
     windows, computed = _work(grid.shape, models, settings)

@@ -165,8 +165,13 @@ def make_mask(
     models = models or choose_models(settings)
     with watch.stage("open"):
         sources = resolve_sources(item, models=models, settings=settings)
-        threads = settings.threads or THREADS
-        scene = open_scene(sources, loader=settings.loader, resolution=settings.resolution, threads=threads)
+        scene = open_scene(
+            sources,
+            loader=settings.loader,
+            resolution=settings.resolution,
+            threads=settings.threads or THREADS,
+            retry=RetryPolicy(seconds=settings.retry_seconds),
+        )
         scl = scene.scl()
     sun = None if sources.sun is None else Sun(azimuth=sources.sun[0], elevation=sources.sun[1])
     made = mask_pixels(scene, scl=scl, sun=sun, settings=settings, models=models, progress=progress, watch=watch)

@@ -19,10 +19,11 @@ from odc.geo.geobox import GeoBox
 from stac_cloudmask.core.classes import CLASSES, CloudClass
 from stac_cloudmask.errors import ConfigError
 from stac_cloudmask.pipeline.result import Result
+from stac_cloudmask.retry import DEFAULT_POLICY
 from stac_cloudmask.review.layers import MASK
 from stac_cloudmask.review.show import MaskItem, mask_item_of
 from stac_cloudmask.stac.catalog import OutputCatalog
-from stac_cloudmask.stac.gdal import Patience, gdal_env
+from stac_cloudmask.stac.gdal import gdal_env
 from stac_cloudmask.stac.hrefs import check_href
 from stac_cloudmask.stac.item import SUFFIX
 from stac_cloudmask.stac.providers import sign
@@ -118,7 +119,7 @@ def _published(cube: xr.DataArray | xr.Dataset, steps: list[list[pystac.Item]], 
     layers = []
     for step in steps:
         items = [_mask_only(item) for item in step]
-        with rasterio.Env(**gdal_env([one.assets[MASK].href for one in items], patience=Patience(), fresh=False)):
+        with rasterio.Env(**gdal_env(items[0].assets[MASK].href, retry=DEFAULT_POLICY, fresh=False)):
             layer = odc.stac.load(
                 items, bands=[MASK], geobox=box, chunks=lazy, groupby=lambda *_: 0, resampling="nearest",
                 dtype="uint8", nodata=int(CloudClass.NODATA), patch_url=sign, fail_on_error=True,

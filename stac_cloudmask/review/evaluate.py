@@ -18,8 +18,7 @@ from stac_cloudmask.core.metrics import OUTCOMES, Agreement, agreement, colored,
 from stac_cloudmask.errors import ConfigError
 from stac_cloudmask.review.layers import MASK
 from stac_cloudmask.stac.catalog import OutputCatalog
-from stac_cloudmask.stac.gdal import check_redirects
-from stac_cloudmask.stac.hrefs import DEFAULT_RULE, check_href
+from stac_cloudmask.stac.hrefs import check_href
 from stac_cloudmask.stac.item import SUFFIX
 from stac_cloudmask.stac.labels import FIELD, Meaning, is_vector, plain_word, raster_labels, vector_labels
 from stac_cloudmask.stac.metadata import mask_grid
@@ -387,6 +386,4 @@ def _pair(item: Json, reference: Reference, mask: str) -> Pair:
 
 def _href(item: Json, key: str) -> str:
     home = next(link["href"] for link in item["links"] if link["rel"] == "self")
-    href = check_href(item["assets"][key]["href"], base=home)
-    check_redirects(href, base=home, rule=DEFAULT_RULE)
-    return href
+    return check_href(item["assets"][key]["href"], base=home)

@@ -31,9 +31,6 @@ PRIVATE_SUFFIXES: Final = ("localhost", "local", "internal", "localdomain", "lan
 MAX_HREF: Final = 4096
 MAX_ID: Final = 200
 
-TRANSLATED: Final = tuple(map(ipaddress.IPv6Network, ("::/96", "::ffff:0:0:0/96", "64:ff9b::/96")))
-"""Where the last 32 bits are an IPv4 address: RFC 4291, RFC 2765 and RFC 6052."""
-
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 
@@ -163,35 +160,8 @@ def literal_address(name: str) -> Address | None:
             return ipaddress.IPv4Address(socket.inet_aton(name))
         except OSError:
             return None
-    return _embedded(address) if isinstance(address, ipaddress.IPv6Address) else address
-
-
-def _embedded(address: ipaddress.IPv6Address) -> Address:
-    """The IPv4 address that an IPv6 address leads to: mapped, 6to4, or compatible and translated, in the last bits."""
-    found = address.ipv4_mapped or address.sixtofour
-    if found is None and any(address in network for network in TRANSLATED) and int(address) > 1:
-        return ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
-    return found or address
-
-
-def check_addresses(href: str, *, base: str | None, rule: HrefRule) -> None:
-    """Look up a host that was named by a remote document other than one of its own.
-
-    Raises:
-        UnsupportedItemError: A public name with a loopback or link-local address.
-    """
-    if base is None or not is_remote(base) or not href.startswith(("http://", "https://")):
-        return
-    host = split(href).hostname or ""
-    if host in rule.private_hosts or host == split(base).hostname:
-        return
-    try:
-        found = {str(info[4][0]) for info in socket.getaddrinfo(host, None)}
-    except OSError:
-        return
-    for address in map(literal_address, found):
-        if address is not None and (address.is_loopback or address.is_link_local or address.is_unspecified):
-            raise _refused(href, f"{host!r} is {address}, on this machine or link")
+    mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
+    return mapped or address
 
 
 def _refused(href: str, why: str) -> UnsupportedItemError:

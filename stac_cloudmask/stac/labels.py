@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 import rasterio
 from rasterio.enums import ColorInterp, Resampling
-from rasterio.errors import RasterioError
 from rasterio.features import rasterize
 from rasterio.vrt import WarpedVRT
 from rasterio.warp import transform_geom
@@ -21,7 +20,7 @@ from shapely.geometry import mapping
 
 from stac_cloudmask.core.classes import CloudClass
 from stac_cloudmask.errors import ConfigError, ReadError, StacCloudmaskWarning
-from stac_cloudmask.stac.gdal import Patience, gdal_env, open_image
+from stac_cloudmask.stac.gdal import open_raster
 from stac_cloudmask.stac.geometry import BROKEN, LON_LAT, VECTORS, check_degrees, read_features
 from stac_cloudmask.stac.hrefs import redact
 
@@ -69,23 +68,19 @@ def raster_labels(href: str, grid: Grid, meaning: Meaning) -> Codes:
         ConfigError: It has no CRS, several bands, or values without meaning.
     """
     out = np.empty(grid.shape, np.uint8)
-    env = gdal_env([href], patience=Patience(), fresh=False)
-    try:
-        with open_image(href, env, where=redact(href)) as raster:
-            if raster.crs is None:
-                raise ConfigError(f"{redact(href)}: the label raster has no CRS; georeference it, as with rio warp")
-            _check_bands(raster, meaning, where=redact(href))
-            with WarpedVRT(
-                raster, crs=grid.code, transform=rasterio.Affine(*grid.transform), height=grid.height, width=grid.width,
-                resampling=Resampling.nearest, nodata=raster.nodata, add_alpha=raster.nodata is None,
-            ) as warped:  # fmt: skip
-                for top in range(0, grid.height, STRIP):
-                    window = Window(0, top, grid.width, min(STRIP, grid.height - top))
-                    rows = slice(top, top + STRIP)
-                    valid = warped.read_masks(1, window=window) > 0
-                    out[rows] = _codes(warped.read(1, window=window), valid, meaning, where=redact(href))
-    except RasterioError as error:
-        raise ReadError(f"{redact(href)}: the labels cannot be read: {redact(str(error))}") from error
+    with open_raster(href) as raster:
+        if raster.crs is None:
+            raise ConfigError(f"{redact(href)}: the label raster has no CRS; georeference it, as with rio warp")
+        _check_bands(raster, meaning, where=redact(href))
+        with WarpedVRT(
+            raster, crs=grid.code, transform=rasterio.Affine(*grid.transform), height=grid.height, width=grid.width,
+            resampling=Resampling.nearest, nodata=raster.nodata, add_alpha=raster.nodata is None,
+        ) as warped:  # fmt: skip
+            for top in range(0, grid.height, STRIP):
+                window = Window(0, top, grid.width, min(STRIP, grid.height - top))
+                rows = slice(top, top + STRIP)
+                valid = warped.read_masks(1, window=window) > 0
+                out[rows] = _codes(warped.read(1, window=window), valid, meaning, where=redact(href))
     return out
 
 

@@ -1,121 +1,151 @@
-"""Open the bands of an item on one grid and read them by rows."""
+"""Open the bands of an item on one grid and read them by rows.
+
+A `BandFile` is an asset's file, opened once and held against its item; a `Layer` has the files that share one grid, as
+a lazy array of their own pixels; a `Scene` has all bands on the grid of the mask.
+"""
 
 from __future__ import annotations
 
-import logging
 import math
 import warnings
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from itertools import product
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 from rasterio.enums import MaskFlags
-from rasterio.errors import RasterioError
 
 from stac_cloudmask.core.grid import Window
 from stac_cloudmask.core.reflectance import mean_by_twos, mode_of_blocks, repeat, up_bilinear
-from stac_cloudmask.errors import BandNotFoundError, ConfigError, StacCloudmaskWarning, UnsupportedItemError
+from stac_cloudmask.errors import ConfigError, StacCloudmaskWarning, UnsupportedItemError
+from stac_cloudmask.retry import DEFAULT_POLICY, RetryPolicy, retrying
 from stac_cloudmask.stac.boa_offset import DARK, settle
-from stac_cloudmask.stac.gdal import (
-    Patience,
-    check_redirects,
-    gdal_env,
-    is_file,
-    open_image,
-    persist,
-    quiet_loaders,
-    require_answer,
-)
-from stac_cloudmask.stac.hrefs import is_remote, redact
-from stac_cloudmask.stac.loaders import Raster, find_overview, native, open_overview, store, stored_bytes
+from stac_cloudmask.stac.gdal import is_cut_short, open_raster, quiet_loggers, read_pixels, reading
+from stac_cloudmask.stac.hrefs import is_remote
+from stac_cloudmask.stac.loaders import Raster, load_library, native
 from stac_cloudmask.stac.metadata import MAX_PIXELS, make_grid
 from stac_cloudmask.stac.providers import SCL, sign
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
+    import dask.array as da
     from rasterio.io import DatasetReader
 
     from stac_cloudmask.config import Loader
     from stac_cloudmask.core.grid import Grid
     from stac_cloudmask.stac.bands import BandSource, Sources
-    from stac_cloudmask.stac.hrefs import HrefRule
-    from stac_cloudmask.stac.loaders import Overview
 
+U16 = NDArray[np.uint16]
+
+STRIP: Final = 512
+"""Rows of a strip, about: whole rows of blocks are read."""
+TALLEST: Final = 2048
+"""Rows of the finest band in a strip, at most, where strips are to be whole in all layers."""
 SAMPLE: Final = 1024
 """Pixels along an axis of what is looked at for a doubtful offset."""
-
 MISPLACED: Final = 0.01
 """Pixels by which metadata and file may differ."""
+MOST_BLOCKS: Final = 100_000
+"""Blocks whose bytes are added up; a tile of Sentinel-2 has 484 of 512 pixels, and each is asked for by itself."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class FileFacts:
-    """What a file turned out to be.
+class BandFile:
+    """An asset's file as it turned out to be.
 
     Attributes:
+        source: What its item says.
         grid: Exactly as the file has it.
-        overview: What is to be read instead of the file's own pixels, see ``overviews``; None for those.
-        block: Rows and columns of the tiles or strips of what is to be read.
+        level: GDAL's number of the overview that is to be read; None for the file's own pixels.
+        factor: Pixels of the file along the side of one that is to be read.
+        block: Rows of the tiles or strips of what is to be read.
         stored: Bytes that it takes in the file; None where the format does not say.
-        dark: Share of valid pixels below ``offset.DARK``, where the offset is doubtful and overviews make it cheap to
-            know; else None.
+        dark: Share of valid pixels below ``boa_offset.DARK``, where the offset is doubtful and overviews make it cheap
+            to know; else None.
     """
 
+    source: BandSource
     grid: Grid
-    overview: Overview | None
-    block: tuple[int, int]
+    level: int | None
+    factor: int
+    block: int
     stored: int | None
     dark: float | None
 
     @property
-    def read_factor(self) -> int:
-        """Pixels of the file along the side of one of what is to be read."""
-        return 1 if self.overview is None else self.overview.factor
-
-    @property
     def read_grid(self) -> Grid:
         """The grid of what is to be read."""
-        return self.grid.coarsen(self.read_factor)
+        return self.grid.coarsen(self.factor)
+
+    @property
+    def raster(self) -> Raster:
+        """What is to be read."""
+        source = self.source
+        return Raster(
+            name=source.common_name,
+            href=sign(source.href),
+            grid=self.read_grid,
+            dtype=source.dtype,
+            level=self.level,
+        )
 
 
-def inspect(source: BandSource, href: str, env: Mapping[str, str], *, resolution: float | None) -> FileFacts:
-    """Open a file and hold it against its item.
+def open_files(
+    sources: Sequence[BandSource], *, resolution: float | None, threads: int, retry: RetryPolicy = DEFAULT_POLICY
+) -> list[BandFile]:
+    """Open the files of some sources and hold them against their item.
 
     Args:
-        source: What the item says.
-        href: Signed.
-        env: GDAL settings.
-        resolution: Pixel size in metres that is wanted; None for that of the finest band.
+        sources: What the item says.
+        resolution: Pixel size in meters that is wanted; None for that of the finest band.
+        threads: That open at once.
+        retry: With servers that fail.
 
     Raises:
-        UnsupportedItemError: The file is not what the item says, or not what can be read; with both.
-        BandNotFoundError: A local file is not there.
-        RasterioError: GDAL's, for ``transport.explain``.
+        StacCloudmaskError: See ``open_scene``.
     """
-    if not is_remote(href) and not is_file(href):
-        raise BandNotFoundError(f"{source.where}: there is no file {href}; is the item up to date?")
-    with open_image(href, env, where=source.where) as file:
+
+    def look(source: BandSource) -> BandFile:
+        once = partial(_open_file, source, resolution=resolution, retry=retry)
+        return retrying(once, policy=retry, when=is_cut_short)
+
+    with ThreadPoolExecutor(threads) as pool:
+        return list(pool.map(look, sources))
+
+
+def _open_file(source: BandSource, *, resolution: float | None, retry: RetryPolicy) -> BandFile:
+    with open_raster(source.href, where=source.where, retry=retry) as file:
         _check_pixels(source, file)
         grid = _grid(source, file)
-        overview = None if source.common_name == SCL else _overview(file, href, grid, resolution)
-        with nullcontext(file) if overview is None else open_overview(href, overview) as pixels:
-            return FileFacts(
-                grid=grid,
-                overview=overview,
-                block=pixels.block_shapes[0],
-                stored=stored_bytes(pixels),
-                dark=_dark(file) if source.offset.doubtful else None,
-            )
+        dark = _dark(file) if source.offset.doubtful else None
+        level, factor = (None, 1) if source.common_name == SCL else _overview(file, grid, resolution)
+        if level is None:
+            block, stored = file.block_shapes[0][0], _stored_bytes(file)
+    if level is not None:
+        with open_raster(source.href, where=source.where, retry=retry, level=level) as file:
+            block, stored = file.block_shapes[0][0], _stored_bytes(file)
+    return BandFile(source=source, grid=grid, level=level, factor=factor, block=block, stored=stored, dark=dark)
 
 
-def _overview(file: DatasetReader, href: str, grid: Grid, resolution: float | None) -> Overview | None:
-    factor = 1.0 if resolution is None else resolution / grid.gsd
-    return find_overview(file, href, round(factor)) if factor > 1 and math.isclose(factor, round(factor)) else None
+def _overview(file: DatasetReader, grid: Grid, resolution: float | None) -> tuple[int | None, int]:
+    """The coarsest overview that is finer than ``resolution`` and whose pixels nest in it: GDAL's number, and factor.
+
+    It is averaged further, so that one made by other means than averaging does little harm.
+    """
+    wanted = 1.0 if resolution is None else resolution / grid.gsd
+    whole = round(wanted)
+    if file.driver != "GTiff" or file.nodata is None or not math.isclose(wanted, whole):
+        return None, 1
+    nested = [
+        (by, level)
+        for level, by in enumerate(file.overviews(1))
+        if by < whole and whole % by == 0 and file.height % by == file.width % by == 0
+    ]
+    factor, level = max(nested, default=(1, None))
+    return level, factor
 
 
 def _dark(file: DatasetReader) -> float | None:
@@ -124,6 +154,16 @@ def _dark(file: DatasetReader) -> float | None:
     sample = file.read(1, out_shape=tuple(min(side, SAMPLE) for side in file.shape))
     valid = int(np.count_nonzero(sample))
     return int(np.count_nonzero((sample > 0) & (sample < DARK))) / valid if valid else None
+
+
+def _stored_bytes(file: DatasetReader) -> int | None:
+    """Bytes that the pixels of a GeoTIFF take in the file; None for other formats, and for more than `MOST_BLOCKS`."""
+    height, width = file.block_shapes[0]
+    down, across = -(-file.height // height), -(-file.width // width)
+    if file.driver != "GTiff" or down * across > MOST_BLOCKS:
+        return None
+    blocks = product(range(across), range(down))
+    return sum(int(file.get_tag_item(f"BLOCK_SIZE_{x}_{y}", "TIFF", bidx=1) or 0) for x, y in blocks)
 
 
 def _check_pixels(source: BandSource, file: DatasetReader) -> None:
@@ -143,7 +183,7 @@ def _grid(source: BandSource, file: DatasetReader) -> Grid:
     epsg = file.crs.to_epsg() if file.crs else None
     if epsg is None or not file.crs.is_projected or not math.isclose(file.crs.linear_units_factor[1], 1.0):
         raise UnsupportedItemError(
-            f"{source.where} has CRS {str(file.crs)[:80]!r}; one by EPSG code in metres is needed"
+            f"{source.where} has CRS {str(file.crs)[:80]!r}; one by EPSG code in meters is needed"
         )
     grid = make_grid(epsg, list(file.transform), list(file.shape), where=source.where)
     if source.grid is not None and not same_place(source.grid, grid):
@@ -170,164 +210,68 @@ def shown(grid: Grid) -> str:
     return f"{grid.code}, {grid.height} x {grid.width} pixels of {grid.gsd:g} from ({grid.left:.10g}, {grid.top:.10g})"
 
 
-logger = logging.getLogger(__name__)
-
-U16 = NDArray[np.uint16]
-
-STRIP: Final = 512
-"""Rows of a strip, about: whole rows of blocks are read."""
-CHUNK: Final = 2**21
-"""Pixels of a band that are read in one go, about."""
-
-
-class Rows(Protocol):
-    """Gives whole rows of some bands."""
-
-    def read(self, start: int, stop: int) -> U16:
-        """Rows ``start`` to ``stop`` as ``(band, y, x)``."""
-        ...
-
-
-@dataclass(frozen=True, kw_only=True)
-class Reader:
-    """Reads rows of the files of some sources, which share one grid and dtype; or of one overview that all have."""
-
-    sources: tuple[BandSource, ...]
-    grid: Grid
-    block: tuple[int, int]
-    overview: Overview | None
-    loader: Loader
-    threads: int
-    patience: Patience
-
-    @property
-    def strip(self) -> int:
-        """Rows that are best read at a time: whole rows of blocks."""
-        return _whole_blocks(self.block[0], STRIP)
-
-    @property
-    def chunk(self) -> tuple[int, int]:
-        """Rows and columns that are read in one go, which takes four times their memory for a while."""
-        return self.strip, min(_whole_blocks(self.block[1], CHUNK // self.strip), self.grid.width)
-
-    def whole(self) -> NDArray[Any]:
-        """All rows."""
-        return self.read(0, self.grid.height)
-
-    def read(self, start: int, stop: int) -> NDArray[Any]:
-        """Rows as ``(band, y, x)``: all bands at once; if that fails one by one, to say which it is."""
-        out = np.empty((len(self.sources), stop - start, self.grid.width), self.sources[0].dtype)
-        if len(self.sources) > 1:
-            try:
-                self._store(self.sources, out, start, fresh=False)
-            except (RasterioError, RuntimeError, OSError) as error:
-                logger.info("%s: reading band by band after: %s", self.sources[0].item_id, redact(str(error)))
-            else:
-                return out
-        for index, source in enumerate(self.sources):
-            one = partial(self._store, (source,), out[index : index + 1], start)
-            persist(one, source=source, patience=self.patience, first=min(len(self.sources), 2))
-        return out
-
-    def _store(self, sources: Sequence[BandSource], out: NDArray[Any], start: int, *, fresh: bool) -> None:
-        rasters = [
-            Raster(name=source.common_name, href=sign(source.href), grid=self.grid, dtype=source.dtype)
-            for source in sources
-        ]
-        env = gdal_env((source.href for source in sources), patience=self.patience, fresh=fresh)
-        lazy = native(rasters, loader=self.loader, chunk=self.chunk, env=env, overview=self.overview)
-        # several threads take one chunk of each file after the other: where two wait for the same bytes of a remote
-        # file and the server fails, GDAL 3.10 can wait for ever
-        height, width = self.chunk if self.threads > 1 else self.grid.shape
-        stop = start + out.shape[1]
-        for top in range(start // height * height, stop, height):
-            rows = slice(max(top, start), min(top + height, stop))
-            for left in range(0, self.grid.width, width):
-                cols = slice(left, left + width)
-                store(lazy[:, rows, cols], out[:, rows.start - start : rows.stop - start, cols], threads=self.threads)
-
-
-def _whole_blocks(block: int, about: int) -> int:
-    return block * max(1, about // block)
-
-
-class Streamed:
-    """Rows read when asked for, in whole strips; the last strip stays, as rows asked for next begin in it."""
-
-    def __init__(self, reader: Reader) -> None:
-        self._reader = reader
-        self._kept: tuple[int, U16] | None = None
-
-    def read(self, start: int, stop: int) -> U16:
-        """Rows as ``(band, y, x)``; not to be written to."""
-        strip, height = self._reader.strip, self._reader.grid.height
-        if start % strip == 0 and (stop % strip == 0 or stop == height):
-            return self._reader.read(start, stop)
-        firsts = range(start // strip * strip, stop, strip)
-        parts = [self._strip(first)[:, max(start - first, 0) : stop - first] for first in firsts]
-        return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)
-
-    def _strip(self, first: int) -> U16:
-        if self._kept is None or self._kept[0] != first:
-            self._kept = None  # let go of the old strip before the new one is made
-            stop = min(first + self._reader.strip, self._reader.grid.height)
-            self._kept = (first, self._reader.read(first, stop))
-        return self._kept[1]
-
-
-@dataclass(frozen=True)
-class Held:
-    """Rows of rasters that are whole in memory, as they are in their files, and upsampled when asked for."""
-
-    array: U16
-    up: int
-    width: int
-
-    def read(self, start: int, stop: int) -> U16:
-        """Rows of the upsampled raster as ``(band, y, x)``; not to be written to."""
-        if self.up == 1:
-            return self.array[:, start:stop]
-        return up_bilinear(self.array, self.up, window=Window(start, 0, stop - start, self.width))
-
-
 @dataclass(frozen=True, kw_only=True)
 class Layer:
-    """Bands that come from rasters of one grid.
+    """Files that share one grid and dtype, and how their pixels come onto the scene's grid.
 
     Attributes:
+        files: At least one.
         indexes: Their places on the scene's band axis.
-        rows: Their pixels, on a grid of which ``down`` x ``down`` pixels make one of the scene's.
-        height: Rows of that grid.
-        down: See ``rows``.
+        pixels: Lazy ``(band, y, x)`` array of the files as they are; in memory where they are upsampled.
+        rows: Of a chunk of it.
+        up: Upsampling along each axis, to ``between``.
+        between: The grid of which ``down`` x ``down`` pixels make one of the scene's.
+        down: See there.
+        retry: With servers that fail.
+        threads: That read at once, each from a file of its own: where two wait for the same bytes of a remote file and
+            the server fails, GDAL 3.10 can wait for ever.
     """
 
+    files: tuple[BandFile, ...]
     indexes: tuple[int, ...]
-    rows: Rows
-    height: int
+    pixels: da.Array | NDArray[Any]
+    rows: int
+    up: int
+    between: Grid
     down: int
+    retry: RetryPolicy
+    threads: int
+
+    def native(self, start: int, stop: int) -> NDArray[Any]:
+        """Rows of the files as they are, ``(band, y, x)``; not to be written to."""
+        if isinstance(self.pixels, np.ndarray):
+            return self.pixels[:, start:stop]
+        rows = self.pixels[:, start:stop]
+        out = np.empty(rows.shape, rows.dtype)
+
+        def read(index: int) -> None:
+            source = self.files[index].source
+            lazy = rows[index]
+            out[index] = read_pixels(lambda: _computed(lazy), source.href, where=source.where, retry=self.retry)
+
+        with ThreadPoolExecutor(self.threads) as pool:
+            list(pool.map(read, range(len(self.files))))
+        return out
 
     def read(self, row_off: int, height: int) -> U16:
         """Rows of the scene as ``(band, y, x)``."""
-        fine = self.rows.read(row_off * self.down, min((row_off + height) * self.down, self.height))
-        return mean_by_twos(fine, self.down)
+        start, stop = row_off * self.down, min((row_off + height) * self.down, self.between.height)
+        if self.up == 1:
+            return mean_by_twos(self.native(start, stop), self.down)
+        window = Window(start, 0, stop - start, self.between.width)
+        return mean_by_twos(up_bilinear(self.native(0, self.pixels.shape[1]), self.up, window=window), self.down)
+
+    @property
+    def step(self) -> int:
+        """Rows of the scene that are whole chunks here."""
+        return 1 if isinstance(self.pixels, np.ndarray) else self.rows // math.gcd(self.rows, self.down)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Classes:
-    """The scene classification: repeated ``up`` times along each axis, cropped to ``between``, reduced by ``down``."""
+def _computed(lazy: da.Array) -> NDArray[Any]:
+    from dask.local import get_sync  # noqa: PLC0415  (by its name, dask would load distributed too)
 
-    reader: Reader
-    up: int
-    down: int
-    between: tuple[int, int]
-
-    def read(self, grid: Grid) -> tuple[NDArray[np.uint8], int]:
-        """``(y, x)``, and how many of the scene's pixels along an axis one of it spans."""
-        own: NDArray[np.uint8] = self.reader.whole()[0]
-        if self.down == 1:
-            return own, self.up
-        fine = own if self.up == 1 else repeat(own, self.up, window=Window(0, 0, *self.between))
-        return mode_of_blocks(fine, self.down)[: grid.height, : grid.width], 1
+    pixels: NDArray[Any] = lazy.compute(scheduler=get_sync)  # type: ignore[no-untyped-call]
+    return pixels
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -352,7 +296,7 @@ class Scene:
     offsets: tuple[int, ...]
     strip: int
     layers: tuple[Layer, ...]
-    classes: Classes | None
+    classes: Layer | None
 
     def dn(self, row_off: int, height: int) -> U16:
         """Whole rows of digital numbers as ``(band, y, x)``; 0 is nodata. Not to be written to.
@@ -372,113 +316,17 @@ class Scene:
         """The whole scene classification ``(y, x)``, 0 is nodata, and its factor; None without one.
 
         Larger pixels stay as they are: each stands for ``factor`` x ``factor`` pixels of the scene, fewer in a last,
-        partial one. Smaller ones make way for the class that most of them have, see ``classes``; the factor is 1.
+        partial one. Smaller ones make way for the class that most of them have, see ``mode_of_blocks``; the factor is
+        1.
         """
-        return None if self.classes is None else self.classes.read(self.grid)
-
-
-PATIENCE: Final = Patience()
-
-
-@dataclass(frozen=True)
-class Looked:
-    """A source and what its file turned out to be."""
-
-    source: BandSource
-    facts: FileFacts
-
-    @property
-    def grid(self) -> Grid:
-        """That of the file."""
-        return self.facts.grid
-
-
-@dataclass(frozen=True, kw_only=True)
-class Access:
-    """How files are read: by which library, by how many threads, with how much patience.
-
-    Local files are read by one thread: there is no latency to hide, and each thread holds copies of what it reads.
-    """
-
-    loader: Loader
-    threads: int
-    patience: Patience
-
-    def look(self, sources: Sequence[BandSource], *, rule: HrefRule, resolution: float | None) -> list[Looked]:
-        """Follow the redirects of sources and look into their files, for what pixels of ``resolution`` metres take."""
-
-        def look_at(source: BandSource) -> Looked:
-            check_redirects(sign(source.href), base=source.base, rule=rule)
-
-            def attempt(*, fresh: bool) -> FileFacts:
-                if not fresh:  # persist does for the others
-                    require_answer(source)
-                env = gdal_env([source.href], patience=self.patience, fresh=fresh)
-                return inspect(source, sign(source.href), env, resolution=resolution)
-
-            return Looked(source, persist(attempt, source=source, patience=self.patience))
-
-        with ThreadPoolExecutor(self.threads) as pool:
-            return list(pool.map(look_at, sources))
-
-    def reader(self, group: Sequence[Looked]) -> Reader:
-        """Reads sources of one grid together."""
-        return Reader(
-            sources=tuple(looked.source for looked in group),
-            grid=group[0].facts.read_grid,
-            overview=group[0].facts.overview,
-            block=max(looked.facts.block for looked in group),
-            loader=self.loader,
-            threads=self.threads if is_remote(group[0].source.href) else 1,
-            patience=self.patience,
-        )
-
-
-@dataclass(frozen=True, kw_only=True)
-class Fit:
-    """How rasters come onto the scene's grid, whose pixels are ``factor`` x ``factor`` of the finest band's."""
-
-    finest: Looked
-    factor: int
-    access: Access
-
-    def layer(self, indexes: Sequence[int], group: Sequence[Looked], *, in_memory: bool) -> Layer:
-        """The bands of one grid: upsampled to the coarsest grid that nests in theirs and the scene's, then averaged.
-
-        Or averaged from an overview, which only bands have that need no upsampling.
-        """
-        ratio = self._ratio(self.finest, group[0])
-        common = math.gcd(ratio, self.factor)
-        begun = group[0].facts.read_factor
-        between = self.finest.grid.coarsen(common * begun)
-        reader = self.access.reader(group)
-        held = in_memory or ratio > 1
-        return Layer(
-            indexes=tuple(indexes),
-            rows=Held(reader.whole(), ratio // common, between.width) if held else Streamed(reader),
-            height=between.height,
-            down=self.factor // (common * begun),
-        )
-
-    def classes(self, scl: Looked) -> Classes:
-        """The scene classification, whose pixels may be larger or smaller than the finest band's."""
-        if scl.grid.gsd < self.finest.grid.gsd:
-            down = self._ratio(scl, self.finest) * self.factor
-            return Classes(reader=self.access.reader([scl]), up=1, down=down, between=scl.grid.shape)
-        ratio = self._ratio(self.finest, scl)
-        common = math.gcd(ratio, self.factor)
-        between = self.finest.grid.coarsen(common).shape
-        reader = self.access.reader([scl])
-        return Classes(reader=reader, up=ratio // common, down=self.factor // common, between=between)
-
-    def _ratio(self, fine: Looked, coarse: Looked) -> int:
-        ratio = round(coarse.grid.gsd / fine.grid.gsd)
-        if not same_place(fine.grid.coarsen(ratio), coarse.grid):
-            raise UnsupportedItemError(
-                f"{coarse.source.where} does not fit {fine.source.where}: {shown(coarse.grid)} against "
-                f"{shown(fine.grid)}; both must share CRS and corner, one pixel size a whole multiple of the other"
-            )
-        return ratio
+        if self.classes is None:
+            return None
+        layer = self.classes
+        own: NDArray[np.uint8] = layer.native(0, layer.pixels.shape[1])[0]
+        if layer.down == 1:
+            return own, layer.up
+        fine = own if layer.up == 1 else repeat(own, layer.up, window=Window(0, 0, *layer.between.shape))
+        return mode_of_blocks(fine, layer.down)[: self.grid.height, : self.grid.width], 1
 
 
 def open_scene(
@@ -486,52 +334,122 @@ def open_scene(
     *,
     loader: Loader = "stackstac",
     resolution: float | None = None,
-    in_memory: bool = False,
     threads: int = 2,
-    patience: Patience = PATIENCE,
+    retry: RetryPolicy = DEFAULT_POLICY,
 ) -> Scene:
     """Open the files of an item and fit them onto one grid: that of its finest band, or a coarser one.
 
-    Bands of the finest pixel size are read when they are asked for, the others here, whole.
+    Bands that are upsampled are read here, whole; the others when they are asked for.
 
     Args:
         sources: What to read.
         loader: The library that reads; both give the same bits.
-        resolution: Pixel size in metres, a whole multiple of the finest band's; None takes that one.
-        in_memory: Whether all bands are read here.
+        resolution: Pixel size in meters, a whole multiple of the finest band's; None takes that one.
         threads: That read at once.
-        patience: With servers that fail.
+        retry: With servers that fail.
 
     Raises:
         BandNotFoundError: A file is not there.
         UnsupportedItemError: Files are not what the item says, or do not fit together.
         ReadError: A file is damaged, or its server fails.
-        ConfigError: No such resolution is possible.
+        ConfigError: No such resolution is possible, or the loader is not installed.
     """
-    quiet_loaders()
-    access = Access(loader=loader, threads=threads, patience=patience)
+    quiet_loggers()
+    load_library(loader)
     every = [*sources.bands, *([] if sources.scl is None else [sources.scl])]
-    looked = access.look(every, rule=sources.rule, resolution=resolution)
-    bands = looked[: len(sources.bands)]
-    finest = min(bands, key=lambda band: band.grid.gsd)
-    fit = Fit(finest=finest, factor=whole_factor(finest.grid, resolution, where=finest.source.where), access=access)
-    classes = None if sources.scl is None else fit.classes(looked[-1])
+    files = open_files(every, resolution=resolution, threads=threads, retry=retry)
+    bands = files[: len(sources.bands)]
+    finest = min(bands, key=lambda file: file.grid.gsd)
+    factor = whole_factor(finest.grid, resolution, where=finest.source.where)
+    make = partial(_layer, finest=finest, factor=factor, loader=loader, threads=threads, retry=retry)
+    layers = tuple(make(group, indexes) for indexes, group in _by_grid(bands))
     settled = _settled(sources, bands)
     return Scene(
         sources=settled,
-        grid=finest.grid.coarsen(fit.factor),
+        grid=finest.grid.coarsen(factor),
         bands=tuple(band.common_name for band in sources.bands),
         scales=tuple(band.scale for band in settled.bands),
         offsets=tuple(band.offset.dn for band in settled.bands),
-        strip=max(1, access.reader([finest]).strip * finest.facts.read_factor // fit.factor),
-        layers=_layers(bands, fit, in_memory=in_memory),
-        classes=classes,
+        strip=_strip_of(layers, factor),
+        layers=layers,
+        classes=None if sources.scl is None else make(files[-1:], (0,)),
     )
 
 
-def _settled(sources: Sources, looked: Sequence[Looked]) -> Sources:
+def _by_grid(bands: Sequence[BandFile]) -> list[tuple[tuple[int, ...], list[BandFile]]]:
+    groups: dict[tuple[Grid, int], list[int]] = {}
+    for index, band in enumerate(bands):
+        groups.setdefault((band.grid, band.factor), []).append(index)
+    return [(tuple(indexes), [bands[index] for index in indexes]) for indexes in groups.values()]
+
+
+def _layer(
+    files: Sequence[BandFile],
+    indexes: tuple[int, ...],
+    *,
+    finest: BandFile,
+    factor: int,
+    loader: Loader,
+    threads: int,
+    retry: RetryPolicy,
+) -> Layer:
+    """The files of one grid: upsampled to the coarsest grid that nests in theirs and the scene's, then averaged."""
+    first = files[0]
+    up, down, between = _fit(first, finest, factor)
+    rows = _whole_blocks(max(file.block for file in files))
+    source = first.source
+    with reading(source.href, where=source.where, retry=retry, fresh=False):
+        pixels = native([file.raster for file in files], loader=loader, rows=rows)
+    # local files have no latency to hide, and each thread holds copies of what it reads
+    threads = threads if is_remote(source.href) else 1
+    layer = Layer(
+        files=tuple(files),
+        indexes=indexes,
+        pixels=pixels,
+        rows=rows,
+        up=up,
+        between=between,
+        down=down,
+        retry=retry,
+        threads=threads,
+    )
+    is_upsampled = up > 1 and source.common_name != SCL
+    return replace(layer, pixels=layer.native(0, pixels.shape[1])) if is_upsampled else layer
+
+
+def _fit(file: BandFile, finest: BandFile, factor: int) -> tuple[int, int, Grid]:
+    """Upsampling to a grid in between, averaging from there, and that grid."""
+    if file.grid.gsd < finest.grid.gsd:  # a scene classification
+        return 1, _ratio(file, finest) * factor, file.grid
+    ratio = _ratio(finest, file)
+    common = math.gcd(ratio, factor)
+    down = factor // (common * file.factor)
+    return ratio // common, down, finest.grid.coarsen(common * file.factor)
+
+
+def _ratio(fine: BandFile, coarse: BandFile) -> int:
+    ratio = round(coarse.grid.gsd / fine.grid.gsd)
+    if not same_place(fine.grid.coarsen(ratio), coarse.grid):
+        raise UnsupportedItemError(
+            f"{coarse.source.where} does not fit {fine.source.where}: {shown(coarse.grid)} against "
+            f"{shown(fine.grid)}; both must share CRS and corner, one pixel size a whole multiple of the other"
+        )
+    return ratio
+
+
+def _whole_blocks(block: int) -> int:
+    return block * max(1, STRIP // block)
+
+
+def _strip_of(layers: Sequence[Layer], factor: int) -> int:
+    """Rows of the scene that are whole chunks in all layers; about those of a chunk where that were too many."""
+    whole = math.lcm(*(layer.step for layer in layers))
+    return whole if whole * factor <= TALLEST else max(1, *(layer.rows // layer.down for layer in layers))
+
+
+def _settled(sources: Sources, files: Sequence[BandFile]) -> Sources:
     """The sources with doubtful offsets as the pixels have them; says so where that changes one."""
-    dark = max((band.facts.dark for band in looked if band.facts.dark is not None), default=None)
+    dark = max((file.dark for file in files if file.dark is not None), default=None)
     bands = tuple(replace(band, offset=settle(band.offset, dark)) for band in sources.bands)
     changed = {
         new.offset.reason for new, old in zip(bands, sources.bands, strict=True) if new.offset.dn != old.offset.dn
@@ -543,21 +461,12 @@ def _settled(sources: Sources, looked: Sequence[Looked]) -> Sources:
 
 
 def whole_factor(grid: Grid, resolution: float | None, *, where: str) -> int:
-    """Pixels of the finest band along the side of one of ``resolution`` metres.
+    """Pixels of the finest band along the side of one of ``resolution`` meters.
 
     Raises:
-        ConfigError: They are no whole number.
+        ConfigError: They are not a whole number.
     """
     factor = 1.0 if resolution is None else resolution / grid.gsd
     if factor < 1 or not math.isclose(factor, round(factor), rel_tol=1e-9):
         raise ConfigError(f"resolution {resolution:g} is no whole multiple of {grid.gsd:g}, the pixel size of {where}")
     return round(factor)
-
-
-def _layers(bands: Sequence[Looked], fit: Fit, *, in_memory: bool) -> tuple[Layer, ...]:
-    by_grid: dict[tuple[Grid, Overview | None], list[int]] = {}
-    for index, band in enumerate(bands):
-        by_grid.setdefault((band.grid, band.facts.overview), []).append(index)
-    return tuple(
-        fit.layer(indexes, [bands[index] for index in indexes], in_memory=in_memory) for indexes in by_grid.values()
-    )

@@ -6,23 +6,21 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from math import isfinite
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal
 from urllib.parse import urlsplit
 
 import numpy as np
 import rasterio
 from rasterio.enums import Resampling
-from rasterio.errors import RasterioError
 from rasterio.vrt import WarpedVRT
 from rasterio.warp import transform
 from rasterio.windows import Window
 
 from stac_cloudmask.errors import ConfigError, ReadError, UnsupportedItemError
-from stac_cloudmask.stac.gdal import Patience, check_redirects, gdal_env, open_image
-from stac_cloudmask.stac.hrefs import DEFAULT_RULE, check_href, is_remote, redact
+from stac_cloudmask.retry import RetryPolicy
+from stac_cloudmask.stac.gdal import open_raster
+from stac_cloudmask.stac.hrefs import check_href, is_remote, redact
 from stac_cloudmask.stac.metadata import band_dicts, band_name, key_band
-from stac_cloudmask.stac.providers import sign
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -35,7 +33,7 @@ if TYPE_CHECKING:
 
 How = Literal["mode", "average", "nearest"]
 
-HASTY: Final = Patience(retries=1, delay=0.2, attempts=1, timeout=30)
+HASTY: Final = RetryPolicy(seconds=0.5)
 STRIKES: Final = 3
 """Failed reads after which a host is not asked again."""
 RGB: Final = ("red", "green", "blue")
@@ -45,8 +43,8 @@ RGB: Final = ("red", "green", "blue")
 class Views:
     """Reads one-band rasters of 8 or 16 bits on grids that may be much coarser than theirs."""
 
-    def __init__(self, patience: Patience = HASTY) -> None:
-        self._patience = patience
+    def __init__(self, retry: RetryPolicy = HASTY) -> None:
+        self._retry = retry
         self._strikes: Counter[str] = Counter()
 
     def classes(self, href: str, grid: Grid, *, base: str | None, fill: int | None) -> NDArray[np.uint8]:
@@ -79,16 +77,12 @@ class Views:
         host = urlsplit(allowed).netloc if is_remote(allowed) else ""
         if self._strikes[host] >= STRIKES:
             raise ReadError(f"{redact(allowed)} was not asked for: {host} failed {STRIKES} times")
-        if not host and not Path(allowed).is_file():
-            raise ReadError(f"there is no file {allowed}")
-        check_redirects(allowed, base=base, rule=DEFAULT_RULE)
-        env = gdal_env([allowed], patience=self._patience, fresh=False)
         try:
-            with open_image(sign(allowed), env, where=redact(allowed)) as file:
+            with open_raster(allowed, retry=self._retry) as file:
                 return _warped(file, frame, how=how, fill=fill, dtype=dtype)
-        except RasterioError as error:
+        except ReadError:
             self._strikes[host] += bool(host)
-            raise ReadError(f"{redact(allowed)} cannot be read: {redact(str(error))[:200]}") from error
+            raise
 
 
 def _warped(file: DatasetReader, frame: Frame, *, how: How, fill: int | None, dtype: str) -> NDArray[Any]:
@@ -168,17 +162,11 @@ def read_pixel(item: pystac.Item, key: str, lon: float, lat: float) -> Pixel:
         raise ConfigError(f"longitude {lon:g}, latitude {lat:g}: degrees are needed, the longitude first")
     where = f"item {item.id!r}, asset {key!r}"
     base = item.get_self_href()
-    href = check_href(item.assets[key].href, base=base)
-    check_redirects(href, base=base, rule=DEFAULT_RULE)
-    env = gdal_env([href], patience=Patience(), fresh=False)
-    try:
-        with open_image(sign(href), env, where=where) as raster:
-            if raster.dtypes[0] not in DTYPES or raster.crs is None:
-                raise UnsupportedItemError(f"{where} has no codes at places: {raster.dtypes[0]}, {raster.crs}")
-            xs, ys = transform(LON_LAT, raster.crs, [lon], [lat])
-            row, col = raster.index(xs[0], ys[0]) if isfinite(xs[0]) and isfinite(ys[0]) else (-1, -1)
-            if not (0 <= row < raster.height and 0 <= col < raster.width):
-                raise ConfigError(f"{where}: longitude {lon:g}, latitude {lat:g} lies outside; its bbox is {item.bbox}")
-            return Pixel(int(row), int(col), int(raster.read(1, window=Window(col, row, 1, 1))[0, 0]))
-    except RasterioError as error:
-        raise ReadError(f"{where} could not be read: {redact(str(error))}") from error
+    with open_raster(check_href(item.assets[key].href, base=base), where=where) as raster:
+        if raster.dtypes[0] not in DTYPES or raster.crs is None:
+            raise UnsupportedItemError(f"{where} has no codes at places: {raster.dtypes[0]}, {raster.crs}")
+        xs, ys = transform(LON_LAT, raster.crs, [lon], [lat])
+        row, col = raster.index(xs[0], ys[0]) if isfinite(xs[0]) and isfinite(ys[0]) else (-1, -1)
+        if not (0 <= row < raster.height and 0 <= col < raster.width):
+            raise ConfigError(f"{where}: longitude {lon:g}, latitude {lat:g} lies outside; its bbox is {item.bbox}")
+        return Pixel(int(row), int(col), int(raster.read(1, window=Window(col, row, 1, 1))[0, 0]))

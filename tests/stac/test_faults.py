@@ -10,9 +10,11 @@ import pytest
 from planetary_computer import sas
 from planetary_computer.settings import Settings
 
-from stac_cloudmask.errors import BandNotFoundError, ReadError, UnsupportedItemError
+from stac_cloudmask.errors import BandNotFoundError, ReadError
+from stac_cloudmask.retry import RetryPolicy
+from stac_cloudmask.stac import gdal
 from stac_cloudmask.stac.bands import resolve
-from stac_cloudmask.stac.gdal import Patience, gdal_env, require_answer
+from stac_cloudmask.stac.gdal import gdal_env
 from stac_cloudmask.stac.providers import sign
 from stac_cloudmask.stac.reader import open_scene
 from tests.stac.items import genuine
@@ -22,10 +24,11 @@ from tests.stac.rasters import digital_numbers, item_of, scl_codes, write
 LOADERS = ["stackstac", "odc"]
 SHAPE = (1400, 300)
 NAMES = ["blue", "red"]
-PATIENT = Patience(retries=8, delay=0.01, attempts=5)
+PATIENT = RetryPolicy(seconds=5, pause=0.01)
 OPENING = 3
 """Requests for one file that are fewer than it takes to look into it and read it whole."""
-HASTY = Patience(retries=1, delay=0.01, attempts=2)
+HASTY = RetryPolicy(seconds=0.02, pause=0.01)
+ONCE = RetryPolicy(seconds=0)
 
 
 @pytest.fixture(scope="module")
@@ -38,10 +41,10 @@ def folder(tmp_path_factory):
     return folder
 
 
-def read(site, loader="stackstac", patience=PATIENT, **assets):
+def read(site, loader="stackstac", retry=PATIENT, **assets):
     """All pixels of an item on a server, in two strips and the SCL."""
     item = item_of(site.url, {"blue": "blue.tif", "red": "red.tif", "scl": "scl.tif"} | assets)
-    scene = open_scene(resolve(item, NAMES), loader=loader, patience=patience)
+    scene = open_scene(resolve(item, NAMES), loader=loader, retry=retry)
     return np.concatenate([scene.dn(0, 1024), scene.dn(1024, SHAPE[0] - 1024)], axis=1), scene.scl()[0]
 
 
@@ -97,11 +100,12 @@ def test_latency_slow_bodies_and_wrong_lengths_change_no_bit(folder, expected, l
 
 @pytest.mark.parametrize("loader", LOADERS)
 @pytest.mark.parametrize("fault", ["late", "slow"])
-def test_a_server_that_hangs_is_left_and_named(folder, loader, fault):
+def test_a_server_that_hangs_is_left_and_named(folder, loader, fault, monkeypatch):
     with serve(folder, lambda _, __, path: fault if path == "/red.tif" else None) as site:
         site.pause = 3.0
+        monkeypatch.setattr(gdal, "REQUEST_SECONDS", 1)
         with pytest.raises(ReadError, match=r"'S2_test': asset 'red'.*fails") as caught:
-            read(site, loader, Patience(retries=0, delay=0.01, attempts=1, timeout=1))
+            read(site, loader, ONCE)
     assert caught.value.retryable
 
 
@@ -167,8 +171,8 @@ def test_a_host_that_takes_no_connections_is_left_soon_and_named(folder):
         gone = site.url
     item = item_of(gone, {"blue": "blue.tif", "red": "red.tif", "scl": "scl.tif?sig=SECRET"})
     start = time.monotonic()
-    with pytest.raises(ReadError, match=r"'S2_test': asset.*cannot be reached.*refused") as caught:
-        open_scene(resolve(item, NAMES))  # with the patience that users get
+    with pytest.raises(ReadError, match=r"'S2_test': asset.*cannot be reached.*Could not connect") as caught:
+        open_scene(resolve(item, NAMES), retry=RetryPolicy(seconds=2))
     assert caught.value.retryable
     assert "SECRET" not in str(caught.value)
     assert time.monotonic() - start < 20
@@ -178,21 +182,9 @@ def test_a_host_that_takes_no_connections_is_left_soon_and_named(folder):
 def test_a_server_that_is_gone_half_way_is_left_and_named(folder, loader):
     with serve(folder) as site:
         item = item_of(site.url, {"blue": "blue.tif", "red": "red.tif", "scl": "scl.tif"})
-        scene = open_scene(resolve(item, NAMES), loader=loader, patience=HASTY)
-    with pytest.raises(ReadError, match=r"asset 'blue'.*cannot be reached"):
+        scene = open_scene(resolve(item, NAMES), loader=loader, retry=HASTY)
+    with pytest.raises(ReadError, match=r"asset 'blue'.*fails"):
         scene.dn(0, SHAPE[0])
-
-
-def test_behind_a_proxy_only_the_proxy_is_asked(folder, monkeypatch):
-    with serve(folder) as site:
-        gone = site.url
-    blue = resolve(item_of(gone, {"blue": "blue.tif", "red": "red.tif"}), NAMES, want_scl=False).bands[0]
-    with pytest.raises(ReadError):
-        require_answer(blue)
-    monkeypatch.delenv("no_proxy", raising=False)
-    monkeypatch.delenv("NO_PROXY", raising=False)
-    monkeypatch.setenv("GDAL_HTTP_PROXY", "proxy.example.org:3128")
-    require_answer(blue)
 
 
 @pytest.mark.parametrize("loader", LOADERS)
@@ -200,7 +192,7 @@ def test_behind_a_proxy_only_the_proxy_is_asked(folder, monkeypatch):
 def test_a_failure_is_not_remembered_once_the_server_is_well(folder, expected, loader, fault):
     with serve(folder, lambda *_: fault) as site:
         with pytest.raises((ReadError, BandNotFoundError)):
-            read(site, loader, Patience(retries=0, delay=0.01, attempts=1))
+            read(site, loader, ONCE)
         site.fault = lambda *_: None
         dn, _ = read(site, loader, HASTY)
     np.testing.assert_array_equal(dn, expected[0])
@@ -229,18 +221,7 @@ def test_what_odc_logs_of_a_failing_href_is_redacted(folder, caplog):
     assert not any("SECRET" in message for message in logged)
 
 
-def test_a_remote_item_may_not_redirect_us_to_another_private_host(folder):
-    def elsewhere(_, __, path):
-        return "http://localhost:1/red.tif" if path == "/red.tif" else None
-
-    with (
-        serve(folder, elsewhere) as site,
-        pytest.raises(UnsupportedItemError, match=r"'localhost' on a private network"),
-    ):
-        read(site, patience=HASTY)
-
-
-def test_a_redirect_on_the_same_host_is_followed(folder, expected):
+def test_a_redirect_is_followed(folder, expected):
     with serve(folder) as site:
         site.fault = lambda _, __, path: f"{site.url}/red.tif" if path == "/moved.tif" else None
         dn, _ = read(site, red="moved.tif")
@@ -250,8 +231,8 @@ def test_a_redirect_on_the_same_host_is_followed(folder, expected):
 def test_redirects_in_a_circle_are_left(folder):
     with serve(folder) as site:
         site.fault = lambda _, __, path: f"{site.url}/round.tif" if path == "/round.tif" else None
-        with pytest.raises(UnsupportedItemError, match="redirects more than 5 times"):
-            read(site, red="round.tif", patience=HASTY)
+        with pytest.raises(ReadError, match=r"asset 'red'.*redirects"):
+            read(site, red="round.tif", retry=HASTY)
 
 
 @pytest.fixture
@@ -298,12 +279,12 @@ def test_sources_are_unsigned(shared, token_endpoint):
 
 
 def test_stores_get_their_settings_and_only_unsigned_ones_may_answer_403_twice():
-    plain = gdal_env(["https://example.com/x.tif"], patience=HASTY, fresh=False)
+    plain = gdal_env("https://example.com/x.tif", retry=HASTY, fresh=False)
     assert "403" in plain["GDAL_HTTP_RETRY_CODES"]
     assert "CPL_VSIL_CURL_NON_CACHED" not in plain
-    signed = gdal_env([PC], patience=HASTY, fresh=True)
+    signed = gdal_env(PC, retry=HASTY, fresh=True)
     assert "403" not in signed["GDAL_HTTP_RETRY_CODES"]
     assert signed["CPL_VSIL_CURL_NON_CACHED"]
-    assert gdal_env(["s3://sentinel-s2-l2a/x.jp2"], patience=HASTY, fresh=False)["AWS_REQUEST_PAYER"] == "requester"
-    assert "AWS_REQUEST_PAYER" not in gdal_env(["s3://other/x.jp2"], patience=HASTY, fresh=False)
-    assert "eodata" in gdal_env(["s3://eodata/x.jp2"], patience=HASTY, fresh=False)["AWS_S3_ENDPOINT"]
+    assert gdal_env("s3://sentinel-s2-l2a/x.jp2", retry=HASTY, fresh=False)["AWS_REQUEST_PAYER"] == "requester"
+    assert "AWS_REQUEST_PAYER" not in gdal_env("s3://other/x.jp2", retry=HASTY, fresh=False)
+    assert "eodata" in gdal_env("s3://eodata/x.jp2", retry=HASTY, fresh=False)["AWS_S3_ENDPOINT"]

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from fuzz.spoil import spoilt_bytes, spoilt_item
 from stac_cloudmask.errors import StacCloudmaskError
+from stac_cloudmask.retry import RetryPolicy
 from stac_cloudmask.stac.bands import resolve
-from stac_cloudmask.stac.gdal import Patience
 from stac_cloudmask.stac.hrefs import HrefRule, check_href, is_remote, redact
 from stac_cloudmask.stac.reader import open_scene
 from stac_cloudmask.stac.search import Query
@@ -76,9 +76,7 @@ def test_a_spoilt_raster_is_read_or_refused_by_name(rasters, tmp_path_factory, s
         sources = resolve(item_of(folder, {"blue": f"blue{suffix}"}), ["blue"], want_scl=False)
         refusal = ""
         try:
-            scene = open_scene(
-                sources, loader=chance.choice(["stackstac", "odc"]), patience=Patience(delay=0, attempts=2)
-            )
+            scene = open_scene(sources, loader=chance.choice(["stackstac", "odc"]), retry=RetryPolicy(seconds=0))
             dn = scene.dn(0, min(scene.grid.height, 1000))
         except StacCloudmaskError as error:
             refusal = str(error)

@@ -117,7 +117,7 @@ def test_a_raster_without_crs_is_an_error(tmp_path):
 
 def test_a_file_that_is_no_raster_is_an_error(tmp_path):
     (tmp_path / "labels.tif").write_text("no raster")
-    with pytest.raises(ReadError, match="cannot be read"):
+    with pytest.raises(ReadError, match="not an image"):
         raster_labels(str(tmp_path / "labels.tif"), GRID, OWN)
 
 

@@ -8,14 +8,14 @@ import pytest
 from s3fs import S3FileSystem
 
 from stac_cloudmask.errors import BandNotFoundError
+from stac_cloudmask.retry import RetryPolicy
 from stac_cloudmask.stac.bands import resolve
-from stac_cloudmask.stac.gdal import Patience
 from stac_cloudmask.stac.reader import open_scene
 from stac_cloudmask.stac.search import load_items, search
 from tests.s3 import s3_server
 from tests.stac.rasters import digital_numbers, item_of, write
 
-HASTY = Patience(retries=1, delay=0.01, attempts=2)
+HASTY = RetryPolicy(seconds=0.02, pause=0.01)
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +43,7 @@ def bucket(tmp_path_factory):
 def test_a_catalog_in_a_bucket_is_searched_and_read(bucket, loader):
     (item,) = search(f"{bucket}/catalog.json")
     assert item.assets["blue"].href == f"{bucket}/blue.tif"
-    scene = open_scene(resolve(item, ["blue"], want_scl=False), loader=loader, patience=HASTY)
+    scene = open_scene(resolve(item, ["blue"], want_scl=False), loader=loader, retry=HASTY)
     np.testing.assert_array_equal(scene.dn(0, 1100)[0], digital_numbers((1100, 90)))
 
 
@@ -52,7 +52,7 @@ def test_an_object_that_is_not_there_is_a_missing_band(bucket, loader):
     (item,) = load_items([f"{bucket}/S2_s3.json"])
     item.assets["blue"].href = f"{bucket}/nowhere.tif"
     with pytest.raises(BandNotFoundError, match=r"asset 'blue' \(s3://.*nowhere.tif\) does not exist"):
-        open_scene(resolve(item, ["blue"], want_scl=False), loader=loader, patience=HASTY)
+        open_scene(resolve(item, ["blue"], want_scl=False), loader=loader, retry=HASTY)
 
 
 def test_an_item_that_is_not_in_its_bucket_is_a_failure(bucket):
