@@ -7,13 +7,12 @@ import random
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 import onnx
-from onnx import TensorProto, helper, numpy_helper
+from onnx import TensorProto, helper
 
 from fuzz import canaries, tiny
 from fuzz.spoil import spoil, spoilt_bytes
@@ -59,66 +58,6 @@ def _not_finite(chance: random.Random) -> bytes:
     return bytes(tiny.graph(weights=np.full((3, 2, 1, 1), bad)).SerializeToString())
 
 
-def _constant(name: str, value: Any) -> Any:
-    return helper.make_node("Constant", [], [name], value=numpy_helper.from_array(np.asarray(value), name))
-
-
-def _bomb(chance: random.Random) -> bytes:
-    """Operators that make much out of little."""
-    many = chance.choice([10**5, 10**9, 2**40])
-    bombs = [
-        [_constant("s", np.int64([1, 3, many, many])), helper.make_node("ConstantOfShape", ["s"], ["logits"])],
-        [_constant("s", np.int64([1, 3, many, many])), helper.make_node("Expand", ["chips", "s"], ["logits"])],
-        [_constant("s", np.int64([1, 1, many, many])), helper.make_node("Tile", ["chips", "s"], ["logits"])],
-        [_constant("s", np.int64([0, 0, many, many, 0, 0, 0, 0])), helper.make_node("Pad", ["chips", "s"], ["logits"])],
-        [
-            _constant("s", np.float32([1, 1, many, many])),
-            helper.make_node("Resize", ["chips", "", "s"], ["logits"], mode="nearest"),
-        ],
-        [
-            *(_constant(name, np.int64(value)) for name, value in (("a", 0), ("b", many), ("c", 1))),
-            helper.make_node("Range", ["a", "b", "c"], ["r"]),
-            helper.make_node("Cast", ["r"], ["logits"], to=TensorProto.FLOAT),
-        ],
-        [_loop()],
-    ]
-    model = tiny.graph([node for node in chance.choice(bombs) if node is not None])
-    return bytes(model.SerializeToString())
-
-
-def _loop() -> Any:
-    """Copies its input over and over, without end."""
-    inner = helper.make_graph(
-        [helper.make_node("Identity", ["more"], ["on"]), helper.make_node("Abs", ["x"], ["y"])],
-        "body",
-        [
-            helper.make_tensor_value_info("i", TensorProto.INT64, []),
-            helper.make_tensor_value_info("more", TensorProto.BOOL, []),
-            helper.make_tensor_value_info("x", TensorProto.FLOAT, None),
-        ],
-        [
-            helper.make_tensor_value_info("on", TensorProto.BOOL, []),
-            helper.make_tensor_value_info("y", TensorProto.FLOAT, None),
-        ],
-    )
-    return helper.make_node("Loop", ["", "", "chips"], ["logits"], body=inner)
-
-
-def _functions(chance: random.Random) -> bytes:
-    """Local functions that call others, some many times over or in circles."""
-    (depth, width), circular = chance.choice([(1, 1), (3, 2), (12, 8), (30, 2)]), chance.random() < 0.2
-    model = tiny.graph([helper.make_node("f0", ["chips"], ["logits"], domain="f")])
-    opsets = [helper.make_opsetid("", 17), helper.make_opsetid("f", 1)]
-    model.opset_import.append(opsets[1])
-    for number in range(depth):
-        last = number == depth - 1
-        called, domain = ("f0", "f") if last and circular else ("Abs", "") if last else (f"f{number + 1}", "f")
-        names = ["x", *(f"y{step}" for step in range(width - 1)), "y"]
-        nodes = [helper.make_node(called, [a], [b], domain=domain) for a, b in pairwise(names)]
-        model.functions.append(helper.make_function("f", f"f{number}", ["x"], ["y"], nodes, opsets))
-    return bytes(model.SerializeToString())
-
-
 def _stranger(chance: random.Random) -> bytes:
     texts = (
         b"",
@@ -138,9 +77,6 @@ FILES: Final[tuple[Bytes, ...]] = (
     _custom,
     _shapes,
     _not_finite,
-    _bomb,
-    _bomb,
-    _functions,
     _stranger,
 )
 

@@ -12,13 +12,13 @@ import pystac
 import pytest
 import tasks
 from checks import checked, layers, read
+from dask.system import CPU_COUNT
 from scenes import settings_of, write_items, write_model
 
 import stac_cloudmask as scm
 from stac_cloudmask.config import Settings
 from stac_cloudmask.errors import ConfigError, ReadError
 from stac_cloudmask.models import session
-from stac_cloudmask.models.session import usable_cpus
 from stac_cloudmask.pipeline.executors import IN_FLIGHT, LEAST_IN_FLIGHT, OnDask, open_engine
 from stac_cloudmask.pipeline.run import run
 from stac_cloudmask.stac.search import load_items
@@ -125,7 +125,7 @@ def test_results_come_while_others_still_run(client, tmp_path):
 
 def test_tasks_of_one_machine_share_its_cpus(client):
     found = {result.seconds["threads"] for result in results_of(client, tasks.threads, numbered(8))}
-    assert found == {max(1, usable_cpus() // WORKERS)}
+    assert found == {max(1, CPU_COUNT // WORKERS)}
     chosen = results_of(client, tasks.threads, numbered(1), settings=Settings(threads=7))
     assert next(chosen).seconds["threads"] == 7
 

@@ -150,14 +150,14 @@ def altered(scene: Scene, number: int, clouds: list[tuple[F32, F32]], rng: np.ra
     valid = scene.valid[row : row + height, column : column + width].astype(np.float32)
     if factor < 1:
         pixels = gaussian_filter(pixels, (0, 0.35 / factor, 0.35 / factor))
-    pixels, valid = zoom(pixels, (1, factor, factor), order=1), zoom(valid, factor, order=1) > 0.99  # noqa: PLR2004
-    if rng.random() < 0.35:  # noqa: PLR2004
+    pixels, valid = zoom(pixels, (1, factor, factor), order=1), zoom(valid, factor, order=1) > 0.99
+    if rng.random() < 0.35:
         pixels = _with_clouds(pixels, clouds[rng.integers(len(clouds))], rng)
-    if rng.random() < 0.35:  # noqa: PLR2004
+    if rng.random() < 0.35:
         pixels = _with_haze(pixels, rng)
-    if rng.random() < 0.6:  # noqa: PLR2004
+    if rng.random() < 0.6:
         pixels = pixels * np.exp(rng.normal(0, 0.15)) * np.exp(rng.normal(0, 0.04, (4, 1, 1)))
-    if rng.random() < 0.3:  # noqa: PLR2004
+    if rng.random() < 0.3:
         pixels = pixels + rng.uniform(-0.01, 0.03)
     return Scene(scene.kind, f"{scene.name}-{number}", np.clip(pixels, 0, 2).astype(np.float32), valid)
 
@@ -207,7 +207,7 @@ def make(root: Path, folder: Path, answer: Answer) -> None:
     for scene in scenes:
         given = answer(scene.reflectance)
         save(folder, scene, given)
-        if (given[0] > 0.5).mean() > 0.05:  # noqa: PLR2004
+        if (given[0] > 0.5).mean() > 0.05:
             clouds.append((scene.reflectance, given * scene.valid))
     for scene in [*top_of_atmosphere(root, rng), *(simulated(number, rng) for number in range(SIMULATED))]:
         save(folder, scene, answer(scene.reflectance))

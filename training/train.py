@@ -2,7 +2,7 @@
 
 ::
 
-    python -m training.train training-data training-run --steps 14000
+    python -m training.train training-data training-run --steps 12000
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from training.model import Student
+from training.model import DEVIATION, MEAN, Student
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -33,11 +33,6 @@ WARM_UP: Final = 200
 DECAY: Final = 0.35
 """Share of the steps at the end in which the rate falls to zero."""
 SCALE: Final = 10_000
-MEAN: Final = np.array([0.26681777834892273, 0.27799084782600403, 0.28811994194984436, 0.36494743824005127], np.float32)
-DEVIATION: Final = np.array(
-    [0.33637598156929016, 0.3125455975532532, 0.311148464679718, 0.27260705828666687], np.float32
-)
-"""The teacher's scaling of reflectance."""
 SHARES: Final = {
     "alberta-2020": 0.16,
     "alberta-2020-snow": 0.11,
@@ -80,7 +75,7 @@ class Pool:
             window = max((self._cut(scenes, rng) for _ in range(3)), key=_interest)
         else:
             window = self._cut(scenes, rng)
-        if rng.random() < 0.5:  # noqa: PLR2004
+        if rng.random() < 0.5:
             window = window[:, ::-1]
         return np.rot90(window, rng.integers(4), (1, 2))
 
@@ -103,7 +98,8 @@ def _interest(window: Layers) -> float:
 def learn(net: Student, layers: Layers) -> tuple[torch.Tensor, float]:
     """The mean cross entropy with the teacher's probabilities, and the share of pixels of the same class."""
     given = layers.astype(np.float32) / SCALE
-    pixels = (given[:, :4] - MEAN[:, None, None]) / DEVIATION[:, None, None]
+    mean, deviation = (np.array(values, np.float32)[:, None, None] for values in (MEAN, DEVIATION))
+    pixels = (given[:, :4] - mean) / deviation
     x = torch.from_numpy(pixels).contiguous(memory_format=torch.channels_last)
     answer = torch.from_numpy(given[:, 4:6])
     valid = torch.from_numpy(layers[:, 6].astype(np.float32))
@@ -161,6 +157,6 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("data", type=Path)
     parser.add_argument("run", type=Path)
-    parser.add_argument("--steps", type=int, default=14_000)
+    parser.add_argument("--steps", type=int, default=12_000)
     given = parser.parse_args()
     train(given.data, given.run, given.steps)

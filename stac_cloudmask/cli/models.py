@@ -13,6 +13,8 @@ from stac_cloudmask.cli import console, options
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from rich.progress import Progress, TaskID
+
     from stac_cloudmask.models.spec import ModelSpec
 
 app: Final = typer.Typer(no_args_is_help=True, help="List, show, fetch and check models.")
@@ -70,12 +72,8 @@ def fetch(names: Names, *, model_cache: options.ModelCache = None) -> None:
     specs = list_models() if ALL in names else [find_model(name) for name in names]
     with console.downloads() as bars:
         for spec in specs:
-            task = bars.add_task(spec.name, total=spec.file_size)
-
-            def show(done: int, total: int | None, task: object = task) -> None:
-                bars.update(task, completed=done, total=total)  # type: ignore[arg-type]  # rich's TaskID is an int
-
-            console.put(f"{spec.name}  {fetch_model(spec, cache=model_cache, progress=show)}")
+            bar = _Bar(bars, bars.add_task(spec.name, total=spec.file_size))
+            console.put(f"{spec.name}  {fetch_model(spec, cache=model_cache, progress=bar)}")
 
 
 @app.command("check")
@@ -98,6 +96,24 @@ def check(name: Checked = None, *, model_cache: options.ModelCache = None) -> No
             console.put(f"  {finding.level}: {finding.text}")
     if failed:
         raise typer.Exit(1)
+
+
+class _Bar:
+    """A bar of rich that pooch moves along."""
+
+    total = 0
+
+    def __init__(self, bars: Progress, task: TaskID) -> None:
+        self._bars, self._task = bars, task
+
+    def update(self, count: int) -> None:
+        self._bars.update(self._task, total=self.total, advance=count)
+
+    def reset(self) -> None:
+        self._bars.update(self._task, completed=0)
+
+    def close(self) -> None:
+        self._bars.stop_task(self._task)
 
 
 def _facts(spec: ModelSpec, cache: Path | None) -> dict[str, object]:

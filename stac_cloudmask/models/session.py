@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import io
-import math
-import os
 import sys
 import threading
 from collections.abc import Callable
@@ -17,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final, get_args
 
 import numpy as np
 import onnxruntime
+from dask.system import CPU_COUNT
 from onnxruntime.capi import onnxruntime_pybind11_state as ort
 from scipy.special import expit
 
@@ -31,42 +30,6 @@ if TYPE_CHECKING:
     F32 = NDArray[np.float32]
     from stac_cloudmask.core.predict import Role
     from stac_cloudmask.models.spec import ModelSpec
-
-CGROUPS: Final = Path("/sys/fs/cgroup")
-OWN_CGROUP: Final = Path("/proc/self/cgroup")
-
-
-def usable_cpus(*, cgroups: Path = CGROUPS, own_cgroup: Path = OWN_CGROUP) -> int:
-    """CPUs of this process's affinity, or fewer where a cgroup grants it less time; at least 1.
-
-    onnxruntime and OpenVINO would start a thread for every CPU of the host, also in a container that may use one.
-    """
-    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, math.ceil(min(allowed, _granted(cgroups, own_cgroup))))
-
-
-def _granted(cgroups: Path, own_cgroup: Path) -> float:
-    """CPUs by the tightest quota of the process's cgroup and all above it; infinite without a quota."""
-    lines = _text(own_cgroup).splitlines()
-    own = next((line.removeprefix("0::/") for line in lines if line.startswith("0::/")), "")
-    folder = cgroups / own
-    quotas = [_text(above / "cpu.max").split() for above in (folder, *folder.parents) if above.is_relative_to(cgroups)]
-    first = [_text(cgroups / "cpu" / f"cpu.cfs_{name}_us").strip() for name in ("quota", "period")]
-    return min((_cpus(quota) for quota in (*quotas, first)), default=math.inf)
-
-
-def _cpus(quota: list[str]) -> float:
-    """CPUs of ``[microseconds, period]``; ``max`` and -1 are no limit."""
-    if len(quota) == 2 and quota[0].isdigit() and int(quota[1]) > 0:  # noqa: PLR2004
-        return int(quota[0]) / int(quota[1])
-    return math.inf
-
-
-def _text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="ascii")
-    except OSError:
-        return ""
 
 
 def open_openvino(graph: bytes, path: Path, *, threads: int, bfloat16: bool) -> Callable[[F32], F32]:
@@ -119,10 +82,6 @@ ERRORS: Final = (
     ort.RuntimeException,
     UnicodeError,  # a broken file's names in onnxruntime's message
 )
-MOST_MEMORY: Final = 8 * 2**30
-"""Bytes of working memory for all models of a process; a graph that asks for more is refused instead of the machine."""
-ARENA_AS_REQUESTED: Final = 1
-"""``arena_extend_strategy``: grow by what is asked for, not to the next power of two."""
 
 
 Run = Callable[["F32"], "F32"]
@@ -196,7 +155,7 @@ class OnnxSegmenter:
         """
         path = locate(self.spec, self.cache)
         state = path.stat()
-        threads = self.threads or usable_cpus()
+        threads = self.threads or CPU_COUNT
         key = (path, state.st_size, state.st_mtime_ns, self.spec, self.provider, threads)
         with _opening:
             if key not in _sessions:

@@ -1,30 +1,30 @@
-"""Weights of models: where they are kept, how they are downloaded, what a file is that holds none."""
+"""Find and download the weights of models, and say what a file is that holds none."""
 
 from __future__ import annotations
 
 import hashlib
 import importlib.util
 import logging
-import time
 from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Protocol
 
-import httpx
 import pooch
+import requests
 
 from stac_cloudmask.errors import ChecksumError, ModelError, WriteError
+from stac_cloudmask.retry import DEFAULT_POLICY, PASSING, RetryPolicy, retry_after, retrying
 
 if TYPE_CHECKING:
     from stac_cloudmask.models.spec import ModelSpec
 
 LFS_POINTER: Final = b"version https://git-lfs.github.com/spec/"
 HEAD: Final = 512
-"""Bytes that suffice to recognise a stranger."""
+"""Bytes that suffice to tell what a file is."""
 
 
-def recognise(head: bytes) -> str | None:
+def diagnose(head: bytes) -> str | None:
     """What a file is and what would help, by its first bytes; None where it may well be a model."""
     text = head.lstrip().lower()
     if not head:
@@ -51,101 +51,23 @@ def mismatch(data: bytes, *, sha256: str | None, file_size: int | None) -> str |
     return None if sha256 is None else f"has SHA-256 {found}, but its item promises {sha256}"
 
 
-logger = logging.getLogger(__name__)
-
-ATTEMPTS: Final = 3
 TIMEOUT: Final = 60.0
 """Seconds without a byte."""
-PASSING: Final = frozenset({408, 425, 429})
-"""Refusals that may be none a little later; all from 500 on, too."""
 
 
 class Progress(Protocol):
-    """Told of the bytes that have come."""
+    """A bar as pooch moves it along."""
 
-    def __call__(self, done: int, total: int | None) -> None:
-        """``done`` bytes are here of ``total``, where the server says how many there are."""
+    total: int
 
+    def update(self, count: int) -> None:
+        """Count further bytes."""
 
-def download(spec: ModelSpec, target: Path, *, partial: Path, progress: Progress | None, pause: float) -> None:
-    """Fill an empty file with a model's weights.
+    def reset(self) -> None:
+        """Start over."""
 
-    Args:
-        spec: The model; its ``href`` is on the web.
-        target: The file; nobody else writes to it.
-        partial: Where an interrupted download leaves what has come, and where the next one takes it up.
-        progress: Told of the bytes that have come.
-        pause: Seconds before the second attempt, doubled before the third.
-
-    Raises:
-        ChecksumError: The server gave something else; the message says what.
-        ModelError: The server refused, or could not be reached in three attempts.
-    """
-    with suppress(FileNotFoundError):
-        partial.replace(target)
-    taken_up = target.stat().st_size > 0
-    found = _filled(spec, target, partial, progress, pause)
-    if found and taken_up:
-        logger.warning("%s: what was there from an earlier attempt %s; starting over", spec.href, found)
-        target.write_bytes(b"")
-        found = _filled(spec, target, partial, progress, pause)
-    if found:
-        raise ChecksumError(f"model {spec.name!r}: what {spec.href} gave {found}; nothing was kept")
-
-
-def _filled(spec: ModelSpec, target: Path, partial: Path, progress: Progress | None, pause: float) -> str | None:
-    """What is wrong with the bytes that have come; where they broke off, they go to ``partial``."""
-    whole = False
-    try:
-        _persist(spec, target, progress, pause)
-        whole = True
-    finally:
-        if not whole and target.stat().st_size:
-            target.replace(partial)
-    data = target.read_bytes()
-    found = mismatch(data, sha256=spec.sha256, file_size=spec.file_size)
-    stranger = recognise(data[:HEAD]) if found else None
-    return f"is {stranger}" if stranger else found
-
-
-def _persist(spec: ModelSpec, target: Path, progress: Progress | None, pause: float) -> None:
-    for attempt in range(1, ATTEMPTS + 1):
-        try:
-            _stream(spec, target, progress)
-        except httpx.HTTPError as error:
-            code = error.response.status_code if isinstance(error, httpx.HTTPStatusError) else 0
-            if attempt == ATTEMPTS or (400 <= code < 500 and code not in PASSING):  # noqa: PLR2004
-                there = target.stat().st_size
-                kept = f"{there} bytes are kept, the same command goes on from there" if there else "nothing was kept"
-                raise ModelError(f"model {spec.name!r}: {spec.href}: {error}; {kept}") from error
-            logger.warning("%s: %s; trying again", spec.href, error)
-            time.sleep(pause * 2 ** (attempt - 1))
-        else:
-            return
-
-
-def _stream(spec: ModelSpec, target: Path, progress: Progress | None) -> None:
-    """Add what is missing to a file; a server that does not give parts starts it over."""
-    start = target.stat().st_size
-    asked = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={start}-"} if start else {})
-    with httpx.stream("GET", spec.href, headers=asked, follow_redirects=True, timeout=TIMEOUT) as response:
-        continued = response.headers.get("content-range", "").startswith(f"bytes {start}-")
-        if response.status_code == httpx.codes.PARTIAL_CONTENT and not continued:
-            target.write_bytes(b"")
-            raise httpx.RemoteProtocolError("the server gave another part than it was asked for")
-        if start and response.status_code == httpx.codes.REQUESTED_RANGE_NOT_SATISFIABLE:
-            target.write_bytes(b"")
-            raise httpx.RemoteProtocolError("the server has fewer bytes than have come already")
-        response.raise_for_status()
-        length = response.headers.get("content-length", "")
-        with target.open("ab" if continued else "wb") as file:
-            total = file.tell() + int(length) if length.isdigit() else spec.file_size
-            for chunk in response.iter_bytes():
-                file.write(chunk)
-                if spec.file_size is not None and file.tell() > spec.file_size:
-                    break
-                if progress:
-                    progress(file.tell(), total)
+    def close(self) -> None:
+        """Finish the bar."""
 
 
 PACKAGE: Final = "package://"
@@ -185,21 +107,23 @@ def is_here(spec: ModelSpec, cache: Path | None = None) -> bool:
 
 
 def fetch_model(
-    spec: ModelSpec, *, cache: Path | None = None, progress: Progress | None = None, pause: float = 1.0
+    spec: ModelSpec,
+    *,
+    cache: Path | None = None,
+    progress: Progress | None = None,
+    policy: RetryPolicy = DEFAULT_POLICY,
 ) -> Path:
     """Download weights into the cache, unless they are here; what is not exactly them leaves nothing behind.
-
-    A download that breaks off leaves what has come in a file ``.part``, and the next one goes on from there.
 
     Args:
         spec: The model; models whose weights are local or in a package are here already.
         cache: Directory; the user's cache when None.
-        progress: Told of the bytes that have come.
-        pause: Seconds before the second attempt, doubled before the third.
+        progress: A bar that is told of the bytes that have come.
+        policy: How long a failing server is borne with.
 
     Raises:
         ChecksumError: The server gave something else; the message says what.
-        ModelError: The server refused, or could not be reached in three attempts.
+        ModelError: The server refused, or could not be reached.
         WriteError: The cache directory cannot be written.
     """
     if not spec.href.startswith(WEB):
@@ -208,10 +132,8 @@ def fetch_model(
         raise ModelError(f"model {spec.name!r}: its item has no file:checksum, so a download could not be trusted")
     target = cached_path(spec, cache)
 
-    partial = target.with_name(f"{target.name}.part")
-
-    def fill(_url: str, output_file: str, _pooch: object) -> None:
-        download(spec, Path(output_file), partial=partial, progress=progress, pause=pause)
+    def fill(_url: str, file: str, _pooch: object) -> None:
+        retrying(lambda: _download(spec, Path(file), progress), policy=policy)
 
     pooch.get_logger().setLevel(logging.WARNING)
     try:
@@ -219,6 +141,24 @@ def fetch_model(
     except OSError as error:
         raise WriteError(f"model {spec.name!r}: cannot be kept at {target}: {error}") from error
     return target
+
+
+def _download(spec: ModelSpec, file: Path, progress: Progress | None) -> None:
+    try:
+        pooch.HTTPDownloader(progressbar=progress or False, timeout=TIMEOUT)(spec.href, str(file), None)
+    except requests.RequestException as error:
+        failure = ModelError(f"model {spec.name!r}: {spec.href}: {error}; nothing was kept")
+        answer = error.response
+        failure.retryable = answer is None or answer.status_code in PASSING
+        if answer is not None:
+            failure.retry_after = retry_after(answer.headers)
+            answer.close()
+        raise failure from error
+    data = file.read_bytes()
+    if found := mismatch(data, sha256=spec.sha256, file_size=spec.file_size):
+        other = diagnose(data[:HEAD])
+        what = f"is {other}" if other else found
+        raise ChecksumError(f"model {spec.name!r}: what {spec.href} gave {what}; nothing was kept")
 
 
 def _place(spec: ModelSpec, cache: Path | None) -> tuple[Path, str]:

@@ -15,9 +15,9 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import pystac
+from dask.system import CPU_COUNT
 
 from stac_cloudmask.errors import ConfigError, ReadError, StacCloudmaskError, StacCloudmaskWarning
-from stac_cloudmask.models.session import usable_cpus
 from stac_cloudmask.pipeline.item import attempt, failed
 from stac_cloudmask.pipeline.mask import Progress, no_progress
 from stac_cloudmask.pipeline.result import Result
@@ -144,7 +144,7 @@ def work(body: dict[str, Any], settings: Settings, out: str, sharing: int) -> Re
 
 def fitted(settings: Settings, sharing: int) -> Settings:
     """Return settings whose threads are one task's share of the CPUs of this host; the user's own number stays."""
-    return replace(settings, threads=settings.threads or max(1, usable_cpus() // sharing))
+    return replace(settings, threads=settings.threads or max(1, CPU_COUNT // sharing))
 
 
 def _collected(future: Future[Result], item_id: str) -> Result:

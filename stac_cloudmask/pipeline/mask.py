@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 import xarray as xr
 from affine import Affine
+from dask.system import CPU_COUNT
 from odc.geo.geobox import GeoBox
 from odc.geo.xr import xr_coords
 
@@ -21,7 +22,7 @@ from stac_cloudmask.core.policy import FARMVIBES, Decision, decide, nir_factor
 from stac_cloudmask.core.predict import PERCENT_NODATA, Member, Role
 from stac_cloudmask.core.votes import Evidence, ProductMask, Sun
 from stac_cloudmask.models.registry import find_model
-from stac_cloudmask.models.session import OnnxSegmenter, usable_cpus
+from stac_cloudmask.models.session import OnnxSegmenter
 from stac_cloudmask.pipeline.inference import Part, Pixels, infer, step_of
 from stac_cloudmask.retry import RetryPolicy
 from stac_cloudmask.stac.bands import resolve
@@ -243,7 +244,7 @@ def mask_pixels(
             buffer=settings.buffer,
             min_area=settings.min_area,
             hole_area=settings.hole_area,
-            threads=settings.threads or usable_cpus(),
+            threads=settings.threads or CPU_COUNT,
         )
         progress("merge", 1, 1)
     return evidence, decision, found.quicklook

