@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from stac_cloudmask.pipeline.publish import publish
     from stac_cloudmask.pipeline.result import VERSION as __version__  # noqa: N811
     from stac_cloudmask.pipeline.result import Result
+    from stac_cloudmask.review.arrays import ArrayMask, mask_array, mask_cube
     from stac_cloudmask.review.cubes import apply_mask
     from stac_cloudmask.review.evaluate import evaluate
     from stac_cloudmask.review.explain import explain
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from stac_cloudmask.stac.search import search
 
 __all__ = [
+    "ArrayMask",
     "ImprovedMask",
     "Result",
     "Settings",
@@ -31,6 +33,8 @@ __all__ = [
     "evaluate",
     "explain",
     "improve_cloud_mask",
+    "mask_array",
+    "mask_cube",
     "plot",
     "process",
     "publish",
@@ -38,6 +42,7 @@ __all__ = [
 ]
 
 _HOMES: Final = {
+    "ArrayMask": "review.arrays",
     "ImprovedMask": "farmvibes",
     "Result": "pipeline.result",
     "Settings": "config",
@@ -48,6 +53,8 @@ _HOMES: Final = {
     "evaluate": "review.evaluate",
     "explain": "review.explain",
     "improve_cloud_mask": "farmvibes",
+    "mask_array": "review.arrays",
+    "mask_cube": "review.arrays",
     "plot": "review.show",
     "process": "api",
     "publish": "pipeline.publish",

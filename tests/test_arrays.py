@@ -1,0 +1,190 @@
+"""Masks of arrays and cubes equal those that process makes of the same pixels."""
+
+from __future__ import annotations
+
+import warnings
+
+import dask
+import numpy as np
+import odc.stac
+import pystac
+import pytest
+import xarray as xr
+from affine import Affine
+from odc.geo.geobox import GeoBox
+
+import stac_cloudmask as scm
+from stac_cloudmask.errors import ConfigError
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")
+    import stackstac
+
+BANDS = ["blue", "green", "red", "nir", "scl"]
+DATES = (
+    "S2B_33TWL_20230810_0_L2A",
+    "S2B_33TWL_20230813_0_L2A",
+    "S2A_33TWL_20230815_0_L2A",
+    "S2A_33TWL_20230818_0_L2A",
+    "S2B_33TWL_20230820_0_L2A",
+)
+BOUNDS = (499980, 4990200, 609780, 5100000)
+BOX = GeoBox((915, 915), Affine(120, 0, 499980, 0, -120, 5100000), "EPSG:32633")
+PART = {"y": slice(0, 200), "x": slice(0, 300)}
+
+
+@pytest.fixture(scope="module")
+def items(shared):
+    folder = shared / "data" / "earth-search-33twl"
+    found = [pystac.Item.from_file(folder / name / f"{name}.json") for name in DATES]
+    for item in found:
+        item.make_asset_hrefs_absolute()
+        item.clear_links()
+    return found
+
+
+@pytest.fixture(scope="module")
+def season(items):
+    """The class maps that cloud_mask makes of the items, ``(time, y, x)``."""
+    return np.stack([scm.cloud_mask(item)["cloud_mask"].values for item in items])
+
+
+@pytest.fixture(scope="module")
+def cube(items):
+    return odc.stac.load(items, bands=BANDS, geobox=BOX, chunks={"x": 300, "y": 500})
+
+
+def stacked(items, **options):
+    bodies = [item.to_dict(transform_hrefs=False) for item in items]
+    given = {"assets": BANDS, "epsg": 32633, "resolution": 120, "bounds": BOUNDS, "snap_bounds": False} | options
+    return stackstac.stack(bodies, rescale=False, errors_as_nodata=(), **given)
+
+
+def test_a_season_of_odc_stac_is_masked_as_its_items_are(cube, items, season):
+    mask = scm.mask_cube(cube, items)
+    assert (mask.dims, mask.dtype, mask.chunks[0]) == (("time", "y", "x"), np.uint8, (1,) * len(items))
+    np.testing.assert_array_equal(mask.values, season)
+    assert mask.attrs["flag_meanings"] == "clear cloud cloud_shadow"
+    assert mask.odc.geobox == BOX
+
+
+def test_a_season_of_stackstac_is_masked_as_its_items_are(items, season):
+    stack = stacked(items)
+    assert stack.dtype == np.float64
+    np.testing.assert_array_equal(scm.mask_cube(stack, items, scale="items").values, season)
+
+
+def test_the_sun_of_stackstac_serves_where_no_items_are_given(items, season):
+    stack = stacked(items[3:4], dtype="uint16", fill_value=np.uint16(0))
+    np.testing.assert_array_equal(scm.mask_cube(stack, scale=1e-4).values, season[3:4])
+
+
+def test_a_mask_of_a_cube_hides_clouds_of_that_cube(cube, items, season):
+    mask = scm.mask_cube(cube, items)
+    clear = cube["red"].where(mask == 0, 0)
+    np.testing.assert_array_equal(clear.isel(time=3).values, np.where(season[3] == 0, cube["red"][3].values, 0))
+
+
+def test_reflectance_and_digital_numbers_give_one_mask(cube, items, season):
+    one = cube.isel(time=3)
+    reflectance = one[BANDS[:4]].where(one[BANDS[:4]] > 0) * 1e-4
+    reflectance = reflectance.assign(scl=one["scl"]).assign_coords(one.coords)
+    mask = scm.mask_cube(reflectance, items[3], scale=1)
+    assert mask.dims == ("y", "x")
+    np.testing.assert_array_equal(mask.values, season[3])
+    stated = one.copy()
+    for name in BANDS:
+        stated[name] = one[name].assign_attrs(scale_factor=1e-4, add_offset=0.0)
+    np.testing.assert_array_equal(scm.mask_cube(stated, sun=sun_of(items[3])).values, season[3])
+
+
+def sun_of(item):
+    return item.properties["view:sun_azimuth"], item.properties["view:sun_elevation"]
+
+
+def test_numpy_arrays_give_the_mask_of_their_item(cube, items, season):
+    one = cube.isel(time=3).compute()
+    bands = {name: np.where(one[name] > 0, one[name] * np.float32(1e-4), np.nan) for name in BANDS[:4]}
+    found = scm.mask_array(**bands, scl=one["scl"].values, gsd=120, sun=sun_of(items[3]))
+    dataset = scm.cloud_mask(items[3])
+    np.testing.assert_array_equal(found.cloud_mask, season[3])
+    for name in ("cloud_probability", "shadow_probability", "mask_votes"):
+        np.testing.assert_array_equal(getattr(found, name), dataset[name].values)
+
+
+def test_other_metric_grids_are_masked_with_their_size_on_the_ground_and_their_north(items, season):
+    mercator = odc.stac.load(items[3:4], bands=BANDS, crs="EPSG:3857", resolution=170, chunks={})
+    mask = scm.mask_cube(mercator, items[3]).isel(time=0).values
+    valid = mask != 255
+    cloudy = (season[3] == 1).sum() / (season[3] != 255).sum()
+    assert (mask[valid] == 1).mean() == pytest.approx(cloudy, abs=0.03)
+
+
+def test_nothing_is_computed_before_it_is_asked_for(cube, items):
+    broken = cube.isel(**PART).copy()
+    broken["red"] = broken["red"].copy(data=dask.array.map_blocks(_refuse, broken["red"].data, dtype="uint16"))
+    mask = scm.mask_cube(broken, items)
+    with pytest.raises(RuntimeError, match="read"):
+        mask.compute()
+
+
+def _refuse(block):
+    if block.size > 1:
+        raise RuntimeError("read")
+    return block
+
+
+@pytest.mark.parametrize(
+    ("spoil", "options", "message"),
+    [
+        (lambda cube: cube.drop_vars("scl"), {}, "the cube has no SCL; load 'scl' too"),
+        (lambda cube: cube.drop_vars("nir"), {}, "the models read blue, green, red, nir; nir is not given"),
+        (lambda cube: cube, {}, "do not say how they become reflectance; give scale=1"),
+        (lambda cube: cube.astype("float32"), {"scale": 1}, "digital numbers, not reflectance"),
+        (lambda cube: cube, {"scale": 1}, "reflectance is a float"),
+        (lambda cube: cube["red"], {}, "no dimension 'band'"),
+        (lambda cube: cube.odc.reproject("EPSG:4326"), {"scale": 1e-4}, "a metric CRS is needed"),
+    ],
+)
+def test_a_cube_that_cannot_be_masked_says_why(cube, spoil, options, message):
+    part = cube.isel(time=[3], **PART).compute()
+    with pytest.raises(ConfigError, match=message), xr.set_options(keep_attrs=True):
+        scm.mask_cube(spoil(part), **options).compute()
+
+
+def test_floats_of_items_are_not_guessed_at(cube, items):
+    with pytest.raises(ConfigError, match="scale='items' of floats"):
+        scm.mask_cube(cube.astype("float32"), items)
+    with pytest.raises(ConfigError, match="1 of 5 time steps of the cube have no item in `items`"):
+        scm.mask_cube(cube, items[:4])
+
+
+def test_arrays_that_do_not_fit_are_refused():
+    plane = np.full((20, 30), 0.1, np.float32)
+    with pytest.raises(ConfigError, match="one shape"):
+        scm.mask_array(blue=plane, green=plane, red=plane, nir=plane[:10])
+    with pytest.raises(ConfigError, match="do not fit"):
+        scm.mask_array(blue=plane, green=plane, red=plane, nir=plane, scl=np.zeros((7, 11), np.uint8))
+
+
+@pytest.mark.slow
+def test_fifty_dates_on_a_cluster_take_the_memory_of_a_few(items):
+    from distributed import Client  # noqa: PLC0415
+
+    box = GeoBox((512, 512), Affine(120, 0, 499980, 0, -120, 5100000), "EPSG:32633")
+    few = odc.stac.load(items, bands=BANDS, geobox=box, chunks={})
+    dates = [few.assign_coords(time=few.time + np.timedelta64(10 * number, "D")) for number in range(10)]
+    with Client(n_workers=1, threads_per_worker=1, memory_limit="4GiB", dashboard_address=None) as client:
+        peaks = {}
+        for count in (1, 10):
+            cube = xr.concat(dates[:count], "time")
+            shares = (scm.mask_cube(cube, scale=1e-4) == 0).mean(("y", "x")).compute()
+            assert shares.shape == (5 * count,)
+            peaks[count] = max(client.run(_peak).values())
+    assert peaks[10] < peaks[1] * 1.15
+
+
+def _peak():
+    import resource  # noqa: PLC0415
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
