@@ -144,7 +144,7 @@ def _member(model: Model, role: Role, window_size: int, cache: Path | None) -> M
         with_weights(find_model(CONTRACTS[role]), path) if path.suffix == ".onnx" else find_model(model, role=role)
     )
     window = ModelWindow(size=window_size, multiple=spec.window.multiple, overlap=0)
-    return Member(OnnxSegmenter(replace(spec, window=window), cache=cache), (role,))
+    return Member(OnnxSegmenter(replace(spec, window=window), cache=cache, local_means=False), (role,))
 
 
 def _refuse_others(raster: DatasetReader, product: DatasetReader) -> None:

@@ -51,11 +51,12 @@ class Whereabouts:
 
 
 def whereabouts(plan, shape):
-    expected = np.empty(shape, np.float32)
+    """What Whereabouts answers where only one window of a plan does; nothing elsewhere."""
+    times, expected = np.zeros(shape, int), np.empty(shape, np.float32)
     for chip in (chip for row in plan for chip in row):
-        read = np.linspace(0, 1, chip.read.width, dtype=np.float32)
-        expected[chip.write.slices] = read[chip.inner.cols]
-    return expected
+        expected[chip.write.slices] = np.linspace(0, 1, chip.read.width, dtype=np.float32)[chip.inner.cols]
+        times[chip.write.slices] += 1
+    return np.where(times == 1, expected, np.nan)
 
 
 def part(*roles, size=64, multiple=0, overlap=8, name="model"):
@@ -72,7 +73,10 @@ def ask(scene, *parts, **options):
 
 
 def assert_percents(found, plan):
-    np.testing.assert_allclose(found / 100, whereabouts(plan, found.shape), atol=0.01)
+    expected = whereabouts(plan, found.shape)
+    alone = np.isfinite(expected)
+    assert alone.mean() > 0.3
+    np.testing.assert_allclose(found[alone] / 100, expected[alone], atol=0.01)
 
 
 def test_a_fixed_and_a_free_model_of_one_role_share_windows_and_read_the_scene_once():

@@ -67,11 +67,13 @@ class Grid:
         return factor if nested else None
 
 
+FARMVIBES_SIZE: Final = 512
+"""Side in pixels of FarmVibes.AI's windows."""
 FARMVIBES_OVERLAP: Final = 0.25
 """Part of a window that neighbors share at least in FarmVibes.AI."""
 
-COUNTS: Final = 3
-"""Numbers of windows along an axis that are compared: the fewest, and a few more, whose sides may fit better."""
+Span = tuple[int, int]
+"""Where a window starts along an axis, and its side."""
 
 
 @dataclass(frozen=True)
@@ -107,7 +109,7 @@ class Window:
 class Chip:
     """One call of a model: it sees ``read`` and answers for ``write``, a part of ``read``.
 
-    The ``write`` windows of a plan tile the scene: every pixel lies in exactly one.
+    The ``write`` windows of a plan cover the scene. Where they overlap, answers fade into each other.
     """
 
     read: Window
@@ -120,18 +122,18 @@ class Chip:
 
 
 def plan_chips(height: int, width: int, *, size: int, overlap: int, multiple: int) -> list[list[Chip]]:
-    """Rows of evenly spread chips that cover a scene.
+    """Lay rows of evenly spread chips over a scene, each of which answers for all that it sees.
 
-    Neighbors share at least ``overlap`` pixels and are cut in the middle of what they share. An axis shorter than a
-    window gets one window as long as the axis; padding it is the model's business.
+    An axis shorter than a window gets one window as long as the axis. A last window may end beyond the scene, where a
+    model has to pad it.
 
     Args:
         height: Rows of the scene.
         width: Columns of the scene.
         size: Longest side of a window, in pixels.
-        overlap: Pixels that neighbors share at least.
-        multiple: The side is a multiple of this, up to ``size``, with which the least is computed twice; 0 means that
-            the side is ``size``, for models with a fixed input.
+        overlap: Pixels that neighbors share at least, rounded down to a multiple.
+        multiple: Windows start at multiples of this and have the smallest side that is one and needs no more windows;
+            0 means that the side is ``size``, for models with a fixed input.
     """
     if not 0 <= overlap < size:
         raise ConfigError(f"overlap must lie in [0, size={size}), got {overlap}")
@@ -139,7 +141,7 @@ def plan_chips(height: int, width: int, *, size: int, overlap: int, multiple: in
         raise ConfigError(f"size must be a multiple of {multiple}, got {size}")
     rows = _evenly_spread(height, size=size, overlap=overlap, multiple=multiple)
     cols = _evenly_spread(width, size=size, overlap=overlap, multiple=multiple)
-    return _grid_of_chips(rows, cols)
+    return _grid_of_chips(rows, cols, rows, cols)
 
 
 def farmvibes_chips(height: int, width: int, *, size: int, overlap_fraction: float) -> list[list[Chip]]:
@@ -150,45 +152,44 @@ def farmvibes_chips(height: int, width: int, *, size: int, overlap_fraction: flo
     step = int(size * (1 - overlap_fraction))
     if not 1 <= step <= size:
         raise ConfigError(f"overlap must lie in [0, 1) and leave a step of a pixel, got {overlap_fraction} of {size}")
-    return _grid_of_chips(_farmvibes_axis(height, size, step), _farmvibes_axis(width, size, step))
+    rows, cols = _farmvibes_axis(height, size, step), _farmvibes_axis(width, size, step)
+    return _grid_of_chips(rows, cols, _cuts(rows), _cuts(cols))
 
 
-def _evenly_spread(length: int, *, size: int, overlap: int, multiple: int) -> list[tuple[int, int]]:
-    if length <= size:
+def _evenly_spread(length: int, *, size: int, overlap: int, multiple: int) -> list[Span]:
+    step = multiple or 1
+    padded = math.ceil(length / step) * step
+    if padded <= size:
         return [(0, length)]
-    fewest = math.ceil((length - overlap) / (size - overlap))
-    sides = {fewest: size}
-    if multiple:
-        sides = {n: _side(length, n, overlap, multiple) for n in range(fewest, fewest + COUNTS)}
-    count, side = min(sides.items(), key=lambda one: one[0] * one[1])
-    free = length - side
-    return [((i * free + (count - 1) // 2) // (count - 1), side) for i in range(count)]
+    shared = overlap // step * step
+    count = math.ceil((padded - shared) / (size - shared))
+    side = math.ceil((padded + (count - 1) * shared) / (count * step)) * step if multiple else size
+    free = (padded - side) // step
+    starts = (i * free // (count - 1) * step for i in range(count))
+    return [(start, min(side, length - start)) for start in starts]
 
 
-def _side(length: int, count: int, overlap: int, multiple: int) -> int:
-    """The smallest side of so many windows."""
-    return math.ceil((length + (count - 1) * overlap) / (count * multiple)) * multiple
-
-
-def _farmvibes_axis(length: int, size: int, step: int) -> list[tuple[int, int]]:
+def _farmvibes_axis(length: int, size: int, step: int) -> list[Span]:
     if length <= size:
         return [(0, length)]
     count = max(math.ceil((length - size) / step) + 1, 2)
     return [(int(start), size) for start in np.round(np.linspace(0, length - size, count))]
 
 
-def _grid_of_chips(rows: list[tuple[int, int]], cols: list[tuple[int, int]]) -> list[list[Chip]]:
+def _grid_of_chips(
+    read_rows: list[Span], read_cols: list[Span], write_rows: list[Span], write_cols: list[Span]
+) -> list[list[Chip]]:
     return [
         [
-            Chip(Window(top, left, height, width), Window(first, start, last - first, stop - start))
-            for (left, width), (start, stop) in zip(cols, _cuts(cols), strict=True)
+            Chip(Window(top, left, height, width), Window(first, start, rows, cols))
+            for (left, width), (start, cols) in zip(read_cols, write_cols, strict=True)
         ]
-        for (top, height), (first, last) in zip(rows, _cuts(rows), strict=True)
+        for (top, height), (first, rows) in zip(read_rows, write_rows, strict=True)
     ]
 
 
-def _cuts(spans: list[tuple[int, int]]) -> list[tuple[int, int]]:
-    """From where to where each span answers: neighbors are cut in the middle of what they share."""
+def _cuts(spans: list[Span]) -> list[Span]:
+    """What each span answers for where neighbors are cut in the middle of what they share."""
     inner = [(start + side + following) // 2 for (start, side), (following, _) in pairwise(spans)]
     last_start, last_side = spans[-1]
-    return list(pairwise([0, *inner, last_start + last_side]))
+    return [(start, stop - start) for start, stop in pairwise([0, *inner, last_start + last_side])]

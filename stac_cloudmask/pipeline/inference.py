@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 import numpy as np
 
-from stac_cloudmask.core.grid import FARMVIBES_OVERLAP, farmvibes_chips, plan_chips
-from stac_cloudmask.core.predict import ROLES, Bands, Member, predict_rows
+from stac_cloudmask.core.grid import FARMVIBES_OVERLAP, FARMVIBES_SIZE, farmvibes_chips, plan_chips
+from stac_cloudmask.core.predict import ROLES, Bands, Member, Mosaic, predict_chips
 from stac_cloudmask.core.reflectance import block_mean, to_reflectance, to_rgb
 from stac_cloudmask.models.spec import shared_window
 
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from stac_cloudmask.core.grid import Chip, Grid, Window
+    from stac_cloudmask.core.predict import Role
     from stac_cloudmask.models.spec import ModelSpec, ModelWindow
 
     U16 = NDArray[np.uint16]
@@ -110,12 +111,14 @@ def infer(
         ConfigError: Models of one role fix different windows.
     """
     bands = Bands(scene.bands, scene.scales, scene.offsets)
-    out = {role: np.empty(scene.grid.shape, np.uint8) for role in ROLES}
+    percents: dict[Role, NDArray[np.uint8]] = {}
     quicklook, nir = Quicklook(scene), NirBlocks(scene, nir_factor)
     passes = plan_passes(parts)
     for number, (window, group) in enumerate(passes):
         members = [part.member for part in group]
-        parts_of = {role: out[role] for role in ROLES if any(role in member.roles for member in members)}
+        roles = [role for role in ROLES if any(role in member.roles for member in members)]
+        mosaic = Mosaic(scene.grid.shape, roles, every_band=as_farmvibes)
+        percents |= mosaic.percents
         plan = plan_windows(*scene.grid.shape, window, as_farmvibes=as_farmvibes)
         todo, held = deque(plan), HeldRows()
         for rows in prefetch(scene, in_memory=in_memory):
@@ -125,10 +128,11 @@ def infer(
             held.add(rows)
             while todo and todo[0][0].read.rows.stop <= held.stop:
                 chips = todo.popleft()
-                predict_rows(chips, held.window, members=members, bands=bands, out=parts_of, every_band=as_farmvibes)
+                predictions = predict_chips(chips, held.window, members=members, bands=bands)
+                mosaic.add(chips, predictions, below=todo[0][0].write.row_off if todo else None)
                 progress((number + 1) * len(plan) - len(todo), len(passes) * len(plan))
             held.drop_to(todo[0][0].read.row_off if todo else held.stop)
-    return Inference(out["cloud"], out["shadow"], nir.blocks, quicklook.rgb)
+    return Inference(percents["cloud"], percents["shadow"], nir.blocks, quicklook.rgb)
 
 
 def prefetch(scene: Pixels, *, in_memory: bool = False) -> Iterator[U16]:
@@ -245,8 +249,10 @@ def plan_passes(parts: Sequence[Part]) -> list[tuple[ModelWindow, list[Part]]]:
 
 
 def plan_windows(height: int, width: int, window: ModelWindow, *, as_farmvibes: bool) -> list[list[Chip]]:
-    """Return rows of chips; FarmVibes.AI's overlap is a quarter of a window, or the model's own if that is larger."""
+    """Return rows of chips; FarmVibes.AI has windows of 512 that share a quarter, or what a fixed model asks for."""
     if not as_farmvibes:
         return plan_chips(height, width, **asdict(window))
+    if window.multiple:
+        return farmvibes_chips(height, width, size=FARMVIBES_SIZE, overlap_fraction=FARMVIBES_OVERLAP)
     overlap = max(FARMVIBES_OVERLAP, window.overlap / window.size)
     return farmvibes_chips(height, width, size=window.size, overlap_fraction=overlap)

@@ -134,7 +134,10 @@ def connection_of(settings: Settings) -> Connection:
 def segmenter(spec: ModelSpec, settings: Settings) -> OnnxSegmenter:
     """A model as the settings would have it run; its file is opened at the first use."""
     cache = None if settings.model_cache is None else Path(settings.model_cache)
-    return OnnxSegmenter(spec, threads=settings.threads, provider=settings.provider, cache=cache)
+    local_means = settings.merge != FARMVIBES
+    return OnnxSegmenter(
+        spec, threads=settings.threads, provider=settings.provider, cache=cache, local_means=local_means
+    )
 
 
 def parts_of(models: Models, settings: Settings) -> list[Part]:

@@ -1,11 +1,14 @@
 from __future__ import annotations
 
+from itertools import zip_longest
+
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stac_cloudmask.core.grid import plan_chips
-from stac_cloudmask.core.predict import Bands, Member, percent, predict_chips, predict_rows
+from stac_cloudmask.core.grid import farmvibes_chips, plan_chips
+from stac_cloudmask.core.predict import Bands, Member, Mosaic, percent, predict_chips
 
 BANDS = Bands(names=("red", "nir"), scales=(1e-4, 1e-4), offsets=(0, 0))
 
@@ -32,10 +35,17 @@ def windows_of(scene):
 
 
 def run(scene, members, roles, *, size=64, overlap=8, multiple=0, bands=BANDS):
-    out = {role: np.zeros(scene.shape[1:], np.uint8) for role in roles}
-    for chips in plan_chips(*scene.shape[1:], size=size, overlap=overlap, multiple=multiple):
-        predict_rows(chips, windows_of(scene), members=members, bands=bands, out=out)
-    return out
+    return mosaic_of(
+        scene, plan_chips(*scene.shape[1:], size=size, overlap=overlap, multiple=multiple), members, roles, bands
+    )
+
+
+def mosaic_of(scene, plan, members, roles, bands=BANDS, **options):
+    mosaic = Mosaic(scene.shape[1:], roles, **options)
+    for chips, following in zip_longest(plan, plan[1:]):
+        predictions = predict_chips(chips, windows_of(scene), members=members, bands=bands)
+        mosaic.add(chips, predictions, below=following and following[0].write.row_off)
+    return mosaic.percents
 
 
 @given(st.integers(1, 90), st.integers(1, 90), st.integers(8, 40), st.integers(0, 32), st.sampled_from([0, 1, 4]))
@@ -122,10 +132,8 @@ def test_a_single_pixel_without_any_band_is_nodata_and_its_neighbors_are_not():
 def test_a_pixel_that_lacks_one_band_is_nodata_where_every_band_is_wanted():
     scene = scene_of((20, 20))
     scene[0, 3, 4] = scene[:, 5, 6] = 0
-    out = {"cloud": np.zeros((20, 20), np.uint8)}
-    (chips,) = plan_chips(20, 20, size=64, overlap=8, multiple=0)
-    members = [Member(Echo(), ("cloud",))]
-    predict_rows(chips, windows_of(scene), members=members, bands=BANDS, out=out, every_band=True)
+    plan = plan_chips(20, 20, size=64, overlap=8, multiple=0)
+    out = mosaic_of(scene, plan, [Member(Echo(), ("cloud",))], ("cloud",), every_band=True)
     assert np.argwhere(out["cloud"] == 255).tolist() == [[3, 4], [5, 6]]
 
 
@@ -136,3 +144,31 @@ def test_a_prediction_holds_the_numbers_that_its_chip_answers_for():
     ):
         np.testing.assert_array_equal(chip.dn, scene[:, *chip.chip.write.slices])
         assert chip.valid.shape == chip.dn.shape[1:]
+
+
+class Growing:
+    """A model that gives each window a higher answer than the one before, everywhere alike."""
+
+    bands = ("red", "nir")
+
+    def __init__(self):
+        self.answer = np.float32(0)
+
+    def predict(self, reflectance):
+        self.answer += np.float32(0.2)
+        return {"cloud": np.full(reflectance[:, 0].shape, self.answer)}
+
+
+@pytest.mark.parametrize("shape", [(40, 160), (160, 40)])
+def test_windows_that_disagree_fade_into_each_other_over_all_that_they_share(shape):
+    out = run(scene_of(shape), [Member(Growing(), ("cloud",))], ("cloud",), size=64, overlap=16)["cloud"].astype(int)
+    along = out[0] if shape[1] > shape[0] else out[:, 0]
+    assert (out == (along if shape[1] > shape[0] else along[:, None])).all()
+    assert list(along[[0, 47, 64, 95, 112, 159]]) == [20, 20, 40, 40, 60, 60]
+    assert 0 <= np.diff(along).min() <= np.diff(along).max() <= 3
+
+
+def test_windows_of_farmvibes_are_cut_and_do_not_fade():
+    plan = farmvibes_chips(40, 160, size=64, overlap_fraction=0.25)
+    out = mosaic_of(scene_of((40, 160)), plan, [Member(Growing(), ("cloud",))], ("cloud",))["cloud"]
+    assert np.unique(out).tolist() == [20, 40, 60]
