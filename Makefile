@@ -1,15 +1,21 @@
 # Two commands do everything on a fresh machine with Python 3.11 or newer: make demo, make test.
 PYTHON ?= python3
 VENV ?= .venv
+WORKERS ?= 2
 BIN := $(VENV)/bin
 
-.PHONY: demo test
+.PHONY: demo test test-slow
 
 demo: $(VENV)/.user
 	$(BIN)/stac-cloudmask demo --out demo
 
+# Everything that a change can break, in minutes
 test: $(VENV)/.dev
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m "not slow"
+
+# Whole runs, a browser, a database, notebooks, examples, the docs' snippets, long fuzzing; .ci/servers installs what they need
+test-slow: $(VENV)/.dev
+	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m slow
 
 $(VENV)/.user: pyproject.toml
 	$(PYTHON) -m venv $(VENV)

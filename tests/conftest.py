@@ -12,6 +12,8 @@ from hypothesis import settings
 settings.register_profile("no deadline", deadline=None)
 settings.load_profile("no deadline")
 
+SERVERS = {"driver", "pgstac"}
+"""Fixtures that start a browser or a database: what uses them is slow."""
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 
 
@@ -24,3 +26,10 @@ def shared() -> Path:
             pytest.fail(reason)
         pytest.skip(reason)
     return SHARED
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark as slow what needs a browser or a database."""
+    for item in items:
+        if SERVERS & set(getattr(item, "fixturenames", ())):
+            item.add_marker(pytest.mark.slow)

@@ -9,6 +9,8 @@ from stac_cloudmask.config import Settings
 from stac_cloudmask.core.classes import CloudClass
 from stac_cloudmask.pipeline.mask import make_mask
 
+pytestmark = pytest.mark.slow
+
 ALBERTA = ("alberta_20200615", "alberta_20200625", "alberta_20200720")
 CHIPS = ("cloudn_chip1", "cloudn_chip2")
 

@@ -1,8 +1,6 @@
 from __future__ import annotations
 
-import ast
 import os
-import re
 import subprocess
 import sys
 from pathlib import Path
@@ -26,6 +24,7 @@ def place(tmp_path_factory):
         yield folder, mapping
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("page", runnable(iter(PAGES)), ids=lambda page: page.name)
 def test_what_a_page_says_works(page, place, tmp_path, monkeypatch, request):
     folder, mapping = place
@@ -52,27 +51,6 @@ def test_few_snippets_are_not_run_and_each_says_why():
     assert hidden == []
 
 
-def said() -> list[str]:
-    """Every text in the package, with ``...`` for what is put in when it is said."""
-    nodes = [node for path in (ROOT / "stac_cloudmask").rglob("*.py") for node in ast.walk(ast.parse(path.read_text()))]
-    joined = [node.values for node in nodes if isinstance(node, ast.JoinedStr)]
-    texts = [node.value for node in nodes if isinstance(node, ast.Constant) and isinstance(node.value, str)]
-    return texts + [
-        "".join(getattr(part, "value", 0) if isinstance(part, ast.Constant) else "..." for part in parts)
-        for parts in joined
-    ]
-
-
-def test_the_messages_that_are_explained_are_those_of_the_code():
-    page = (ROOT / "docs" / "troubleshooting.md").read_text()
-    tables = [table.split("\n\n")[0] for table in page.split("| message |")[1:]]
-    messages = [found for table in tables for found in re.findall(r"(?m)^\| `([^`]+)` \|", table)]
-    texts = said()
-    unknown = [m for m in messages if not any(m.strip(". ") in text for text in texts)]
-    assert len(messages) > 15
-    assert unknown == []
-
-
 @pytest.fixture(scope="module")
 def site(tmp_path_factory):
     folder = tmp_path_factory.mktemp("site")
@@ -82,17 +60,20 @@ def site(tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 def test_the_site_has_every_public_name(site):
     page = (site / "reference" / "python" / "index.html").read_text()
     names = [name for name in stac_cloudmask.__all__ if not name.startswith("_")]
     assert [name for name in names if f'id="stac_cloudmask.{name}"' not in page] == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("text", ["stac-cloudmask process", "--missing-scl", "models fetch", "Exit code 0"])
 def test_the_site_has_every_command(site, text):
     assert text in (site / "reference" / "cli" / "index.html").read_text()
 
 
+@pytest.mark.slow
 def test_the_site_asks_no_other_host_for_anything(site):
     page = (site / "index.html").read_text()
     loaded = [part.split('"')[0] for mark in ('src="', 'rel="stylesheet" href="') for part in page.split(mark)[1:]]

@@ -39,6 +39,7 @@ def ran(tmp_path_factory):
     return run
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", sorted(path.name for path in EXAMPLES.glob("*.py")))
 def test_the_example_runs_offline_and_says_what_it_did(ran, name):
     assert ran(name)[0].strip()
@@ -49,6 +50,7 @@ def outputs(notebook):
     return [output for cell in cells for output in cell["outputs"]]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NOTEBOOKS)
 def test_the_notebook_runs_offline_and_shows_pictures(ran, name):
     made = outputs(ran(name)[1] / name)
@@ -61,6 +63,7 @@ def test_the_notebook_is_kept_without_outputs(name):
     assert outputs(EXAMPLES / name) == []
 
 
+@pytest.mark.slow
 def test_the_users_own_model_fits_its_item_and_makes_a_mask(ran, shared):
     printed, folder = ran("03_bring_your_own_model.py")
     [line] = printed.splitlines()
@@ -69,6 +72,7 @@ def test_the_users_own_model_fits_its_item_and_makes_a_mask(ran, shared):
     assert any("/mlm/" in schema for schema in Validator(shared / "data" / "schemas")(item))
 
 
+@pytest.mark.slow
 def test_one_item_is_masked_and_a_pixel_of_it_explained(ran):
     lines = ran("01_mask_one_item.py")[0].splitlines()
     assert lines[0].startswith("done SIM_")
@@ -76,6 +80,7 @@ def test_one_item_is_masked_and_a_pixel_of_it_explained(ran):
     assert any(line.startswith(" - ") for line in lines)
 
 
+@pytest.mark.slow
 def test_a_season_over_dask_gives_a_better_composite_with_the_new_masks(ran):
     printed, folder = ran("02_season_with_dask.py")
     errors = {name: float(error) for name, error in re.findall(r"(\w+) +mean error ([\d.]+)", printed)}
@@ -84,6 +89,7 @@ def test_a_season_over_dask_gives_a_better_composite_with_the_new_masks(ran):
     assert (folder / "composites.png").stat().st_size > 0
 
 
+@pytest.mark.slow
 def test_a_catalog_is_created_in_an_api_and_replaced_the_second_time(ran):
     first, second = ran("04_publish_a_catalog.py")[0].split("second time:")
     assert first.count("-> 201") == 3

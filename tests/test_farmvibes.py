@@ -40,6 +40,7 @@ def run(parity, case):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", CASES)
 def test_farmvibes_own_operators_gave_the_same(parity, case):
     result = run(parity, case)
@@ -81,6 +82,7 @@ def small(parity, tmp_path):
     }
 
 
+@pytest.mark.slow
 def test_a_raster_smaller_than_a_window_gives_what_it_gives_in_a_larger_one(parity, small, models):
     whole = run(parity, "pixelwise_inmem")
     result = improve_cloud_mask(**small, **models)

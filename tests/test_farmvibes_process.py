@@ -9,6 +9,8 @@ from typer.testing import CliRunner
 from stac_cloudmask.cli.app import app
 from stac_cloudmask.core.predict import percent
 
+pytestmark = pytest.mark.slow
+
 MASK = "sentinel-2-l2a-cloudmask/S2_parity_cloudmask"
 GSD = 10
 

@@ -7,6 +7,8 @@ from scenes import write_items, write_model
 
 from benchmarks.faults import one_round
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.parametrize("seed", [1, 2])
 def test_killed_workers_and_clients_lose_nothing_leave_nothing_half_and_repeat_nothing(tmp_path, seed):

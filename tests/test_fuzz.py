@@ -19,10 +19,23 @@ def case_of(shared, tmp_path_factory):
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # rasterio logs GDAL's broken text
-@pytest.mark.parametrize(("kind", "count"), [("items", 1500), ("models", 600), ("rasters", 60), ("catalogs", 150)])
-def test_what_is_spoilt_is_processed_rightly_or_refused_by_name(case_of, kind, count):
+@pytest.mark.parametrize(
+    ("kind", "seeds"),
+    [
+        ("items", range(150)),
+        ("models", range(60)),
+        ("rasters", range(6)),
+        ("catalogs", range(15)),
+        pytest.param("items", range(150, 1500), marks=pytest.mark.slow),
+        pytest.param("models", range(60, 600), marks=pytest.mark.slow),
+        pytest.param("rasters", range(6, 60), marks=pytest.mark.slow),
+        pytest.param("catalogs", range(15, 150), marks=pytest.mark.slow),
+    ],
+    ids=str,
+)
+def test_what_is_spoilt_is_processed_rightly_or_refused_by_name(case_of, kind, seeds):
     case = case_of(kind)
-    outcomes = [judged(case, seed) for seed in range(count)]
+    outcomes = [judged(case, seed) for seed in seeds]
     assert [(seed, broken) for seed, (_, broken) in enumerate(outcomes) if broken] == []
     assert len({word for word, _ in outcomes}) > 1, "some are processed and some refused"
     assert any(word == "processed" for word, _ in outcomes)

@@ -176,6 +176,7 @@ def masked(item, out, **options):
     return digest(process_item(found, settings=Settings(votes=True, probabilities=True, **options), out=str(out)))
 
 
+@pytest.mark.slow
 def test_reprocessing_gives_the_same_bytes_over_runs_threads_loaders_memory_and_workers(simulated, tmp_path):
     first = masked(simulated, tmp_path / "first", threads=1)
     assert len(first) == 4

@@ -9,6 +9,8 @@ import sys
 import tomllib
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).resolve().parents[1]
 
 IMPORT_ALL = """
@@ -61,9 +63,10 @@ def test_every_dependency_with_semantic_versions_has_an_upper_bound():
         assert dated != ("<" in line or "==" in line), line
 
 
-def test_every_promise_of_the_reliability_page_names_a_test_that_is_there():
-    page = (ROOT / "docs" / "reliability.md").read_text()
-    promised = re.findall(r"`(tests/[\w/]+\.py)::(test_\w+)`", page)
-    assert len(promised) > 30
-    missing = [f"{file}::{name}" for file, name in promised if f"def {name}(" not in (ROOT / file).read_text()]
-    assert missing == []
+@pytest.mark.slow
+def test_every_promise_of_the_reliability_page_names_tests_that_are_collected():
+    promised = set(re.findall(r"`(tests/[\w/]+\.py::test_\w+)`", (ROOT / "docs" / "reliability.md").read_text()))
+    assert promised
+    call = [sys.executable, "-m", "pytest", "--collect-only", "-q", "-p", "no:cacheprovider", *sorted(promised)]
+    done = subprocess.run(call, capture_output=True, text=True, check=False, cwd=ROOT)
+    assert done.returncode == 0, done.stdout

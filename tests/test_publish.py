@@ -63,6 +63,7 @@ def statuses(results):
     return [result.status for result in results]
 
 
+@pytest.mark.slow
 def test_a_catalog_goes_to_a_real_api_and_is_found_by_search(source):
     with pgstac_server() as server:
         for _ in range(2):

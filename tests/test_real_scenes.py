@@ -16,6 +16,8 @@ import stac_cloudmask as scm
 from stac_cloudmask.pipeline.run import run
 from stac_cloudmask.stac.search import find
 
+pytestmark = pytest.mark.slow
+
 COLLECTIONS = {
     "earth-search-33twl": 5,
     "alberta-2020": 3,

@@ -9,6 +9,8 @@ from stac_cloudmask.models.registry import find_model
 from stac_cloudmask.models.session import OnnxSegmenter
 from stac_cloudmask.simulate.scene import OFFSETS, Recipe, simulate
 
+pytestmark = pytest.mark.slow
+
 SEEDS = (10, 11, 12)
 
 

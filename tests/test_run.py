@@ -150,6 +150,7 @@ def overloaded(_, __, ___, chance=random.Random(7)):  # noqa: B008, S311
     return 503 if value < 0.2 else 403 if value < 0.25 else None
 
 
+@pytest.mark.slow
 def test_an_overloaded_server_changes_no_bit(sources, model, tmp_path):
     go(sources, tmp_path / "local", model)
     with serve(sources[0].parents[2], overloaded) as site:

@@ -83,6 +83,7 @@ def test_gdal_gives_the_same_save_that_its_halves_fall_either_way(folder, grid, 
     assert (theirs != dn[index]).mean() < 0.03
 
 
+@pytest.mark.slow
 def test_process_gives_what_farmvibes_gives_on_a_stack_of_the_bands(folder, grid, models, tmp_path):
     profile = {"driver": "GTiff", "tiled": True, "blockxsize": 256, "blockysize": 256, **grid}
     with rasterio.open(tmp_path / "s2.tif", "w", count=12, dtype="uint16", nodata=0, **profile) as stack:

@@ -28,6 +28,7 @@ def texts(found, level="error"):
     return [finding.text for finding in found if finding.level == level]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["ukis-csmask-4b-l2a", "ukis-csmask-6b-l2a"])
 def test_the_bundled_models_fit(name):
     assert check_model(find_model(name)) == []

@@ -68,6 +68,7 @@ def test_the_policy_stops_what_should_get_in_all_the_same(driver, page, tmp_path
     assert requests(driver) <= {"file", "data"}
 
 
+@pytest.mark.slow
 def test_five_hundred_items_stay_small_and_usable(driver, catalog, tmp_path):
     out = many(catalog, tmp_path / "out", 500)
     path = build_report(out, tmp_path / "many.html")

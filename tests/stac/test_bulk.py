@@ -52,6 +52,7 @@ def test_every_line_is_an_item(catalog, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["items.ndjson"]
 
 
+@pytest.mark.slow
 def test_pypgstac_loads_the_lines_into_a_real_database(catalog, tmp_path):
     write_ndjson(catalog.items(), tmp_path / "items.ndjson")
     items = list(catalog.items())

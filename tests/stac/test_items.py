@@ -43,6 +43,7 @@ def make(files):
     return made
 
 
+@pytest.mark.slow
 def test_every_genuine_source_gives_a_valid_item_with_and_without_its_assets(shared, valid, make):
     for path in source_paths(shared):
         for item in read_items(path):
