@@ -144,7 +144,8 @@ def _band_source(item: pystac.Item, name: str, provider: Provider, choice: BoaOf
         known = {band for band in BANDS if _find(item, band, provider) is not None}
         raise BandNotFoundError(
             f"item {item.id!r} has no band {name!r}; read as provider {provider.name!r} it has "
-            f"{_listed(known) or 'none'}, by assets {_listed(item.assets)}; take a model that needs no other bands"
+            f"{_listed(known) or 'none'}, by assets {_listed(item.assets)}; state what each holds as name "
+            f"({BANDS[name].esa}) or eo:common_name ({name}) of its bands, or take a model that needs no other bands"
         )
     stated = stated_band(item, key)
     if stated not in {None, name}:

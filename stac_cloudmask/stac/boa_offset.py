@@ -9,7 +9,8 @@ of it is often wrong. The rule, first match decides:
 4. ``boa_offset_applied`` is true: 0, whatever offset is declared.
 5. ``boa_offset_applied`` is false: the baseline decides. From 04.00 on this is doubtful, as many such items are
    corrected all the same (Element84/earth-search issue 71).
-6. An offset is declared: it holds. Doubtful where the baseline says otherwise; before 04.00 there never was one.
+6. An offset is declared: it holds; from 100 on in digital numbers, else in reflectance. Doubtful where the baseline
+   says otherwise; before 04.00 there never was one.
 7. Nothing is declared: the baseline decides; without one 0, doubtful.
 
 Where that is doubtful, the pixels are asked when they are opened. Digital numbers below 500 are a reflectance below
@@ -36,12 +37,16 @@ FIRST_WITH_OFFSET: Final = 4.0
 """Baseline."""
 
 SCALE: Final = 1e-4
+QUANTIFICATION: Final = 10_000
 SCALES: Final = (1e-6, 1e-2)
 """Reflectance per digital number: ESA's, and the least and most that are believed."""
 
 DARK: Final = 500
 DARK_SHARE: Final = 0.01
 """Digital numbers below which, and share of valid pixels above which, an added offset is ruled out."""
+
+LEAST_IN_DN: Final = 100
+"""Declared offsets from here on are digital numbers, as ESA states its own; below, reflectance."""
 
 MAX_OFFSET: Final = 10_000
 """Digital numbers, either way, that are believed."""
@@ -82,13 +87,14 @@ def boa_offset(item: pystac.Item, asset_key: str) -> Offset:
 def scale_of(item: pystac.Item, asset_key: str) -> float:
     """Reflectance per digital number as the asset declares it, else ESA's.
 
-    A scale of 1 counts as no statement: tools copy GDAL's default into items.
+    A scale of 1 counts as no statement: tools copy GDAL's default into items. One of 10000 is ESA's quantification
+    value, by which digital numbers are divided.
 
     Raises:
         UnsupportedItemError: For a scale that no uint16 reflectance can have.
     """
     scale = declared(item.assets[asset_key]).scale
-    if scale is None or scale == 1:
+    if scale is None or scale in {1, QUANTIFICATION}:
         return SCALE
     if not SCALES[0] <= scale <= SCALES[1]:
         raise UnsupportedItemError(
@@ -117,9 +123,10 @@ def is_jp2(asset: pystac.Asset) -> bool:
 
 def _by_declaration(item: pystac.Item, asset_key: str, processed: float | None) -> Offset:
     said = declared(item.assets[asset_key])
-    if said.offset is None or said.scale == 1:
+    in_dn = said.offset is not None and abs(said.offset) >= LEAST_IN_DN
+    if said.offset is None or (said.scale == 1 and not in_dn):
         return _by_baseline(processed, "nothing declared")
-    dn = round(said.offset / scale_of(item, asset_key))
+    dn = round(said.offset if in_dn else said.offset / scale_of(item, asset_key))
     if abs(dn) > MAX_OFFSET:
         raise UnsupportedItemError(
             f"item {item.id!r}: asset {asset_key!r} declares offset {said.offset:g}, {dn} DN; ESA's is {BOA_OFFSET} DN"

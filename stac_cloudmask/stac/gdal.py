@@ -7,17 +7,17 @@ import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from itertools import count
-from pathlib import Path
 from string import ascii_lowercase, digits
 from typing import Final, TypeVar
 
 import rasterio
+from rasterio.crs import CRS
 from rasterio.errors import CRSError, RasterioError
 from rasterio.io import DatasetReader
 
-from stac_cloudmask.errors import BandNotFoundError, ReadError, StacCloudmaskError, UnsupportedItemError
+from stac_cloudmask.errors import BandNotFoundError, ConfigError, ReadError, StacCloudmaskError, UnsupportedItemError
 from stac_cloudmask.retry import DEFAULT_POLICY, PASSING, RetryPolicy, retrying
-from stac_cloudmask.stac.hrefs import is_remote, redact
+from stac_cloudmask.stac.hrefs import is_file, is_remote, redact
 from stac_cloudmask.stac.providers import sign, store_of
 
 Value = TypeVar("Value")
@@ -87,6 +87,7 @@ def reading(href: str, *, where: str, retry: RetryPolicy, fresh: bool) -> Iterat
         with rasterio.Env(**gdal_env(href, retry=retry, fresh=fresh)):
             yield
     except (UnicodeError, CRSError) as error:
+        check_proj()
         raise UnsupportedItemError(f"{where} has a broken header: {str(error)[:200]}") from None
     except (RasterioError, RuntimeError, OSError) as error:
         raise explain(error, href, where) from error
@@ -150,14 +151,6 @@ def is_cut_short(error: StacCloudmaskError) -> bool:
     return isinstance(error, CutShortError)
 
 
-def is_file(path: str) -> bool:
-    """Whether there is a local file."""
-    try:
-        return Path(path).is_file()
-    except OSError:  # a name that no file can have
-        return False
-
-
 def explain(error: Exception, href: str, where: str) -> StacCloudmaskError:
     """What an error of GDAL or of a library on top of it means, without secrets.
 
@@ -194,6 +187,21 @@ def permanent(message: str) -> ReadError:
     error = ReadError(message)
     error.retryable = False
     return error
+
+
+def check_proj() -> None:
+    """Refuse a PROJ that knows no CRS.
+
+    Raises:
+        ConfigError: Saying why, most likely.
+    """
+    try:
+        CRS.from_epsg(4326)
+    except CRSError:
+        raise ConfigError(
+            "no CRS can be read, as PROJ's database is not found or belongs to another installation such as QGIS or "
+            "PostGIS: unset the environment variables PROJ_LIB and PROJ_DATA"
+        ) from None
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:

@@ -10,7 +10,6 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from os import PathLike, fspath
 from pathlib import Path
 from typing import Any, Final, NamedTuple, TypeAlias
-from urllib.parse import unquote
 
 import numpy as np
 import shapely
@@ -20,6 +19,7 @@ from shapely.errors import ShapelyError
 from shapely.geometry import box, mapping, shape
 
 from stac_cloudmask.errors import ConfigError, ReadError
+from stac_cloudmask.stac.hrefs import local_path
 
 Bbox = tuple[float, float, float, float]
 Area: TypeAlias = str | PathLike[str] | Mapping[str, Any] | shapely.Geometry
@@ -141,13 +141,6 @@ def _features_of(stated: Area) -> Iterable[Feature]:
     if match := WKT.match(text):
         return [Feature(f"EPSG:{match[1] or 4326}", shapely.from_wkt(text.rpartition(";")[2]), {})]
     return read_features(local_path(text))
-
-
-def local_path(href: str) -> Path:
-    """The path of a plain path or a ``file:`` URL."""
-    if not href.lower().startswith("file:"):
-        return Path(href)
-    return Path(unquote(re.sub(r"(?i)^file:(//(localhost)?(?=/))?", "", href)))
 
 
 def _in_degrees(feature: Feature, where: str) -> shapely.Geometry:

@@ -2,7 +2,7 @@
 
 Items come from strangers. The rule, for an item (or link) read from ``base``:
 
-- Schemes are http, https, s3, gs and az, or a plain local path (``file://`` too). GDAL's own prefixes (``/vsi...``,
+- Schemes are http, https, s3, gs and az, or a plain local path (``file:`` too). GDAL's own prefixes (``/vsi...``,
   ``DRIVER:...``), user info (``user:password@``), backslashes, control characters, spaces in URLs and non-ASCII hosts
   are refused, wherever the item comes from.
 - A remote item never makes us read local files.
@@ -21,7 +21,8 @@ import socket
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
-from urllib.parse import SplitResult, urljoin, urlsplit
+from urllib.parse import SplitResult, unquote, urljoin, urlsplit
+from urllib.request import url2pathname
 
 from stac_cloudmask import errors
 from stac_cloudmask.errors import UnsupportedItemError
@@ -53,8 +54,20 @@ redact: Final = errors.redact
 
 
 def is_remote(href: str) -> bool:
-    """Whether an href is a URL of another machine's making rather than a local path."""
-    return re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", href) is not None and not href.startswith("file://")
+    """True for URLs; False for local paths and ``file:`` URLs."""
+    return re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", href) is not None and not is_file_url(href)
+
+
+def is_file_url(href: str) -> bool:
+    """Whether an href is a ``file:`` URL in any legal spelling."""
+    return href[:5].lower() == "file:"
+
+
+def local_path(href: str) -> Path:
+    """The path of a plain path or a ``file:`` URL, in which ``%20`` is a space."""
+    if not is_file_url(href):
+        return Path(href)
+    return Path(url2pathname(re.sub(r"(?i)^file:(//(localhost)?(?=/))?", "", href)))
 
 
 def check_href(href: str, *, base: str | None, rule: HrefRule = DEFAULT_RULE) -> str:
@@ -73,12 +86,37 @@ def check_href(href: str, *, base: str | None, rule: HrefRule = DEFAULT_RULE) ->
     if re.search(r"[\x00-\x1f\x7f\\\ud800-\udfff]", href) or href.startswith("/vsi"):
         raise _refused(href, "it has backslashes, control characters, halves of characters or a prefix of GDAL's")
     full = absolute(href, base)
-    if is_remote(full):
-        _check_url(full, base, rule)
-        return full
-    if base is not None and is_remote(base):
-        raise _refused(href, "a remote item may not name local files")
-    return _check_path(full, rule)
+    if base is not None and is_remote(base) and (not is_remote(full) or _is_local(href)):
+        raise _refused(
+            href,
+            f"a remote item ({redact(base)}) may not name local files; an item beside its files is read by its path",
+        )
+    if not is_remote(full):
+        return _check_path(full, rule)
+    _check_url(full, base, rule)
+    return full
+
+
+def _is_local(href: str) -> bool:
+    """Whether an absolute path is one of this machine, so that no other host is asked for it."""
+    folder = os.path.dirname(href)  # noqa: PTH120  (text of an href)
+    return href.startswith("/") and not href.startswith("//") and folder != "/" and is_folder(folder)
+
+
+def is_file(path: str) -> bool:
+    """Whether there is a local file."""
+    try:
+        return Path(path).is_file()
+    except (OSError, ValueError):  # a name that no file can have
+        return False
+
+
+def is_folder(path: str) -> bool:
+    """Whether there is a local folder."""
+    try:
+        return Path(path).is_dir()
+    except (OSError, ValueError):
+        return False
 
 
 def absolute(href: str, base: str | None) -> str:
@@ -92,8 +130,12 @@ def absolute(href: str, base: str | None) -> str:
         except ValueError:
             return href
         return joined.replace("http://", f"{scheme}://", 1) if joined.startswith("http://") else joined
-    folder = Path(base.removeprefix("file://")).absolute().parent
-    return os.path.normpath(folder / href.removeprefix("file://"))
+    folder = local_path(base).absolute().parent
+    path = os.path.normpath(folder / local_path(href))
+    if "%" not in path or is_file_url(href) or is_file(path):
+        return path
+    decoded = os.path.normpath(folder / unquote(href))  # a URI reference, as STAC has it
+    return decoded if is_file(decoded) else path
 
 
 def _check_url(url: str, base: str | None, rule: HrefRule) -> None:
@@ -128,7 +170,7 @@ def split(url: str) -> SplitResult:
 
 
 def _check_path(path: str, rule: HrefRule) -> str:
-    full = Path(path.removeprefix("file://"))
+    full = local_path(path)
     if not full.is_absolute():
         raise _refused(path, "it is relative and the item has no self href")
     if str(full).startswith("/vsi"):

@@ -27,7 +27,7 @@ GSDS: Final = (1e-6, 1e6)
 """Coordinates and pixel sizes that are believed, in units of the CRS: the Earth is 4e7 m around."""
 
 CODES: Final = range(256)
-PREFIXES: Final = ("s2", "sentinel2", "sentinel", "eo")
+PREFIXES: Final = ("s2", "sentinel2", "sentinel", "eopf", "eo")
 """Under which providers have kept Sentinel-2's own properties over the years."""
 
 FLAGS: Final = ("earthsearch:boa_offset_applied", "sentinel:boa_offset_applied", "s2:boa_offset_applied")
@@ -36,8 +36,14 @@ MGRS: Final = re.compile(r"(?:^|MGRS-|_T|_)(\d{1,2})([C-HJ-NP-X][A-HJ-NP-Z][A-HJ
 """A tile of the Military Grid Reference System in a code, a property or the name of a product."""
 SECOND: Final = timedelta(seconds=1)
 
-PRODUCT_NAME: Final = re.compile(r"S2[A-Z]_MSI(L1C|L2A)_\d{8}T\d{6}_N(\d{2})(\d{2})_")
+PRODUCT_NAME: Final = re.compile(r"S2[A-Z]_MSI(L1C|L2A)_\d{8}T\d{6}_N\d{4}_")
 """ESA's product name: level, and baseline as four digits."""
+STATED_BASELINE: Final = re.compile(r"N?(\d{1,2})(?:\.(\d{1,2})(?:\.\d+)?|(\d{2}))")
+NAMED_BASELINE: Final = re.compile(r"_N(\d{2})\.?(\d{2})(?![\dA-Z])")
+"""A baseline by itself (05.09, 5.1 of the number 5.10, N0509, 05.09.00), and in a product's or granule's name."""
+MADE_BY_USERS: Final = 99.0
+"""Baselines from here on are no baseline: N9999 is what Sen2Cor writes outside of ESA."""
+LEVEL_1: Final = re.compile(r"(L|MSI|level.?)1[ABC]?$", re.IGNORECASE)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -146,7 +152,10 @@ def make_grid(epsg: int, transform: object, shape: object, *, where: str) -> Gri
             f"{where}: proj:transform {str(transform)[:120]} and proj:shape {str(shape)[:60]} are not a grid; "
             "correct the item"
         )
-    gsd, skew_x, left, skew_y, step_y, top = coefficients[:6]
+    if coefficients[1] > 0 == coefficients[2] == coefficients[4]:  # GDAL's order, which gdalinfo wrote until 2025
+        left, gsd, skew_x, top, skew_y, step_y = coefficients[:6]
+    else:
+        gsd, skew_x, left, skew_y, step_y, top = coefficients[:6]
     if skew_x or skew_y or gsd <= 0 or not math.isclose(gsd, -step_y, rel_tol=1e-9):
         raise UnsupportedItemError(f"{where}: proj:transform {coefficients} is not north-up with square pixels")
     if not (GSDS[0] <= gsd <= GSDS[1] and max(abs(left), abs(top)) <= MAX_COORDINATE):
@@ -173,17 +182,30 @@ def own_property(item: pystac.Item, *names: str) -> object:
 
 
 def baseline(item: pystac.Item, key: str | None = None) -> float | None:
-    """The processing baseline (``"05.10"`` is 5.1), by property or ESA's product name; never by the date."""
-    stated = own_property(item, "processing_baseline")
-    for value in (stated, item.properties.get("processing:version")):
-        if isinstance(value, str) and re.fullmatch(r"\d{2}\.\d{2}", value):
-            return float(value)
-    names = (PRODUCT_NAME.search(name) for name in _product_names(item, key))
-    return next((float(f"{match[2]}.{match[3]}") for match in names if match), None)
+    """The processing baseline (``"05.10"`` is 5.1), by property or by ESA's names; never by the date.
+
+    None where nothing states it, or where it is that of a processor outside of ESA (N9999).
+    """
+    named = (NAMED_BASELINE.search(name) for name in _product_names(item, key))
+    found = [*_stated_baselines(item), *(float(f"{match[1]}.{match[2]}") for match in named if match)]
+    return None if not found or max(found) >= MADE_BY_USERS else found[0]
+
+
+def _stated_baselines(item: pystac.Item) -> Iterator[float]:
+    version = str(item.properties.get("processing:version"))  # of anything, but for ESA's own form
+    values = [
+        own_property(item, "processing_baseline"),
+        item.properties.get("processing:baseline"),
+        version if re.fullmatch(r"\d{2}\.\d{2}(\.\d+)?", version) else None,
+    ]
+    for value in values:
+        match = None if isinstance(value, bool) else STATED_BASELINE.fullmatch(str(value))
+        if match:
+            yield float(f"{match[1]}.{match[2] or match[3]}")
 
 
 def _product_names(item: pystac.Item, key: str | None) -> Iterator[str]:
-    for name in ("product_uri", "product_id", "product_title"):
+    for name in ("product_uri", "product_id", "product_title", "granule_id", "datastrip_id", "datatake_id"):
         value = own_property(item, name)
         if isinstance(value, str):
             yield value
@@ -207,29 +229,36 @@ def check_level(item: pystac.Item) -> None:
     platform = item.properties.get("platform") or item.properties.get("eo:platform")
     if isinstance(platform, str) and not re.match(r"(sentinel.?2|s2)", platform, re.IGNORECASE):
         raise UnsupportedItemError(f"item {item.id!r} is of platform {platform!r}; only Sentinel-2 L2A can be masked")
-    product_type = own_property(item, "product_type", "productType")
-    level = product_type if product_type is not None else item.properties.get("processing:level")
-    name = PRODUCT_NAME.search(" ".join(_product_names(item, None)))
-    said = str(level) if level is not None else name[1] if name else str(item.collection_id)
-    if re.search(r"(L|MSI|level.?)1[ABC]?$", said, re.IGNORECASE):
+    names = (PRODUCT_NAME.search(name) for name in _product_names(item, None))
+    said = [
+        own_property(item, "product_type", "productType"),
+        *(item.properties.get(name) for name in ("product:type", "processing:level")),
+        *(match[1] for match in names if match),
+        item.collection_id,
+        item.id,
+    ]
+    found = next((level for level in said if isinstance(level, str) and LEVEL_1.search(level)), None)
+    if found is not None:
         raise UnsupportedItemError(
-            f"item {item.id!r} is {said!r}, top-of-atmosphere; masks are made from L2A: search an L2A collection"
+            f"item {item.id!r} is {found!r}, top-of-atmosphere; masks are made from L2A: search an L2A collection"
         )
 
 
 def sun_angles(item: pystac.Item) -> tuple[float, float] | None:
-    """Azimuth and elevation of the sun in degrees, by ``view:sun_*`` or the mean solar angles; None where unknown."""
-    azimuth = number(item.properties.get("view:sun_azimuth"))
-    elevation = number(item.properties.get("view:sun_elevation"))
-    if azimuth is None or elevation is None:
-        azimuth, zenith = (
-            number(own_property(item, "mean_solar_azimuth")),
-            number(own_property(item, "mean_solar_zenith")),
-        )
-        elevation = None if zenith is None else 90.0 - zenith
-    if azimuth is None or elevation is None or not (0 <= azimuth <= 360 and -90 <= elevation <= 90):  # noqa: PLR2004
+    """Azimuth and elevation of the sun in degrees; None where unknown.
+
+    Each is taken from ``view:sun_*``, else from the mean solar angles; an elevation below the horizon only where
+    nothing else is stated.
+    """
+    view = item.properties
+    azimuths = [number(view.get("view:sun_azimuth")), number(own_property(item, "mean_solar_azimuth"))]
+    zenith = number(own_property(item, "mean_solar_zenith"))
+    elevations = [number(view.get("view:sun_elevation")), None if zenith is None else 90.0 - zenith]
+    known = [one for one in elevations if one is not None and -90 <= one <= 90]  # noqa: PLR2004  (nadir to zenith)
+    azimuth = next((one % 360 for one in azimuths if one is not None and abs(one) <= 360), None)  # noqa: PLR2004
+    if azimuth is None or not known:
         return None
-    return azimuth, elevation
+    return azimuth, next((one for one in known if one > 0), known[0])
 
 
 BY_ESA: Final = {band.esa: name for name, band in BANDS.items()}
@@ -240,6 +269,9 @@ EO_NAMES: Final[Mapping[str, str]] = {name: name for name in BANDS if not name.s
     "rededge078": "rededge3",
 }
 """Common names of the eo extension that mean one band; its plain ``rededge`` may be any of four."""
+
+QUALITY: Final = re.compile(r"msk|mask|qual|qi|pvi|preview|detfoo|satura|defect|cld|snw")
+"""What is told of a band rather than measured in it: parts of keys such as ``MSK_DETFOO_B02``."""
 
 WAVELENGTH_TOLERANCE: Final = 0.012
 """In um: satellites and baselines differ by up to 0.01; the closest two bands, B08 and B8A, lie 0.028 apart."""
@@ -260,16 +292,24 @@ def stated_band(item: pystac.Item, key: str) -> str | None:
 
 
 def is_scl(item: pystac.Item, key: str) -> bool:
-    """Whether an asset is the scene classification: told by its key, or the name of its only band."""
+    """Whether an asset is the scene classification, by its key or the name of its only band."""
     bands = _bands(item, item.assets[key])
     names = [key, *(str(band.get("name")) for band in bands if len(bands) == 1)]
-    return any(re.fullmatch(r"scl([_-]\d+m)?(-jp2)?", name, re.IGNORECASE) for name in names)
+    return any(re.fullmatch(r"scl|scene[_-]?classification([_-]map)?", _stem(name)) for name in names)
 
 
 def key_band(key: str) -> str | None:
-    """Common name by asset key: ``blue``, ``B02``, ``B02_10m``, ``blue-jp2``."""
-    stem = re.sub(r"([_-]\d+m)?(-jp2)?$", "", key, flags=re.IGNORECASE)
-    return BY_ESA.get(stem.upper()) or (stem.lower() if stem.lower() in BANDS else None)
+    """Common name by asset key: ``blue``, ``B02``, ``b2``, ``B02_10m``, ``blue-jp2``, ``T33TWL_..._B02_R10m.jp2``."""
+    stem = _stem(key)
+    match = re.fullmatch(r"b0?(\d|8a|1\d)", stem)
+    return BY_ESA.get(f"B{match[1].upper():0>2}") if match else stem if stem in BANDS else None
+
+
+def _stem(key: str) -> str:
+    """What a key is about: without file extension, pixel size, folders, and what stands before an ESA name."""
+    stem = re.sub(r"([_-]r?\d+m)?(-jp2|\.(tiff?|jp2|j2k))?$", "", key.lower().rpartition("/")[2])
+    ending = re.fullmatch(r"(.*[_-])(b\d{1,2}a?|scl)", stem)
+    return ending[2] if ending and not QUALITY.search(ending[1]) else stem
 
 
 def band_name(band: Mapping[str, object]) -> str | None:

@@ -24,7 +24,7 @@ from stac_cloudmask.core.reflectance import mean_by_twos, mode_of_blocks, repeat
 from stac_cloudmask.errors import ConfigError, StacCloudmaskWarning, UnsupportedItemError
 from stac_cloudmask.retry import DEFAULT_POLICY, RetryPolicy, retrying
 from stac_cloudmask.stac.boa_offset import DARK, settle
-from stac_cloudmask.stac.gdal import is_cut_short, open_raster, quiet_loggers, read_pixels, reading
+from stac_cloudmask.stac.gdal import check_proj, is_cut_short, open_raster, quiet_loggers, read_pixels, reading
 from stac_cloudmask.stac.hrefs import is_remote
 from stac_cloudmask.stac.loaders import Raster, load_library, native
 from stac_cloudmask.stac.metadata import MAX_PIXELS, make_grid
@@ -181,6 +181,8 @@ def _check_pixels(source: BandSource, file: DatasetReader) -> None:
 
 def _grid(source: BandSource, file: DatasetReader) -> Grid:
     epsg = file.crs.to_epsg() if file.crs else None
+    if epsg is None:
+        check_proj()
     if epsg is None or not file.crs.is_projected or not math.isclose(file.crs.linear_units_factor[1], 1.0):
         raise UnsupportedItemError(
             f"{source.where} has CRS {str(file.crs)[:80]!r}; one by EPSG code in meters is needed"

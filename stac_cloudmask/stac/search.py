@@ -21,8 +21,8 @@ from pystac_client.errors import ClientTypeError
 from pystac_client.stac_api_io import StacApiIO
 
 from stac_cloudmask.errors import ConfigError, StacCloudmaskError, StacCloudmaskWarning
-from stac_cloudmask.stac.geometry import Area, bbox_area, footprint, local_path, read_area
-from stac_cloudmask.stac.hrefs import check_href, is_remote, redact
+from stac_cloudmask.stac.geometry import Area, bbox_area, footprint, read_area
+from stac_cloudmask.stac.hrefs import check_href, is_remote, local_path, redact
 from stac_cloudmask.stac.metadata import MGRS, baseline, number, own_property, period, tile_of, times_of
 from stac_cloudmask.stac.static import (
     DEFAULT_CONNECTION,

@@ -17,8 +17,8 @@ from shapely.geometry import shape
 
 from stac_cloudmask.errors import ConfigError, ReadError, StacCloudmaskError, UnsupportedItemError
 from stac_cloudmask.retry import DEFAULT_POLICY, PASSING, RetryPolicy, retry_after, retrying
-from stac_cloudmask.stac.geometry import BROKEN, bbox_of, footprint, local_path
-from stac_cloudmask.stac.hrefs import DEFAULT_RULE, HrefRule, absolute, check_href, is_remote, redact
+from stac_cloudmask.stac.geometry import BROKEN, bbox_of, footprint
+from stac_cloudmask.stac.hrefs import DEFAULT_RULE, HrefRule, absolute, check_href, is_remote, local_path, redact
 from stac_cloudmask.stac.metadata import utc
 
 if TYPE_CHECKING:

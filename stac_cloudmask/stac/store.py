@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 import fsspec
 
 from stac_cloudmask.errors import ConfigError, ReadError, WriteError
-from stac_cloudmask.stac.hrefs import redact
+from stac_cloudmask.stac.hrefs import local_path, redact
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -131,7 +131,7 @@ def open_store(out: str | Path) -> Store:
     """
     text = str(out)
     if "://" not in text or text.startswith("file://"):
-        return LocalStore(Path(text.removeprefix("file://")))
+        return LocalStore(local_path(text))
     if text.startswith(("http://", "https://")):
         raise ConfigError(f"{text}: a web address cannot be written to; give a directory or s3://bucket/prefix")
 

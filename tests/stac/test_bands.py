@@ -7,6 +7,7 @@ import pytest
 
 from stac_cloudmask.errors import BandNotFoundError, StacCloudmaskWarning, UnsupportedItemError
 from stac_cloudmask.stac.bands import resolve
+from stac_cloudmask.stac.metadata import asset_grid, is_scl, key_band, sun_angles
 from stac_cloudmask.stac.providers import BANDS
 from tests.stac.items import as_read, features, genuine, made_up
 
@@ -240,3 +241,85 @@ def test_an_offset_set_by_the_user_holds_and_warns_of_nothing():
     sources = resolve(made_up(), ["blue"], boa_offset="-1000")
     assert sources.bands[0].offset.dn == -1000
     assert sources.bands[0].offset.reason == "set by the user"
+
+
+@pytest.mark.parametrize(
+    ("key", "band"),
+    [
+        ("B02", "blue"), ("b02", "blue"), ("B2", "blue"), ("Blue", "blue"), ("B8A", "nir08"), ("b8a", "nir08"),
+        ("B8", "nir"), ("B11", "swir16"), ("B02.tif", "blue"), ("B02_10m.jp2", "blue"), ("B02_R10m", "blue"),
+        ("B02-10m", "blue"), ("blue-jp2", "blue"), ("T33TWL_20230818T100031_B02_10m", "blue"), ("data_B02", "blue"),
+        ("IMG_DATA/R10m/B02", "blue"), ("red.tiff", "red"),
+        ("B13", None), ("B00", None), ("visual", None), ("MSK_DETFOO_B02", None), ("MSK_QUALIT_B02", None),
+        ("preview_B02", None), ("overview_red", None), ("AB02", None),
+    ],
+)  # fmt: skip
+def test_the_key_of_an_asset_tells_its_band_in_every_usual_spelling(key, band):
+    assert key_band(key) == band
+
+
+@pytest.mark.parametrize(
+    ("key", "found"),
+    [("SCL", True), ("scl_20m", True), ("SCL.tif", True), ("T33TWL_20230818T100031_SCL_20m.jp2", True),
+     ("scene_classification", True), ("MSK_CLASSI_B00", False), ("scl_preview", False)],
+)  # fmt: skip
+def test_the_key_of_an_asset_tells_the_scene_classification(key, found):
+    item = made_up()
+    item.add_asset(key, item.assets.pop("SCL"))
+    assert is_scl(item, key) == found
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("product:type", "S2MSI1C"),
+        ("processing:level", "L1C"),
+        ("s2:product_type", "S2MSI1C"),
+        ("s2:product_uri", "S2A_MSIL1C_20230818T100031_N0509_R122_T33TWL_20230818T143300.SAFE"),
+    ],
+)
+def test_one_statement_of_level_1c_is_enough_to_refuse(name, value):
+    item = made_up(**{"s2:product_type": "S2MSI2A", "processing:level": "L2A"} | {name: value})
+    with pytest.raises(UnsupportedItemError, match="top-of-atmosphere"):
+        resolve(item, ["blue"])
+
+
+def test_an_id_or_collection_of_level_1c_is_refused():
+    for change in ({"id": "S2A_T33TWL_20230818T100031_L1C"}, {"collection_id": "sentinel-2-l1c"}):
+        item = made_up()
+        for name, value in change.items():
+            setattr(item, name, value)
+        with pytest.raises(UnsupportedItemError, match="top-of-atmosphere"):
+            resolve(item, ["blue"])
+
+
+VIEW = {"view:sun_azimuth": 156.7, "view:sun_elevation": 55.5}
+MEAN = {"s2:mean_solar_azimuth": 150.0, "s2:mean_solar_zenith": 30.0}
+
+
+@pytest.mark.parametrize(
+    ("properties", "sun"),
+    [
+        (VIEW, (156.7, 55.5)),
+        (MEAN, (150.0, 60.0)),
+        (VIEW | MEAN, (156.7, 55.5)),
+        ({"view:sun_azimuth": -203.5, "view:sun_elevation": 55.5}, (156.5, 55.5)),
+        ({"view:sun_azimuth": 156.7, "s2:mean_solar_zenith": 30.0}, (156.7, 60.0)),
+        (VIEW | {"view:sun_elevation": 555.0} | MEAN, (156.7, 60.0)),
+        (VIEW | {"view:sun_azimuth": 1e9} | MEAN, (150.0, 55.5)),
+        (VIEW | {"view:sun_elevation": 0.0} | MEAN, (156.7, 60.0)),
+        (VIEW | {"view:sun_elevation": -3.0}, (156.7, -3.0)),
+        ({"view:sun_elevation": 55.5}, None),
+        ({"view:sun_azimuth": "156.7", "view:sun_elevation": None}, None),
+    ],
+)
+def test_each_angle_of_the_sun_comes_from_the_first_place_that_states_a_possible_one(properties, sun):
+    found = sun_angles(made_up(**properties))
+    assert found == (None if sun is None else pytest.approx(sun))
+
+
+def test_a_transform_in_the_order_of_gdal_is_the_same_grid():
+    item = made_up()
+    expected = asset_grid(item, "B02")
+    item.assets["B02"].extra_fields["proj:transform"] = [300000, 10, 0, 5000040, 0, -10]
+    assert asset_grid(item, "B02") == expected

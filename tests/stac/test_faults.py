@@ -288,3 +288,10 @@ def test_stores_get_their_settings_and_only_unsigned_ones_may_answer_403_twice()
     assert gdal_env("s3://sentinel-s2-l2a/x.jp2", retry=HASTY, fresh=False)["AWS_REQUEST_PAYER"] == "requester"
     assert "AWS_REQUEST_PAYER" not in gdal_env("s3://other/x.jp2", retry=HASTY, fresh=False)
     assert "eodata" in gdal_env("s3://eodata/x.jp2", retry=HASTY, fresh=False)["AWS_S3_ENDPOINT"]
+
+
+def test_file_name_extensions_that_the_environment_allows_hide_no_file(folder, expected, monkeypatch):
+    monkeypatch.setenv("CPL_VSIL_CURL_ALLOWED_EXTENSIONS", ".jp2")
+    with serve(folder) as site:
+        dn, _ = read(site)
+    np.testing.assert_array_equal(dn, expected[0])

@@ -189,3 +189,41 @@ def test_messages_hold_nothing_that_steers_a_terminal_or_cannot_be_written():
     shown = redact("red\x1b[31m, gone\x9b2J, turned\u202etxt.exe, half\ud800 \r\ta\n")
     assert shown == "red\ufffd[31m, gone\ufffd2J, turned\ufffdtxt.exe, half\ufffd \ufffd\ta\n"
     assert str(UnsupportedItemError("\x1b]0;title\x07")) == "\ufffd]0;title\ufffd"
+
+
+@pytest.mark.parametrize(
+    "href",
+    [
+        "file:///archive/my%20data/B%5F02.tif",
+        "file:/archive/my%20data/B%5F02.tif",
+        "file://localhost/archive/my%20data/B%5F02.tif",
+        "FILE:///archive/my data/B_02.tif",
+        "file:///archive/x/../my%20data/B_02.tif",
+    ],
+)
+@pytest.mark.parametrize("base", [LOCAL, "file:///data/i.json", None])
+def test_a_file_url_is_a_path_in_every_legal_spelling(href, base):
+    if ".." in href and base is None:
+        return
+    assert check_href(href, base=base) == "/archive/my data/B_02.tif"
+
+
+def test_a_relative_file_url_and_the_file_url_of_an_item_are_understood():
+    assert check_href("file:B02.tif", base="file:///my%20data/i.json") == "/my data/B02.tif"
+
+
+def test_a_relative_href_is_decoded_where_there_is_no_file_of_the_plain_name(tmp_path):
+    base = str(tmp_path / "item.json")
+    (tmp_path / "my data.tif").touch()
+    (tmp_path / "50%25.tif").touch()
+    (tmp_path / "50%.tif").touch()
+    assert check_href("my%20data.tif", base=base) == str(tmp_path / "my data.tif")
+    assert check_href("50%25.tif", base=base) == str(tmp_path / "50%25.tif")
+    assert check_href("gone%20away.tif", base=base) == str(tmp_path / "gone%20away.tif")
+
+
+def test_a_local_path_is_never_asked_for_at_the_host_of_a_remote_item(tmp_path):
+    with pytest.raises(UnsupportedItemError, match=r"remote item \(https://stac.example.com.*may not name local files"):
+        check_href(str(tmp_path / "B02.tif"), base=REMOTE)
+    with pytest.raises(UnsupportedItemError, match="local files"):
+        check_href("file:/archive/B02.tif", base=REMOTE)

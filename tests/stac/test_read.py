@@ -2,6 +2,9 @@ from __future__ import annotations
 
 import itertools
 import json
+import os
+import subprocess
+import sys
 import warnings
 
 import numpy as np
@@ -326,3 +329,20 @@ def test_a_large_file_without_overviews_is_not_read_to_settle_an_offset(tmp_path
     with pytest.warns(StacCloudmaskWarning, match="BOA offset is doubtful"):
         sources = resolve(item_of(tmp_path, {"blue": "blue.tif"}, **NOT_APPLIED), ["blue"], want_scl=False)
     assert open_scene(sources).offsets == (-1000,)
+
+
+@pytest.mark.parametrize("variable", ["PROJ_LIB", "PROJ_DATA"])
+def test_a_proj_of_another_installation_is_named_as_the_cause(made, tmp_path, variable):
+    (tmp_path / "proj.db").write_text("of another layout")
+    item = item_of(made[0], {"blue": "blue.tif"})
+    item.save_object(dest_href=str(made[0] / "proj.json"))
+    code = (
+        "import sys, pystac; from stac_cloudmask.stac.bands import resolve; "
+        "from stac_cloudmask.stac.reader import open_scene; "
+        "open_scene(resolve(pystac.Item.from_file(sys.argv[1]), ['blue'], want_scl=False))"
+    )
+    environment = os.environ | {variable: str(tmp_path)}
+    ran = subprocess.run(
+        [sys.executable, "-c", code, tmp_path / "item.json"], capture_output=True, env=environment, check=False
+    )
+    assert b"unset the environment variables PROJ_LIB and PROJ_DATA" in ran.stderr
