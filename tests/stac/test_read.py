@@ -342,7 +342,6 @@ def test_a_proj_of_another_installation_is_named_as_the_cause(made, tmp_path, va
         "open_scene(resolve(pystac.Item.from_file(sys.argv[1]), ['blue'], want_scl=False))"
     )
     environment = os.environ | {variable: str(tmp_path)}
-    ran = subprocess.run(
-        [sys.executable, "-c", code, tmp_path / "item.json"], capture_output=True, env=environment, check=False
-    )
+    command = [sys.executable, "-c", code, made[0] / "proj.json"]
+    ran = subprocess.run(command, capture_output=True, env=environment, check=False)
     assert b"unset the environment variables PROJ_LIB and PROJ_DATA" in ran.stderr
