@@ -1,12 +1,13 @@
 """Mask one item, look at what came out, and ask why a pixel is what it is.
 
 The item is simulated; give the path or URL of your own instead: python examples/01_mask_one_item.py path/to/item.json
-Runs anywhere and offline, and writes into the current directory.
+Runs anywhere and offline, and writes into output/mask_one_item.
 """
 
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 
 import pystac
 import rasterio
@@ -15,13 +16,15 @@ import stac_cloudmask as scm
 from stac_cloudmask.review.explain import explain
 from stac_cloudmask.simulate.scene import Recipe, write_simulated_item
 
+OUT = Path("output/mask_one_item")
+
 
 def main() -> None:
     """Mask, read back, explain."""
-    source = sys.argv[1] if len(sys.argv) > 1 else str(write_simulated_item("scene", Recipe(height=512, width=512)))
+    source = sys.argv[1] if len(sys.argv) > 1 else str(write_simulated_item(OUT, Recipe(height=512, width=512)))
 
     # 1. An item in, an item out; votes and probabilities are kept so that it can be explained
-    (result,) = scm.process(source, out="masks", settings=scm.Settings(votes=True, probabilities=True))
+    (result,) = scm.process(source, out=OUT / "masks", settings=scm.Settings(votes=True, probabilities=True))
     if result.output is None:
         sys.exit(result.error)
     print(result.status, result.item_id)

@@ -1,12 +1,14 @@
 """Mask a season over Dask, and make cloud-free composites of it: with the products' own masks, and with the new ones.
 
 The season is simulated, so that the true clouds are known and the composites can be judged; the same code works on what
-scm.search finds. Runs anywhere and offline, in the current directory: python examples/02_season_with_dask.py
+scm.search finds. Runs anywhere and offline, and writes into output/season_with_dask:
+python examples/02_season_with_dask.py
 """
 
 from __future__ import annotations
 
 import warnings
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -21,6 +23,7 @@ from stac_cloudmask.simulate.scene import Recipe, write_simulated_item
 if TYPE_CHECKING:
     import xarray as xr
 
+OUT = Path("output/season_with_dask")
 DATES, BANDS, OFF = 6, ["red", "green", "blue", "nir"], 0.02
 
 
@@ -33,10 +36,10 @@ def composite(cube: xr.Dataset, clear: xr.DataArray) -> xr.DataArray:
 def main() -> None:
     """Simulate, mask, load, compose, compare."""
     recipes = [Recipe(height=384, width=384, place=1, seed=5 * date) for date in range(DATES)]
-    scenes = [write_simulated_item("scenes", recipe) for recipe in recipes]
+    scenes = [write_simulated_item(OUT / "scenes", recipe) for recipe in recipes]
 
     with Client(n_workers=2, threads_per_worker=1, dashboard_address=None) as client:  # any Dask cluster will do
-        results = scm.process(scenes, out="masks", client=client)
+        results = scm.process(scenes, out=OUT / "masks", client=client)
         print({status: sum(r.status == status for r in results) for status in ("done", "up-to-date", "failed")})
 
         # An output item has the bands of its source and the mask, so that both load together
@@ -53,7 +56,7 @@ def main() -> None:
         told = f"mean error {float(error.mean()):.4f} reflectance, {wrong:.1f} % of pixels off by over {OFF}"
         print(f"{name:<9} {told}, {empty:.1f} % never clear")
     row = np.concatenate([picture[:3].transpose("y", "x", "band") for picture in made.values()], axis=1)
-    Image.fromarray((255 * np.clip(np.nan_to_num(row) / 0.3, 0, 1)).astype(np.uint8)).save("composites.png")
+    Image.fromarray((255 * np.clip(np.nan_to_num(row) / 0.3, 0, 1)).astype(np.uint8)).save(OUT / "composites.png")
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Bring your own model: an ONNX file, an MLM item that describes it, a check, and a mask made with it.
 
-Runs anywhere and offline, and writes into the current directory: python examples/03_bring_your_own_model.py
+Runs anywhere and offline, and writes into output/bring_your_own_model: python examples/03_bring_your_own_model.py
 """
 
 from __future__ import annotations
@@ -18,8 +18,9 @@ from stac_cloudmask.models.check import check_model
 from stac_cloudmask.models.spec import read_model_item
 from stac_cloudmask.simulate.scene import Recipe, write_simulated_item
 
-MODEL, ITEM = Path("my-model/model.onnx"), Path("my-model/my-model.json")
-MODEL.parent.mkdir(exist_ok=True)
+OUT = Path("output/bring_your_own_model")
+MODEL, ITEM = OUT / "my-model" / "model.onnx", OUT / "my-model" / "my-model.json"
+MODEL.parent.mkdir(parents=True, exist_ok=True)
 
 # 1. A model. Here two thresholds: bright blue is cloud, dark near infrared is shadow. Yours comes from training
 weights = np.array([[0, 0], [30, 0], [0, -60]], np.float32)[:, :, None, None]  # (class, band, 1, 1)
@@ -51,7 +52,7 @@ ITEM.write_text(json.dumps(item, indent=2))
 # 3. Check it, as `stac-cloudmask models check my-model/my-model.json` does, and mask a simulated scene with it
 for finding in check_model(read_model_item(ITEM)):
     print(finding.level, finding.text)
-scene = write_simulated_item("scene", Recipe(height=512, width=512))
+scene = write_simulated_item(OUT / "scene", Recipe(height=512, width=512))
 mine = scm.Settings(cloud_model=(str(ITEM),), shadow_model=str(ITEM))
-for done in scm.process(scene, out="masks", settings=mine):
+for done in scm.process(scene, out=OUT / "masks", settings=mine):
     print(done.status, done.item_id, dict(done.cover), done.output)

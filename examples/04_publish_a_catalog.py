@@ -1,7 +1,7 @@
 """Publish a catalog of masks to a STAC API, and once more: running it again repairs and updates.
 
-The API is a toy with the four requests that publishing needs; give the URL of your own, and a token in TOKEN:
-python examples/04_publish_a_catalog.py https://stac.example.org
+Writes into output/publish_a_catalog. The API is a toy with the four requests that publishing needs; give the URL of
+your own, and a token in TOKEN: python examples/04_publish_a_catalog.py https://stac.example.org
 """
 
 from __future__ import annotations
@@ -11,11 +11,13 @@ import os
 import sys
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 import stac_cloudmask as scm
 from stac_cloudmask.pipeline.publish import publish
 from stac_cloudmask.simulate.scene import Recipe, write_simulated_item
 
+OUT = Path("output/publish_a_catalog")
 HELD: dict[str, bytes] = {}  # what the API holds, by path
 
 
@@ -43,8 +45,8 @@ class ToyApi(BaseHTTPRequestHandler):
 
 def main() -> None:
     """Make masks, then publish them."""
-    scenes = [write_simulated_item("scenes", Recipe(height=192, width=192, seed=seed)) for seed in range(2)]
-    scm.process(scenes, out="masks")
+    scenes = [write_simulated_item(OUT / "scenes", Recipe(height=192, width=192, seed=seed)) for seed in range(2)]
+    scm.process(scenes, out=OUT / "masks")
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), ToyApi)
     threading.Thread(target=server.serve_forever, daemon=True).start()
@@ -52,7 +54,7 @@ def main() -> None:
     headers = {"Authorization": f"Bearer {os.environ['TOKEN']}"} if "TOKEN" in os.environ else {}
     for attempt in ("first", "second"):
         print(attempt, "time:")
-        for result in publish("masks", to=api, headers=headers, asset_root="https://data.example.org/masks"):
+        for result in publish(OUT / "masks", to=api, headers=headers, asset_root="https://data.example.org/masks"):
             print(result.status, result.item_id, result.error or result.output)
 
 

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from stac_cloudmask.review.cubes import apply_mask
     from stac_cloudmask.review.evaluate import evaluate
     from stac_cloudmask.review.explain import explain
+    from stac_cloudmask.review.series import clear_share, plot_clear_share
     from stac_cloudmask.review.show import plot
     from stac_cloudmask.stac.search import search
 
@@ -29,6 +30,7 @@ __all__ = [
     "StacCloudmaskWarning",
     "__version__",
     "apply_mask",
+    "clear_share",
     "cloud_mask",
     "evaluate",
     "explain",
@@ -36,6 +38,7 @@ __all__ = [
     "mask_array",
     "mask_cube",
     "plot",
+    "plot_clear_share",
     "process",
     "publish",
     "search",
@@ -49,6 +52,7 @@ _HOMES: Final = {
     "StacCloudmaskError": "errors",
     "StacCloudmaskWarning": "errors",
     "apply_mask": "review.cubes",
+    "clear_share": "review.series",
     "cloud_mask": "api",
     "evaluate": "review.evaluate",
     "explain": "review.explain",
@@ -56,6 +60,7 @@ _HOMES: Final = {
     "mask_array": "review.arrays",
     "mask_cube": "review.arrays",
     "plot": "review.show",
+    "plot_clear_share": "review.series",
     "process": "api",
     "publish": "pipeline.publish",
     "search": "stac.search",

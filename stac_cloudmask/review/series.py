@@ -1,0 +1,148 @@
+"""A time series of a place: how much of an area is clear on every date."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+import pandas as pd
+from rasterio import Affine
+from rasterio.features import geometry_mask
+from rasterio.warp import transform_geom
+from shapely.geometry import mapping, shape
+
+from stac_cloudmask.core.classes import CLASSES, CloudClass
+from stac_cloudmask.core.grid import Grid
+from stac_cloudmask.errors import ConfigError
+from stac_cloudmask.review.cubes import Masks, mask_items
+from stac_cloudmask.review.layers import MASK, MaskLayers, shares
+from stac_cloudmask.review.show import add_legend, new_figure
+from stac_cloudmask.stac.geometry import LON_LAT, Area, Bbox, bbox_area, footprint, read_area
+from stac_cloudmask.stac.metadata import mask_grid
+from stac_cloudmask.stac.warp import Views
+
+if TYPE_CHECKING:
+    import pystac
+    import shapely
+    from matplotlib.figure import Figure
+    from numpy.typing import NDArray
+
+PASS: Final = pd.Timedelta(minutes=30)
+"""Items whose times lie no further apart were taken in one pass of a satellite."""
+KNOWN: Final = tuple(info for info in CLASSES if info.code != CloudClass.NODATA)
+VALID: Final = "valid"
+
+
+def clear_share(masks: Masks, *, bbox: Bbox | None = None, geometry: Area | None = None) -> pd.DataFrame:
+    """Return how much of an area is clear, cloud and cloud shadow on every date.
+
+    Masks of one pass, as of neighboring tiles, are put together. The table counts whole pixels of the first mask's
+    grid: for a geometry those whose middle lies in it, or, where there is none, those that it touches.
+
+    Args:
+        masks: Output items, their URLs or paths, what ``process`` returned, or the folder that it wrote.
+        bbox: The area as west, south, east, north in degrees.
+        geometry: The area as GeoJSON, well-known text, the path of a vector file, or a geometry of shapely.
+
+    Returns:
+        A row for each pass that touches the area, by ``time`` in UTC: ``clear``, ``cloud`` and ``cloud_shadow`` in
+        percent of the area's valid pixels (NaN where none is valid), ``valid`` in percent of the area's pixels, and
+        ``items``, the ids of the masks.
+
+    Raises:
+        ConfigError: There is no area, or no mask touches it.
+        ReadError: A mask cannot be read.
+    """
+    if (bbox is None) == (geometry is None):
+        raise ConfigError("give the area, by either bbox or geometry")
+    area = bbox_area(bbox) if bbox is not None else read_area(geometry)
+    items = [item for item in mask_items(masks) if _touches(item, area)]
+    if not items:
+        raise ConfigError(f"no mask touches the area, whose bbox is {tuple(round(edge, 5) for edge in area.bounds)}")
+    grid, inside = _pixels(area, mask_grid(items[0].to_dict(transform_hrefs=False), MASK))
+    rows = [_row(members, grid, inside) for members in _passes(items)]
+    return pd.DataFrame(rows).set_index("time")
+
+
+def _touches(item: pystac.Item, area: shapely.Geometry) -> bool:
+    lies = footprint(item.geometry, item.bbox)
+    return lies is not None and bool(lies.intersects(area))
+
+
+def _pixels(area: shapely.Geometry, grid: Grid) -> tuple[Grid, NDArray[np.bool_]]:
+    """The part of a grid, which may reach beyond its own edges, that encloses an area; True for pixels inside."""
+    placed = shape(transform_geom(LON_LAT, grid.code, mapping(area)))
+    west, south, east, north = placed.bounds
+    left, top = math.floor((west - grid.left) / grid.gsd), math.floor((grid.top - north) / grid.gsd)
+    right, bottom = math.ceil((east - grid.left) / grid.gsd), math.ceil((grid.top - south) / grid.gsd)
+    part = Grid(
+        epsg=grid.epsg, left=grid.left + left * grid.gsd, top=grid.top - top * grid.gsd, gsd=grid.gsd,
+        height=max(1, bottom - top), width=max(1, right - left),
+    )  # fmt: skip
+    inside = np.zeros(part.shape, bool)
+    for all_touched in (False, True):
+        if not inside.any():
+            inside = geometry_mask(
+                [placed], part.shape, Affine(*part.transform), all_touched=all_touched, invert=True
+            )  # fmt: skip
+    return part, inside
+
+
+def _passes(items: list[pystac.Item]) -> list[list[pystac.Item]]:
+    """Items, which come by time, in groups of one pass each."""
+    groups: list[list[pystac.Item]] = []
+    for item in items:
+        if groups and _time(item) - _time(groups[-1][0]) <= PASS:
+            groups[-1].append(item)
+        else:
+            groups.append([item])
+    return groups
+
+
+def _time(item: pystac.Item) -> pd.Timestamp:
+    return pd.Timestamp(item.datetime or item.common_metadata.start_datetime)
+
+
+def _row(items: list[pystac.Item], grid: Grid, inside: NDArray[np.bool_]) -> dict[str, object]:
+    codes = np.full(grid.shape, CloudClass.NODATA, np.uint8)
+    for item in items:
+        layers = MaskLayers.of(item.to_dict(include_self_link=True, transform_hrefs=False), Views())
+        np.copyto(codes, layers.classes(grid), where=codes == CloudClass.NODATA)
+    here = codes[inside]
+    valid = float((here != CloudClass.NODATA).mean())
+    found = {name: share if valid else math.nan for name, share in shares(here).items()}
+    time = _time(items[0]).tz_convert(None)
+    return {"time": time, **found, VALID: 100 * valid, "items": ", ".join(item.id for item in items)}
+
+
+def _seen(valid: float) -> str:
+    """What is said of a date on which not all of the area is valid."""
+    return "" if round(valid) == 100 else f"\n{valid:.0f} % valid"  # noqa: PLR2004
+
+
+def plot_clear_share(table: pd.DataFrame, *, width: float = 12.0, height: float = 3.5) -> Figure:
+    """Draw what ``clear_share`` returned: a bar for each date, clear at the bottom and cloud on top.
+
+    Args:
+        table: The table.
+        width: Width of the figure, in inches.
+        height: Height of the figure, in inches.
+
+    Raises:
+        ConfigError: matplotlib is not installed.
+    """
+    figure = new_figure(width, height)
+    axes = figure.subplots()
+    places, bottom = np.arange(len(table)), np.zeros(len(table))
+    for info in (KNOWN[0], KNOWN[2], KNOWN[1]):
+        part = table[info.name].to_numpy()
+        axes.bar(places, np.nan_to_num(part), bottom=bottom, color=f"#{info.color_hint}", width=0.8)
+        bottom += np.nan_to_num(part)
+    dates = [f"{time:%Y-%m-%d}{_seen(valid)}" for time, valid in table[VALID].items()]
+    axes.set_xticks(places, dates, rotation=0 if len(table) <= 12 else 90)  # noqa: PLR2004  (as many fit)
+    axes.set_ylim(0, 100)
+    axes.set_ylabel("% of the valid pixels")
+    axes.spines[["top", "right"]].set_visible(False)
+    add_legend(figure, {info.title: info.rgb for info in KNOWN})
+    return figure
