@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from contextlib import closing, nullcontext
+from dataclasses import replace
 from itertools import islice
 from os import PathLike, fspath
 from typing import TYPE_CHECKING, Final
@@ -12,6 +13,7 @@ import pystac
 
 from stac_cloudmask.config import Settings
 from stac_cloudmask.errors import ConfigError
+from stac_cloudmask.pipeline.area import area_of
 from stac_cloudmask.pipeline.mask import connection_of, make_mask, to_dataset
 from stac_cloudmask.pipeline.run import OnDask, open_engine, plan, run
 from stac_cloudmask.review.show import CloudmaskAccessor  # noqa: F401  (registers itself)
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
     from distributed import Client
 
     from stac_cloudmask.pipeline.result import Result
+    from stac_cloudmask.stac.geometry import Area, Bbox
 
 BATCH: Final = 100
 """References that are looked up together; a search is not read to its end before its first item is masked."""
@@ -36,6 +39,8 @@ def process(
     out: str | PathLike[str],
     catalog: str | None = None,
     collection: str | None = None,
+    bbox: Bbox | None = None,
+    geometry: Area | None = None,
     settings: Settings | None = None,
     client: Client | None = None,
     workers: int | None = None,
@@ -49,6 +54,9 @@ def process(
         out: Directory, or ``s3://bucket/prefix``.
         catalog: STAC API or static catalog, URL or path, where ids are looked up.
         collection: Collection of the ids.
+        bbox: West, south, east, north in degrees of the area that is masked; west beyond east crosses the antimeridian.
+        geometry: The same as a geometry: GeoJSON, well-known text, shapely, or the path of a vector file. Pixels
+            outside of it are nodata. Items without data in the area are ``skipped``.
         settings: How masks are made.
         client: A Dask cluster to run on.
         workers: Processes of a local Dask cluster; without it and ``client`` the items are done here one by one.
@@ -62,7 +70,7 @@ def process(
         ModelError: A model is not known or its weights are not here.
         WriteError: The output cannot be written.
     """
-    settings = settings or Settings()
+    settings = _clipping(settings, bbox, geometry)
     found = _load(items, catalog, collection, settings)
     if dry_run:
         return list(plan(found, settings=settings, out=fspath(out)))
@@ -72,7 +80,13 @@ def process(
 
 
 def cloud_mask(
-    item: Reference, *, catalog: str | None = None, collection: str | None = None, settings: Settings | None = None
+    item: Reference,
+    *,
+    catalog: str | None = None,
+    collection: str | None = None,
+    bbox: Bbox | None = None,
+    geometry: Area | None = None,
+    settings: Settings | None = None,
 ) -> xr.Dataset:
     """The mask of one item as a georeferenced dataset; nothing is written.
 
@@ -80,6 +94,8 @@ def cloud_mask(
         item: An item, its id (with ``catalog``), its URL, or the path of its JSON.
         catalog: STAC API or static catalog where an id is looked up.
         collection: Collection of the id.
+        bbox: West, south, east, north in degrees of the area that is masked; only what it needs is read and computed.
+        geometry: The same as a geometry, see `process`.
         settings: How the mask is made.
 
     Returns:
@@ -87,9 +103,10 @@ def cloud_mask(
         ``cloud_probability`` and ``shadow_probability`` (whole percents); and ``mask_votes`` (bits).
 
     Raises:
+        OutsideAreaError: The item has no data in the area.
         StacCloudmaskError: The item cannot be masked; says why and what would help.
     """
-    settings = settings or Settings()
+    settings = _clipping(settings, bbox, geometry)
     found = list(_load(item, catalog, collection, settings))
     if len(found) != 1:
         raise ConfigError(f"{item} holds {len(found)} items, but a dataset is of one; process takes any number")
@@ -97,6 +114,13 @@ def cloud_mask(
     if isinstance(one, Failure):
         raise one.error
     return to_dataset(make_mask(one, settings=settings))
+
+
+def _clipping(settings: Settings | None, bbox: Bbox | None, geometry: Area | None) -> Settings:
+    """Return settings with the area that is to be masked."""
+    settings = settings or Settings()
+    area = area_of(bbox=bbox, geometry=geometry)
+    return settings if area is None else replace(settings, area=area)
 
 
 def _load(

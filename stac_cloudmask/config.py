@@ -22,6 +22,8 @@ PRESENTATION: Final = frozenset(
 )
 """Settings that change how a mask is made or kept, never what is in it."""
 
+AREA: Final = frozenset({"area", "max_halo"})
+"""Settings that only count where an area is masked."""
 CHOICES: Final = {
     "merge": get_args(Merge),
     "loader": get_args(Loader),
@@ -38,6 +40,7 @@ RANGES: Final = {
     "min_area": (0.0, LARGEST),
     "hole_area": (0.0, LARGEST),
     "resolution": (1.0, LARGEST),
+    "max_halo": (0.0, 100_000.0),
     "threads": (1, 10_000),
     "retry_seconds": (0.0, LARGEST),
 }
@@ -68,6 +71,8 @@ class Settings:
         missing_scl: What to do with an item without SCL: report an error, or use the models alone.
         scl_cloud: SCL classes that mean cloud; by default medium and high probability, and thin cirrus.
         scl_shadow: SCL classes that mean cloud shadow.
+        area: The area that is masked, as well-known text in longitude and latitude; default: the whole item.
+        max_halo: Meters around an area, at most, in which clouds are looked for whose shadows fall into it.
         probabilities: Also write the probabilities.
         votes: Also write mask_votes: which source flagged each pixel.
         mask_only: Leave the bands of the source out of the output item.
@@ -96,6 +101,8 @@ class Settings:
     missing_scl: MissingScl = "fail"
     scl_cloud: tuple[int, ...] = (8, 9, 10)
     scl_shadow: tuple[int, ...] = (3,)
+    area: str | None = None
+    max_halo: float = 6_000.0
     probabilities: bool = False
     votes: bool = False
     mask_only: bool = False
@@ -128,7 +135,8 @@ class Settings:
 
     def fingerprint_fields(self) -> dict[str, object]:
         """Return the settings that decide what the published item holds, by name."""
-        return {name: value for name, value in asdict(self).items() if name not in PRESENTATION}
+        without = PRESENTATION if self.area else PRESENTATION | AREA
+        return {name: value for name, value in asdict(self).items() if name not in without}
 
 
 def _check_number(name: str, value: float | None, least: float, most: float) -> None:

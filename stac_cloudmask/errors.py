@@ -58,6 +58,10 @@ class UnsupportedItemError(StacCloudmaskError, ValueError):
     """An item is not something that can be masked: another product level, a hostile id, contradicting grids."""
 
 
+class OutsideAreaError(StacCloudmaskError, ValueError):
+    """An item has no pixel, or none with data, in the area that is to be masked."""
+
+
 class BandNotFoundError(StacCloudmaskError, LookupError):
     """An item lacks an asset that a model or the merge needs."""
 

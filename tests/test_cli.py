@@ -298,9 +298,8 @@ def test_every_command_has_help_that_shows_how_it_is_called(cli, command):
 def test_every_setting_has_an_option(cli, monkeypatch):
     monkeypatch.setenv("COLUMNS", "250")
     _, out, _ = cli("process", "--help")
-    renamed = {"private_hosts": "allow_host", "local_roots": "allow_folder"}
-    fixed = {"scl_cloud", "scl_shadow"}
-    for name in set(Settings.__dataclass_fields__) - fixed:
+    renamed = {"private_hosts": "allow_host", "local_roots": "allow_folder", "area": "clip"}
+    for name in Settings.__dataclass_fields__:
         assert f"--{renamed.get(name, name).replace('_', '-')} " in out
 
 

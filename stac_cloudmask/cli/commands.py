@@ -14,34 +14,21 @@ if TYPE_CHECKING:
     from stac_cloudmask.review.evaluate import EvaluationReport
 
 
-def search(
-    *,
-    catalog: options.Catalog = None,
-    collection: options.Collection = None,
-    bbox: options.Bbox = None,
-    datetime: options.Datetime = None,
-    max_cloud_cover: options.MaxCloudCover = None,
-    max_items: options.MaxItems = None,
-    json: options.Json = False,
-) -> None:
+@options.takes("wanted", options.search_options)
+def search(*, wanted: options.Search, json: options.Json = False) -> None:
     """List the items of a STAC API or static catalog that match.
 
     Example: `stac-cloudmask search --catalog https://earth-search.aws.element84.com/v1 --collection sentinel-2-l2a
     --bbox 12 46 13 47 --datetime 2023-08-01/2023-08-31 --max-cloud-cover 60`
     """
-    from stac_cloudmask.stac.search import search as find  # noqa: PLC0415  (keeps --help fast)
+    from stac_cloudmask.stac.search import Failure, find  # noqa: PLC0415  (keeps --help fast)
+    from stac_cloudmask.stac.static import Connection  # noqa: PLC0415
 
-    if catalog is None:
+    if wanted.catalog is None:
         raise ConfigError("search needs --catalog, the URL or path of a STAC API or static catalog")
-    found = find(
-        catalog,
-        collection=collection,
-        bbox=bbox,
-        datetime=datetime,
-        max_cloud_cover=max_cloud_cover,
-        max_items=max_items,
-    )
-    for item in found:
+    for item in find(wanted.catalog, wanted.query, connection=Connection(headers=wanted.headers)):
+        if isinstance(item, Failure):
+            raise item.error
         cover = item.properties.get("eo:cloud_cover")
         if json:
             console.put_json(item.to_dict(transform_hrefs=False))

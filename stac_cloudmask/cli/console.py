@@ -43,6 +43,7 @@ STOPPED: Final = 130
 STYLES: Final[Mapping[str, str]] = {
     "done": "green",
     "up-to-date": "cyan",
+    "skipped": "yellow",
     "failed": "red",
     "planned": "yellow",
 }
@@ -151,6 +152,8 @@ def result_line(result: Result) -> str:
     """One item in one line: status, id, then the cover or what went wrong."""
     if result.status == "failed":
         return f"failed      {result.item_id}  {result.error}"
+    if result.status == "skipped":
+        return f"skipped     {'; '.join(result.notes)}"
     if result.estimate is not None:
         return f"planned     {result.item_id}  {cost_line(result.estimate)}"
     cover = "  ".join(f"{name} {percent:.1f} %" for name, percent in result.cover.items() if name != "clear")

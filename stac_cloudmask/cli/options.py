@@ -10,12 +10,15 @@ from collections.abc import Callable
 from dataclasses import fields
 from functools import wraps
 from pathlib import Path
-from typing import Annotated, Any, Final, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, Final, NamedTuple, get_args, get_origin, get_type_hints
 
 import typer
 
 from stac_cloudmask.config import Settings
 from stac_cloudmask.errors import ConfigError
+
+if TYPE_CHECKING:
+    from stac_cloudmask.stac.search import Query
 
 SEARCH = "Search"
 MODEL = "Models and thresholds"
@@ -27,15 +30,38 @@ RUN = "Run"
 
 HEADERS = "CLOUDMASK_HEADERS"
 """Environment variable with a header a line; values have spaces, so typer cannot take it apart."""
+CATALOG_HEADERS = "CLOUDMASK_CATALOG_HEADERS"
+"""The same for the catalog that is searched."""
 
 Catalog = Annotated[
     str | None,
     typer.Option(help="STAC API or static catalog, URL or path.", rich_help_panel=SEARCH, envvar="CLOUDMASK_CATALOG"),
 ]
-Collection = Annotated[str | None, typer.Option(help="Collection to search.", rich_help_panel=SEARCH)]
+Collections = Annotated[
+    list[str] | None,
+    typer.Option("--collection", metavar="ID", help="Collection to search; repeatable.", rich_help_panel=SEARCH),
+]
 Bbox = Annotated[
     tuple[float, float, float, float] | None,
     typer.Option(metavar="W S E N", help="Box in degrees of longitude and latitude.", rich_help_panel=SEARCH),
+]
+Intersects = Annotated[
+    str | None,
+    typer.Option(
+        metavar="FILE|GEOJSON|WKT",
+        help="Area in degrees, or a vector file; its features are one.",
+        rich_help_panel=SEARCH,
+    ),
+]
+Tile = Annotated[str | None, typer.Option(metavar="33TWL", help="MGRS tile.", rich_help_panel=SEARCH)]
+Ids = Annotated[list[str] | None, typer.Option(metavar="ID", help="Item id; repeatable.", rich_help_panel=SEARCH)]
+CatalogHeaders = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="K:V",
+        help=f"Sent to the catalog's server, and never shown; repeatable, or lines of ${CATALOG_HEADERS}.",
+        rich_help_panel=SEARCH,
+    ),
 ]
 Datetime = Annotated[
     str | None,
@@ -77,10 +103,10 @@ Json = Annotated[bool, typer.Option("--json", help="JSON lines on stdout, for ma
 Directory = Annotated[Path, typer.Argument(help="Directory of an output catalog.")]
 
 
-def headers(given: list[str] | None) -> dict[str, str]:
+def headers(given: list[str] | None, variable: str = HEADERS) -> dict[str, str]:
     """Names and values, also from the environment; a malformed one is named by its position: it may be secret."""
     found = {}
-    known = os.environ.get(HEADERS, "").splitlines() if given is None else given
+    known = os.environ.get(variable, "").splitlines() if given is None else given
     for number, text in enumerate(known, start=1):
         name, colon, value = text.partition(":")
         if not colon or not name.strip():
@@ -103,6 +129,7 @@ METAVARS: Final = {
     "min_area": "M2",
     "hole_area": "M2",
     "resolution": "M",
+    "max_halo": "M",
     "model_cache": "DIR",
     "private_hosts": "HOST",
     "local_roots": "DIR",
@@ -111,20 +138,77 @@ METAVARS: Final = {
 VARIABLES: Final = {"model_cache": "CLOUDMASK_MODEL_CACHE"}
 
 
-def takes_settings(command: Callable[..., None]) -> Callable[..., None]:
-    """Give a command an option for each field of `Settings`; the command receives them as ``settings``."""
-    own = inspect.signature(command, eval_str=True)
-    made = settings_parameters()
+def takes(name: str, build: Callable[..., Any]) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Give a command the options that ``build`` has; the command receives what it returns as ``name``."""
+    made = inspect.signature(build, eval_str=True).parameters
 
-    @wraps(command)
-    def with_options(**given: Any) -> None:  # noqa: ANN401  (typer checks them)
-        chosen = {parameter.name: given.pop(parameter.name) for parameter in made}
-        command(**given, settings=settings_of(chosen))
+    def decorate(command: Callable[..., None]) -> Callable[..., None]:
+        own = inspect.signature(command, eval_str=True)
 
-    parameters = [*(parameter for name, parameter in own.parameters.items() if name != "settings"), *made]
-    vars(with_options)["__signature__"] = own.replace(parameters=parameters)  # where typer looks
-    with_options.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
-    return with_options
+        @wraps(command)
+        def with_options(**given: Any) -> None:  # noqa: ANN401  (typer checks them)
+            chosen = {key: given.pop(key) for key in made}
+            command(**given, **{name: build(**chosen)})
+
+        parameters = [*(one for key, one in own.parameters.items() if key != name), *made.values()]
+        vars(with_options)["__signature__"] = own.replace(parameters=parameters)  # where typer looks
+        with_options.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+        return with_options
+
+    return decorate
+
+
+class Search(NamedTuple):
+    """A catalog, what is searched for in it, and what is sent to its server."""
+
+    catalog: str | None
+    query: Query
+    headers: dict[str, str]
+
+    def refuse_filters(self, *, clip: bool) -> None:
+        """Refuse what has no effect on items that are named.
+
+        Raises:
+            ConfigError: Saying what is meant instead.
+        """
+        query = self.query
+        area = query.bbox is not None or query.intersects is not None
+        if area and not clip:
+            raise ConfigError(
+                "--bbox and --intersects choose among items of a search; to mask that part only, add --clip"
+            )
+        given = (query.datetime, query.max_cloud_cover, query.tile, query.max_items, *query.ids)
+        if any(value is not None for value in given):
+            raise ConfigError("items are named, so options of a search have no effect; leave out either")
+
+
+def search_options(
+    *,
+    catalog: Catalog = None,
+    collection: Collections = None,
+    bbox: Bbox = None,
+    intersects: Intersects = None,
+    datetime: Datetime = None,
+    max_cloud_cover: MaxCloudCover = None,
+    tile: Tile = None,
+    ids: Ids = None,
+    max_items: MaxItems = None,
+    catalog_header: CatalogHeaders = None,
+) -> Search:
+    """Return what the options of a search ask for."""
+    from stac_cloudmask.stac.search import Query  # noqa: PLC0415  (keeps --help fast)
+
+    query = Query(
+        collection=collection,
+        bbox=bbox,
+        intersects=intersects,
+        datetime=datetime,
+        max_cloud_cover=max_cloud_cover,
+        tile=tile,
+        ids=ids or (),
+        max_items=max_items,
+    )
+    return Search(catalog, query, headers(catalog_header, CATALOG_HEADERS))
 
 
 def settings_parameters() -> list[inspect.Parameter]:
@@ -132,7 +216,7 @@ def settings_parameters() -> list[inspect.Parameter]:
     panels = {name: panel for panel, names in PANELS.items() for name in names}
     kinds, helps = get_type_hints(Settings), settings_helps()
     made = []
-    for field in fields(Settings):
+    for field in (field for field in fields(Settings) if field.name != "area"):  # the command's --clip says it
         flag = NAMES.get(field.name, "--" + field.name.replace("_", "-"))
         option = typer.Option(
             flag,
@@ -160,7 +244,7 @@ def settings_helps() -> dict[str, str]:
     return {name: " ".join(words.split()) for name, words in found}
 
 
-def settings_of(given: dict[str, Any]) -> Settings:
+def settings_of(**given: Any) -> Settings:  # noqa: ANN401  (typer checks them)
     """Return the settings that options ask for; an option that is given several times is a tuple."""
     values: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in given.items()}
     values["local_roots"] = values["local_roots"] or None
@@ -171,3 +255,6 @@ def _listed(kind: Any) -> Any:  # noqa: ANN401  (an annotation)
     """Return the type of an option: a list for a tuple of any length."""
     entry = next((get_args(one)[0] for one in (kind, *get_args(kind)) if get_origin(one) is tuple), None)
     return kind if entry is None else types.GenericAlias(list, entry) | None
+
+
+vars(settings_of)["__signature__"] = inspect.Signature(settings_parameters())  # where `takes` looks

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import ExitStack, closing
-from typing import TYPE_CHECKING, Annotated, Final, NamedTuple
+from dataclasses import replace
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
@@ -43,21 +44,23 @@ Scheduler = Annotated[
     str | None, typer.Option(metavar="ADDRESS", help="An existing Dask cluster.", rich_help_panel=options.RUN)
 ]
 
+Clip = Annotated[
+    bool,
+    typer.Option("--clip", help="Mask only the area of --bbox or --intersects.", rich_help_panel=options.SEARCH),
+]
+
 LONGEST_TABLE: Final = 100
 """Items that one can still take in at a glance."""
 
 
-@options.takes_settings
+@options.takes("settings", options.settings_of)
+@options.takes("search", options.search_options)
 def process(
     items: Items = None,
     *,
     out: Out,
-    catalog: options.Catalog = None,
-    collection: options.Collection = None,
-    bbox: options.Bbox = None,
-    datetime: options.Datetime = None,
-    max_cloud_cover: options.MaxCloudCover = None,
-    max_items: options.MaxItems = None,
+    search: options.Search,
+    clip: Clip = False,
     settings: Settings,
     publish: Publish = None,
     header: options.Headers = None,
@@ -79,11 +82,14 @@ def process(
     """
     from stac_cloudmask.pipeline import run  # noqa: PLC0415  (keeps --help fast)
 
-    query = Query(catalog, collection, bbox, datetime, max_cloud_cover, max_items)
+    if items:
+        search.refuse_filters(clip=clip)
+    if clip:
+        settings = _clipped(settings, search)
     sent = options.headers(header)
     publication = run.Publication(to=publish, headers=sent, asset_root=asset_root) if publish else None
     with console.stoppable(), Board(quiet=json) as board, ExitStack() as stack:
-        ahead = run.read_ahead(_items(items or [], query, settings), counted=board.expect)
+        ahead = run.read_ahead(_items(items or [], search, settings), counted=board.expect)
         if dry_run:
             stream = run.plan(ahead, settings=settings, out=out)
         else:
@@ -109,32 +115,24 @@ def _sum_up(results: list[Result], counts: Counter[str], *, json: bool) -> None:
         raise typer.Exit(1)
 
 
-class Query(NamedTuple):
-    """What the search options ask for."""
+def _clipped(settings: Settings, search: options.Search) -> Settings:
+    """The settings with the area of a search, which is then masked alone."""
+    from stac_cloudmask.pipeline.area import area_of  # noqa: PLC0415  (keeps --help fast)
 
-    catalog: str | None
-    collection: str | None
-    bbox: tuple[float, float, float, float] | None
-    datetime: str | None
-    max_cloud_cover: float | None
-    max_items: int | None
+    if search.query.area is None:
+        raise ConfigError("--clip needs the area: --bbox or --intersects")
+    return replace(settings, area=area_of(geometry=search.query.area))
 
 
-def _items(refs: list[str], query: Query, settings: Settings) -> Iterator[pystac.Item | Failure]:
+def _items(refs: list[str], search: options.Search, settings: Settings) -> Iterator[pystac.Item | Failure]:
     """The items that are named, or, where none is, those that the search finds."""
     from stac_cloudmask.pipeline.mask import connection_of  # noqa: PLC0415  (keeps --help fast)
-    from stac_cloudmask.stac import search  # noqa: PLC0415
+    from stac_cloudmask.stac.search import find, load_items  # noqa: PLC0415
 
-    connection = connection_of(settings)
+    connection = replace(connection_of(settings), headers=search.headers)
     if refs:
-        return search.load_items(refs, catalog=query.catalog, collection=query.collection, connection=connection)
-    if query.catalog is None:
+        collections = search.query.collections
+        return load_items(refs, catalog=search.catalog, collection=collections, connection=connection)
+    if search.catalog is None:
         raise ConfigError("name items (ids with --catalog, URLs or JSON paths), or search with --catalog")
-    wanted = search.Query(
-        collection=query.collection,
-        bbox=query.bbox,
-        datetime=query.datetime,
-        max_cloud_cover=query.max_cloud_cover,
-        max_items=query.max_items,
-    )
-    return search.find(query.catalog, wanted, connection=connection)
+    return find(search.catalog, search.query, connection=connection)

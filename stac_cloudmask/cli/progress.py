@@ -20,6 +20,7 @@ SPEED_SECONDS: Final = 3600.0
 WORDS: Final = {
     "done": "done",
     "up-to-date": "up to date",
+    "skipped": "skipped",
     "planned": "planned",
     "failed": "failed",
 }

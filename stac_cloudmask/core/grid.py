@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Final
 
@@ -59,6 +59,11 @@ class Grid:
             height=-(-self.height // factor),
             width=-(-self.width // factor),
         )
+
+    def cut(self, window: Window) -> Grid:
+        """The grid of a window's pixels."""
+        left, top = self.left + window.col_off * self.gsd, self.top - window.row_off * self.gsd
+        return replace(self, left=left, top=top, height=window.height, width=window.width)
 
     def ratio(self, other: Grid) -> int | None:
         """How many pixels of this grid one pixel of ``other`` spans, where they share CRS and origin; else None."""

@@ -5,8 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from stac_cloudmask.core.grid import Window
 from stac_cloudmask.core.policy import FARMVIBES
+from stac_cloudmask.core.votes import Sun
 from stac_cloudmask.errors import BandNotFoundError
+from stac_cloudmask.pipeline.area import clip
 from stac_cloudmask.pipeline.inference import plan_passes, plan_windows
 from stac_cloudmask.pipeline.mask import THREADS, parts_of
 from stac_cloudmask.pipeline.result import Estimate
@@ -49,11 +52,15 @@ def estimate_mask(sources: Sources, *, models: Models, settings: Settings) -> Es
         files[file.source] = FileToRead(file.grid, size or file.stored)
     finest = min((files[band].grid for band in sources.bands), key=lambda grid: grid.gsd)
     grid = finest.coarsen(whole_factor(finest, settings.resolution, where=sources.bands[0].where))
-    windows, computed = _work(grid.shape, models, settings)
+    sun = None if sources.sun is None else Sun(azimuth=sources.sun[0], elevation=sources.sun[1])
+    place = clip(grid, settings, item_id=sources.item_id, sun=sun)
+    read, kept = (Window(0, 0, *grid.shape),) * 2 if place is None else (place.read, place.kept)
+    windows, computed = _work((read.height, read.width), models, settings)
+    share = read.height * read.width / (grid.height * grid.width)
     sizes = [file.size for file in files.values() if file.size is not None]
     return Estimate(
-        pixels=grid.height * grid.width,
-        bytes=sum(sizes) if len(sizes) == len(files) else None,
+        pixels=kept.height * kept.width,
+        bytes=round(share * sum(sizes)) if len(sizes) == len(files) else None,
         windows=windows,
         computed=computed,
     )

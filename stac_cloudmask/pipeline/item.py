@@ -15,9 +15,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from stac_cloudmask.core.classes import CLASSES, CloudClass
-from stac_cloudmask.errors import StacCloudmaskError, WriteError
+from stac_cloudmask.errors import OutsideAreaError, StacCloudmaskError, WriteError
 from stac_cloudmask.models.registry import is_followable, model_document
 from stac_cloudmask.models.weights import weights_sha256
+from stac_cloudmask.pipeline.area import clipped_item
 from stac_cloudmask.pipeline.estimate import estimate_mask
 from stac_cloudmask.pipeline.mask import (
     THREADS,
@@ -69,6 +70,7 @@ class Plan:
 
     Attributes:
         item: The source.
+        part: The source as the mask's item describes it: the same, or the part of it in the area that is masked.
         settings: How.
         models: The models and the roles of each.
         collection_id: Collection of the output item.
@@ -77,6 +79,7 @@ class Plan:
     """
 
     item: pystac.Item
+    part: pystac.Item
     settings: Settings
     models: Models
     collection_id: str
@@ -104,8 +107,10 @@ def plan_item(item: pystac.Item, *, settings: Settings, models: Models | None = 
     """What is to be made of an item; nothing is read.
 
     Raises:
+        OutsideAreaError: The area does not touch the item.
         StacCloudmaskError: A model is not known, or the item's id or its collection's cannot name an output.
     """
+    part = item if settings.area is None else clipped_item(item, settings.area)
     models = models or choose_models(settings)
     wanted = {name: value for name, value in settings.fingerprint_fields().items() if name not in CHOICES}
     body = {
@@ -115,7 +120,7 @@ def plan_item(item: pystac.Item, *, settings: Settings, models: Models | None = 
         "version": VERSION,
     }
     fingerprint = hashlib.sha256(json.dumps(body, sort_keys=True, default=str).encode()).hexdigest()
-    return Plan(item, settings, models, output_collection(item.collection_id), output_id(item.id), fingerprint)
+    return Plan(item, part, settings, models, output_collection(item.collection_id), output_id(part.id), fingerprint)
 
 
 def _inputs(item: pystac.Item) -> list[object]:
@@ -185,7 +190,7 @@ def process_item(item: pystac.Item, *, settings: Settings, out: str, progress: P
             progress("write", 0, 1)
             counts = class_counts(mask.decision.class_map)
             files = _write_files(mask, folder, settings)
-            body = mask_item(item, _facts(plan, mask, counts, files, uses))
+            body = mask_item(plan.part, _facts(plan, mask, counts, files, uses))
             href = catalog.write_item(body, {key: folder / file.name for key, file in files.items()})
             progress("write", 1, 1)
     done = plan.result("done", catalog)
@@ -263,6 +268,8 @@ def attempt(item: pystac.Item, *, settings: Settings, out: str, progress: Progre
     for tried in range(1, ATTEMPTS + 1):
         try:
             return replace(process_item(item, settings=settings, out=out, progress=progress), attempts=tried)
+        except OutsideAreaError as error:
+            return skipped(item.id, error)
         except StacCloudmaskError as error:
             if not _may_pass(error, out) or tried == ATTEMPTS:
                 return failed(item.id, error, attempts=tried)
@@ -284,6 +291,11 @@ def failed(item_id: str, error: StacCloudmaskError, *, attempts: int = 1) -> Res
         kind="infrastructure" if error.retryable else "input",
         attempts=attempts,
     )
+
+
+def skipped(item_id: str, error: OutsideAreaError) -> Result:
+    """Return the record of an item that has nothing to mask in the area."""
+    return Result(item_id=item_id, status="skipped", notes=(redact(str(error)),))
 
 
 def _may_pass(error: StacCloudmaskError, out: str) -> bool:

@@ -21,8 +21,10 @@ from stac_cloudmask.core.classes import CLASSES, CloudClass
 from stac_cloudmask.core.policy import FARMVIBES, Decision, decide, nir_factor
 from stac_cloudmask.core.predict import PERCENT_NODATA, Member, Role
 from stac_cloudmask.core.votes import Evidence, ProductMask, Sun
+from stac_cloudmask.errors import OutsideAreaError
 from stac_cloudmask.models.registry import find_model
 from stac_cloudmask.models.session import OnnxSegmenter
+from stac_cloudmask.pipeline.area import Clip, clip, part_of
 from stac_cloudmask.pipeline.inference import Part, Pixels, infer, step_of
 from stac_cloudmask.retry import RetryPolicy
 from stac_cloudmask.stac.bands import resolve
@@ -35,7 +37,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from stac_cloudmask.config import Settings
-    from stac_cloudmask.core.grid import Grid
+    from stac_cloudmask.core.grid import Grid, Window
     from stac_cloudmask.models.spec import ModelSpec
     from stac_cloudmask.stac.bands import Sources
 
@@ -168,18 +170,45 @@ def make_mask(
     watch = watch or Stopwatch()
     models = models or choose_models(settings)
     with watch.stage("open"):
+        if settings.area is not None:
+            part_of(item, settings.area)  # before any file is opened
         sources = resolve_sources(item, models=models, settings=settings)
+        sun = None if sources.sun is None else Sun(azimuth=sources.sun[0], elevation=sources.sun[1])
+        place: Clip | None = None
+
+        def window(grid: Grid) -> Window | None:
+            nonlocal place
+            place = clip(grid, settings, item_id=item.id, sun=sun)
+            return None if place is None else place.read
+
         scene = open_scene(
             sources,
             loader=settings.loader,
             resolution=settings.resolution,
             threads=settings.threads or THREADS,
             retry=RetryPolicy(seconds=settings.retry_seconds),
+            window=window,
         )
         scl = scene.scl()
-    sun = None if sources.sun is None else Sun(azimuth=sources.sun[0], elevation=sources.sun[1])
-    made = mask_pixels(scene, scl=scl, sun=sun, settings=settings, models=models, progress=progress, watch=watch)
-    return Mask(scene.sources, scene.grid, *made)
+    evidence, decision, quicklook = mask_pixels(
+        scene, scl=scl, sun=sun, settings=settings, models=models, progress=progress, watch=watch
+    )
+    if place is None:
+        return Mask(scene.sources, scene.grid, evidence, decision, quicklook)
+    return _clipped(place, Mask(scene.sources, scene.grid, evidence, decision, quicklook))
+
+
+def _clipped(place: Clip, mask: Mask) -> Mask:
+    """Return the part of a mask that lies in an area.
+
+    Raises:
+        OutsideAreaError: The item has no data there.
+    """
+    evidence, decision = place.apply(mask.evidence, mask.decision)
+    if (evidence.cloud == PERCENT_NODATA).all():
+        raise OutsideAreaError(f"item {mask.sources.item_id!r} has no data in the area")
+    grid = mask.grid.cut(place.kept.within(place.read))
+    return Mask(mask.sources, grid, evidence, decision, place.quicklook(mask.quicklook))
 
 
 def mask_pixels(

@@ -25,7 +25,7 @@ def software() -> Mapping[str, str]:
     return MappingProxyType({name: version(name) for name in names})
 
 
-Status = Literal["done", "up-to-date", "failed", "planned"]
+Status = Literal["done", "up-to-date", "skipped", "failed", "planned"]
 Kind = Literal["input", "infrastructure", "unexpected"]
 
 PICTURE_SIDE: Final = 260
@@ -57,8 +57,8 @@ class Result:
 
     Attributes:
         item_id: Id of the source item, as it was found or asked for.
-        status: ``done``: a mask was made; ``up-to-date``: the same mask was there already; ``failed``: see ``error``;
-            ``planned``: a dry run would make a mask.
+        status: ``done``: a mask was made; ``up-to-date``: the same mask was there already; ``skipped``: it has no
+            data in the area, see ``notes``; ``failed``: see ``error``; ``planned``: a dry run would make a mask.
         output: Href of the output item, where there is one.
         cover: Percent of the valid pixels by class name, and ``nodata`` in percent of all pixels.
         product_cover: Cloud cover in percent that the source item states, if it does.

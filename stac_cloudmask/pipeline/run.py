@@ -13,9 +13,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Self, TypeVar
 
-from stac_cloudmask.errors import StacCloudmaskError, WriteError
+from stac_cloudmask.errors import OutsideAreaError, StacCloudmaskError, WriteError
 from stac_cloudmask.pipeline.executors import Engine, InProcess, OnDask, open_engine
-from stac_cloudmask.pipeline.item import attempt, failed, keep_models, preview_item
+from stac_cloudmask.pipeline.item import attempt, failed, keep_models, preview_item, skipped
 from stac_cloudmask.pipeline.mask import choose_models, segmenter
 from stac_cloudmask.pipeline.publish import Target, open_target
 from stac_cloudmask.pipeline.result import VERSION
@@ -213,6 +213,8 @@ def plan(items: Iterable[pystac.Item | Failure], *, settings: Settings, out: str
     def preview(item: pystac.Item) -> Result:
         try:
             return preview_item(item, settings=settings, models=models, catalog=catalog)
+        except OutsideAreaError as error:
+            return skipped(item.id, error)
         except StacCloudmaskError as error:
             return failed(item.id, error)
 

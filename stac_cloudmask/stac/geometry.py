@@ -9,23 +9,33 @@ import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from os import PathLike, fspath
 from pathlib import Path
-from typing import Any, Final, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias
 
 import numpy as np
 import shapely
+from affine import Affine
 from rasterio.errors import RasterioError
+from rasterio.features import rasterize
 from rasterio.warp import transform_geom
 from shapely.errors import ShapelyError
 from shapely.geometry import box, mapping, shape
 
+from stac_cloudmask.core.grid import Window
 from stac_cloudmask.errors import ConfigError, ReadError
 from stac_cloudmask.stac.hrefs import local_path
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from stac_cloudmask.core.grid import Grid
 
 Bbox = tuple[float, float, float, float]
 Area: TypeAlias = str | PathLike[str] | Mapping[str, Any] | shapely.Geometry
 """Well-known text, GeoJSON as text or dict, the path of a vector file, or a geometry of shapely."""
 
 LON_LAT: Final = "EPSG:4326"
+SEGMENT: Final = 0.01
+"""Degrees between the points of an edge that is projected."""
 HALF: Final = 180.0
 """Degrees of longitude to the antimeridian."""
 WORLD: Final = box(-HALF, -90, HALF, 90)
@@ -226,3 +236,29 @@ def _of_layers(path: Path) -> Iterator[Feature]:
         for geometry, *values in zip(shapely.from_wkb(shapes), *columns, strict=True):
             if geometry is not None:
                 yield Feature(crs, geometry, dict(zip(meta["fields"], values, strict=True)))
+
+
+def pixels_of(area: shapely.Geometry, grid: Grid) -> tuple[Window, NDArray[np.bool_] | None] | None:
+    """Find the pixels of a grid that an area in longitude and latitude touches.
+
+    Returns:
+        The window that encloses them, and ``(y, x)`` of it, True where the area touches a pixel. The latter is None for
+        a box of longitude and latitude, which stands for the whole window. None where the area touches no pixel.
+    """
+    corner = Affine.translation(grid.left, grid.top) * Affine.scale(grid.gsd, -grid.gsd)
+    is_box = shapely.equals(area, box(*area.bounds))
+    fine = shapely.segmentize(area, SEGMENT)  # an edge along a parallel is a curve on the grid
+    placed = shape(transform_geom(LON_LAT, grid.code, mapping(fine)))
+    (west, south), (east, north) = (~corner * point for point in (placed.bounds[:2], placed.bounds[2:]))
+    top, bottom = max(0, math.floor(north)), min(grid.height, math.ceil(south))
+    left, right = max(0, math.floor(west)), min(grid.width, math.ceil(east))
+    if top >= bottom or left >= right:
+        return None
+    window = Window(top, left, bottom - top, right - left)
+    if is_box:
+        return window, None
+    moved = corner * Affine.translation(left, top)
+    inside = rasterize(
+        [placed], out_shape=(window.height, window.width), transform=moved, all_touched=True, dtype=np.uint8
+    )
+    return (window, inside.astype(bool)) if inside.any() else None

@@ -62,7 +62,7 @@ def load_library(loader: Loader) -> None:
         ) from None
 
 
-def native(rasters: Sequence[Raster], *, loader: Loader, rows: int) -> da.Array:
+def native(rasters: Sequence[Raster], *, loader: Loader, rows: int, cols: int = -1) -> da.Array:
     """Rasters of one grid and dtype as a lazy ``(band, y, x)`` array.
 
     It is made once per item; the rows that are wanted are slices of it. GDAL's settings are those in force, here and
@@ -72,19 +72,20 @@ def native(rasters: Sequence[Raster], *, loader: Loader, rows: int) -> da.Array:
         rasters: At least one.
         loader: The library that reads; rasterio does where neither can: stackstac reads no overviews, and odc-stac
             chooses them by itself.
-        rows: Of a chunk, which has one band and the whole width.
+        rows: Of a chunk, which has one band.
+        cols: Of a chunk; -1 for the whole width.
     """
     if any(raster.level is not None for raster in rasters):
-        array = _by_rasterio(rasters, rows)
+        array = _by_rasterio(rasters, rows, cols)
     else:
-        array = _by_stackstac(rasters, rows) if loader == "stackstac" else _by_odc(rasters, rows)
+        array = _by_stackstac(rasters, rows, cols) if loader == "stackstac" else _by_odc(rasters, rows, cols)
     expected = (len(rasters), *rasters[0].grid.shape)
     if array.shape != expected or array.dtype != rasters[0].dtype:
         raise RuntimeError(f"{loader} made {array.shape} {array.dtype} of rasters {expected} {rasters[0].dtype}")
     return array
 
 
-def _by_stackstac(rasters: Sequence[Raster], rows: int) -> da.Array:
+def _by_stackstac(rasters: Sequence[Raster], rows: int, cols: int) -> da.Array:
     import stackstac  # noqa: PLC0415  (seconds, and only one of the loaders is needed)
 
     first = rasters[0]
@@ -99,7 +100,7 @@ def _by_stackstac(rasters: Sequence[Raster], rows: int) -> da.Array:
         rescale=False,
         dtype=dtype,
         fill_value=dtype.type(0),  # a plain 0 is "incompatible" with uint16 under numpy 2
-        chunksize=(1, 1, rows, -1),
+        chunksize=(1, 1, rows, cols),
         xy_coords=False,
         properties=False,
         band_coords=False,
@@ -112,7 +113,7 @@ def _by_stackstac(rasters: Sequence[Raster], rows: int) -> da.Array:
     return array
 
 
-def _by_odc(rasters: Sequence[Raster], rows: int) -> da.Array:
+def _by_odc(rasters: Sequence[Raster], rows: int, cols: int) -> da.Array:
     import dask.array as da  # noqa: PLC0415  (see _by_stackstac)
     import odc.stac  # noqa: PLC0415
     from affine import Affine  # noqa: PLC0415
@@ -123,7 +124,7 @@ def _by_odc(rasters: Sequence[Raster], rows: int) -> da.Array:
         [_item(rasters)],
         bands=[raster.name for raster in rasters],
         geobox=GeoBox(first.grid.shape, Affine(*first.grid.transform), first.grid.code),
-        chunks={"y": rows, "x": -1},
+        chunks={"y": rows, "x": cols},
         dtype=first.dtype,
         nodata=0,
         resampling="nearest",
@@ -132,7 +133,7 @@ def _by_odc(rasters: Sequence[Raster], rows: int) -> da.Array:
     return array
 
 
-def _by_rasterio(rasters: Sequence[Raster], rows: int) -> da.Array:
+def _by_rasterio(rasters: Sequence[Raster], rows: int, cols: int) -> da.Array:
     import dask.array as da  # noqa: PLC0415  (see _by_stackstac)
 
     def block(block_info: Mapping[None, Mapping[str, Sequence[tuple[int, int]]]]) -> NDArray[Any]:
@@ -143,7 +144,7 @@ def _by_rasterio(rasters: Sequence[Raster], rows: int) -> da.Array:
             return pixels[None]
 
     shape, dtype = (len(rasters), *rasters[0].grid.shape), np.dtype(rasters[0].dtype)
-    chunks = da.core.normalize_chunks((1, rows, -1), shape)  # type: ignore[no-untyped-call]
+    chunks = da.core.normalize_chunks((1, rows, cols), shape)  # type: ignore[no-untyped-call]
     meta = np.empty((0, 0, 0), dtype)
     array: da.Array = da.map_blocks(block, chunks=chunks, dtype=dtype, meta=meta)  # type: ignore[no-untyped-call]
     return array

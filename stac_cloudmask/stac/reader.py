@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
@@ -42,6 +42,8 @@ U16 = NDArray[np.uint16]
 
 STRIP: Final = 512
 """Rows of a strip, about: whole rows of blocks are read."""
+PART: Final = 128
+"""Rows and columns of a chunk, about, where a part of a scene is read: only the blocks that it touches."""
 TALLEST: Final = 2048
 """Rows of the finest band in a strip, at most, where strips are to be whole in all layers."""
 SAMPLE: Final = 1024
@@ -61,7 +63,7 @@ class BandFile:
         grid: Exactly as the file has it.
         level: GDAL's number of the overview that is to be read; None for the file's own pixels.
         factor: Pixels of the file along the side of one that is to be read.
-        block: Rows of the tiles or strips of what is to be read.
+        block: Rows and columns of the tiles or strips of what is to be read.
         stored: Bytes that it takes in the file; None where the format does not say.
         dark: Share of valid pixels below ``boa_offset.DARK``, where the offset is doubtful and overviews make it cheap
             to know; else None.
@@ -71,7 +73,7 @@ class BandFile:
     grid: Grid
     level: int | None
     factor: int
-    block: int
+    block: tuple[int, int]
     stored: int | None
     dark: float | None
 
@@ -123,10 +125,10 @@ def _open_file(source: BandSource, *, resolution: float | None, retry: RetryPoli
         dark = _dark(file) if source.offset.doubtful else None
         level, factor = (None, 1) if source.common_name == SCL else _overview(file, grid, resolution)
         if level is None:
-            block, stored = file.block_shapes[0][0], _stored_bytes(file)
+            block, stored = file.block_shapes[0], _stored_bytes(file)
     if level is not None:
         with open_raster(source.href, where=source.where, retry=retry, level=level) as file:
-            block, stored = file.block_shapes[0][0], _stored_bytes(file)
+            block, stored = file.block_shapes[0], _stored_bytes(file)
     return BandFile(source=source, grid=grid, level=level, factor=factor, block=block, stored=stored, dark=dark)
 
 
@@ -219,11 +221,11 @@ class Layer:
     Attributes:
         files: At least one.
         indexes: Their places on the scene's band axis.
-        pixels: Lazy ``(band, y, x)`` array of the files as they are; in memory where they are upsampled.
+        pixels: Lazy ``(band, y, x)`` array of the files, or of the part that is read; in memory where upsampled.
         rows: Of a chunk of it.
-        up: Upsampling along each axis, to ``between``.
-        between: The grid of which ``down`` x ``down`` pixels make one of the scene's.
-        down: See there.
+        up: Upsampling along each axis.
+        window: Of the upsampled pixels, those that lie in the scene.
+        down: So many of them along each axis make one of the scene's.
         retry: With servers that fail.
         threads: That read at once, each from a file of its own: where two wait for the same bytes of a remote file and
             the server fails, GDAL 3.10 can wait for ever.
@@ -234,7 +236,7 @@ class Layer:
     pixels: da.Array | NDArray[Any]
     rows: int
     up: int
-    between: Grid
+    window: Window
     down: int
     retry: RetryPolicy
     threads: int
@@ -257,10 +259,10 @@ class Layer:
 
     def read(self, row_off: int, height: int) -> U16:
         """Rows of the scene as ``(band, y, x)``."""
-        start, stop = row_off * self.down, min((row_off + height) * self.down, self.between.height)
+        start, stop = row_off * self.down, min((row_off + height) * self.down, self.window.height)
         if self.up == 1:
             return mean_by_twos(self.native(start, stop), self.down)
-        window = Window(start, 0, stop - start, self.between.width)
+        window = replace(self.window, row_off=self.window.row_off + start, height=stop - start)
         return mean_by_twos(up_bilinear(self.native(0, self.pixels.shape[1]), self.up, window=window), self.down)
 
     @property
@@ -327,7 +329,7 @@ class Scene:
         own: NDArray[np.uint8] = layer.native(0, layer.pixels.shape[1])[0]
         if layer.down == 1:
             return own, layer.up
-        fine = own if layer.up == 1 else repeat(own, layer.up, window=Window(0, 0, *layer.between.shape))
+        fine = own if layer.up == 1 else repeat(own, layer.up, window=layer.window)
         return mode_of_blocks(fine, layer.down)[: self.grid.height, : self.grid.width], 1
 
 
@@ -338,6 +340,7 @@ def open_scene(
     resolution: float | None = None,
     threads: int = 2,
     retry: RetryPolicy = DEFAULT_POLICY,
+    window: Callable[[Grid], Window | None] = lambda _: None,
 ) -> Scene:
     """Open the files of an item and fit them onto one grid: that of its finest band, or a coarser one.
 
@@ -349,6 +352,7 @@ def open_scene(
         resolution: Pixel size in meters, a whole multiple of the finest band's; None takes that one.
         threads: That read at once.
         retry: With servers that fail.
+        window: Given the grid, says which part of it is the scene; None for all of it.
 
     Raises:
         BandNotFoundError: A file is not there.
@@ -363,16 +367,18 @@ def open_scene(
     bands = files[: len(sources.bands)]
     finest = min(bands, key=lambda file: file.grid.gsd)
     factor = whole_factor(finest.grid, resolution, where=finest.source.where)
-    make = partial(_layer, finest=finest, factor=factor, loader=loader, threads=threads, retry=retry)
+    whole = finest.grid.coarsen(factor)
+    part = window(whole)
+    make = partial(_layer, finest=finest, factor=factor, part=part, loader=loader, threads=threads, retry=retry)
     layers = tuple(make(group, indexes) for indexes, group in _by_grid(bands))
     settled = _settled(sources, bands)
     return Scene(
         sources=settled,
-        grid=finest.grid.coarsen(factor),
+        grid=whole if part is None else whole.cut(part),
         bands=tuple(band.common_name for band in sources.bands),
         scales=tuple(band.scale for band in settled.bands),
         offsets=tuple(band.offset.dn for band in settled.bands),
-        strip=_strip_of(layers, factor),
+        strip=_strip_of(layers, factor) if part is None else max(1, min(part.height, TALLEST // factor)),
         layers=layers,
         classes=None if sources.scl is None else make(files[-1:], (0,)),
     )
@@ -391,6 +397,7 @@ def _layer(
     *,
     finest: BandFile,
     factor: int,
+    part: Window | None,
     loader: Loader,
     threads: int,
     retry: RetryPolicy,
@@ -398,10 +405,15 @@ def _layer(
     """The files of one grid: upsampled to the coarsest grid that nests in theirs and the scene's, then averaged."""
     first = files[0]
     up, down, between = _fit(first, finest, factor)
-    rows = _whole_blocks(max(file.block for file in files))
+    about = STRIP if part is None else PART
+    rows, cols = (_whole_blocks(max(file.block[axis] for file in files), about) for axis in (0, 1))
     source = first.source
     with reading(source.href, where=source.where, retry=retry, fresh=False):
-        pixels = native([file.raster for file in files], loader=loader, rows=rows)
+        pixels = native([file.raster for file in files], loader=loader, rows=rows, cols=-1 if part is None else cols)
+    is_upsampled = up > 1 and source.common_name != SCL
+    wanted = Window(0, 0, *between.shape) if part is None else _times(part, down, between)
+    read, place = _read_for(wanted, up, first.read_grid, border=int(is_upsampled))
+    pixels = pixels[:, *read.slices]
     # local files have no latency to hide, and each thread holds copies of what it reads
     threads = threads if is_remote(source.href) else 1
     layer = Layer(
@@ -410,13 +422,28 @@ def _layer(
         pixels=pixels,
         rows=rows,
         up=up,
-        between=between,
+        window=place,
         down=down,
         retry=retry,
         threads=threads,
     )
-    is_upsampled = up > 1 and source.common_name != SCL
     return replace(layer, pixels=layer.native(0, pixels.shape[1])) if is_upsampled else layer
+
+
+def _times(window: Window, factor: int, grid: Grid) -> Window:
+    """The pixels of a grid of which ``factor`` x ``factor`` make one of the window; the last ones may be fewer."""
+    top, left = window.row_off * factor, window.col_off * factor
+    height, width = min(window.height * factor, grid.height - top), min(window.width * factor, grid.width - left)
+    return Window(top, left, height, width)
+
+
+def _read_for(wanted: Window, up: int, grid: Grid, *, border: int) -> tuple[Window, Window]:
+    """The pixels of a file that a window of it is made of once upsampled, and where that lies in these."""
+    top, left = (max(0, start // up - border) for start in (wanted.row_off, wanted.col_off))
+    bottom = min(grid.height, -(-wanted.rows.stop // up) + border)
+    right = min(grid.width, -(-wanted.cols.stop // up) + border)
+    place = replace(wanted, row_off=wanted.row_off - top * up, col_off=wanted.col_off - left * up)
+    return Window(top, left, bottom - top, right - left), place
 
 
 def _fit(file: BandFile, finest: BandFile, factor: int) -> tuple[int, int, Grid]:
@@ -439,8 +466,8 @@ def _ratio(fine: BandFile, coarse: BandFile) -> int:
     return ratio
 
 
-def _whole_blocks(block: int) -> int:
-    return block * max(1, STRIP // block)
+def _whole_blocks(block: int, about: int) -> int:
+    return block * max(1, about // block)
 
 
 def _strip_of(layers: Sequence[Layer], factor: int) -> int:
