@@ -144,6 +144,8 @@ def test_a_graph_that_onnxruntime_cannot_run_is_a_model_error(tiny_onnx, model_i
     path = tiny_onnx(WEIGHTS)
     model = onnx.load(path)
     model.graph.node[0].op_type = "NoSuchOperator"
+    model.graph.node[0].domain = "com.microsoft"
+    model.opset_import.append(helper.make_opsetid("com.microsoft", 1))
     onnx.save(model, path)
     with pytest.raises(ModelError, match="onnxruntime cannot run it"):
         OnnxSegmenter(read_model_item(model_item(path)), threads=1).open()
