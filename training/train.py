@@ -50,11 +50,17 @@ INTERESTING: Final = 0.4
 """Share of windows that are the one of three with most shadow and doubt."""
 
 
+ORIGINALS: Final = 5.0
+"""How much more often than from an altered copy a window comes from the scene itself, once there were `EARLY` steps."""
+EARLY: Final = 1500
+
+
 @dataclass(frozen=True)
 class Pool:
-    """All scenes by collection."""
+    """All scenes by collection, and which of them are not altered."""
 
     scenes: dict[str, list[Layers]]
+    original: dict[str, NDArray[np.bool_]]
 
     @classmethod
     def open(cls, folder: Path) -> Pool:
@@ -62,31 +68,31 @@ class Pool:
         scenes: dict[str, list[Layers]] = {kind: [] for kind in SHARES}
         for path in sorted(folder.glob("*.npy")):
             scenes[path.name.split("--")[0]].append(np.load(path, mmap_mode="r"))
-        return cls(scenes)
+        names = {kind: [path.stem.split("--")[1] for path in sorted(folder.glob(f"{kind}--*.npy"))] for kind in SHARES}
+        return cls(scenes, {kind: np.array(["-" not in name for name in given]) for kind, given in names.items()})
 
     def batch(self, step: int) -> Layers:
         """The windows of a step ``(n, layer, y, x)``."""
         rng = np.random.default_rng([SEED, step])
-        return np.stack([self._window(rng) for _ in range(BATCH)])
+        return np.stack([self._window(rng, ORIGINALS if step >= EARLY else 1.0) for _ in range(BATCH)])
 
-    def _window(self, rng: np.random.Generator) -> Layers:
-        scenes = self.scenes[rng.choice(list(SHARES), p=np.array([*SHARES.values()]) / sum(SHARES.values()))]
-        if rng.random() < INTERESTING:
-            window = max((self._cut(scenes, rng) for _ in range(3)), key=_interest)
-        else:
-            window = self._cut(scenes, rng)
+    def _window(self, rng: np.random.Generator, originals: float) -> Layers:
+        kind = rng.choice(list(SHARES), p=np.array([*SHARES.values()]) / sum(SHARES.values()))
+        weights = np.array([scene[0].size for scene in self.scenes[kind]]) ** 0.5
+        weights *= np.where(self.original[kind], originals, 1.0)
+        cuts = 3 if rng.random() < INTERESTING else 1
+        window = max((_cut(self.scenes[kind], weights, rng) for _ in range(cuts)), key=_interest)
         if rng.random() < 0.5:
             window = window[:, ::-1]
         return np.rot90(window, rng.integers(4), (1, 2))
 
-    @staticmethod
-    def _cut(scenes: list[Layers], rng: np.random.Generator) -> Layers:
-        sizes = np.array([scene[0].size for scene in scenes], np.float64) ** 0.5
-        scene = scenes[rng.choice(len(scenes), p=sizes / sizes.sum())]
-        row, column = (rng.integers(0, max(side - SIDE, 0) + 1) for side in scene.shape[1:])
-        window = scene[:, row : row + SIDE, column : column + SIDE]
-        missing = [(0, SIDE - side) for side in window.shape[1:]]
-        return np.pad(window, [(0, 0), *missing])
+
+def _cut(scenes: list[Layers], weights: NDArray[np.float64], rng: np.random.Generator) -> Layers:
+    scene = scenes[rng.choice(len(scenes), p=weights / weights.sum())]
+    row, column = (rng.integers(0, max(side - SIDE, 0) + 1) for side in scene.shape[1:])
+    window = scene[:, row : row + SIDE, column : column + SIDE]
+    missing = [(0, SIDE - side) for side in window.shape[1:]]
+    return np.pad(window, [(0, 0), *missing])
 
 
 def _interest(window: Layers) -> float:
