@@ -64,7 +64,7 @@ def check_model(spec: ModelSpec, *, cache: Path | None = None) -> list[Finding]:
         spec: What the item says.
         cache: Directory of fetched weights; the user's cache when None.
     """
-    return list(_findings(OnnxSegmenter(spec, cache=cache)))
+    return list(_findings(OnnxSegmenter(spec, cache=cache, local_means=False)))
 
 
 def fixed_chip(bands: tuple[str, ...], height: int, width: int) -> NDArray[np.float32]:

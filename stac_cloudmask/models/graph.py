@@ -12,7 +12,7 @@ from onnx import GraphProto, ModelProto, TensorProto
 
 from stac_cloudmask.errors import ChecksumError, ModelError
 from stac_cloudmask.models.spec import LONGEST_SIDE
-from stac_cloudmask.models.surgery import localize_means
+from stac_cloudmask.models.surgery import enlarge_later, fold_norms, fold_padding, localize_means, widen
 from stac_cloudmask.models.weights import HEAD, diagnose, mismatch
 
 if TYPE_CHECKING:
@@ -21,12 +21,14 @@ if TYPE_CHECKING:
 LARGEST_FILE: Final = 2_000_000_000
 """Bytes; protobuf's own limit is 2 GiB."""
 RANK: Final = 4
+FREE_AXES: Final = ("windows", "band", "window_height", "window_width")
+"""Names of the input's axes, where they are free."""
 MEAN_SIDE: Final = 0.5
 """Side of local means relative to the windows that a model was made for. With the ukis models half is as accurate on
 labeled scenes as the whole, and windows that share 192 pixels agree with one large window in 99.9 instead of 99.7 %."""
 
 
-def load_graph(path: Path, spec: ModelSpec, *, local_means: bool = False) -> bytes:
+def load_graph(path: Path, spec: ModelSpec, *, local_means: bool = False, transposed: bool = True) -> bytes:
     """Return a serialized graph that fits the contract and takes the windows that it states.
 
     The bytes that are checked are the bytes that are used.
@@ -34,8 +36,9 @@ def load_graph(path: Path, spec: ModelSpec, *, local_means: bool = False) -> byt
     Args:
         path: The file.
         spec: What its item says.
-        local_means: Whether global means become local ones, so that it does not matter where windows lie; see
-            ``surgery.localize_means``. A model with a fixed window keeps what it has.
+        local_means: Whether global means become local ones, so that it does not matter where windows lie, and the
+            graph is made faster; see ``surgery``. A model with a fixed window keeps what it has.
+        transposed: See ``surgery.enlarge_later``.
 
     Raises:
         ChecksumError: The file is not the one that the item promises.
@@ -46,12 +49,14 @@ def load_graph(path: Path, spec: ModelSpec, *, local_means: bool = False) -> byt
     height, width = _refuse_unfit(model.graph, spec, path)
     if not spec.window.multiple:
         return data
-    side = round(MEAN_SIDE * (height or spec.window.size))
-    changed = localize_means(model.graph, cell=spec.window.multiple, side=side) if local_means else 0
-    if height or width:
-        _free_window(model.graph)
-        changed += 1
-    return model.SerializeToString() if changed else data
+    _free_window(model.graph)
+    if local_means:
+        side = round(MEAN_SIDE * (height or width or spec.window.size))
+        localize_means(model.graph, cell=spec.window.multiple, side=side)
+        for change in (widen, fold_padding, fold_norms):
+            change(model)
+        enlarge_later(model, transposed=transposed)
+    return bytes(model.SerializeToString())
 
 
 def _read(path: Path, spec: ModelSpec) -> bytes:
@@ -126,11 +131,12 @@ def _sides(value: onnx.ValueInfoProto) -> list[int]:
 
 
 def _free_window(graph: GraphProto) -> None:
-    """Forget the fixed height and width, and all shapes that were inferred from them."""
+    """Forget a fixed height and width, and all shapes that were inferred from them."""
     initial = {tensor.name for tensor in graph.initializer}
     [given] = [value for value in graph.input if value.name not in initial]
-    for value in (given, *graph.output):
-        dims = value.type.tensor_type.shape.dim
-        for dim, name in ((dims[2], "height"), (dims[3], "width")) if len(dims) == RANK else ():
-            dim.dim_param = name
+    for axis in (0, 2, 3):
+        given.type.tensor_type.shape.dim[axis].dim_param = FREE_AXES[axis]
+    for value in graph.output:
+        for dim in list(value.type.tensor_type.shape.dim)[2:]:
+            dim.Clear()
     del graph.value_info[:]

@@ -8,7 +8,7 @@ import threading
 from collections.abc import Callable
 from contextlib import redirect_stdout
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, get_args
@@ -21,7 +21,7 @@ from scipy.special import expit
 
 from stac_cloudmask.config import Provider
 from stac_cloudmask.errors import ConfigError, ModelError
-from stac_cloudmask.models.graph import load_graph
+from stac_cloudmask.models.graph import FREE_AXES, load_graph
 from stac_cloudmask.models.weights import locate
 
 if TYPE_CHECKING:
@@ -30,43 +30,6 @@ if TYPE_CHECKING:
     F32 = NDArray[np.float32]
     from stac_cloudmask.core.predict import Role
     from stac_cloudmask.models.spec import ModelSpec
-
-
-def open_openvino(graph: bytes, path: Path, *, threads: int, bfloat16: bool) -> Callable[[F32], F32]:
-    """A graph compiled by OpenVINO, anew for each shape of windows; the last shape is kept.
-
-    Args:
-        graph: A serialized ONNX graph.
-        path: Its file, for messages.
-        threads: CPUs to use.
-        bfloat16: Compute in bfloat16 where the CPU does so natively; otherwise in float32 always.
-    """
-    try:
-        import openvino  # noqa: PLC0415  (extra)
-    except ImportError as error:
-        raise ModelError("provider openvino needs a library; run `pip install stac-cloudmask[openvino]`") from error
-    core = openvino.Core()
-    settings: dict[str, Any] = {"PERFORMANCE_HINT": "LATENCY", "NUM_STREAMS": 1, "INFERENCE_NUM_THREADS": threads}
-    if not bfloat16:
-        settings["INFERENCE_PRECISION_HINT"] = "f32"
-
-    @lru_cache(maxsize=1)
-    def compiled(shape: tuple[int, ...]) -> Any:  # noqa: ANN401  (openvino has no types)
-        model = core.read_model(io.BytesIO(graph))
-        model.reshape({0: list(shape)})
-        return core.compile_model(model, "CPU", settings).create_infer_request()
-
-    one_at_a_time = threading.Lock()
-
-    def run(chips: F32) -> F32:
-        with one_at_a_time:
-            try:
-                answer: F32 = compiled(chips.shape).infer({0: chips})[0].copy()
-            except RuntimeError as error:
-                raise ModelError(f"{path}: OpenVINO failed on windows of {chips.shape}: {error}") from error
-            return answer
-
-    return run
 
 
 DN_PER_REFLECTANCE: Final = np.float32(1e4)
@@ -82,6 +45,10 @@ ERRORS: Final = (
     ort.RuntimeException,
     UnicodeError,  # a broken file's names in onnxruntime's message
 )
+
+
+SHAPES: Final = 4
+"""Shapes of windows that a model is kept ready for: whole ones, those at two edges of a scene, and a corner."""
 
 
 Run = Callable[["F32"], "F32"]
@@ -102,7 +69,8 @@ class OnnxSegmenter:
         threads: CPUs to use; None takes all that the process may use.
         provider: See ``config.Settings``.
         cache: Directory of fetched weights; the user's cache when None.
-        local_means: Whether global means become local ones; FarmVibes.AI's workflow leaves them as they are.
+        local_means: Whether global means become local ones and the graph is made faster; FarmVibes.AI's workflow runs
+            it as it is.
     """
 
     spec: ModelSpec
@@ -161,43 +129,38 @@ class OnnxSegmenter:
         key = (path, state.st_size, state.st_mtime_ns, self.spec, self.provider, threads, self.local_means)
         with _opening:
             if key not in _sessions:
-                graph = load_graph(path, self.spec, local_means=self.local_means)
-                _sessions[key] = _open(graph, path, threads=threads, provider=self.provider)
+                _sessions[key] = self._open(path, threads)
             return _sessions[key]
 
+    def _open(self, path: Path, threads: int) -> Run:
+        on_onnxruntime = self.provider in EXECUTION
+        graph = load_graph(path, self.spec, local_means=self.local_means, transposed=on_onnxruntime)
+        if on_onnxruntime:
+            _prepare_provider(self.provider)
+            prepare = partial(_onnxruntime, graph, path, threads=threads, provider=self.provider)
+        else:
+            prepare = partial(_openvino, graph, path, threads=threads, bfloat16=self.provider == "openvino")
+        ready = lru_cache(maxsize=SHAPES)(prepare)
+        preparing = threading.Lock()
 
-@dataclass(frozen=True, eq=False)
-class _OnnxGraph:
-    """A graph that onnxruntime runs."""
+        def run(chips: F32) -> F32:
+            with preparing:
+                one = ready(chips.shape)
+            return one(chips)
 
-    session: onnxruntime.InferenceSession
-    path: Path
-
-    def __call__(self, chips: F32) -> F32:
-        """``(n, band, y, x)`` -> ``(n, channel, y, x)``."""
-        given, result = self.session.get_inputs()[0].name, self.session.get_outputs()[0].name
-        try:
-            answer: F32 = self.session.run([result], {given: chips})[0]
-        except ERRORS as error:
-            raise ModelError(f"{self.path}: failed on windows of {chips.shape}: {error}") from error
-        return answer
-
-
-def _open(graph: bytes, path: Path, *, threads: int, provider: str) -> Run:
-    if provider in EXECUTION:
-        return _open_onnxruntime(graph, path, threads=threads, provider=provider)
-
-    return open_openvino(graph, path, threads=threads, bfloat16=provider == "openvino")
+        return run
 
 
-def _open_onnxruntime(graph: bytes, path: Path, *, threads: int, provider: str) -> Run:
-    _prepare_provider(provider)
+def _onnxruntime(graph: bytes, path: Path, shape: tuple[int, ...], *, threads: int, provider: str) -> Run:
+    """Return the graph prepared for windows of a shape, which is 6 % faster than one for all shapes."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.log_severity_level = 3
     # Measured with the ukis models on windows of 512: 348 MB of the process instead of 565, at the same speed
     options.enable_mem_pattern = False
+    for axis in (0, 2, 3):
+        options.add_free_dimension_override_by_name(FREE_AXES[axis], shape[axis])
     try:
         # A fallback would print to stdout, among the results
         session = onnxruntime.InferenceSession(graph, options, providers=[EXECUTION[provider]], enable_fallback=0)
@@ -209,7 +172,42 @@ def _open_onnxruntime(graph: bytes, path: Path, *, threads: int, provider: str) 
             f"libraries that it can use; see whether `nvidia-smi` lists a GPU, and run "
             f"`pip install 'onnxruntime-gpu[cuda,cudnn]'`"
         )
-    return _OnnxGraph(session, path)
+    given, result = session.get_inputs()[0].name, session.get_outputs()[0].name
+
+    def run(chips: F32) -> F32:
+        try:
+            answer: F32 = session.run([result], {given: chips})[0]
+        except ERRORS as error:
+            raise ModelError(f"{path}: failed on windows of {chips.shape}: {error}") from error
+        return answer
+
+    return run
+
+
+def _openvino(graph: bytes, path: Path, shape: tuple[int, ...], *, threads: int, bfloat16: bool) -> Run:
+    """Return the graph compiled by OpenVINO for windows of a shape; bfloat16 is used where the CPU has it."""
+    try:
+        import openvino  # noqa: PLC0415  (extra)
+    except ImportError as error:
+        raise ModelError("provider openvino needs a library; run `pip install stac-cloudmask[openvino]`") from error
+    settings: dict[str, Any] = {"PERFORMANCE_HINT": "LATENCY", "NUM_STREAMS": 1, "INFERENCE_NUM_THREADS": threads}
+    if not bfloat16:
+        settings["INFERENCE_PRECISION_HINT"] = "f32"
+    try:
+        core = openvino.Core()
+        model = core.read_model(io.BytesIO(graph))
+        model.reshape({0: list(shape)})
+        request = core.compile_model(model, "CPU", settings).create_infer_request()
+    except RuntimeError as error:
+        raise ModelError(f"{path}: OpenVINO cannot run it on windows of {shape}: {error}") from error
+    one_at_a_time = threading.Lock()
+
+    def run(chips: F32) -> F32:
+        with one_at_a_time:
+            answer: F32 = request.infer({0: chips})[0].copy()
+        return answer
+
+    return run
 
 
 def _prepare_provider(provider: str) -> None:

@@ -30,9 +30,10 @@ def change(path, edit):
     return path
 
 
-def test_a_fitting_file_is_taken_byte_for_byte(tiny_onnx, spec_of):
-    path = tiny_onnx(HERE)
-    assert load_graph(path, spec_of(path)) == path.read_bytes()
+def test_a_fitting_file_with_a_fixed_window_is_taken_byte_for_byte(tiny_onnx, spec_of):
+    path = tiny_onnx(HERE, side=64)
+    spec = spec_of(path, **{"stac_cloudmask:window": {"size": 64, "multiple": 0, "overlap": 8}})
+    assert load_graph(path, spec, local_means=True) == path.read_bytes()
 
 
 def test_a_fixed_window_is_freed_where_the_item_allows_it(tiny_onnx, spec_of):

@@ -148,7 +148,7 @@ def test_a_graph_that_onnxruntime_cannot_run_is_a_model_error(tiny_onnx, model_i
     model.opset_import.append(helper.make_opsetid("com.microsoft", 1))
     onnx.save(model, path)
     with pytest.raises(ModelError, match="onnxruntime cannot run it"):
-        OnnxSegmenter(read_model_item(model_item(path)), threads=1).open()
+        OnnxSegmenter(read_model_item(model_item(path)), threads=1).predict(reflectance())
 
 
 def test_a_graph_that_fails_while_running_is_a_model_error(tiny_onnx, model_item):

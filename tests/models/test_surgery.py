@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from collections import Counter
+
 import numpy as np
 import onnx
 import onnxruntime
@@ -8,7 +10,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from stac_cloudmask.models.graph import load_graph
 from stac_cloudmask.models.registry import find_model
-from stac_cloudmask.models.surgery import localize_means
+from stac_cloudmask.models.surgery import enlarge_later, fold_norms, fold_padding, localize_means, widen
 from stac_cloudmask.models.weights import locate
 
 RNG = np.random.default_rng(7)
@@ -37,9 +39,13 @@ def block(*, mean="GlobalAveragePool", excite="excite", pads=(0, 0, 0, 0), resul
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
 
 
+def run(graph, chips):
+    session = onnxruntime.InferenceSession(graph, providers=["CPUExecutionProvider"])
+    return session.run(None, {session.get_inputs()[0].name: chips})[0]
+
+
 def answer(model, chips):
-    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
-    return session.run(None, {"chips": chips})[0]
+    return run(model.SerializeToString(), chips)
 
 
 @pytest.fixture
@@ -108,3 +114,96 @@ def test_all_blocks_of_the_ukis_models_are_found(name):
     means = sum(node.op_type == "GlobalAveragePool" for node in model.graph.node)
     assert localize_means(model.graph, cell=32, side=256) == means == 32
     onnx.checker.check_model(model)
+
+
+def decoder(*, factor=2, mode="nearest", skip=True, norm=True, relu=True, axis=1, half=False):
+    """Features at half the resolution that are enlarged, joined with finer ones and convolved."""
+    kind = np.float16 if half else np.float32
+    shapes = {"join_w": (5, 9 if skip else 6, 3, 3), "coarse_w": (6, 2, 3, 3)}
+    shapes |= {"fine_w": (3, 2, 3, 3)} if skip else {}
+    weights = {name: RNG.normal(0, 0.3, shape) for name, shape in shapes.items()}
+    weights |= {name: RNG.uniform(0.5, 1.5, 5) for name in ("gain", "offset", "mean", "variance")}
+    inputs = [numpy_helper.from_array(value.astype(kind), name) for name, value in weights.items()]
+    inputs.append(numpy_helper.from_array(np.array([1, 1, factor, factor], np.float32), "scales"))
+    inputs.append(numpy_helper.from_array(np.array([0, 0, 0, 0, 0, 0, 1, 1], np.int64), "pads"))
+    resize = {"mode": mode, "coordinate_transformation_mode": "asymmetric", "nearest_mode": "floor"}
+    last = "normal" if norm else "joint"
+    nodes = [
+        helper.make_node("Cast", ["chips"], ["given"], to=TensorProto.FLOAT16 if half else TensorProto.FLOAT),
+        helper.make_node("Identity", ["pads"], ["computed"]),
+        helper.make_node("Pad", ["given", "computed"], ["padded"]),
+        helper.make_node("Conv", ["padded", "coarse_w"], ["coarse"], strides=[2, 2], pads=[0, 0, 0, 0]),
+        *([helper.make_node("Conv", ["given", "fine_w"], ["fine"], pads=[1] * 4)] if skip else []),
+        helper.make_node("Cast", ["coarse"], ["wide"], to=TensorProto.FLOAT),
+        helper.make_node("Resize", ["wide", "", "scales"], ["large"], **resize),
+        helper.make_node("Cast", ["large"], ["up"], to=TensorProto.FLOAT16 if half else TensorProto.FLOAT),
+        *([helper.make_node("Concat", ["up", "fine"], ["all"], axis=axis)] if skip else []),
+        helper.make_node("Conv", ["all" if skip else "up", "join_w"], ["joint"], pads=[1] * 4),
+        *(
+            [helper.make_node("BatchNormalization", ["joint", "gain", "offset", "mean", "variance"], ["normal"])]
+            if norm
+            else []
+        ),
+        *([helper.make_node("Relu", [last], ["cut"])] if relu else []),
+        helper.make_node("Cast", ["cut" if relu else last], ["logits"], to=TensorProto.FLOAT),
+    ]
+    given = helper.make_tensor_value_info("chips", TensorProto.FLOAT, ["n", 2, "height", "width"])
+    out = helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["n", 5, None, None])
+    graph = helper.make_graph(nodes, "decoder", [given], [out], inputs)
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+
+
+def operators(model):
+    return Counter(node.op_type for node in model.graph.node)
+
+
+@pytest.mark.parametrize("transposed", [True, False])
+@pytest.mark.parametrize(
+    "options", [{}, {"skip": False}, {"norm": False, "relu": False}, {"skip": False, "relu": False}]
+)
+def test_a_decoder_that_convolves_before_it_enlarges_gives_the_same(options, transposed, chips):
+    model = decoder(**options)
+    before = answer(model, chips[..., :34, :46])
+    assert fold_padding(model) == 1
+    assert fold_norms(model) == options.get("norm", True)
+    assert enlarge_later(model, transposed=transposed) == 1
+    onnx.checker.check_model(model)
+    assert operators(model).keys().isdisjoint({"Resize", "Concat", "BatchNormalization", "Pad"})
+    np.testing.assert_allclose(answer(model, chips[..., :34, :46]), before, atol=1e-4)
+
+
+@pytest.mark.parametrize("options", [{"mode": "linear"}, {"factor": 3, "skip": False}])
+def test_other_ways_to_enlarge_stay_as_they_are(options):
+    model = decoder(norm=False, **options)
+    before = operators(model)
+    assert enlarge_later(model, transposed=True) == 0
+    assert operators(model) == before
+
+
+def test_what_is_used_twice_stays_as_it_is(chips):
+    model = decoder()
+    model.graph.output.append(helper.make_tensor_value_info("all", TensorProto.FLOAT, ["n", 9, None, None]))
+    model.graph.output.append(helper.make_tensor_value_info("joint", TensorProto.FLOAT, ["n", 5, None, None]))
+    assert fold_norms(model) == enlarge_later(model, transposed=True) == 0
+
+
+def test_widened_weights_keep_their_values_and_nothing_is_narrow_any_more(chips):
+    model = decoder(half=True)
+    before = answer(model, chips[..., :34, :46])
+    narrow = {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
+    assert widen(model) == 7
+    for tensor in model.graph.initializer:
+        np.testing.assert_array_equal(numpy_helper.to_array(tensor), narrow[tensor.name])
+        assert tensor.data_type != TensorProto.FLOAT16
+    np.testing.assert_allclose(answer(model, chips[..., :34, :46]), before, atol=0.05)
+
+
+@pytest.mark.parametrize("name", ["ukis-csmask-4b-l2a", "ukis-csmask-6b-l2a"])
+def test_the_ukis_models_are_made_faster_and_give_the_same(name):
+    spec = find_model(name)
+    model = onnx.load_model_from_string(load_graph(locate(spec), spec))
+    widen(model)
+    chips = RNG.normal(0, 1, (1, len(spec.bands), 96, 128)).astype(np.float32)
+    before = run(model.SerializeToString(), chips)
+    assert (fold_padding(model), fold_norms(model), enlarge_later(model, transposed=True)) == (33, 105, 5)
+    np.testing.assert_allclose(run(model.SerializeToString(), chips), before, atol=1e-3)
