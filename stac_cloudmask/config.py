@@ -13,7 +13,7 @@ Merge = Literal["calibrated", "union", "farmvibes"]
 Loader = Literal["stackstac", "odc"]
 MissingScl = Literal["fail", "model-only"]
 BoaOffset = Literal["auto", "0", "-1000"]
-Provider = Literal["cpu", "cuda", "openvino", "openvino-f32"]
+Provider = Literal["cpu", "cuda", "openvino", "openvino-f32", "openvino-int8"]
 
 DEFAULT_MODEL: Final = "ukis-csmask-4b-l2a"
 
@@ -78,8 +78,9 @@ class Settings:
         mask_only: Leave the bands of the source out of the output item.
         overwrite: Make masks again that are up to date.
         threads: Threads for inference; default: as many CPUs as the process may use.
-        provider: Runtime for inference. `openvino` computes in bfloat16 where the CPU does, `openvino-f32` in float32;
-            masks of different runtimes may differ in single pixels.
+        provider: Runtime for inference. `openvino` computes in bfloat16 where the CPU does, `openvino-f32` in float32,
+            `openvino-int8` in 8 bits as far as that is known to do no harm; masks of different runtimes may differ in
+            single pixels.
         model_cache: Directory of downloaded weights on every machine that masks; default: in the user's cache.
         private_hosts: Host on a private network that remote items may name.
         local_roots: Folder that local items may read from; default: any.

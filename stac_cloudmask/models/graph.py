@@ -12,10 +12,12 @@ from onnx import GraphProto, ModelProto, TensorProto
 
 from stac_cloudmask.errors import ChecksumError, ModelError
 from stac_cloudmask.models.spec import LONGEST_SIDE
-from stac_cloudmask.models.surgery import enlarge_later, fold_norms, fold_padding, localize_means, widen
+from stac_cloudmask.models.surgery import enlarge_later, fold_norms, fold_padding, localize_means, quantize, widen
 from stac_cloudmask.models.weights import HEAD, diagnose, mismatch
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from stac_cloudmask.models.spec import ModelSpec
 
 LARGEST_FILE: Final = 2_000_000_000
@@ -28,7 +30,14 @@ MEAN_SIDE: Final = 0.5
 labeled scenes as the whole, and windows that share 192 pixels agree with one large window in 99.9 instead of 99.7 %."""
 
 
-def load_graph(path: Path, spec: ModelSpec, *, local_means: bool = False, transposed: bool = True) -> bytes:
+def load_graph(
+    path: Path,
+    spec: ModelSpec,
+    *,
+    local_means: bool = False,
+    transposed: bool = True,
+    ranges: Mapping[str, tuple[float, float]] | None = None,
+) -> bytes:
     """Return a serialized graph that fits the contract and takes the windows that it states.
 
     The bytes that are checked are the bytes that are used.
@@ -39,6 +48,7 @@ def load_graph(path: Path, spec: ModelSpec, *, local_means: bool = False, transp
         local_means: Whether global means become local ones, so that it does not matter where windows lie, and the
             graph is made faster; see ``surgery``. A model with a fixed window keeps what it has.
         transposed: See ``surgery.enlarge_later``.
+        ranges: See ``surgery.quantize``.
 
     Raises:
         ChecksumError: The file is not the one that the item promises.
@@ -56,6 +66,7 @@ def load_graph(path: Path, spec: ModelSpec, *, local_means: bool = False, transp
         for change in (widen, fold_padding, fold_norms):
             change(model)
         enlarge_later(model, transposed=transposed)
+        quantize(model, ranges or {})
     return bytes(model.SerializeToString())
 
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from stac_cloudmask.errors import ModelError
+from stac_cloudmask.errors import ConfigError, ModelError
 from stac_cloudmask.models.spec import SHA256_MULTIHASH, ModelSpec, read_model_item, weights_asset
 from stac_cloudmask.models.weights import WEB, locate, weights_sha256
 
@@ -58,6 +58,10 @@ CATALOG_HREF: Final = "package://stac_cloudmask/models/catalog"
 """Names the shipped items in outputs, whatever machine they were made on."""
 
 
+INT8_RANGES: Final = "int8-ranges.json"
+"""File of the catalog with the ranges of features by the SHA-256 of the weights; `training/ranges.py` makes it."""
+
+
 def catalog_folder() -> Path:
     """The folder of the shipped STAC catalog of models."""
     package = Path(__file__).parent
@@ -71,6 +75,19 @@ def list_models(catalog: Path | None = None) -> list[ModelSpec]:
     document = json.loads((folder / "catalog.json").read_text(encoding="utf-8"))
     hrefs = [link["href"].removeprefix("./") for link in document["links"] if link["rel"] == "item"]
     return [replace(read_model_item(folder / href), item_href=f"{CATALOG_HREF}/{href}") for href in hrefs]
+
+
+def int8_ranges(spec: ModelSpec, cache: Path | None = None) -> dict[str, tuple[float, float]]:
+    """Least and largest values of a model's features, which a computation in 8 bits needs.
+
+    Raises:
+        ConfigError: Nobody measured them for these weights.
+    """
+    measured = json.loads((catalog_folder() / INT8_RANGES).read_text(encoding="utf-8"))
+    ranges = measured.get(weights_sha256(spec, cache))
+    if ranges is None:
+        raise ConfigError(f"provider 'openvino-int8': no ranges are known for model {spec.name!r}; use 'openvino'")
+    return {name: (low, high) for name, (low, high) in ranges.items()}
 
 
 def find_model(name_or_path: str | Path, *, role: Role | None = None) -> ModelSpec:

@@ -22,6 +22,7 @@ from scipy.special import expit
 from stac_cloudmask.config import Provider
 from stac_cloudmask.errors import ConfigError, ModelError
 from stac_cloudmask.models.graph import FREE_AXES, load_graph
+from stac_cloudmask.models.registry import int8_ranges
 from stac_cloudmask.models.weights import locate
 
 if TYPE_CHECKING:
@@ -134,12 +135,13 @@ class OnnxSegmenter:
 
     def _open(self, path: Path, threads: int) -> Run:
         on_onnxruntime = self.provider in EXECUTION
-        graph = load_graph(path, self.spec, local_means=self.local_means, transposed=on_onnxruntime)
+        ranges = int8_ranges(self.spec, self.cache) if self.provider == "openvino-int8" else None
+        graph = load_graph(path, self.spec, local_means=self.local_means, transposed=on_onnxruntime, ranges=ranges)
         if on_onnxruntime:
             _prepare_provider(self.provider)
             prepare = partial(_onnxruntime, graph, path, threads=threads, provider=self.provider)
         else:
-            prepare = partial(_openvino, graph, path, threads=threads, bfloat16=self.provider == "openvino")
+            prepare = partial(_openvino, graph, path, threads=threads, bfloat16=self.provider != "openvino-f32")
         ready = lru_cache(maxsize=SHAPES)(prepare)
         preparing = threading.Lock()
 

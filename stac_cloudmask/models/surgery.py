@@ -10,7 +10,7 @@ from onnx import TensorProto, ValueInfoProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Collection, Mapping
 
     from numpy.typing import NDArray
     from onnx import GraphProto, ModelProto, NodeProto
@@ -29,6 +29,8 @@ STRIDED: Final = frozenset({"Conv", "AveragePool", "MaxPool"})
 
 NEAREST: Final = {"mode": b"nearest", "coordinate_transformation_mode": b"asymmetric", "nearest_mode": b"floor"}
 """Options of a Resize by 2 that repeats each pixel."""
+SMALLEST: Final = 1e-8
+"""Least largest weight or value: what is zero throughout stays zero."""
 PAIR: Final = 2
 """Inputs of a concatenation that can be taken apart."""
 TAPS: Final = (((0, 1), (2,)), ((0,), (1, 2)))
@@ -361,6 +363,52 @@ def enlarge_later(model: ModelProto, *, transposed: bool) -> int:
         nodes += changed.get(node.output[0], [] if node.output[0] in gone else [node])
     _keep(model.graph, nodes)
     return len(blocks)
+
+
+def quantize(model: ModelProto, ranges: Mapping[str, tuple[float, float]]) -> int:
+    """Let convolutions take whole numbers of 8 bits where the range of what they are given is known.
+
+    Sums take the same numbers, so that they need not be converted there and back.
+
+    Args:
+        model: Changed in place.
+        ranges: Least and largest value by tensor.
+
+    Returns:
+        How many convolutions were changed.
+    """
+    graph, wiring, count = model.graph, _Wiring(model.graph), 0
+    nodes: list[NodeProto] = []
+
+    def restored(name: str, scale: NDArray[np.float32], zero: NDArray[Any], **options: Any) -> NodeProto:  # noqa: ANN401
+        """Return the node that turns the whole numbers of a tensor back, with its scale."""
+        graph.initializer.append(numpy_helper.from_array(scale, f"{name}_scale"))
+        graph.initializer.append(numpy_helper.from_array(zero, f"{name}_zero"))
+        given = [f"{name}_whole", f"{name}_scale", f"{name}_zero"]
+        return helper.make_node("DequantizeLinear", given, [f"{name}_restored"], f"{name}_restored", **options)
+
+    for node in graph.node:
+        kernel = wiring.constants.get(node.input[1]) if node.op_type == "Conv" and node.input[0] in ranges else None
+        if kernel is not None and _options(node).get("group", 1) == 1:
+            weights = numpy_helper.to_array(kernel)
+            scale = np.maximum(np.abs(weights).max((1, 2, 3)), SMALLEST) / np.float32(127)
+            whole = np.rint(weights / scale[:, None, None, None]).astype(np.int8)
+            graph.initializer.append(numpy_helper.from_array(whole, f"{kernel.name}_whole"))
+            nodes.append(restored(kernel.name, scale, np.zeros(len(scale), np.int8), axis=0))
+            node.input[1] = f"{kernel.name}_restored"
+            count += 1
+        if node.op_type == "Add" or (kernel is not None and node.input[1] != kernel.name):
+            for place, name in enumerate(node.input):
+                node.input[place] = f"{name}_restored" if name in ranges else name
+        nodes.append(node)
+        for name in set(node.output) & ranges.keys():
+            low, high = min(ranges[name][0], 0.0), max(ranges[name][1], SMALLEST)
+            step = (high - low) / 255
+            after = restored(name, np.array(step, np.float32), np.array(round(-low / step), np.uint8))
+            whole_name = f"{name}_whole"
+            nodes += [helper.make_node("QuantizeLinear", [name, *after.input[1:]], [whole_name], whole_name), after]
+    _keep(graph, nodes)
+    return count
 
 
 @dataclass(frozen=True)

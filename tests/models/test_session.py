@@ -13,8 +13,10 @@ from onnx import helper
 from scipy.special import expit, softmax
 
 from stac_cloudmask.errors import ConfigError, ModelError
+from stac_cloudmask.models.registry import find_model
 from stac_cloudmask.models.session import OnnxSegmenter
 from stac_cloudmask.models.spec import read_model_item
+from stac_cloudmask.simulate.scene import Recipe, simulate
 
 WEIGHTS = np.array([[2, -1], [0, 3], [1, 1]], np.float32)
 CUDA = "CUDAExecutionProvider"
@@ -189,3 +191,18 @@ def test_openvino_gives_what_onnxruntime_gives(segmenter, provider, tolerance):
         expected, answer = model.predict(chips), other.predict(chips)
         for role in ("cloud", "shadow"):
             np.testing.assert_allclose(answer[role], expected[role], atol=tolerance)
+
+
+def test_8_bits_are_refused_for_weights_whose_ranges_nobody_measured(segmenter):
+    with pytest.raises(ConfigError, match="no ranges are known for model 'tiny'; use 'openvino'"):
+        OnnxSegmenter(segmenter().spec, provider="openvino-int8").predict(reflectance())
+
+
+@pytest.mark.parametrize(("provider", "least"), [("openvino", 0.99), ("openvino-int8", 0.985)])
+def test_the_default_model_tells_the_same_classes_on_openvino(provider, least):
+    pytest.importorskip("openvino", reason="needs the extra [openvino]")
+    spec = find_model("ukis-csmask-4b-l2a")
+    scene = simulate(Recipe(height=192, width=192, cumulus=0.4))
+    chips = np.stack([scene.layer(band) for band in spec.bands])[None].astype(np.float32) / 1e4
+    expected, answer = (OnnxSegmenter(spec, provider=name).channels(chips).argmax(1) for name in ("cpu", provider))
+    assert (expected == answer).mean() > least

@@ -10,7 +10,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from stac_cloudmask.models.graph import load_graph
 from stac_cloudmask.models.registry import find_model
-from stac_cloudmask.models.surgery import enlarge_later, fold_norms, fold_padding, localize_means, widen
+from stac_cloudmask.models.surgery import enlarge_later, fold_norms, fold_padding, localize_means, quantize, widen
 from stac_cloudmask.models.weights import locate
 
 RNG = np.random.default_rng(7)
@@ -207,3 +207,21 @@ def test_the_ukis_models_are_made_faster_and_give_the_same(name):
     before = run(model.SerializeToString(), chips)
     assert (fold_padding(model), fold_norms(model), enlarge_later(model, transposed=True)) == (33, 105, 5)
     np.testing.assert_allclose(run(model.SerializeToString(), chips), before, atol=1e-3)
+
+
+def test_convolutions_in_whole_numbers_give_nearly_the_same_and_others_stay(chips):
+    model = decoder(norm=False)
+    before = answer(model, chips[..., :34, :46])
+    fold_padding(model)
+    enlarge_later(model, transposed=False)
+    assert quantize(model, {"coarse": (-6.0, 6.0), "fine": (-6.0, 6.0)}) == 2
+    onnx.checker.check_model(model)
+    difference = answer(model, chips[..., :34, :46]) - before
+    assert 0 < np.abs(difference).mean() < 0.02 * before.std()
+
+
+def test_without_ranges_nothing_is_turned_into_whole_numbers():
+    model = decoder()
+    before = model.SerializeToString()
+    assert quantize(model, {}) == 0
+    assert operators(model) == operators(onnx.load_model_from_string(before))
