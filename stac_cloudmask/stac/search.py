@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -51,6 +52,7 @@ FEWEST: Final = 10
 """A page that fails with this many items is not asked for in a smaller size."""
 TOO_MUCH: Final = frozenset({500, 502, 504})
 """What servers answer to a page that is too large for them."""
+API_ITEM: Final = re.compile(r"/collections/[^/]+/items/[^/]+$")
 DEFAULT_COLLECTION: Final = "sentinel-2-l2a"
 BATCH: Final = 1000
 """Named items among which two products of one id are noticed before the first is masked."""
@@ -489,8 +491,8 @@ def _in_document(ref: str, reader: JsonReader) -> Iterator[Found]:
 def _as_given(item: pystac.Item, reader: JsonReader) -> pystac.Item:
     """A copy of the user's item.
 
-    One with a root elsewhere is local only if its own file is there; paths in a remote one are files of this machine,
-    not of the server's, and are refused when they are needed.
+    One with a root elsewhere is local only if its own file is there. Paths in an item of an API, which gives URLs, are
+    of files that were downloaded; as a remote item may not name local files, they are refused when they are needed.
     """
     body = item.to_dict(include_self_link=True, transform_hrefs=False)
     own, root = item.get_self_href(), item.get_single_link("root")
@@ -498,8 +500,10 @@ def _as_given(item: pystac.Item, reader: JsonReader) -> pystac.Item:
     if giver is not None and is_remote(giver) and (own is None or not (is_remote(own) or _holds(own, item.id, reader))):
         own = giver
     if own is not None and is_remote(own):
+        from_api = own == giver or API_ITEM.search(own) is not None
         for asset in body["assets"].values():
-            asset["href"] = f"file://{asset['href']}" if asset["href"].startswith("/") else asset["href"]
+            path = asset["href"].startswith("/") or (from_api and not is_remote(asset["href"]))
+            asset["href"] = f"file://{asset['href']}" if path else asset["href"]
     return parse_item(body, origin=own, rule=reader.rule)
 
 
