@@ -36,6 +36,7 @@ class Api:
         page: Most items on a page, whatever is asked for.
         query: Whether it filters by ``query``.
         post: Whether it searches by POST, too.
+        most: Most items that may be asked for at once; more are a status 502, as behind gateways.
         fault: From number and path of a request to a status given instead of an answer, a URL to redirect to, or None.
         asked: How often each path was asked for.
     """
@@ -44,6 +45,7 @@ class Api:
     page: int = 100
     query: bool = True
     post: bool = True
+    most: int = 10_000
     fault: Callable[[int, str], int | str | None] = lambda *_: None
     asked: Counter[str] = field(default_factory=Counter)
     url: str = ""
@@ -59,6 +61,7 @@ class Api:
             "links": [
                 {"rel": "root", "href": f"{self.url}/"},
                 {"rel": "self", "href": f"{self.url}/collections/{name}"},
+                {"rel": "items", "href": f"{self.url}/collections/{name}/items"},
             ],
         }
 
@@ -103,13 +106,17 @@ def matches(item: Json, asked: Json) -> bool:
     first, _, last = (asked.get("datetime") or "../..").partition("/")
     taken = datetime.fromisoformat(item["properties"]["datetime"])
     cover = item["properties"].get("eo:cloud_cover")
-    limits = (asked.get("query") or {}).get("eo:cloud_cover", {})
+    query = dict(asked.get("query") or {})
+    limits = query.pop("eo:cloud_cover", {})
+    area = asked.get("intersects")
     return (
         item["collection"] in (asked.get("collections") or [item["collection"]])
         and item["id"] in (asked.get("ids") or [item["id"]])
         and (first == ".." or taken >= datetime.fromisoformat(first))
         and (last == ".." or taken <= datetime.fromisoformat(last or first))
         and (not asked.get("bbox") or shape(item["geometry"]).intersects(box(*map(float, asked["bbox"]))))
+        and (not area or shape(item["geometry"]).intersects(shape(json.loads(area) if isinstance(area, str) else area)))
+        and all(item["properties"].get(name) in rule.get("in", [rule.get("eq")]) for name, rule in query.items())
         and ("lte" not in limits or (cover is not None and cover <= limits["lte"]))
     )
 
@@ -148,14 +155,23 @@ class Handler(BaseHTTPRequestHandler):
             return self.put(302, {}, Location=fault)
         if fault is not None:
             return self.put(fault, {})
+        self.put(*self.found(api, parts, from_get(query) if self.command == "GET" else asked))
+        return None
+
+    def found(self, api, parts, asked):
+        """Status and body of an answer without faults."""
+        searched = parts == ["search"] and (self.command == "GET" or api.post)
+        listed = parts[0] == "collections" and parts[2:] == ["items"]
+        items = [item for item in api.items if parts == ["collections", item["collection"], "items", item["id"]]]
+        if searched or listed:
+            if int(asked.get("limit", 10)) > api.most:
+                return 502, {"message": "Internal server error"}
+            return 200, api.search(asked | ({"collections": [parts[1]]} if listed else {}), self.command)
         if parts == [""]:
-            return self.put(200, api.landing())
-        if parts == ["search"] and (self.command == "GET" or api.post):
-            return self.put(200, api.search(from_get(query) if self.command == "GET" else asked, self.command))
+            return 200, api.landing()
         if parts[0] == "collections" and len(parts) == 2:
-            return self.put(200, api.collection(parts[1]))
-        found = [item for item in api.items if parts == ["collections", item["collection"], "items", item["id"]]]
-        return self.put(200, api.served(found[0])) if found else self.put(404, {})
+            return 200, api.collection(parts[1])
+        return (200, api.served(items[0])) if items else (404, {})
 
     def put(self, status, body, **headers):
         content = json.dumps(body).encode()

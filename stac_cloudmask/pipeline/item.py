@@ -35,6 +35,7 @@ from stac_cloudmask.pipeline.result import VERSION, Result, Status, software
 from stac_cloudmask.stac.assets import unsigned
 from stac_cloudmask.stac.catalog import OutputCatalog
 from stac_cloudmask.stac.cog import write_bits_cog, write_class_cog, write_percent_cog, write_thumbnail
+from stac_cloudmask.stac.geometry import check_footprint
 from stac_cloudmask.stac.hrefs import is_remote, redact
 from stac_cloudmask.stac.item import (
     AssetFile,
@@ -110,6 +111,7 @@ def plan_item(item: pystac.Item, *, settings: Settings, models: Models | None = 
         OutsideAreaError: The area does not touch the item.
         StacCloudmaskError: A model is not known, or the item's id or its collection's cannot name an output.
     """
+    check_footprint(item)
     part = item if settings.area is None else clipped_item(item, settings.area)
     models = models or choose_models(settings)
     wanted = {name: value for name, value in settings.fingerprint_fields().items() if name not in CHOICES}

@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Self, TypeVar
 
-from stac_cloudmask.errors import OutsideAreaError, StacCloudmaskError, WriteError
+from stac_cloudmask.errors import OutsideAreaError, StacCloudmaskError, UnsupportedItemError, WriteError
 from stac_cloudmask.pipeline.executors import Engine, InProcess, OnDask, open_engine
 from stac_cloudmask.pipeline.item import attempt, failed, keep_models, preview_item, skipped
 from stac_cloudmask.pipeline.mask import choose_models, segmenter
@@ -21,7 +21,7 @@ from stac_cloudmask.pipeline.publish import Target, open_target
 from stac_cloudmask.pipeline.result import VERSION
 from stac_cloudmask.stac.catalog import OutputCatalog
 from stac_cloudmask.stac.hrefs import redact
-from stac_cloudmask.stac.search import Failure
+from stac_cloudmask.stac.search import Failure, place_of, version_of
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -249,13 +249,21 @@ def _open(publication: Publication, catalog: OutputCatalog) -> AbstractContextMa
 
 def _found(items: Iterable[pystac.Item | Failure], failures: list[Failure]) -> Iterator[pystac.Item]:
     """The items, each once; what could not be found goes to ``failures``."""
-    seen: set[tuple[str | None, str]] = set()
+    seen: dict[tuple[str, str], tuple[object, ...]] = {}
     for item in items:
         if isinstance(item, Failure):
             failures.append(item)
-        elif (item.collection_id, item.id) not in seen:
-            seen.add((item.collection_id, item.id))
+            continue
+        version = version_of(item)
+        first = seen.setdefault(place_of(item), version)
+        if first is version:
             yield item
+        elif first != version:
+            error = UnsupportedItemError(
+                f"item {item.id!r}: two products of this id: that of baseline {first[0]} is masked; mask this one, of "
+                f"baseline {version[0]}, into another catalog"
+            )
+            failures.append(Failure(ref=item.id, error=error))
 
 
 def _with_failures(results: Iterable[Result], failures: list[Failure]) -> Iterator[Result]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from datetime import UTC
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, TypeVar
@@ -26,6 +25,7 @@ from stac_cloudmask.stac.catalog import OutputCatalog
 from stac_cloudmask.stac.gdal import gdal_env
 from stac_cloudmask.stac.hrefs import check_href
 from stac_cloudmask.stac.item import SUFFIX
+from stac_cloudmask.stac.metadata import times_of
 from stac_cloudmask.stac.providers import sign
 
 if TYPE_CHECKING:
@@ -234,10 +234,11 @@ def _solar_days(times: Times, longitude: float) -> Times:
 
 
 def _time_of(item: pystac.Item) -> np.datetime64:
-    time = item.datetime or item.common_metadata.start_datetime
-    if time is None:
-        raise ConfigError(f"item {item.id!r} has no time")
-    return np.datetime64(time.astimezone(UTC).replace(tzinfo=None), "us")
+    try:
+        time = times_of(item.properties)[0]
+    except ValueError as error:
+        raise ConfigError(f"item {item.id!r} has no time that can be read: {error}") from None
+    return np.datetime64(time.replace(tzinfo=None), "us")
 
 
 def lon_lat_of(box: GeoBox) -> tuple[float, float]:

@@ -21,10 +21,11 @@ from shapely.errors import ShapelyError
 from shapely.geometry import box, mapping, shape
 
 from stac_cloudmask.core.grid import Window
-from stac_cloudmask.errors import ConfigError, ReadError
+from stac_cloudmask.errors import ConfigError, ReadError, UnsupportedItemError
 from stac_cloudmask.stac.hrefs import local_path
 
 if TYPE_CHECKING:
+    import pystac
     from numpy.typing import NDArray
 
     from stac_cloudmask.core.grid import Grid
@@ -100,6 +101,22 @@ def footprint(geometry: object, bbox: object) -> shapely.Geometry | None:
         return wrapped(lies) if all(map(math.isfinite, lies.bounds)) else None
     except BROKEN:
         return None
+
+
+def check_footprint(item: pystac.Item) -> None:
+    """Refuse an item without a footprint, which STAC APIs need to publish its mask.
+
+    Raises:
+        UnsupportedItemError: It has no geometry, or none that can be read.
+    """
+    if not item.geometry:
+        raise UnsupportedItemError(f"item {item.id!r} has no geometry and no bbox; STAC APIs need a footprint")
+    try:
+        if not shapely.from_geojson(json.dumps(item.geometry, allow_nan=False)).is_empty:  # knows texts from numbers
+            return
+    except BROKEN:
+        pass
+    raise UnsupportedItemError(f"item {item.id!r} has no valid geometry: {str(item.geometry)[:80]}; correct the item")
 
 
 def _flat(bbox: Any) -> list[float]:  # noqa: ANN401  (anything that an item states)

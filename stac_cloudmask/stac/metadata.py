@@ -220,12 +220,20 @@ def offset_flag(item: pystac.Item) -> bool | None:
     return next((value for value in found if isinstance(value, bool)), None)
 
 
+def is_mask(properties: Mapping[str, Any]) -> bool:
+    """Whether an item with these properties was written by this package."""
+    return "stac_cloudmask:fingerprint" in properties
+
+
 def check_level(item: pystac.Item) -> None:
     """Refuse what says that it is not Sentinel-2 L2A; an item that says nothing passes.
 
     Raises:
         UnsupportedItemError: With what gave it away.
     """
+    if is_mask(item.properties):
+        source = next((link.target for link in item.links if link.rel == "derived_from"), "its derived_from link")
+        raise UnsupportedItemError(f"item {item.id!r} is a mask of stac_cloudmask already; mask its source: {source}")
     platform = item.properties.get("platform") or item.properties.get("eo:platform")
     if isinstance(platform, str) and not re.match(r"(sentinel.?2|s2)", platform, re.IGNORECASE):
         raise UnsupportedItemError(f"item {item.id!r} is of platform {platform!r}; only Sentinel-2 L2A can be masked")

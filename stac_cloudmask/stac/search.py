@@ -24,7 +24,7 @@ from pystac_client.stac_api_io import StacApiIO
 from stac_cloudmask.errors import ConfigError, StacCloudmaskError, StacCloudmaskWarning
 from stac_cloudmask.stac.geometry import Area, bbox_area, footprint, read_area
 from stac_cloudmask.stac.hrefs import check_href, is_remote, local_path, redact
-from stac_cloudmask.stac.metadata import MGRS, baseline, number, own_property, period, tile_of, times_of
+from stac_cloudmask.stac.metadata import MGRS, baseline, is_mask, number, own_property, period, tile_of, times_of
 from stac_cloudmask.stac.static import (
     DEFAULT_CONNECTION,
     Connection,
@@ -411,11 +411,11 @@ def _stated(interval: Interval) -> str | None:
 
 
 def _filters(client: Client, query: Query) -> Json:
-    """What the query extension is to filter by; the tile by the property that the first item has for it."""
+    """What the query extension is to filter by; the tile of one collection by the property that its first item has."""
     filters: Json = {}
     if query.max_cloud_cover is not None:
         filters["eo:cloud_cover"] = {"lte": query.max_cloud_cover}
-    if query.mgrs is None:
+    if query.mgrs is None or len(query.collections) != 1:  # other collections may have it in another property
         return filters
     first = client.search(
         method=_method(client), collections=list(query.collections) or None, max_items=1, limit=1
@@ -502,8 +502,7 @@ def _as_given(item: pystac.Item, reader: JsonReader) -> pystac.Item:
     if own is not None and is_remote(own):
         from_api = own == giver or API_ITEM.search(own) is not None
         for asset in body["assets"].values():
-            path = asset["href"].startswith("/") or (from_api and not is_remote(asset["href"]))
-            asset["href"] = f"file://{asset['href']}" if path else asset["href"]
+            asset["href"] = f"file://{asset['href']}" if from_api and not is_remote(asset["href"]) else asset["href"]
     return parse_item(body, origin=own, rule=reader.rule)
 
 
@@ -558,6 +557,15 @@ def _distinct(found: Sequence[Found], versions: Versions) -> Iterator[Found]:
                 f"{version_of(item)[0]} and {version_of(item)[1] or 'no stated time'}; versions 'all' masks each",
                 StacCloudmaskWarning, stacklevel=2,
             )  # fmt: skip
+
+
+def without_masks(found: Iterable[Found]) -> Iterator[Found]:
+    """What a search found without the masks of this package, which a catalog may list beside their sources."""
+    for item in found:
+        if isinstance(item, Failure) or not is_mask(item.properties):
+            yield item
+        else:
+            logger.info("item %r is a mask already and is left out", item.id)
 
 
 def place_of(item: pystac.Item) -> tuple[str, str]:

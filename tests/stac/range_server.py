@@ -37,7 +37,9 @@ class Site:
             100 bytes more or less than there are; a URL, the answer redirects there; or None.
         pause: Seconds, see ``fault``.
         etag: Given with every file; None for none.
+        extra: Headers of every answer.
         asked: How often each path was asked for.
+        logins: The ``Authorization`` of each request.
         given: Bytes given of each path.
         statuses: How often each status was given.
         prefix: In front of every path and no other site's, so that what GDAL remembers of an earlier server, which may
@@ -48,7 +50,9 @@ class Site:
     fault: Fault = healthy
     pause: float = 0.05
     etag: str | None = None
+    extra: dict[str, str] = field(default_factory=dict)
     asked: Counter[str] = field(default_factory=Counter)
+    logins: list[str | None] = field(default_factory=list)
     given: Counter[str] = field(default_factory=Counter)
     statuses: Counter[int] = field(default_factory=Counter)
     prefix: str = field(default_factory=lambda: f"/{uuid4().hex}")
@@ -73,10 +77,10 @@ class Handler(BaseHTTPRequestHandler):
         path = self.path.partition("?")[0].removeprefix(site.prefix)
         with site.lock:
             site.asked[path] += 1
+            site.logins.append(self.headers.get("Authorization"))
             fault = site.fault(sum(site.asked.values()), self.command, path)
         file = site.root / path.lstrip("/")
-        if fault == "late":
-            time.sleep(site.pause)
+        time.sleep(site.pause if fault == "late" else 0)
         if fault == "reset":
             self.close_connection = True
             return None
@@ -115,7 +119,7 @@ class Handler(BaseHTTPRequestHandler):
         with self.server.site.lock:
             self.server.site.statuses[status] += 1
         self.send_response(status)
-        for name, value in headers.items():
+        for name, value in {**headers, **self.server.site.extra}.items():
             self.send_header(name, value)
         self.end_headers()
 

@@ -8,10 +8,10 @@ from pathlib import Path
 import pystac
 import pytest
 
-from stac_cloudmask.errors import ConfigError, ReadError, UnsupportedItemError
+from stac_cloudmask.errors import ConfigError, ReadError, StacCloudmaskWarning, UnsupportedItemError
 from stac_cloudmask.stac.bands import resolve
 from stac_cloudmask.stac.hrefs import HrefRule
-from stac_cloudmask.stac.search import Connection, Failure, Query, find, load_items, search
+from stac_cloudmask.stac.search import Connection, Failure, Query, find, load_items, search, without_masks
 from tests.offline import no_network
 from tests.stac.range_server import serve
 from tests.stac_api import Api, serve_api
@@ -45,6 +45,13 @@ FILTERS = [
     {"bbox": (11.3, 46.4, 11.4, 46.6), "datetime": "2022"},
     {"bbox": (0, 0, 1, 1)},
     {"collection": "alberta-2020", "max_items": 2},
+    {"collection": ["alberta-2020", "bolzano-2022"]},
+    {"ids": ["cloudn_chip1", "alberta_20200615"]},
+    {"tile": "33TWL", "max_cloud_cover": 30},
+    {"tile": "33TWL", "collection": TWL},
+    {"tile": "T29RKH"},
+    {"intersects": "POLYGON ((-114 51, -113 51, -113 52, -114 51))"},
+    {"intersects": "POLYGON ((-114 51, 12 51, 12 46, -114 51))", "bbox": (11, 46, 12, 47)},
 ]
 
 
@@ -384,7 +391,8 @@ def test_an_item_of_an_api_cannot_pass_for_a_local_one(features):
     given.add_link(pystac.Link("root", "https://stac.example.com/"))
     with no_network():
         (item,) = load_items([given])
-    assert item.assets["blue"].href == "https://stac.example.com/secret.tif"
+        with pytest.raises(UnsupportedItemError, match=r"a remote item .* may not name local files"):
+            resolve(item, ["blue"])
 
 
 def test_an_api_that_leads_elsewhere_is_left(features):
@@ -418,3 +426,155 @@ def test_an_api_that_refuses_is_a_read_error_without_secrets(features, status, r
             list(search(f"{api.url}/?token=SECRET"))
     assert caught.value.retryable == retryable
     assert "SECRET" not in str(caught.value)
+
+
+def test_a_page_of_an_api_is_followed_to_the_last_one(features):
+    with serve_api(Api(features, page=2)) as api:
+        for place in (f"{api.url}/collections/{TWL}/items", f"{api.url}/search?collections={TWL}&limit=1"):
+            expected = {name for name in IDS if "33TWL" in name}
+            assert ids(load_items([place])) == expected
+            assert ids(search(place)) == expected
+            assert ids(search(place, max_cloud_cover=30)) == ids(search(api.url, collection=TWL, max_cloud_cover=30))
+
+
+def test_a_local_page_of_an_api_is_taken_as_it_is(features, tmp_path):
+    page = {
+        "type": "FeatureCollection",
+        "features": features[:2],
+        "links": [{"rel": "next", "href": "http://127.0.0.1:1/"}],
+    }
+    (tmp_path / "page.json").write_text(json.dumps(page))
+    with no_network():
+        assert len(list(load_items([str(tmp_path / "page.json")]))) == 2
+
+
+@pytest.mark.parametrize("searches", [True, False])
+def test_the_url_of_a_collection_of_an_api_is_a_catalog(features, searches):
+    with serve_api(Api(features, page=2)) as api:
+        place = f"{api.url}/collections/{TWL}"
+        api.fault = lambda _, path: None if searches or path != "/" else 404
+        if searches:
+            assert ids(search(place)) == {name for name in IDS if "33TWL" in name}
+            (item,) = load_items(["S2B_33TWL_20230810_0_L2A"], catalog=place)
+            assert item.id == "S2B_33TWL_20230810_0_L2A"
+        else:
+            with pytest.raises(ReadError, match="status 404"):
+                list(search(place))
+
+
+@pytest.mark.parametrize("post", [True, False])
+def test_pages_that_are_too_large_for_a_server_are_asked_for_in_a_smaller_size(features, post):
+    with serve_api(Api(features, most=30, post=post)) as api:
+        assert ids(search(api.url)) == IDS
+        assert api.asked["/search"] == 2
+
+
+def test_a_search_that_fails_in_any_size_names_the_page(features):
+    with serve_api(Api(features, page=2)) as api:
+        api.fault = lambda number, path: 404 if path == "/search" and number > 4 else None
+        with pytest.raises(ReadError, match=rf"{api.url}/search.* answers with status 404"):
+            list(search(api.url))
+
+
+OTHER = {"mgrs:utm_zone": 32, "mgrs:latitude_band": "T", "mgrs:grid_square": "QM"}
+
+
+@pytest.mark.parametrize(
+    ("named", "spelling"),
+    [
+        ({"grid:code": "MGRS-{}"}, "1WCR"),
+        ({"grid:code": "MGRS-{}"}, "01WCR"),
+        ({"s2:mgrs_tile": "{}"}, "01WCR"),
+        ({"mgrs:utm_zone": 1, "mgrs:latitude_band": "W", "mgrs:grid_square": "CR"}, ""),
+        ({}, ""),
+    ],
+)
+def test_a_tile_is_found_by_whatever_field_the_provider_has(features, named, spelling):
+    tile = copy.deepcopy(features[0]) | {"id": "S2A_T01WCR_20230602T025701_L2A"}
+    properties = {"datetime": tile["properties"]["datetime"]}
+    tile["properties"] = properties | {
+        name: value.format(spelling) if isinstance(value, str) else value for name, value in named.items()
+    }
+    other = copy.deepcopy(tile) | {"id": "S2A_T32TQM_20230602T025701_L2A"}
+    other["properties"] = properties | {
+        name: {"mgrs:utm_zone": 32, "mgrs:latitude_band": "T", "mgrs:grid_square": "QM"}.get(
+            name, str(value).format("32TQM")
+        )
+        for name, value in named.items()
+    }
+    for query in (True, False):
+        with serve_api(Api([other, tile], query=query)) as api:
+            for asked in ("01WCR", "1wcr", "T01WCR"):
+                assert ids(search(api.url, tile=asked, collection=tile["collection"])) == {tile["id"]}
+
+
+def test_items_in_memory_whose_links_lead_to_an_api_are_refused_where_they_name_files(features, tmp_path):
+    self_link = {"rel": "self", "href": "https://stac.example.com/collections/c/items/i"}
+    for links in ([self_link], [self_link | {"rel": "root"}]):
+        for href in ("./B02.tif", "../B02.tif", f"{tmp_path}/B02.tif"):
+            body = copy.deepcopy(features[0]) | {"links": links}
+            body["assets"]["blue"]["href"] = href
+            with no_network():
+                (item,) = load_items([pystac.Item.from_dict(body, migrate=False)])
+                with pytest.raises(UnsupportedItemError, match="may not name local files"):
+                    resolve(item, ["blue"])
+
+
+def test_an_item_in_memory_that_was_read_from_its_file_is_local_whatever_its_root(features, tmp_path):
+    body = copy.deepcopy(features[0]) | {"links": [{"rel": "root", "href": "https://stac.example.com/"}]}
+    body["assets"]["blue"]["href"] = "./B02.tif"
+    (tmp_path / "i.json").write_text(json.dumps(body))
+    with no_network():
+        (item,) = load_items([pystac.Item.from_file(str(tmp_path / "i.json"))])
+    assert item.assets["blue"].href == str(tmp_path / "B02.tif")
+
+
+@pytest.fixture
+def products(features, tmp_path):
+    """Paths of two products of one id, the older first."""
+    paths = []
+    for baseline, updated in (("04.00", "2023-09-01T00:00:00Z"), ("05.10", "2023-08-19T00:00:00Z")):
+        body = copy.deepcopy(features[0])
+        body["properties"] |= {"s2:processing_baseline": baseline, "updated": updated}
+        paths.append(tmp_path / f"{baseline}.json")
+        paths[-1].write_text(json.dumps(body))
+    return [str(path) for path in paths]
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_of_two_products_of_one_id_the_newest_is_loaded_and_that_is_said(products, order):
+    with pytest.warns(StacCloudmaskWarning, match=r"2 products of this id.* not that of baseline 4\.0"):
+        (item,) = load_items(products[::order])
+    assert item.properties["s2:processing_baseline"] == "05.10"
+
+
+def test_two_products_of_one_id_are_one_place_also_without_a_collection(products):
+    edit(Path(products[0]), lambda body: body.update(collection="sentinel-2-l2a"))
+    edit(Path(products[1]), lambda body: body.update(collection=None))
+    with pytest.warns(StacCloudmaskWarning, match="2 products"):
+        assert len(list(load_items(products))) == 1
+
+
+def test_two_products_of_one_id_are_both_loaded_on_request_under_ids_of_their_own(products, features):
+    found = list(load_items(products, versions="all"))
+    assert [item.id for item in found] == [f"{features[0]['id']}_N0400", f"{features[0]['id']}_N0510"]
+    for path in products:
+        edit(Path(path), lambda body: body["properties"].update({"s2:processing_baseline": "05.10"}))
+    found = list(load_items(products, versions="all"))
+    assert [item.id for item in found] == [
+        f"{features[0]['id']}_20230901T000000Z", f"{features[0]['id']}_20230819T000000Z",
+    ]  # fmt: skip
+
+
+def test_the_same_product_twice_is_no_matter(products):
+    assert len(list(load_items([products[0], products[0]]))) == 2
+
+
+def test_masks_in_a_catalog_are_left_out_of_what_is_to_be_masked(features):
+    mask = copy.deepcopy(features[0]) | {"id": "mask"}
+    mask["properties"]["stac_cloudmask:fingerprint"] = "abc"
+    with serve_api(Api([features[0], mask])) as api:
+        assert ids(search(api.url)) == {features[0]["id"], "mask"}
+        assert ids(without_masks(find(api.url))) == {features[0]["id"]}
+        with pytest.raises(UnsupportedItemError, match="'mask' is a mask of stac_cloudmask already"):
+            resolve(next(item for item in search(api.url) if item.id == "mask"), ["blue"])
