@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -32,6 +31,8 @@ if TYPE_CHECKING:
 
 Json = dict[str, Any]
 
+BAD_DATA, TRY_AGAIN = 65, 75
+"""Exit codes of sysexits.h, EX_DATAERR and EX_TEMPFAIL; Python has their names on POSIX only."""
 ENVELOPE: Final = "https://message.invalid/"
 """Where the items of a message count as coming from: remote, so that they cannot name files of this machine."""
 
@@ -155,7 +156,7 @@ class CloudMaskTask(Task):
             super().cli()
         except (InvalidInput, StacCloudmaskError) as error:
             sys.stderr.write(f"error: {redact(str(error))}\n")
-            sys.exit(os.EX_DATAERR if isinstance(error, InvalidInput) else os.EX_TEMPFAIL)
+            sys.exit(BAD_DATA if isinstance(error, InvalidInput) else TRY_AGAIN)
 
     def validate(self) -> bool:
         """Refuse a payload without items, or with parameters that cannot work.

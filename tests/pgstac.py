@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-import httpx
+import httpx2
 import pytest
 
 LIFETIME = "1200"
@@ -105,8 +105,8 @@ def _succeeds(command: list[object], environment: dict[str, str]) -> bool:
 
 def _answers(url: str) -> bool:
     try:
-        return httpx.get(f"{url}/_mgmt/ping", timeout=5).is_success
-    except httpx.TransportError:
+        return httpx2.get(f"{url}/_mgmt/ping", timeout=5).is_success
+    except httpx2.TransportError:
         return False
 
 

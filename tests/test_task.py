@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import io
 import json
-import os
 import subprocess
 import sys
 from typing import ClassVar
@@ -135,7 +134,7 @@ def test_a_message_is_masked_with_the_parameters_of_a_derived_task(item, tmp_pat
     assets = {key: asset | {"href": f"file://{asset['href']}"} for key, asset in item["assets"].items()}
     remote = item | {"links": [{"rel": "self", "href": "https://example.org/items/cloudn_chip1"}], "assets": assets}
     event = {"Records": [{"body": json.dumps({"Type": "Notification", "Message": json.dumps(remote)})}]}
-    with pytest.raises(InvalidInput, match="remote item may not name local files"):
+    with pytest.raises(InvalidInput, match="may not name local files"):
         Masks.handler(event)
     (body,) = Masks.handler(item)["features"]
     assert set(body["assets"]) == {"cloud_mask", "thumbnail"}
@@ -195,7 +194,7 @@ def test_the_command_line_tells_bad_input_from_trouble(monkeypatch, capsys):
     monkeypatch.setattr(sys, "stdin", io.StringIO(json.dumps(payload())))
     with pytest.raises(SystemExit) as caught:
         CloudMaskTask.cli()
-    assert caught.value.code == os.EX_DATAERR
+    assert caught.value.code == 65
     assert capsys.readouterr().err == "error: the payload has no items\n"
 
 

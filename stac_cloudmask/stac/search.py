@@ -14,7 +14,7 @@ from itertools import islice
 from math import isfinite
 from typing import Any, Final, Literal
 
-import httpx
+import httpx2
 import pystac
 import shapely
 from pystac_client import Client
@@ -346,7 +346,7 @@ class _Api(StacApiIO):
         how = (method or "GET").upper()
         where = check_href(href, base=self._last, rule=self._reader.rule)
         if how != "POST" and parameters:
-            where, parameters = str(httpx.URL(where).copy_merge_params(parameters)), None
+            where, parameters = str(httpx2.URL(where).copy_merge_params(parameters)), None
         asked = json.dumps([how, where, parameters], sort_keys=True)
         if method is not None and asked in self._asked:
             raise broken(f"{redact(where)} gives the same page again and again")
@@ -373,7 +373,7 @@ class _Api(StacApiIO):
 
 def _smaller(href: str, body: Json | None) -> tuple[str, Json | None] | None:
     """The same request for a quarter of the items; None where it is small enough or names no size."""
-    url = httpx.URL(href)
+    url = httpx2.URL(href)
     stated = str((body or {}).get("limit") or url.params.get("limit", ""))
     if not stated.isdecimal() or int(stated) <= FEWEST:
         return None

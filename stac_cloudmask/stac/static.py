@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
 import fsspec
-import httpx
+import httpx2
 import pystac
 import shapely
 from shapely.geometry import shape
@@ -79,8 +79,8 @@ class JsonReader:
     def __init__(self, connection: Connection = DEFAULT_CONNECTION, *, home: str | None = None) -> None:
         self.rule = connection.rule
         self._connection = connection
-        self._home = None if home is None or not is_remote(home) else httpx.URL(home)
-        self._client = httpx.Client(follow_redirects=False, timeout=60.0)
+        self._home = None if home is None or not is_remote(home) else httpx2.URL(home)
+        self._client = httpx2.Client(follow_redirects=False, timeout=60.0)
 
     def __enter__(self) -> JsonReader:
         return self
@@ -148,9 +148,9 @@ class JsonReader:
         error.retryable &= answer.status_code not in final
         raise error
 
-    def _exchange(self, method: str, href: str, body: Json | None) -> tuple[httpx.Response, bytes]:
+    def _exchange(self, method: str, href: str, body: Json | None) -> tuple[httpx2.Response, bytes]:
         try:
-            url = httpx.URL(href)
+            url = httpx2.URL(href)
             headers = dict(self._connection.headers) if self._is_home(url) else None
             with self._client.stream(method, url, json=body, headers=headers) as answer:
                 parts, size = [], 0
@@ -160,12 +160,12 @@ class JsonReader:
                     if size > MAX_BYTES:
                         raise broken(f"{redact(href)} is larger than {MAX_BYTES} bytes")
                 return answer, b"".join(parts)
-        except (httpx.HTTPError, httpx.InvalidURL) as error:
+        except (httpx2.HTTPError, httpx2.InvalidURL) as error:
             raise ReadError(f"{redact(href)} cannot be reached: {redact(str(error)) or type(error).__name__}") from None
         except (ValueError, UnicodeError):  # of a header
             raise ConfigError(f"a header for {redact(href)} has characters that HTTP does not allow") from None
 
-    def _is_home(self, url: httpx.URL) -> bool:
+    def _is_home(self, url: httpx2.URL) -> bool:
         home = self._home
         return home is not None and (url.scheme, url.host, url.port) in {
             (home.scheme, home.host, home.port),

@@ -10,7 +10,7 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Final, Literal, Self
 from urllib.parse import quote
 
-import httpx
+import httpx2
 
 from stac_cloudmask.errors import ConfigError, PublishError, WriteError
 from stac_cloudmask.stac.collection import covering
@@ -62,7 +62,7 @@ class StacApi:
         self._secrets = tuple(value for value in (headers or {}).values() if value)
         self._patience = patience or Patience()
         try:
-            self._http = httpx.Client(headers=dict(headers or {}), timeout=self._patience.timeout)
+            self._http = httpx2.Client(headers=dict(headers or {}), timeout=self._patience.timeout)
         except (ValueError, UnicodeError) as error:
             raise ConfigError(f"a header for {redact(url)} has characters that HTTP does not allow") from error
 
@@ -137,14 +137,14 @@ class StacApi:
         hrefs = {"root": self._url, "parent": collection, "collection": collection}
         return [{"rel": rel, "href": href, "type": "application/json"} for rel, href in hrefs.items()]
 
-    def _send(self, method: str, href: str, body: Json | None = None, *, also: tuple[int, ...] = ()) -> httpx.Response:
+    def _send(self, method: str, href: str, body: Json | None = None, *, also: tuple[int, ...] = ()) -> httpx2.Response:
         """A request, sent again while the server is busy; answers other than success and ``also`` are errors."""
         trouble, asked = "", 0.0
         for pause in _pauses(self._patience):
             time.sleep(max(pause, asked))
             try:
                 response = self._http.request(method, href, json=body)
-            except httpx.TransportError as error:
+            except httpx2.TransportError as error:
                 trouble, asked = type(error).__name__, 0.0
                 continue
             if response.status_code in DONE or response.status_code in also:
@@ -155,7 +155,7 @@ class StacApi:
             logger.info("%s %s: %s; trying again", method, self._shown(href), trouble)
         raise WriteError(f"{method} {self._shown(href)}: {trouble}, {self._patience.attempts} times; try again later")
 
-    def _reason(self, response: httpx.Response) -> str:
+    def _reason(self, response: httpx2.Response) -> str:
         """Status and the beginning of what the server says, without anything secret."""
         hint = ""
         if response.status_code in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN):
@@ -181,7 +181,7 @@ def _pauses(patience: Patience) -> Iterator[float]:
         yield patience.pause * 2**repetition * random.uniform(0.5, 1)  # noqa: S311  (not a secret)
 
 
-def _asked_for(response: httpx.Response) -> float:
+def _asked_for(response: httpx2.Response) -> float:
     """Seconds that the server asks to wait; dates, which the header may have too, are not worth the clocks' quarrel."""
     stated = response.headers.get("retry-after", "")
     return min(float(stated), LONGEST_WAIT) if stated.isdigit() else 0.0
