@@ -54,7 +54,14 @@ def main() -> None:
     headers = {"Authorization": f"Bearer {os.environ['TOKEN']}"} if "TOKEN" in os.environ else {}
     for attempt in ("first", "second"):
         print(attempt, "time:")
-        for result in publish(OUT / "masks", to=api, headers=headers, asset_root="https://data.example.org/masks"):
+        sent = publish(
+            OUT / "masks",
+            to=api,
+            headers=headers,
+            asset_root="https://data.example.org/masks",
+            source_roots={str(OUT / "scenes"): "https://data.example.org/scenes"},
+        )
+        for result in sent:
             print(result.status, result.item_id, result.error or result.output)
 
 

@@ -18,7 +18,16 @@ Provider = Literal["cpu", "cuda", "openvino", "openvino-f32", "openvino-int8"]
 DEFAULT_MODEL: Final = "ukis-csmask-4b-l2a"
 
 PRESENTATION: Final = frozenset(
-    {"overwrite", "in_memory", "threads", "model_cache", "private_hosts", "local_roots", "retry_seconds"}
+    {
+        "overwrite",
+        "in_memory",
+        "threads",
+        "model_cache",
+        "private_hosts",
+        "local_roots",
+        "retry_seconds",
+        "collection_config",
+    }
 )
 """Settings that change how a mask is made or kept, never what is in it."""
 
@@ -76,6 +85,8 @@ class Settings:
         probabilities: Also write the probabilities.
         votes: Also write mask_votes: which source flagged each pixel.
         mask_only: Leave the bands of the source out of the output item.
+        collection_config: JSON file with what the owner of the output collection says of it: id, title, description,
+            license, keywords, providers, links.
         overwrite: Make masks again that are up to date.
         threads: Threads for inference; default: as many CPUs as the process may use.
         provider: Runtime for inference. `openvino` computes in bfloat16 where the CPU does, `openvino-f32` in float32,
@@ -107,6 +118,7 @@ class Settings:
     probabilities: bool = False
     votes: bool = False
     mask_only: bool = False
+    collection_config: str | None = None
     overwrite: bool = False
     threads: int | None = None
     provider: Provider = "cpu"

@@ -19,9 +19,8 @@ from stac_cloudmask.errors import ConfigError, ReadError, StacCloudmaskError, Un
 from stac_cloudmask.pipeline.result import VERSION
 from stac_cloudmask.pipeline.run import attempt
 from stac_cloudmask.stac.catalog import OutputCatalog
-from stac_cloudmask.stac.collection import ITEM_TYPE
 from stac_cloudmask.stac.hrefs import DEFAULT_RULE, is_remote, redact
-from stac_cloudmask.stac.item import DEFAULT_COLLECTION, output_collection, output_id
+from stac_cloudmask.stac.item import DEFAULT_COLLECTION, ITEM_TYPE, output_collection, output_id
 from stac_cloudmask.stac.static import own_href, parse_item, read_json
 
 if TYPE_CHECKING:

@@ -46,7 +46,8 @@ def check_item(path: Path, valid: Callable[[dict], object] | None = None) -> Non
     for key, file in own.items():
         stated = body["assets"][key]
         found = file_facts(file)
-        assert (found.size, found.checksum) == (stated["file:size"], stated["file:checksum"]), file
+        if stated["type"] != "application/xml":  # QGIS and GDAL write to theirs
+            assert (found.size, found.checksum) == (stated["file:size"], stated["file:checksum"]), file
         if file.suffix == ".tif":
             assert cog_validate(str(file), strict=True, quiet=True)[0], file
     left = {file.name for file in path.parent.iterdir()} - {path.name, *(file.name for file in own.values())}

@@ -12,6 +12,7 @@ import pystac
 
 from stac_cloudmask.core.grid import Grid
 from stac_cloudmask.errors import StacCloudmaskError, StacCloudmaskWarning
+from stac_cloudmask.stac.assets import file_name_of
 from stac_cloudmask.stac.bands import resolve
 from stac_cloudmask.stac.cog import write_bits_cog, write_class_cog, write_percent_cog, write_thumbnail
 from stac_cloudmask.stac.item import MaskFacts, ModelUse, class_counts, file_facts
@@ -65,7 +66,9 @@ def write_files(folder: Path, array: np.ndarray, *, everything: bool = True) -> 
     """The files of a mask by asset key."""
     grid = grid_of(array)
     folder.mkdir(parents=True, exist_ok=True)
-    files = {"cloud_mask": folder / "cloud_mask.tif", "thumbnail": folder / "thumbnail.png"}
+    files = {
+        key: folder / file_name_of(key) for key in ("cloud_mask", "cloud_mask_qgis", "cloud_mask_gdal", "thumbnail")
+    }
     write_class_cog(files["cloud_mask"], array, grid)
     write_thumbnail(files["thumbnail"], array)
     if everything:

@@ -42,6 +42,8 @@ class StrictApi:
             case ("PUT", "collections", name) if name in self.collections:
                 self.collections[name] = body
                 return 200, body
+            case ("GET", "collections", name, "items", identifier) if (name, identifier) in self.items:
+                return 200, self.items[name, identifier]
             case ("POST", "collections", name, "items"):
                 if name not in self.collections:
                     return 500, {"detail": "no partition of relation items"}

@@ -20,7 +20,7 @@ import stac_cloudmask as scm
 from stac_cloudmask.errors import WriteError
 from stac_cloudmask.pipeline import item
 from stac_cloudmask.stac.static import parse_item
-from stac_cloudmask.stac.store import OWN
+from stac_cloudmask.stac.store import WORK
 from tests.stac.range_server import serve
 
 COLLECTION = "simulated-sentinel-2-l2a-cloudmask"
@@ -159,7 +159,7 @@ def test_bad_input_is_named_and_the_other_items_go_on(items, model, tmp_path, ca
 def nothing_is_left(out):
     """Whether the catalog has no files but those of whole items."""
     folders = {path.name for path in (out / COLLECTION).iterdir()} if (out / COLLECTION).exists() else set()
-    return folders <= {"collection.json", "scene-0000_cloudmask"} and not list((out / OWN).glob("run-*"))
+    return folders <= {"collection.json", "scene-0000_cloudmask"} and not list((out / WORK).glob("run-*"))
 
 
 def test_an_asset_that_its_server_does_not_have_is_named(items, model, tmp_path):

@@ -183,7 +183,14 @@ def test_a_search_that_finds_nothing_says_so(cli, sources, small, tmp_path):
 def test_items_are_published_with_secret_headers(cli, sources, small, tmp_path, monkeypatch):
     monkeypatch.setenv("CLOUDMASK_HEADERS", "Authorization: Bearer s3cr3t\nX-Other: 1")
     with strict_api() as api:
-        more = ["--publish", api.url, "--asset-root", "https://masks.example.org"]
+        more = [
+            "--publish",
+            api.url,
+            "--asset-root",
+            "https://masks.example.org",
+            "--source-root",
+            "/=https://s.example.org",
+        ]
         code, out, err = cli("process", sources[0], "--out", tmp_path, *more, *small)
     assert (code, err) == (0, "")
     assert "s3cr3t" not in out

@@ -132,7 +132,9 @@ def test_only_what_is_asked_for_is_published(source, model, valid, tmp_path):
     assert set(layers(item_file(tmp_path).parent)) == {"cloud_mask"}
     assert "red" in read(item_file(tmp_path))["assets"]
     process(source, tmp_path, model, mask_only=True, votes=True)
-    assert set(read(item_file(tmp_path))["assets"]) == {"cloud_mask", "mask_votes", "thumbnail"}
+    assert set(read(item_file(tmp_path))["assets"]) == {
+        *("cloud_mask", "cloud_mask_gdal", "cloud_mask_qgis", "mask_votes", "thumbnail")
+    }
     assert checked(tmp_path, valid) == {NAME}
 
 

@@ -21,15 +21,15 @@ import stac_cloudmask as scm
 from stac_cloudmask.errors import ConfigError, WriteError
 from stac_cloudmask.pipeline import item
 from stac_cloudmask.pipeline.run import LINK_EVERY, LINK_SHARE, Ledger, Publication, plan, read_ahead, run
+from stac_cloudmask.retry import RetryPolicy
 from stac_cloudmask.stac.catalog import OutputCatalog
 from stac_cloudmask.stac.search import load_items
-from stac_cloudmask.stac.transactions import Patience
 from tests.stac.range_server import serve
 
 TESTS = Path(__file__).parent
 COLLECTION = "simulated-sentinel-2-l2a-cloudmask"
 SERVED = "https://masks.example.org"
-HASTY = Patience(attempts=2, pause=0.001, timeout=10)
+HASTY = RetryPolicy(seconds=0.3, pause=0.1)
 
 
 @pytest.fixture(scope="module")
@@ -269,7 +269,8 @@ def test_a_store_that_stays_busy_is_an_error_after_the_report_is_written():
 
 
 def publication(to, **changes):
-    return Publication(**{"to": to, "asset_root": SERVED, "patience": HASTY} | changes)
+    roots = {"/": "https://sources.example.org"}
+    return Publication(**{"to": to, "asset_root": SERVED, "source_roots": roots, "retry": HASTY} | changes)
 
 
 def test_each_item_is_published_as_soon_as_it_is_done(sources, model, tmp_path, valid):

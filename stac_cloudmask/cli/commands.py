@@ -50,6 +50,9 @@ Tolerance = Annotated[float, typer.Option(metavar="M", min=0, help="Metres by wh
 Judged = Annotated[str, typer.Option("--mask", help="Asset that is judged; `scl` judges the product's own mask.")]
 Pictures = Annotated[Path | None, typer.Option(metavar="DIR", help="Write an agreement map per scene.")]
 To = Annotated[str, typer.Option(metavar="API_URL|DIR|s3://...", help="STAC API with transactions, or a store.")]
+Masks = Annotated[str, typer.Argument(metavar="DIR", help="Output catalog, local or s3://...")]
+Attach = Annotated[bool, typer.Option("--attach", help="Add the masks to the source items of the API instead.")]
+Detach = Annotated[bool, typer.Option("--detach", help="Take added masks away from the source items again.")]
 Page = Annotated[Path | None, typer.Option("--out", metavar="FILE", help="The HTML file; default: DIR/report.html.")]
 
 
@@ -75,7 +78,7 @@ def demo(*, out: Folder = Path("demo"), seed: Seed = 0, size: Size = 1024, json:
 
 
 def report(
-    directory: Annotated[str, typer.Argument(metavar="DIR", help="Output catalog, local or s3://...")],
+    directory: Masks,
     *,
     out: Page = None,
 ) -> None:
@@ -125,42 +128,63 @@ def evaluate(
 
 
 def publish(
-    directory: Annotated[str, typer.Argument(metavar="DIR", help="Output catalog, local or s3://...")],
+    directory: Masks,
     *,
     to: To,
+    attach: Attach = False,
+    detach: Detach = False,
     header: options.Headers = None,
     asset_root: options.AssetRoot = None,
+    source_root: options.SourceRoots = None,
     json: options.Json = False,
 ) -> None:
     """Publish the masks of a catalog to a STAC API or to another store; running it again repairs and updates.
+
+    With `--attach` the source items that the API holds get the masks as assets, and nothing else of them changes;
+    `--detach` takes the assets away again.
 
     Example: `stac-cloudmask publish masks/ --to https://stac.example.org --header "Authorization:Bearer $TOKEN"
     --asset-root https://data.example.org/masks`
     """
     from stac_cloudmask.pipeline.publish import publish as send  # noqa: PLC0415  (keeps --help fast)
 
-    results = list(
-        console.put_results(send(directory, to=to, headers=options.headers(header), asset_root=asset_root), json=json)
+    if attach and detach:
+        raise ConfigError("--attach and --detach are opposites; give one of them")
+    sent = send(
+        directory,
+        to=to,
+        how="attach" if attach else "detach" if detach else "items",
+        headers=options.headers(header),
+        asset_root=asset_root,
+        source_roots=options.source_roots(source_root),
     )
+    results = list(console.put_results(sent, json=json))
     if any(result.status == "failed" for result in results):
         raise typer.Exit(1)
 
 
 def export(
-    directory: Annotated[str, typer.Argument(metavar="DIR", help="Output catalog, local or s3://...")],
+    directory: Masks,
     file: Annotated[Path, typer.Argument(metavar="FILE", help="`.ndjson` (for pypgstac) or `.parquet`.")],
+    *,
+    asset_root: options.AssetRoot = None,
+    source_root: options.SourceRoots = None,
 ) -> None:
     """Write all items of a catalog into one file, for loading in bulk: NDJSON or stac-geoparquet.
 
-    Example: `stac-cloudmask export masks/ items.ndjson`
+    Files of this machine go by `--asset-root` and `--source-root`, as whoever gets the export cannot read them.
+
+    Example: `stac-cloudmask export masks/ items.ndjson --asset-root https://data.example.org/masks`
     """
-    from stac_cloudmask.stac.catalog import OutputCatalog  # noqa: PLC0415
+    from stac_cloudmask.stac.catalog import existing_catalog  # noqa: PLC0415
     from stac_cloudmask.stac.collection import write_geoparquet, write_ndjson  # noqa: PLC0415
 
     writers = {".ndjson": write_ndjson, ".parquet": write_geoparquet}
     if file.suffix not in writers:
         raise ConfigError(f"{file}: a file to export to ends in {' or '.join(writers)}")
-    count = writers[file.suffix](OutputCatalog(directory).items(), file)
+    catalog = existing_catalog(directory)
+    items = catalog.items(catalog.roots(asset_root, options.source_roots(source_root)))
+    count = writers[file.suffix](items, file)
     console.put(f"{count} items  {file}")
 
 

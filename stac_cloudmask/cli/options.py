@@ -99,8 +99,25 @@ AssetRoot = Annotated[
         metavar="URL", help="Where the files of the catalog are served from, for an API.", rich_help_panel=PUBLISH
     ),
 ]
+SourceRoots = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--source-root",
+        metavar="LOCAL=URL",
+        help="Where local files of the source items are served from; repeatable.",
+        rich_help_panel=PUBLISH,
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="JSON lines on stdout, for machines.", rich_help_panel=OUTPUT)]
 Directory = Annotated[Path, typer.Argument(help="Directory of an output catalog.")]
+
+
+def source_roots(given: list[str] | None) -> dict[str, str]:
+    """URLs by local folder."""
+    pairs = [text.partition("=") for text in given or []]
+    if not all(local and url for local, _, url in pairs):
+        raise ConfigError("--source-root takes LOCAL=URL: a local folder, and where it is served from")
+    return {local: url for local, _, url in pairs}
 
 
 def headers(given: list[str] | None, variable: str = HEADERS) -> dict[str, str]:
@@ -118,7 +135,7 @@ def headers(given: list[str] | None, variable: str = HEADERS) -> dict[str, str]:
 PANELS: Final = {
     MODEL: ("cloud_model", "shadow_model", "cloud_thr", "shadow_thr", "model_cache", "provider", "threads"),
     MERGE: ("merge", "buffer", "min_area", "hole_area"),
-    OUTPUT: ("probabilities", "votes", "mask_only", "overwrite"),
+    OUTPUT: ("probabilities", "votes", "mask_only", "collection_config", "overwrite"),
 }
 """Where the help shows the options that are made from `Settings`; all others are about reading."""
 NAMES: Final = {"private_hosts": "--allow-host", "local_roots": "--allow-folder"}

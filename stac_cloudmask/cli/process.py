@@ -65,6 +65,7 @@ def process(
     publish: Publish = None,
     header: options.Headers = None,
     asset_root: options.AssetRoot = None,
+    source_root: options.SourceRoots = None,
     dry_run: DryRun = False,
     workers: Workers = None,
     scheduler: Scheduler = None,
@@ -87,7 +88,10 @@ def process(
     if clip:
         settings = _clipped(settings, search)
     sent = options.headers(header)
-    publication = run.Publication(to=publish, headers=sent, asset_root=asset_root) if publish else None
+    roots = options.source_roots(source_root)
+    publication = (
+        run.Publication(to=publish, headers=sent, asset_root=asset_root, source_roots=roots) if publish else None
+    )
     with console.stoppable(), Board(quiet=json) as board, ExitStack() as stack:
         ahead = run.read_ahead(_items(items or [], search, settings), counted=board.expect)
         if dry_run:

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 SCL_NODATA: Final = 0
+VOTES_NODATA: Final = 255
+"""Votes have fewer than eight bits, so that no combination of them is this."""
 
 
 class Vote(IntFlag):

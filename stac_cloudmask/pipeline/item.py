@@ -32,9 +32,10 @@ from stac_cloudmask.pipeline.mask import (
     resolve_sources,
 )
 from stac_cloudmask.pipeline.result import VERSION, Result, Status, software
-from stac_cloudmask.stac.assets import unsigned
+from stac_cloudmask.stac.assets import ASSETS, VOTES, file_name_of, unsigned
 from stac_cloudmask.stac.catalog import OutputCatalog
 from stac_cloudmask.stac.cog import write_bits_cog, write_class_cog, write_percent_cog, write_thumbnail
+from stac_cloudmask.stac.collection import read_config
 from stac_cloudmask.stac.geometry import check_footprint
 from stac_cloudmask.stac.hrefs import is_remote, redact
 from stac_cloudmask.stac.item import (
@@ -122,7 +123,9 @@ def plan_item(item: pystac.Item, *, settings: Settings, models: Models | None = 
         "version": VERSION,
     }
     fingerprint = hashlib.sha256(json.dumps(body, sort_keys=True, default=str).encode()).hexdigest()
-    return Plan(item, part, settings, models, output_collection(item.collection_id), output_id(part.id), fingerprint)
+    own = read_config(settings.collection_config) if settings.collection_config else {}
+    collection_id = own.get("id") or output_collection(item.collection_id)
+    return Plan(item, part, settings, models, collection_id, output_id(part.id), fingerprint)
 
 
 def _inputs(item: pystac.Item) -> list[object]:
@@ -191,7 +194,7 @@ def process_item(item: pystac.Item, *, settings: Settings, out: str, progress: P
         with watch.stage("write"):
             progress("write", 0, 1)
             counts = class_counts(mask.decision.class_map)
-            files = _write_files(mask, folder, settings)
+            files = _write_files(mask, folder, plan)
             body = mask_item(plan.part, _facts(plan, mask, counts, files, uses))
             href = catalog.write_item(body, {key: folder / file.name for key, file in files.items()})
             progress("write", 1, 1)
@@ -199,20 +202,36 @@ def process_item(item: pystac.Item, *, settings: Settings, out: str, progress: P
     return replace(done, output=href, cover=cover_of(counts), notes=mask.notes, seconds=watch.seconds)
 
 
-def _write_files(mask: Mask, folder: Path, settings: Settings) -> dict[str, AssetFile]:
+def _write_files(mask: Mask, folder: Path, plan: Plan) -> dict[str, AssetFile]:
     """Write the assets into a folder; by asset key."""
-    grid, decision = mask.grid, mask.decision
+    grid, decision, settings = mask.grid, mask.decision, plan.settings
     threads = settings.threads or THREADS
+    tags = _tags(plan)
     with ThreadPoolExecutor(1, thread_name_prefix="thumbnail") as pool:
         drawn = pool.submit(write_thumbnail, folder / "thumbnail.png", decision.class_map, quicklook=mask.quicklook)
-        write_class_cog(folder / "cloud_mask.tif", decision.class_map, grid, threads=threads)
+        write_class_cog(folder / "cloud_mask.tif", decision.class_map, grid, tags=tags, threads=threads)
         drawn.result()
     if settings.probabilities:
-        write_percent_cog(folder / "cloud_probability.tif", mask.evidence.cloud, grid, threads=threads)
-        write_percent_cog(folder / "shadow_probability.tif", mask.evidence.shadow, grid, threads=threads)
+        for key, percent in (("cloud_probability", mask.evidence.cloud), ("shadow_probability", mask.evidence.shadow)):
+            title = str(ASSETS[key]["title"])
+            write_percent_cog(folder / f"{key}.tif", percent, grid, title=title, tags=tags, threads=threads)
     if settings.votes:
-        write_bits_cog(folder / "mask_votes.tif", decision.votes, grid, threads=threads)
-    return {path.stem: file_facts(path) for path in sorted(folder.iterdir())}
+        write_bits_cog(folder / "mask_votes.tif", mask.votes, grid, fields=VOTES, tags=tags, threads=threads)
+    written = {key: folder / file_name_of(key) for key in ASSETS}
+    return {key: file_facts(path) for key, path in written.items() if path.exists()}
+
+
+def _tags(plan: Plan) -> dict[str, str]:
+    """What a file says of itself where nobody has its item."""
+    return {
+        "TIFFTAG_SOFTWARE": f"stac_cloudmask {VERSION}",
+        "SOURCE_ITEM": plan.item.id,
+        "SOURCE_COLLECTION": plan.item.collection_id or "",
+        "MASK_ITEM": plan.item_id,
+        "MODELS": ", ".join(f"{spec.name} ({' and '.join(roles)})" for spec, roles in plan.models.items()),
+        "MERGE_POLICY": plan.settings.merge,
+        "FINGERPRINT": plan.fingerprint,
+    }
 
 
 def _facts(
@@ -239,6 +258,8 @@ def _facts(
         parameters=mask.decision.parameters,
         settings=plan.settings.fingerprint_fields(),
         mask_only=plan.settings.mask_only,
+        collection_id=plan.collection_id,
+        source_id=plan.item.id,
     )
 
 

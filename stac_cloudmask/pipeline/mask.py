@@ -20,7 +20,7 @@ from odc.geo.xr import xr_coords
 from stac_cloudmask.core.classes import CLASSES, CloudClass
 from stac_cloudmask.core.policy import FARMVIBES, Decision, decide, nir_factor
 from stac_cloudmask.core.predict import PERCENT_NODATA, Member, Role
-from stac_cloudmask.core.votes import Evidence, ProductMask, Sun
+from stac_cloudmask.core.votes import VOTES_NODATA, Evidence, ProductMask, Sun
 from stac_cloudmask.errors import OutsideAreaError
 from stac_cloudmask.models.registry import find_model
 from stac_cloudmask.models.session import OnnxSegmenter
@@ -72,6 +72,12 @@ class Mask:
     evidence: Evidence
     decision: Decision
     quicklook: NDArray[np.uint8] | None = None
+
+    @property
+    def votes(self) -> NDArray[np.uint8]:
+        """The votes as they are published: 255 where there is no data."""
+        votes = self.decision.votes
+        return np.where(self.decision.class_map == CloudClass.NODATA, np.uint8(VOTES_NODATA), votes)
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -287,7 +293,7 @@ def to_dataset(mask: Mask) -> xr.Dataset:
 
     Returns:
         Variables on ``(y, x)``, uint8 with ``_FillValue`` 255: ``cloud_mask`` (0 clear, 1 cloud, 2 cloud shadow),
-        ``cloud_probability`` and ``shadow_probability`` (whole percents), and ``mask_votes`` (bits, 0 where nodata).
+        ``cloud_probability`` and ``shadow_probability`` (whole percents), and ``mask_votes`` (bits).
         ``y`` and ``x`` are the centres of pixels. Where red, green and blue were read there is also ``quicklook``,
         ``(quicklook_y, quicklook_x, rgb)`` uint8: the scene as people see it, sampled at these coordinates;
         ``dataset.cloudmask`` shows it in a notebook.
@@ -304,7 +310,7 @@ def to_dataset(mask: Mask) -> xr.Dataset:
         "cloud_mask": _variable(mask.decision.class_map, {**flags, "_FillValue": int(CloudClass.NODATA)}),
         "cloud_probability": _variable(mask.evidence.cloud, percent),
         "shadow_probability": _variable(mask.evidence.shadow, percent),
-        "mask_votes": _variable(mask.decision.votes, {}),
+        "mask_votes": _variable(mask.votes, {"_FillValue": VOTES_NODATA}),
     }
     attrs = {"item_id": mask.sources.item_id}
     if mask.sources.scl is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import queue
 import threading
@@ -19,7 +20,9 @@ from stac_cloudmask.pipeline.item import attempt, failed, keep_models, preview_i
 from stac_cloudmask.pipeline.mask import choose_models, segmenter
 from stac_cloudmask.pipeline.publish import Target, open_target
 from stac_cloudmask.pipeline.result import VERSION
+from stac_cloudmask.retry import DEFAULT_POLICY, RetryPolicy
 from stac_cloudmask.stac.catalog import OutputCatalog
+from stac_cloudmask.stac.collection import read_config
 from stac_cloudmask.stac.hrefs import redact
 from stac_cloudmask.stac.search import Failure, place_of, version_of
 
@@ -30,7 +33,6 @@ if TYPE_CHECKING:
 
     from stac_cloudmask.config import Settings
     from stac_cloudmask.pipeline.result import Result
-    from stac_cloudmask.stac.transactions import Patience
 
 AHEAD: Final = 1000
 """Most items that wait; each has some 20 kB."""
@@ -85,6 +87,7 @@ class Ledger:
         self._results: dict[tuple[str, str | None], Result] = {}
         self._unlisted: list[str] = []
         self._collections: set[str] = set()
+        self._changed: set[str] = set()
         self._listed = 0
         self._due = LINK_EVERY
 
@@ -96,6 +99,7 @@ class Ledger:
     ) -> None:
         try:
             self._link()
+            self._catalog.mirror(self._changed)
         finally:
             self._catalog.write_json(REPORT, self._report(finished=kind is None))
 
@@ -115,6 +119,8 @@ class Ledger:
     def record(self, result: Result) -> None:
         """Keep a result for the report; a later one for the same item takes its place."""
         self._results[result.item_id, result.output] = result
+        if result.status == "done" and result.output is not None:
+            self._changed.add(self._catalog.ids(result.output)[0])
 
     def _link(self) -> None:
         self._catalog.link(self._unlisted)
@@ -147,13 +153,15 @@ class Publication:
         to: A STAC API, a directory or ``s3://...``.
         headers: Sent to the API with every request; shown nowhere.
         asset_root: Where the files of the catalog are served from.
-        patience: How an API is asked again when it is busy.
+        source_roots: Where local files of the source items are served from: URLs by local folder.
+        retry: How long a busy API is asked again.
     """
 
     to: str
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
     asset_root: str | None = None
-    patience: Patience | None = None
+    source_roots: Mapping[str, str] = field(default_factory=dict)
+    retry: RetryPolicy = DEFAULT_POLICY
 
 
 def run(
@@ -182,7 +190,7 @@ def run(
         ConfigError: The publication's address or a header cannot work.
     """
     settings = _portable(settings)
-    catalog = OutputCatalog(out)
+    catalog = OutputCatalog(out, config=read_config(settings.collection_config or "{}"))
     with catalog.workdir():  # fails now rather than with every item
         keep_models(choose_models(settings), catalog)
     failures: list[Failure] = []
@@ -230,6 +238,7 @@ def _portable(settings: Settings) -> Settings:
         shadow_model=_absolute(name) if (name := settings.shadow_model).endswith(MODEL_FILES) else name,
         model_cache=None if settings.model_cache is None else _absolute(settings.model_cache),
         local_roots=None if roots is None else tuple(map(_absolute, roots)),
+        collection_config=json.dumps(read_config(settings.collection_config)) if settings.collection_config else None,
     )
 
 
@@ -243,7 +252,8 @@ def _open(publication: Publication, catalog: OutputCatalog) -> AbstractContextMa
         to=publication.to,
         headers=publication.headers,
         asset_root=publication.asset_root,
-        patience=publication.patience,
+        source_roots=publication.source_roots,
+        retry=publication.retry,
     )
 
 

@@ -10,11 +10,11 @@ from stac_cloudmask.core.calibrated import SCL_CIRRUS
 from stac_cloudmask.core.classes import CLASSES, SCL_CLASSES, CloudClass
 from stac_cloudmask.core.policy import RULES
 from stac_cloudmask.core.predict import PERCENT_NODATA
-from stac_cloudmask.core.votes import Vote
+from stac_cloudmask.core.votes import VOTES_NODATA, Vote
 from stac_cloudmask.errors import ConfigError, StacCloudmaskError, UnsupportedItemError
 from stac_cloudmask.review.layers import MASK
-from stac_cloudmask.stac.assets import VOTES
-from stac_cloudmask.stac.item import OWN, SUFFIX, output_id
+from stac_cloudmask.stac.assets import OWN, VOTES
+from stac_cloudmask.stac.item import SUFFIX, output_id
 from stac_cloudmask.stac.metadata import codes_in, number
 from stac_cloudmask.stac.search import load_items
 from stac_cloudmask.stac.static import Failure
@@ -237,7 +237,7 @@ def explain(item: str | pystac.Item, lon: float, lat: float, *, catalog: str | N
     known = {key: read_pixel(found, key, lon, lat).value for key in OPTIONS if key in found.assets}
     missing = [f"no {key}: process the item with {option}" for key, option in OPTIONS.items() if key not in known]
     scl, without = _scl(found, lon, lat)
-    votes = Vote(known["mask_votes"]) if "mask_votes" in known else None
+    votes = Vote(known["mask_votes"] % VOTES_NODATA) if "mask_votes" in known else None
     settings = _mapping(found.properties.get(f"{OWN}settings"))
     facts = PixelRecord(
         code=_code(found, pixel),

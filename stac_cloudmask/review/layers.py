@@ -11,9 +11,9 @@ import numpy as np
 from stac_cloudmask.core.classes import CLASSES, CloudClass
 from stac_cloudmask.core.predict import PERCENT_NODATA
 from stac_cloudmask.core.reflectance import to_rgb
-from stac_cloudmask.core.votes import Vote
+from stac_cloudmask.core.votes import VOTES_NODATA, Vote
 from stac_cloudmask.errors import StacCloudmaskError
-from stac_cloudmask.stac.item import OWN
+from stac_cloudmask.stac.assets import OWN
 from stac_cloudmask.stac.metadata import codes_in, mask_grid, number
 from stac_cloudmask.stac.warp import Views, rgb_keys
 
@@ -98,7 +98,8 @@ class MaskLayers:
 
     def votes(self, grid: Grid) -> U8 | None:
         """Return the most frequent votes, ``(y, x)`` bits of `Vote`; None where they are not published."""
-        return self._codes(MASK_VOTES, grid, fill=None)
+        votes = self._codes(MASK_VOTES, grid, fill=None)
+        return None if votes is None else np.where(votes == VOTES_NODATA, np.uint8(0), votes)
 
     def scl(self, grid: Grid) -> U8 | None:
         """Return the most frequent class of SCL, ``(y, x)``, 0 = nodata; None where it is not there."""

@@ -2,162 +2,48 @@
 
 from __future__ import annotations
 
+import math
 import re
+from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import parse_qsl, urlsplit, urlunsplit
 
-from stac_cloudmask.core.classes import CLASSES, CloudClass
+from stac_cloudmask.core.classes import CLASSES, SCL_CLASSES, ClassInfo, CloudClass
 from stac_cloudmask.errors import UnsupportedItemError, redact
 from stac_cloudmask.stac.boa_offset import boa_offset, scale_of
 from stac_cloudmask.stac.hrefs import check_href
-from stac_cloudmask.stac.metadata import asset_band, baseline, number, sun_angles
+from stac_cloudmask.stac.metadata import asset_band, baseline, sun_angles
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
-
-    Rule = Callable[[Any], bool]
     import pystac
 
     from stac_cloudmask.stac.bands import BandSource
 
     Json = dict[str, Any]
 
-
-def kept(fields: Mapping[str, Any], rules: Mapping[str, Rule]) -> dict[str, Any]:
-    """The fields that have a rule and pass it; their texts without secrets."""
-    return {name: _shown(fields[name]) for name, passes in rules.items() if name in fields and passes(fields[name])}
-
-
-def _shown(value: object) -> object:
-    """JSON with its texts redacted."""
-    if isinstance(value, str):
-        return redact(value)
-    if isinstance(value, list):
-        return [_shown(entry) for entry in value]
-    return {key: _shown(entry) for key, entry in value.items()} if isinstance(value, dict) else value
-
-
-def is_number(value: object) -> bool:
-    """A finite number, not a bool."""
-    return number(value) is not None
-
-
-def _between(low: float, high: float) -> Rule:
-    return lambda value: is_number(value) and low <= value <= high
-
-
-def _text(pattern: str = r"(?s).+") -> Rule:
-    return lambda value: isinstance(value, str) and re.fullmatch(pattern, value) is not None
-
-
-def _integers(value: object) -> bool:
-    return isinstance(value, list) and len(value) == 2 and all(isinstance(n, int) and n > 0 for n in value)  # noqa: PLR2004
-
-
-def _numbers(*lengths: int) -> Rule:
-    return lambda value: isinstance(value, list) and len(value) in lengths and all(is_number(n) for n in value)
-
-
-def _texts(value: object) -> bool:
-    return isinstance(value, list) and bool(value) and all(isinstance(text, str) and text for text in value)
-
-
-def _classes(value: object) -> bool:
-    """Whether a list of classes is what the classification extension wants; fields that it lacks are not passed on."""
-    return isinstance(value, list) and all(
-        isinstance(entry, dict) and {"value", "name"} <= entry.keys() and kept(entry, _CLASS) == entry
-        for entry in value
-    )
-
-
-_POSITIVE = _between(1e-9, 1e12)
-_TYPES = "u?int(8|16|32|64)|float(16|32|64)|cint(16|32)|cfloat(32|64)|other"
-_COMMON_NAMES = (
-    "pan|coastal|blue|green|green05|yellow|red|rededge|rededge071|rededge075|rededge078|nir|nir08|nir09|cirrus|swir16"
-    "|swir22|lwir|lwir11|lwir12"
+CARRIED: Final = re.compile(
+    r"(start_|end_)?datetime|license|providers|platform|constellation|instruments|eo:snow_cover"
+    r"|(auth|eopf|grid|mgrs|product|sat|view):.+|storage:schemes"
+    r"|s2:(product_uri|tile_id|mgrs_tile|datatake_id|datatake_type|datastrip_id|reflectance_conversion_factor)"
 )
-
-IDENTITY: Final[Mapping[str, Rule]] = MappingProxyType(
+"""Properties of the source that hold for its mask, too. The shares of the product's own mask are left out, which the
+new one contradicts, as is what the extension for Sentinel-2 does not have or has deprecated; and where
+the source was stored by the first version of the storage extension, which would be said of the mask, too."""
+ACCESS: Final = ("auth:", "storage:")
+"""How the source's files are reached: of no use without them."""
+RENAMED: Final = MappingProxyType(
     {
-        "s2:product_uri": _text(),
-        "s2:tile_id": _text(),
-        "s2:granule_id": _text(),
-        "s2:datatake_id": _text(),
-        "s2:datastrip_id": _text(),
-        "s2:product_type": _text(),
-        "s2:processing_baseline": _text(r"\d\d\.\d\d"),
-        "s2:generation_time": _text(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|[+-]\d\d:\d\d)"),
-        "s2:mgrs_tile": _text(r"\d{1,2}[C-HJ-NP-X][A-HJ-NP-Z][A-HJ-NP-V]"),
+        "eo:bands": ("eo:", ("common_name", "center_wavelength", "full_width_half_max", "solar_illumination")),
+        "raster:bands": (
+            "raster:",
+            ("scale", "offset", "spatial_resolution", "sampling", "bits_per_sample", "histogram"),
+        ),
     }
 )
-"""What tells which product of ESA an item is; the percentages of its own mask would contradict the new one."""
-
-VIEW: Final[Mapping[str, Rule]] = MappingProxyType(
-    {
-        "view:off_nadir": _between(0, 90),
-        "view:incidence_angle": _between(0, 90),
-        "view:azimuth": _between(0, 360),
-        "view:sun_azimuth": _between(0, 360),
-        "view:sun_elevation": _between(-90, 90),
-    }
-)
-
-_CLASS: Final[Mapping[str, Rule]] = MappingProxyType(
-    {
-        "value": lambda value: isinstance(value, int),
-        "name": _text(r"[0-9A-Za-z_-]+"),
-        "title": _text(),
-        "description": _text(),
-        "color_hint": _text(r"[0-9A-Fa-f]{6}"),
-        "nodata": lambda value: isinstance(value, bool),
-        "percentage": _between(0, 100),
-        "count": lambda value: isinstance(value, int) and value >= 0,
-    }
-)
-
-ASSET: Final[Mapping[str, Rule]] = MappingProxyType(
-    {
-        "type": _text(),
-        "title": _text(),
-        "description": _text(),
-        "roles": _texts,
-        "gsd": _POSITIVE,
-        "proj:code": _text(),
-        "proj:shape": _integers,
-        "proj:transform": _numbers(6, 9),
-        "proj:bbox": _numbers(4),
-        "file:size": lambda value: isinstance(value, int) and value >= 0,
-        "file:checksum": _text(r"[a-f0-9]+"),
-        "classification:classes": _classes,
-    }
-)
-
-VALUES: Final[Mapping[str, Rule]] = MappingProxyType(
-    {
-        "data_type": _text(_TYPES),
-        "nodata": lambda value: is_number(value) or value in ("nan", "inf", "-inf"),
-        "unit": _text(),
-        "raster:scale": is_number,
-        "raster:offset": is_number,
-        "raster:spatial_resolution": _POSITIVE,
-        "raster:sampling": _text("area|point"),
-        "raster:bits_per_sample": lambda value: isinstance(value, int),
-    }
-)
-"""Fields of a band's values, which STAC 1.1 allows on the band and on the asset."""
-
-BAND: Final[Mapping[str, Rule]] = MappingProxyType(
-    {
-        "name": _text(),
-        "description": _text(),
-        "eo:common_name": _text(_COMMON_NAMES),
-        "eo:center_wavelength": _POSITIVE,
-        "eo:full_width_half_max": _POSITIVE,
-        "eo:solar_illumination": _between(0, 1e12),
-    }
-)
-
+"""Where STAC 1.0 kept bands, and which of their fields have a prefix since 1.1."""
+OF_VALUES: Final = re.compile(r"raster:.+|data_type|nodata|unit|statistics")
+"""Fields of a band's values, which stand on the asset where it has one band."""
 
 RASTER_TYPES: Final = ("image/tiff", "image/vnd.stac.geotiff", "image/jp2")
 PICTURES: Final = frozenset({"thumbnail", "overview"})
@@ -178,28 +64,46 @@ def unsigned(href: str) -> str:
     return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, query, ""))
 
 
-def identity(item: pystac.Item) -> Json:
-    """Properties that tell the scene: time, platform, product, tile and angles."""
-    properties = item.properties
-    taken = {n: properties[n] for n in ("datetime", "start_datetime", "end_datetime") if properties.get(n)}
+def shown(value: object) -> Any:  # noqa: ANN401  (any JSON)
+    """JSON with its texts redacted, and without numbers that JSON does not have."""
+    if isinstance(value, str):
+        return redact(value)
+    if isinstance(value, list):
+        return [shown(entry) for entry in value]
+    if isinstance(value, dict):
+        return {key: shown(entry) for key, entry in value.items()}
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def scene_properties(item: pystac.Item, *, with_assets: bool) -> Json:
+    """Properties of the source that hold for its mask: time, platform, orbit, product, tile and angles.
+
+    Args:
+        item: The source.
+        with_assets: Whether its assets are carried, too.
+    """
+    dropped = () if with_assets else ACCESS
+    taken = {
+        name: shown(value)
+        for name, value in item.properties.items()
+        if CARRIED.fullmatch(name) and not name.startswith(dropped) and value is not None
+    }
     taken.setdefault("datetime", None)
     for name in ("platform", "constellation"):
-        if isinstance(properties.get(name), str) and properties[name]:
-            taken[name] = re.sub(r"[ _]", "-", properties[name].lower())
-    instruments = properties.get("instruments")
-    if isinstance(instruments, list) and instruments:
-        taken["instruments"] = [str(name).lower() for name in instruments]
-    return taken | _product(item) | kept(properties, IDENTITY) | _grid_code(properties) | _angles(item)
+        if isinstance(taken.get(name), str):
+            taken[name] = re.sub(r"[ _]", "-", taken[name].lower())
+    if isinstance(taken.get("instruments"), list):
+        taken["instruments"] = [str(name).lower() for name in taken["instruments"]]
+    sun = sun_angles(item)
+    angles = {"view:sun_azimuth": sun[0], "view:sun_elevation": sun[1]} if sun else {}
+    return taken | angles | _product_uri(item) | _grid_code(item.properties)
 
 
-def _product(item: pystac.Item) -> Json:
-    """ESA's name and baseline of the product, also from where CDSE and the first Earth Search keep them."""
+def _product_uri(item: pystac.Item) -> Json:
+    """ESA's name of the product, also from where CDSE and the first Earth Search keep it."""
     names = (item.id, item.properties.get("sentinel:product_id"), item.properties.get("s2:product_title"))
     name = next((str(name) for name in names if ESA_ID.fullmatch(str(name))), None)
-    found = baseline(item)
-    return ({"s2:product_uri": f"{name}.SAFE"} if name else {}) | (
-        {"s2:processing_baseline": f"{found:05.2f}"} if found is not None else {}
-    )
+    return {"s2:product_uri": f"{name}.SAFE"} if name else {}
 
 
 def _grid_code(properties: Json) -> Json:
@@ -209,12 +113,6 @@ def _grid_code(properties: Json) -> Json:
         if found := MGRS.fullmatch(str(code)):
             return {"grid:code": f"MGRS-{int(found[1]):02d}{found[2]}"}
     return {}
-
-
-def _angles(item: pystac.Item) -> Json:
-    sun = sun_angles(item)
-    known = {"view:sun_azimuth": sun[0], "view:sun_elevation": sun[1]} if sun else {}
-    return known | kept(item.properties, VIEW)
 
 
 def self_href(item: pystac.Item) -> str | None:
@@ -228,13 +126,17 @@ def self_href(item: pystac.Item) -> str | None:
 
 
 def license_links(item: pystac.Item) -> list[Json]:
-    """The source's licences, as far as their hrefs lead somewhere."""
+    """The source's licenses, as far as their hrefs lead somewhere."""
     hrefs = {link.get_href(transform_href=False) or "" for link in item.links if link.rel == "license"}
-    return [{"rel": "license", "href": unsigned(h)} for h in sorted(hrefs) if h.startswith(("https://", "http://"))]
+    return [
+        {"rel": "license", "href": unsigned(href), "title": "License of the source"}
+        for href in sorted(hrefs)
+        if href.startswith(("https://", "http://"))
+    ]
 
 
 def carried_assets(item: pystac.Item, *, bands: Mapping[str, BandSource], choice: str) -> dict[str, Json]:
-    """The source's rasters by absolute, unsigned href, described in STAC 1.1.
+    """The source's rasters by absolute, unsigned href, otherwise as the source describes them, in STAC 1.1.
 
     Scale and offset of reflectance are those of this package's rule, whatever the source declares: a reader that
     applies them gets the reflectance that the mask was made from. An href that must not be read is not passed on.
@@ -249,7 +151,9 @@ def carried_assets(item: pystac.Item, *, bands: Mapping[str, BandSource], choice
         href = _checked(asset.href, item.get_self_href())
         body = asset.to_dict()
         if href and _is_raster(body, href):
-            carried[key] = {"href": href, **_described(item, body), **_reflectance(item, key, bands.get(key), choice)}
+            described = _modern(shown(body), item) | _processing(item)
+            carried[key] = described | {"href": href} | _alternate(body, item)
+            carried[key] |= _reflectance(item, key, bands.get(key), choice)
     return carried
 
 
@@ -268,6 +172,24 @@ def _is_raster(asset: Json, href: str) -> bool:
     return kind.startswith(RASTER_TYPES) or (not kind and urlsplit(href).path.lower().endswith((".tif", ".jp2")))
 
 
+def _processing(item: pystac.Item) -> Json:
+    """Level and baseline of a carried band: those of the item are the mask's."""
+    found = baseline(item)
+    return {"processing:level": "L2A"} | ({"processing:version": f"{found:05.2f}"} if found is not None else {})
+
+
+def _alternate(asset: Json, item: pystac.Item) -> Json:
+    """Other hrefs of the same file, absolute and unsigned."""
+    listed = asset.get("alternate")
+    others = listed.items() if isinstance(listed, dict) else ()
+    kept = {
+        name: shown(other) | {"href": href}
+        for name, other in others
+        if isinstance(other, dict) and (href := _checked(str(other.get("href", "")), item.get_self_href()))
+    }
+    return {"alternate": kept} if kept else {}
+
+
 def _reflectance(item: pystac.Item, key: str, band: BandSource | None, choice: str) -> Json:
     """``raster:scale`` and ``raster:offset`` of a reflectance band; nothing for classes, quality layers, pictures."""
     if band is not None:
@@ -284,15 +206,20 @@ def _reflectance(item: pystac.Item, key: str, band: BandSource | None, choice: s
     return declared | {"raster:offset": round(offset * scale, 9)}
 
 
-def _described(item: pystac.Item, asset: Json) -> Json:
-    shared = ("proj:shape", "proj:transform")
-    common = {} if any(name in asset for name in shared) else {name: item.properties.get(name) for name in shared}
-    described = kept(asset | common | {"proj:code": _code(asset) or _code(item.properties)}, ASSET)
-    listed = _bands(asset)
-    if len(listed) != 1:
-        return described | kept(asset, VALUES) | ({"bands": listed} if any(listed) else {})
-    band = kept(listed[0], BAND)
-    return described | kept(listed[0], VALUES) | kept(asset, VALUES) | ({"bands": [band]} if band else {})
+def _modern(asset: Json, item: pystac.Item) -> Json:
+    """An asset in the words of STAC 1.1, with what it inherited from the properties of its item."""
+    old = {"alternate", "bands", "proj:epsg", *RENAMED}
+    described = {name: value for name, value in asset.items() if name not in old}
+    if not any(name in asset for name in ("proj:shape", "proj:transform")):
+        inherited = {name: item.properties.get(name) for name in ("proj:shape", "proj:transform")}
+        described |= {name: value for name, value in inherited.items() if value is not None}
+    if code := _code(asset) or _code(item.properties):
+        described["proj:code"] = code
+    bands = _bands(asset)
+    if len(bands) == 1:
+        described |= {name: value for name, value in bands[0].items() if OF_VALUES.fullmatch(name)}
+        bands = [{name: value for name, value in bands[0].items() if not OF_VALUES.fullmatch(name)}]
+    return described | ({"bands": bands} if any(bands) else {})
 
 
 def _code(fields: Json) -> str | None:
@@ -304,43 +231,45 @@ def _code(fields: Json) -> str | None:
 
 def _bands(asset: Json) -> list[Json]:
     """``bands`` of STAC 1.1, or ``eo:bands`` and ``raster:bands`` of 1.0 put together, one dict a band."""
-    listed = [kept(band, BAND) | kept(band, VALUES) for band in _dicts(asset.get("bands"))]
-    if listed:
-        return listed
-    spectral = [kept(_renamed(band, BAND, "eo:"), BAND) for band in _dicts(asset.get("eo:bands"))]
-    raster = [kept(_renamed(band, VALUES, "raster:"), VALUES) for band in _dicts(asset.get("raster:bands"))]
-    count = max(len(spectral), len(raster))
-    spectral, raster = ([*part, *({} for _ in range(count - len(part)))] for part in (spectral, raster))
-    return [left | right for left, right in zip(spectral, raster, strict=True)]
-
-
-def _renamed(band: Json, rules: Mapping[str, Any], prefix: str) -> Json:
-    """The names of STAC 1.0 in the spelling of 1.1."""
-    return {name: band[name.removeprefix(prefix)] for name in rules if name.removeprefix(prefix) in band}
-
-
-def _dicts(value: object) -> list[Json]:
-    return [entry for entry in value if isinstance(entry, dict)] if isinstance(value, list) else []
+    if isinstance(asset.get("bands"), list):
+        return [band for band in asset["bands"] if isinstance(band, dict)]
+    merged: list[Json] = []
+    for field, (prefix, names) in RENAMED.items():
+        listed = asset.get(field)
+        for index, band in enumerate(listed if isinstance(listed, list) else []):
+            merged += [{} for _ in range(index + 1 - len(merged))]
+            if isinstance(band, dict):
+                merged[index] |= {f"{prefix}{name}" if name in names else name: value for name, value in band.items()}
+    return merged
 
 
 COG: Final = "image/tiff; application=geotiff; profile=cloud-optimized"
+OWN: Final = "stac_cloudmask:"
+"""Prefix of the fields that are this package's own."""
+STAC_EXTENSIONS: Final = "https://stac-extensions.github.io"
 EXTENSIONS: Final = MappingProxyType(
     {
-        "classification:": "https://stac-extensions.github.io/classification/v2.0.0/schema.json",
-        "eo:": "https://stac-extensions.github.io/eo/v2.0.0/schema.json",
-        "file:": "https://stac-extensions.github.io/file/v2.1.0/schema.json",
-        "grid:": "https://stac-extensions.github.io/grid/v1.1.0/schema.json",
-        "processing:": "https://stac-extensions.github.io/processing/v1.2.0/schema.json",
-        "proj:": "https://stac-extensions.github.io/projection/v2.0.0/schema.json",
-        "raster:": "https://stac-extensions.github.io/raster/v2.0.0/schema.json",
-        "renders": "https://stac-extensions.github.io/render/v2.0.0/schema.json",
-        "s2:": "https://stac-extensions.github.io/sentinel-2/v1.0.0/schema.json",
-        "version": "https://stac-extensions.github.io/version/v1.2.0/schema.json",
-        "view:": "https://stac-extensions.github.io/view/v1.0.0/schema.json",
+        "classification:": f"{STAC_EXTENSIONS}/classification/v2.0.0/schema.json",
+        "eo:": f"{STAC_EXTENSIONS}/eo/v2.0.0/schema.json",
+        "file:": f"{STAC_EXTENSIONS}/file/v2.1.0/schema.json",
+        "grid:": f"{STAC_EXTENSIONS}/grid/v1.1.0/schema.json",
+        "mgrs:": f"{STAC_EXTENSIONS}/mgrs/v1.0.0/schema.json",
+        "processing:": f"{STAC_EXTENSIONS}/processing/v1.2.0/schema.json",
+        "proj:": f"{STAC_EXTENSIONS}/projection/v2.0.0/schema.json",
+        "raster:": f"{STAC_EXTENSIONS}/raster/v2.0.0/schema.json",
+        "renders": f"{STAC_EXTENSIONS}/render/v2.0.0/schema.json",
+        "s2:": f"{STAC_EXTENSIONS}/sentinel-2/v1.0.0/schema.json",
+        "sat:": f"{STAC_EXTENSIONS}/sat/v1.1.0/schema.json",
+        "view:": f"{STAC_EXTENSIONS}/view/v1.1.0/schema.json",
     }
 )
-"""Schema by the prefix (or name) of the fields that it defines."""
+"""Schema by the prefix (or name) of the fields that it defines, where this package writes them or knows the newest."""
+FOREIGN: Final = MappingProxyType(
+    {"authentication": "auth:", "alternate-assets": "alternate", "eopf-stac-extension": "eopf:"}
+)
+"""Prefix of the fields of other schemas, where it is not their name."""
 
+NODATA_NAMES: Final = frozenset({"nodata", "no_data"})
 VOTES: Final = (
     ("product_cloud", "The product's own mask says cloud."),
     ("product_shadow", "The product's own mask says cloud shadow."),
@@ -352,11 +281,16 @@ VOTES: Final = (
 """Name and meaning of the bits of ``mask_votes``, lowest first."""
 
 
-def class_list(counts: Mapping[int, int] | None = None) -> list[dict[str, Any]]:
-    """``classification:classes``; with counts of pixels also each class's count and percentage of all pixels."""
-    total = max(1, sum(counts.values())) if counts is not None else 1
+def class_list(
+    counts: Mapping[int, int] | None = None, *, classes: Iterable[ClassInfo] = CLASSES
+) -> list[dict[str, Any]]:
+    """``classification:classes``; with counts of pixels also each class's count and percentage of the pixels with data.
+
+    The percentages add up to 100 and agree with ``eo:cloud_cover``; nodata has a count only.
+    """
+    valid = max(1, sum(n for code, n in counts.items() if code != CloudClass.NODATA)) if counts is not None else 1
     listed = []
-    for info in CLASSES:
+    for info in classes:
         entry: dict[str, Any] = {
             "value": int(info.code),
             "name": info.name,
@@ -364,11 +298,12 @@ def class_list(counts: Mapping[int, int] | None = None) -> list[dict[str, Any]]:
             "description": info.description,
             "color_hint": info.color_hint,
         }
-        if info.code == CloudClass.NODATA:
+        if info.name in NODATA_NAMES:
             entry["nodata"] = True
         if counts is not None:
-            count = counts.get(int(info.code), 0)
-            entry |= {"count": count, "percentage": round(100 * count / total, 6)}
+            entry["count"] = counts.get(int(info.code), 0)
+            if info.name not in NODATA_NAMES:
+                entry["percentage"] = round(100 * entry["count"] / valid, 6)
         listed.append(entry)
     return listed
 
@@ -393,11 +328,19 @@ def _raster(
         "type": COG,
         "title": title,
         "description": description,
-        "roles": ["data", *roles],
+        "roles": ["metadata", *roles],
         "data_type": "uint8",
         "bands": [{"name": key, "description": title}],
         "raster:sampling": "area",
         **extra,
+    }
+
+
+def _sidecars(key: str, title: str) -> dict[str, dict[str, Any]]:
+    """The files beside a class map that tell QGIS and GDAL its names and colors."""
+    return {
+        f"{key}_qgis": {"type": "application/xml", "title": f"Style for QGIS: {title}", "roles": ["style"]},
+        f"{key}_gdal": {"type": "application/xml", "title": f"Class names for GDAL: {title}", "roles": ["metadata"]},
     }
 
 
@@ -406,9 +349,16 @@ ASSETS: Final[Mapping[str, Mapping[str, Any]]] = MappingProxyType(
         "cloud_mask": _raster(
             "cloud_mask",
             title="Cloud and cloud-shadow mask",
-            description="Class map of clear surface, cloud and cloud shadow.",
-            roles=("data-mask", "cloud", "cloud-shadow"),
+            description="Clear surface, cloud and cloud shadow; percentages are of the pixels with data.",
+            roles=("cloud", "cloud-shadow"),
             extra={"nodata": int(CloudClass.NODATA), "classification:classes": class_list()},
+        ),
+        "scl": _raster(
+            "scl",
+            title="Scene classification with the improved mask",
+            description="ESA's scene classification (SCL) with cloud and cloud shadow put right.",
+            roles=("cloud", "cloud-shadow", "snow-ice"),
+            extra={"nodata": 0, "classification:classes": class_list(classes=SCL_CLASSES)},
         ),
         "cloud_probability": _raster(
             "cloud_probability",
@@ -427,40 +377,70 @@ ASSETS: Final[Mapping[str, Mapping[str, Any]]] = MappingProxyType(
         "mask_votes": _raster(
             "mask_votes",
             title="Votes behind the mask",
-            description="Which source said what, as bit fields; pixels without data have no bit set.",
+            description="Which source said what, as bit fields.",
             roles=("cloud", "cloud-shadow"),
-            extra={"classification:bitfields": _bitfields()},
+            extra={"nodata": 255, "classification:bitfields": _bitfields()},
         ),
         "thumbnail": {"type": "image/png", "title": "Quicklook of the mask", "roles": ["thumbnail", "overview"]},
+        **_sidecars("cloud_mask", "cloud and cloud-shadow mask"),
+        **_sidecars("scl", "scene classification"),
     }
 )
 """Description of every asset by key."""
 
+ENDINGS: Final = MappingProxyType({"_qgis": ".qml", "_gdal": ".tif.aux.xml", "thumbnail": "thumbnail.png"})
 
-def renders() -> dict[str, Any]:
-    """How a map shows the mask: clear and nodata let the ground through, as a colour table in a TIFF cannot."""
+
+def file_name_of(key: str) -> str:
+    """The name of the file of an asset of its own, beside the item."""
+    ending = next((ending for ending in ENDINGS if key.endswith(ending)), None)
+    return f"{key}.tif" if ending is None else f"{key.removesuffix(ending)}{ENDINGS[ending]}"
+
+
+def renders(keys: Iterable[str] = ASSETS) -> dict[str, Any]:
+    """How a map shows the assets: what is not painted lets the ground through."""
+    looks: dict[str, Json] = {
+        "cloud_mask": {"nodata": int(CloudClass.NODATA), "colormap": _colormap(CLASSES)},
+        "scl": {"nodata": 0, "colormap": _colormap(SCL_CLASSES)},
+        "cloud_probability": {"nodata": 255, "rescale": [[0, 100]], "colormap_name": "viridis"},
+        "shadow_probability": {"nodata": 255, "rescale": [[0, 100]], "colormap_name": "viridis"},
+        "mask_votes": {"nodata": 255, "rescale": [[0, 2 ** len(VOTES) - 1]], "colormap_name": "turbo"},
+    }
     return {
-        "cloud_mask": {
-            "title": "Cloud and cloud-shadow mask",
-            "assets": ["cloud_mask"],
-            "nodata": int(CloudClass.NODATA),
-            "colormap": {str(int(info.code)): list(info.rgba) for info in CLASSES},
-            "resampling": "nearest",
-            "minmax_zoom": [7, 14],
-        }
+        key: {"title": ASSETS[key]["title"], "assets": [key], **looks[key], "resampling": "nearest"}
+        | {"minmax_zoom": [7, 14]}
+        for key in looks
+        if key in keys
     }
 
 
-def extensions_of(*mappings: Mapping[str, Any]) -> list[str]:
-    """The schemas of all fields in these mappings and in the bands within them."""
-    names = {name for mapping in mappings for name in _field_names(mapping)}
-    return [
-        schema
-        for prefix, schema in EXTENSIONS.items()
-        if any(name == prefix or (prefix.endswith(":") and name.startswith(prefix)) for name in names)
-    ]
+def _colormap(classes: Iterable[ClassInfo]) -> dict[str, list[int]]:
+    return {str(int(info.code)): list(info.rgba) for info in classes}
 
 
-def _field_names(mapping: Mapping[str, Any]) -> set[str]:
-    bands = mapping.get("bands", [])
-    return set(mapping).union(*(band.keys() for band in bands)) if bands else set(mapping)
+def extensions_of(*bodies: Mapping[str, Any], declared: Iterable[str] = ()) -> list[str]:
+    """The schemas of all fields in these bodies.
+
+    Args:
+        bodies: Properties and assets.
+        declared: Schemas that the source declares; those of fields that are here and not in `EXTENSIONS` are kept.
+    """
+    names = {name for body in bodies for name in _names(body)}
+    used = {prefix: schema for prefix, schema in EXTENSIONS.items() if _is_used(prefix, names)}
+    for schema in declared:
+        name = str(schema).rstrip("/").split("/")[-3:][0]
+        prefix = FOREIGN.get(name, f"{name}:")
+        if prefix not in EXTENSIONS and _is_used(prefix, names):
+            used[prefix] = str(schema)
+    return list(used.values())
+
+
+def _is_used(prefix: str, names: Iterable[str]) -> bool:
+    return any(name == prefix or (prefix.endswith(":") and name.startswith(prefix)) for name in names)
+
+
+def _names(value: object) -> set[str]:
+    """The names of all fields in JSON."""
+    if isinstance(value, Mapping):
+        return set(value).union(*map(_names, value.values()))
+    return set().union(*map(_names, value)) if isinstance(value, list) else set()

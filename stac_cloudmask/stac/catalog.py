@@ -5,28 +5,45 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+from collections.abc import Mapping
+from importlib.util import find_spec
 from itertools import groupby
+from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
-from stac_cloudmask.errors import ReadError, UnsupportedItemError, WriteError
-from stac_cloudmask.stac.assets import ASSETS
-from stac_cloudmask.stac.collection import ITEM_TYPE, Entry, new_catalog, new_collection, with_child, with_entries
-from stac_cloudmask.stac.hrefs import safe_id
-from stac_cloudmask.stac.item import OWN, file_facts
+from stac_cloudmask.errors import ConfigError, PublishError, ReadError, UnsupportedItemError, WriteError
+from stac_cloudmask.stac.assets import ASSETS, OWN, file_name_of
+from stac_cloudmask.stac.collection import (
+    configured,
+    covering,
+    item_href,
+    listing,
+    new_catalog,
+    new_collection,
+    new_page,
+    require_place_and_time,
+    with_asset,
+    with_child,
+    write_geoparquet,
+)
+from stac_cloudmask.stac.hrefs import is_remote, safe_id
+from stac_cloudmask.stac.item import ITEM_TYPE, file_facts
 from stac_cloudmask.stac.static import parsed
 from stac_cloudmask.stac.store import open_store
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     Json = dict[str, Any]
     from collections.abc import Iterable, Iterator
     from contextlib import AbstractContextManager
-    from pathlib import Path
 
     import pystac
 
 CATALOG: Final = "catalog.json"
+TABLE: Final = "items.parquet"
+PARQUET: Final = "application/vnd.apache.parquet"
+NO_CONFIG: Final[Mapping[str, Any]] = MappingProxyType({})
+NO_ROOTS: Final[Mapping[str, str]] = MappingProxyType({})
 ABOVE: Final = "../../"
 """The catalog's folder as seen from an item."""
 DIGEST: Final = 12
@@ -127,6 +144,64 @@ def moved(value: Any, places: Mapping[str, str]) -> Any:  # noqa: ANN401  (any J
     return value if start is None else places[start] + value.removeprefix(start)
 
 
+def followable(body: Json, roots: Mapping[str, str]) -> Json:
+    """An item with hrefs that others can follow.
+
+    A local file goes by the longest of ``roots`` that it lies below, else by an alternate href of its own. Relative
+    hrefs, which move along, stay.
+
+    Raises:
+        PublishError: An href leads to a file of this machine that nobody else could read.
+    """
+    places = {f"{local}/": f"{url}/" for local, url in sorted(roots.items(), key=lambda pair: -len(pair[0]))}
+    assets = {key: _followable_asset(asset, roots) for key, asset in moved(body["assets"], places).items()}
+    links = moved(body["links"], places)
+    local = [(f"asset {key!r}", asset["href"]) for key, asset in assets.items()]
+    local += [(f"link {link['rel']!r}", link["href"]) for link in links if link["rel"] != "self"]
+    for what, href in local:
+        if not (is_remote(href) or href.startswith((".", *roots.values()))):
+            raise PublishError(
+                f"item {body['id']!r}: {what} is {href}, which only this machine can read; --asset-root says where the "
+                "catalog is served, --source-root LOCAL=URL where the source's files are"
+            )
+    return body | {"assets": assets, "links": [link for link in links if _may_leave(link, roots)]}
+
+
+def _followable_asset(asset: Json, roots: Mapping[str, str]) -> Json:
+    """An asset by an alternate href that others can follow, where its own leads to a file of this machine."""
+    if "alternate" not in asset:
+        return asset
+    kept = {name: other for name, other in asset["alternate"].items() if is_remote(other["href"])}
+    stays = is_remote(asset["href"]) or asset["href"].startswith((".", *roots.values()))
+    href = asset["href"] if stays else next((other["href"] for other in kept.values()), asset["href"])
+    return asset | {"href": href, "alternate": kept}
+
+
+def _may_leave(link: Json, roots: Mapping[str, str]) -> bool:
+    """A link to the item itself is only of use where others can follow it."""
+    return link["rel"] != "self" or is_remote(link["href"]) or link["href"].startswith(tuple(roots.values()))
+
+
+def existing_catalog(place: str | Path) -> OutputCatalog:
+    """The output catalog in a folder, which may also be named by its ``catalog.json``.
+
+    Raises:
+        ConfigError: There is none; says where one is, if that is near.
+    """
+    folder = str(place).rstrip("/").removesuffix(f"/{CATALOG}")
+    folder = "." if folder == CATALOG else folder
+    catalog = OutputCatalog(folder)
+    if catalog.exists():
+        return catalog
+    if is_remote(folder):
+        raise ConfigError(f"{folder} has no {CATALOG}: it is not a catalog that `process --out` wrote")
+    path = Path(folder)
+    near = next((path for path in (path.parent, *sorted(path.glob("*"))) if (path / CATALOG).is_file()), None)
+    why = f"has no {CATALOG}" if path.is_dir() else "is not a folder"
+    hint = f"; {near} has one" if near is not None else "; give the folder that `process --out` wrote"
+    raise ConfigError(f"{folder} {why}{hint}")
+
+
 logger = logging.getLogger(__name__)
 
 
@@ -138,9 +213,11 @@ class OutputCatalog:
     can be found is whole. Any number of runs may write to one catalog at the same time.
     """
 
-    def __init__(self, out: str | Path) -> None:
+    def __init__(self, out: str | Path, *, config: Mapping[str, Any] = NO_CONFIG) -> None:
+        """Open the catalog at ``out``; ``config`` is what the owner of its collections says of them."""
         self.out = str(out)
         self._store = open_store(out)
+        self._config = config
 
     @property
     def root(self) -> str:
@@ -204,9 +281,11 @@ class OutputCatalog:
         name = item_name(str(item.collection_id), item.id)
         folder = name.rpartition("/")[0]
         body = item.to_dict(include_self_link=False, transform_hrefs=False)
+        if is_remote(self.root):  # others can follow it; a path of this machine they cannot
+            body["links"].append(_self_link(self._store.href(name)))
         names = {key: file_name(body["assets"][key]["href"]) for key in files}
         self._store.put({f"{folder}/{names[key]}": path for key, path in files.items()} | {name: body})
-        stale = {f"{key}.tif" for key in ASSETS} - set(names.values())
+        stale = {*map(file_name_of, ASSETS)} - set(names.values())
         for left in stale & set(self._store.sizes(folder)):
             self._store.remove(f"{folder}/{left}")
         return self._store.href(name)
@@ -222,26 +301,33 @@ class OutputCatalog:
             WriteError: A collection or the catalog cannot be written, or an href lies outside of this catalog.
         """
         for collection_id, names in groupby(sorted(map(self.ids, hrefs)), key=lambda ids: ids[0]):
-            entries = [entry for _, item_id in names if (entry := self._entry(collection_id, item_id)) is not None]
-            if entries:
-                self._list(collection_id, entries)
+            bodies = [body for _, item_id in names if (body := self._listable(collection_id, item_id)) is not None]
+            if bodies:
+                self._list(collection_id, bodies)
 
     def listed(self) -> Iterator[tuple[str, str]]:
         """Ids of collection and item of everything that the catalog lists."""
         root = self._store.read_json(CATALOG) or {"links": []}
         for child in hrefs(root, "child"):
             collection_id = child.removeprefix("./").removesuffix("/collection.json")
-            for href in hrefs(self.collection(collection_id) or {"links": []}, "item"):
+            for href in self._listed(collection_id):
                 yield collection_id, href.removeprefix("./").partition("/")[0]
 
-    def items(self) -> Iterator[Json]:
-        """The JSON of every item that the catalog lists, see ``item``; one that is not there is left out and logged."""
+    def items(self, roots: Mapping[str, str] | None = None) -> Iterator[Json]:
+        """The JSON of every item that the catalog lists, see ``item``; one that is not there is left out and logged.
+
+        Args:
+            roots: Where others find local files, see `followable`; None lets local hrefs stay.
+
+        Raises:
+            PublishError: An item names files that others cannot read.
+        """
         for collection_id, item_id in self.listed():
             body = self.item(collection_id, item_id)
             if body is None or not is_itself(body, collection_id, item_id):
                 logger.warning("%s is listed and not there, or is another item", self.href(collection_id, item_id))
             else:
-                yield body
+                yield body if roots is None else followable(body, roots)
 
     def item(self, collection_id: str, item_id: str) -> Json | None:
         """The JSON of an item, every href made absolute, its own href as ``self`` link; None if it is not there."""
@@ -249,11 +335,30 @@ class OutputCatalog:
         if body is None:
             return None
         whole = absolute(body, root=self.root, collection_id=collection_id, item_id=item_id)
-        own = {"rel": "self", "href": self.href(collection_id, item_id), "type": ITEM_TYPE}
-        return whole | {"links": [*whole["links"], own]}
+        links = [link for link in whole["links"] if link["rel"] != "self"]
+        return whole | {"links": [*links, _self_link(self.href(collection_id, item_id))]}
 
-    def copy_item(self, collection_id: str, item_id: str, target: OutputCatalog) -> str:
+    def exists(self) -> bool:
+        """Whether there is a catalog already."""
+        return self._store.read_json(CATALOG) is not None
+
+    def roots(self, asset_root: str | None, source_roots: Mapping[str, str] = NO_ROOTS) -> dict[str, str]:
+        """Where others find what lies below local folders, for `followable`."""
+        sources = {
+            Path(local).absolute().as_posix().rstrip("/"): url.rstrip("/") for local, url in source_roots.items()
+        }
+        return sources | ({self.root: asset_root.rstrip("/")} if asset_root else {})
+
+    def copy_item(
+        self, collection_id: str, item_id: str, target: OutputCatalog, *, roots: Mapping[str, str] | None = None
+    ) -> str:
         """Copy an item and its own files to another catalog; the href it has there, for ``target.link``.
+
+        Args:
+            collection_id: Its collection.
+            item_id: Its id.
+            target: The other catalog.
+            roots: Where others find the source's local files, see `followable`; None lets local hrefs stay.
 
         Raises:
             ReadError: A file is missing or is not what the item says.
@@ -265,7 +370,10 @@ class OutputCatalog:
         itself = body is not None and is_itself(body, collection_id, item_id)
         if body is None or not itself or not self._is_whole(collection_id, item_id, body):
             raise ReadError(f"{where} is not there whole, or is another item; process its source again")
-        Entry.of(body)  # what could not be listed is not copied
+        require_place_and_time(body)  # what could not be listed is not copied
+        body = body | {"links": [link for link in body["links"] if link["rel"] != "self"]}
+        if roots is not None:
+            body = followable(body, self.roots(None, roots))
         for name in documents(body):
             document = self._store.read_json(name)
             if document is None or not is_document(name, document):
@@ -275,7 +383,8 @@ class OutputCatalog:
             files = {key: work / name for key, name in own_files(body).items()}
             for key, path in files.items():
                 self._store.get(f"{collection_id}/{item_id}/{path.name}", path)
-                if file_facts(path).checksum != body["assets"][key].get("file:checksum"):
+                stated = body["assets"][key].get("file:checksum")
+                if stated is not None and file_facts(path).checksum != stated:
                     raise ReadError(
                         f"{where}: asset {key!r} is not the file that was written; process its source again"
                     )
@@ -312,21 +421,77 @@ class OutputCatalog:
         if self._store.read_json(name) != body:
             self._store.put({name: body})
 
-    def _list(self, collection_id: str, entries: list[Entry]) -> None:
-        self._store.update_json(
-            f"{collection_id}/collection.json",
-            lambda found: with_entries(found or new_collection(collection_id), entries),
-        )
-        collection = self._store.read_json(f"{collection_id}/collection.json")
+    def mirror(self, collection_ids: Iterable[str]) -> None:
+        """Write all items of collections once more, as one table beside each; nothing where rustac is not installed.
+
+        Raises:
+            WriteError: A table or collection cannot be written.
+        """
+        if find_spec("rustac") is None:
+            return
+        for collection_id in collection_ids:
+            with self.workdir() as work:
+                if write_geoparquet(self._rows(collection_id), work / TABLE) > 0:
+                    self._store.put({f"{collection_id}/{TABLE}": work / TABLE})
+                    self._store.update_json(f"{collection_id}/collection.json", _with_table)
+
+    def _rows(self, collection_id: str) -> Iterator[Json]:
+        """The items of a collection, their hrefs as seen from the collection."""
+        for href in self._listed(collection_id):
+            item_id = href.removeprefix("./").partition("/")[0]
+            body = self._read(collection_id, item_id)
+            if body is not None:
+                places = {ABOVE: "../", "../": "./", "./": f"./{item_id}/"}
+                yield body | {part: moved(body[part], places) for part in ("links", "assets")}
+
+    def _listed(self, collection_id: str) -> list[str]:
+        """Hrefs of the items that a collection and its pages list, each once."""
+        collection = self.collection(collection_id) or {"links": []}
+        found = hrefs(collection, "item")
+        for page in hrefs(collection, "child"):
+            body = self._store.read_json(f"{collection_id}/{safe_id(page.removeprefix('./'), what='page')}")
+            found += hrefs(body or {}, "item")
+        return list(dict.fromkeys(found))
+
+    def _list(self, collection_id: str, bodies: list[Json]) -> None:
+        known = set(self._listed(collection_id))
+        left = [href for href in map(item_href, bodies) if href not in known]
+
+        def widened(found: Json | None) -> Json:
+            return listing(covering(configured(found or new_collection(collection_id), self._config), bodies), left)
+
+        self._store.update_json(f"{collection_id}/collection.json", widened)
+        collection = self.collection(collection_id)
         if collection is None:
             raise WriteError(f"{self.out}: collection {collection_id!r} vanished while it was written")
-        self._store.update_json(CATALOG, lambda found: with_child(found or new_catalog(), collection))
+        self._list_on_pages(collection, [href for href in left if href not in set(hrefs(collection, "item"))])
+        href = f"./{collection_id}/collection.json"
+        self._store.update_json(CATALOG, lambda found: with_child(found or new_catalog(), href, collection["title"]))
 
-    def _entry(self, collection_id: str, item_id: str) -> Entry | None:
+    def _list_on_pages(self, collection: Json, left: list[str]) -> None:
+        """List what has no room in the collection's own file, so that no file grows without an end."""
+        number = max(2, len(hrefs(collection, "child")) + 1)
+        while left:
+            left, number = self._list_on_page(collection, left, number), number + 1
+
+    def _list_on_page(self, collection: Json, left: list[str], number: int) -> list[str]:
+        """List items on one page; those that it had no room for."""
+        page, name = new_page(collection, number), f"items-{number}.json"
+        full_name = f"{collection['id']}/{name}"
+        self._store.update_json(full_name, lambda found: listing(found or page, left))
+        self._store.update_json(
+            f"{collection['id']}/collection.json",
+            lambda found: with_child(found or collection, f"./{name}", page["title"]),
+        )
+        there = set(hrefs(self._store.read_json(full_name) or {}, "item"))
+        return [href for href in left if href not in there]
+
+    def _listable(self, collection_id: str, item_id: str) -> Json | None:
         body = self._read(collection_id, item_id)
         try:
             if body is not None and self._is_whole(collection_id, item_id, body):
-                return Entry.of(body)
+                require_place_and_time(body)
+                return body
         except UnsupportedItemError as error:
             logger.warning("%s", error)
         logger.warning("%s is not there whole and is not listed", self.href(collection_id, item_id))
@@ -334,5 +499,17 @@ class OutputCatalog:
 
     def _is_whole(self, collection_id: str, item_id: str, body: Json) -> bool:
         sizes = self._store.sizes(f"{collection_id}/{item_id}")
-        stated = {name: body["assets"][key].get("file:size") for key, name in own_files(body).items()}
-        return bool(stated) and stated.items() <= sizes.items()
+        files = own_files(body)
+        return bool(files) and all(
+            name in sizes and body["assets"][key].get("file:size", sizes[name]) == sizes[name]
+            for key, name in files.items()
+        )
+
+
+def _self_link(href: str) -> Json:
+    return {"rel": "self", "href": href, "type": ITEM_TYPE}
+
+
+def _with_table(found: Json | None) -> Json:
+    table = {"href": f"./{TABLE}", "type": PARQUET, "title": "All items as a table", "roles": ["collection-mirror"]}
+    return with_asset(found or {}, "items", table)

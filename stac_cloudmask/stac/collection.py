@@ -3,71 +3,113 @@
 from __future__ import annotations
 
 import json
+import uuid
+from collections.abc import Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
-from datetime import datetime
+from copy import deepcopy
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+import pystac
+from pystac.summaries import Summarizer, SummaryStrategy
+
 from stac_cloudmask.errors import ConfigError, UnsupportedItemError, WriteError
 from stac_cloudmask.stac.assets import ASSETS, extensions_of, renders
+from stac_cloudmask.stac.hrefs import safe_id
+from stac_cloudmask.stac.item import CATALOG_TITLE, ITEM_TYPE, JSON_TYPE, SUFFIX, collection_title
 from stac_cloudmask.stac.metadata import number
-from stac_cloudmask.stac.store import new_name
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     Json = dict[str, Any]
-    from collections.abc import Iterator
 
 CATALOG_ID: Final = "stac-cloudmask"
-JSON_TYPE: Final = "application/json"
-ITEM_TYPE: Final = "application/geo+json"
 SENTINEL_LICENSE: Final = "https://sentinel.esa.int/documents/247904/690755/Sentinel_Data_Legal_Notice"
-SUMMARIES: Final = ("platform", "constellation", "instruments", "gsd", "processing:level", "processing:version")
-"""Properties whose values the collection lists."""
+ESA: Final[Json] = {
+    "name": "ESA",
+    "description": "Producer of the Sentinel-2 L2A products that the masks are made from.",
+    "roles": ["producer", "licensor"],
+    "url": "https://sentinels.copernicus.eu",
+}
+PROCESSOR: Final[Json] = {
+    "name": "stac_cloudmask",
+    "description": "The software that made the masks; who ran it and who hosts them is for the owner to say.",
+    "roles": ["processor"],
+}
+CONFIGURABLE: Final = frozenset({"id", "title", "description", "license", "keywords", "providers", "links"})
+"""What the owner of a collection can set."""
+SUMMARIES: Final = {
+    **dict.fromkeys(("platform", "constellation", "instruments", "gsd", "processing:level"), SummaryStrategy.ARRAY),
+    **dict.fromkeys(("proj:code", "grid:code"), SummaryStrategy.ARRAY),
+    **dict.fromkeys(("eo:cloud_cover", "s2:cloud_shadow_percentage"), SummaryStrategy.RANGE),
+}
+"""Properties whose values, or range of values, the collection states."""
+OF_ONE_FILE: Final = (
+    "href",
+    "created",
+    "updated",
+    "file:",
+    "proj:",
+    "alternate",
+    "view:",
+    "processing:version",
+    "classification:",
+)
+"""Fields of a carried asset that differ from item to item."""
 BOXES: Final = (4, 6)
 """Numbers of a bbox, without heights and with."""
 WORLD: Final = (-180.0, 180.0)
+PAGE: Final = 1000
+"""Most items that one file lists."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Entry:
-    """What a collection has to know of one of its items: ``href`` relative to it, WGS 84 box, first and last time."""
+def read_config(config: str) -> Json:
+    """What the owner of a collection says of it: a partial collection, as JSON or the path of a JSON file.
 
-    href: str
-    bbox: tuple[float, float, float, float]
-    start: str
-    end: str
-    values: tuple[tuple[str, str | float], ...]
-
-    @classmethod
-    def of(cls, item: Json) -> Entry:
-        """The entry of an item's JSON.
-
-        Raises:
-            UnsupportedItemError: It states no box or no time.
-        """
-        properties = item["properties"]
-        stated = item.get("bbox")
-        bbox = stated if isinstance(stated, list) else []
-        moment = properties.get("datetime")
-        start, end = (properties.get(f"{name}_datetime") or moment for name in ("start", "end"))
-        known = len(bbox) in BOXES and None not in map(number, bbox)
-        if not known or not isinstance(start, str) or not isinstance(end, str):
-            raise UnsupportedItemError(f"item {item['id'][:80]!r} has no valid bbox or datetime")
-        half = len(bbox) // 2
-        return cls(
-            href=f"./{item['id']}/{item['id']}.json",
-            bbox=(bbox[0], bbox[1], bbox[half], bbox[half + 1]),
-            start=start,
-            end=end,
-            values=tuple((name, v) for name in SUMMARIES for v in _listed(properties.get(name))),
-        )
+    Raises:
+        ConfigError: It is not a JSON object, or sets something else than `CONFIGURABLE`.
+    """
+    name = "the collection's configuration" if config.lstrip().startswith("{") else config
+    try:
+        body = json.loads(config if name != config else Path(config).read_bytes())
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{name} is not JSON that can be read: {error}") from error
+    if not isinstance(body, dict):
+        raise ConfigError(f"{name} is not a JSON object; it is part of a collection: {', '.join(sorted(CONFIGURABLE))}")
+    return _checked_config(body, name)
 
 
-def _listed(value: object) -> list[Any]:
-    return [each for each in (value if isinstance(value, list) else [value]) if isinstance(each, str | int | float)]
+def _checked_config(config: Json, name: str) -> Json:
+    """The configuration of a collection, as it was given."""
+    unknown = sorted(set(config) - CONFIGURABLE)
+    if unknown:
+        raise ConfigError(f"{name} sets {', '.join(unknown)}; it can set {', '.join(sorted(CONFIGURABLE))}")
+    for key, value in config.items():
+        wanted = list if key in {"keywords", "providers", "links"} else str
+        if not isinstance(value, wanted):
+            raise ConfigError(f"{name}: {key} is {value!r}, not a {'list' if wanted is list else 'text'}")
+    for link in config.get("links", []):
+        if not isinstance(link, dict) or not {"rel", "href"} <= link.keys():
+            raise ConfigError(f"{name}: {link!r} is not a link with rel and href")
+    if "id" in config:
+        try:
+            safe_id(config["id"], what="collection")
+        except UnsupportedItemError as error:
+            raise ConfigError(f"{name}: {error}") from error
+    return config
+
+
+def configured(collection: Json, config: Mapping[str, Any]) -> Json:
+    """The collection as its owner wants it; ESA stays named as producer unless the owner names another."""
+    if not config:
+        return collection
+    given = {key: value for key, value in config.items() if key not in {"id", "links"}}
+    if "providers" in given and not any("producer" in part.get("roles", ()) for part in given["providers"]):
+        given["providers"] = [ESA, *given["providers"]]
+    replaced = {link["rel"] for link in config.get("links", [])} & {"license", "about", "cite-as"}
+    mine = [link for link in collection["links"] if link["rel"] not in replaced and link not in config.get("links", [])]
+    return collection | given | {"links": [*mine, *config.get("links", [])]}
 
 
 def new_catalog() -> Json:
@@ -76,101 +118,158 @@ def new_catalog() -> Json:
         "type": "Catalog",
         "stac_version": "1.1.0",
         "id": CATALOG_ID,
-        "title": "Cloud and cloud-shadow masks",
+        "title": CATALOG_TITLE,
         "description": "Cloud and cloud-shadow masks for Sentinel-2 L2A scenes, made by stac_cloudmask.",
-        "links": [{"rel": "root", "href": "./catalog.json", "type": JSON_TYPE}],
+        "links": [{"rel": "root", "href": "./catalog.json", "type": JSON_TYPE, "title": CATALOG_TITLE}],
     }
 
 
 def new_collection(collection_id: str) -> Json:
-    """A collection without items; STAC wants an extent all the same, so it is no collection yet without entries."""
-    source = collection_id.removesuffix("-cloudmask")
+    """A collection without items; STAC wants an extent all the same, so it is no collection yet without items."""
+    source = collection_id.removesuffix(f"-{SUFFIX}")
     body: Json = {
         "type": "Collection",
         "stac_version": "1.1.0",
         "id": collection_id,
-        "title": f"Cloud and cloud-shadow masks for {source}",
+        "title": collection_title(collection_id),
         "description": (
             "Masks of cloud and cloud shadow for Sentinel-2 L2A scenes: ONNX models merged with the scene "
             f"classification of the product. One item per item of {source}."
         ),
         "keywords": ["sentinel-2", "cloud mask", "cloud shadow", "machine learning"],
         "license": "other",
-        "providers": [{"name": "ESA", "roles": ["producer", "licensor"], "url": "https://sentinels.copernicus.eu"}],
+        "providers": [ESA, PROCESSOR],
         "extent": {"spatial": {"bbox": []}, "temporal": {"interval": []}},
         "summaries": {},
         "item_assets": {key: dict(fields) for key, fields in ASSETS.items()},
         "renders": renders(),
         "links": [
-            {"rel": "root", "href": "../catalog.json", "type": JSON_TYPE},
-            {"rel": "parent", "href": "../catalog.json", "type": JSON_TYPE},
-            {"rel": "license", "href": SENTINEL_LICENSE},
+            {"rel": "root", "href": "../catalog.json", "type": JSON_TYPE, "title": CATALOG_TITLE},
+            {"rel": "parent", "href": "../catalog.json", "type": JSON_TYPE, "title": CATALOG_TITLE},
+            {"rel": "license", "href": SENTINEL_LICENSE, "title": "Terms of Sentinel data"},
         ],
     }
-    return body | {"stac_extensions": extensions_of(body, *body["item_assets"].values())}
+    return body | {"stac_extensions": extensions_of(body)}
 
 
-def with_entries(collection: Json, entries: Sequence[Entry]) -> Json:
-    """The collection with these items listed; those that it lists already are not listed twice.
+def new_page(collection: Json, number: int) -> Json:
+    """A catalog below a collection that lists more of its items, beside ``collection.json``."""
+    title = f"Items of {collection['title']}, part {number}"
+    return {
+        "type": "Catalog",
+        "stac_version": "1.1.0",
+        "id": f"{collection['id']}-items-{number}",
+        "title": title,
+        "description": title,
+        "links": [
+            {"rel": "root", "href": "../catalog.json", "type": JSON_TYPE, "title": CATALOG_TITLE},
+            {"rel": "parent", "href": "./collection.json", "type": JSON_TYPE, "title": collection["title"]},
+        ],
+    }
 
-    Adding the same entries again changes nothing; the order of ``entries`` does not matter to what is covered.
+
+def listing(body: Json, hrefs: Iterable[str]) -> Json:
+    """A collection or page with these items listed as far as there is room; what it lists already stays as it is."""
+    listed = [link["href"] for link in body["links"] if link["rel"] == "item"]
+    new = [href for href in dict.fromkeys(hrefs) if href not in set(listed)][: max(0, PAGE - len(listed))]
+    links = [{"rel": "item", "href": href, "type": ITEM_TYPE, "title": href.split("/")[1]} for href in new]
+    return body | {"links": [*body["links"], *links]}
+
+
+def with_child(body: Json, href: str, title: str) -> Json:
+    """A catalog or collection with a child listed, once."""
+    if any(link["rel"] == "child" and link["href"] == href for link in body["links"]):
+        return body
+    return body | {"links": [*body["links"], {"rel": "child", "href": href, "type": JSON_TYPE, "title": title}]}
+
+
+def with_asset(collection: Json, key: str, asset: Json) -> Json:
+    """A collection with an asset of its own."""
+    return collection | {"assets": {**collection.get("assets", {}), key: asset}}
+
+
+def item_href(item: Json) -> str:
+    """Where an item lies, as seen from its collection."""
+    return f"./{item['id']}/{item['id']}.json"
+
+
+def require_place_and_time(item: Json) -> None:
+    """Check that a collection could cover an item.
+
+    Raises:
+        UnsupportedItemError: It states no box or no time.
     """
-    linked = {link["href"] for link in collection["links"] if link["rel"] == "item"}
-    new = dict.fromkeys(entry.href for entry in entries if entry.href not in linked)
-    links = [{"rel": "item", "href": href, "type": ITEM_TYPE} for href in new]
-    return covering(collection, entries) | {"links": [*collection["links"], *links]}
+    bbox = item.get("bbox")
+    try:
+        if isinstance(bbox, list) and len(bbox) in BOXES and None not in map(number, bbox):
+            extent = pystac.Extent.from_items([_place_and_time(item)])
+            if extent.temporal.intervals[0][0] and extent.temporal.intervals[0][1]:
+                return
+    except (ValueError, TypeError, KeyError, AttributeError, OverflowError):
+        pass
+    raise UnsupportedItemError(f"item {str(item.get('id'))[:80]!r} has no valid bbox or datetime")
 
 
-def covering(collection: Json, entries: Sequence[Entry]) -> Json:
-    """The collection with extent and summaries widened to these items."""
-    if not entries:
+def covering(collection: Json, items: Sequence[Json]) -> Json:
+    """The collection with extent, summaries and descriptions of assets widened to these items.
+
+    Adding the same items again changes nothing; their order does not matter to what is covered.
+    """
+    if not items:
         return collection
-    extent = collection["extent"]
+    summaries = pystac.Summaries(deepcopy(collection.get("summaries") or {}), maxcount=2**31)
+    summaries.combine(Summarizer(SUMMARIES).summarize([_place_and_time(item) for item in items]))
+    for name in summaries.lists.keys() & SUMMARIES.keys():
+        summaries.lists[name] = sorted(dict.fromkeys(summaries.lists[name]), key=str)
     changed = {
-        "extent": {
-            "spatial": {"bbox": [_box([*extent["spatial"]["bbox"][:1], *(e.bbox for e in entries)])]},
-            "temporal": {"interval": [_interval(extent["temporal"]["interval"][:1], entries)]},
-        },
-        "summaries": _summaries(collection.get("summaries") or {}, entries),
+        "extent": _extent(collection["extent"], items),
+        "summaries": dict(sorted(summaries.to_dict().items())),
+        "item_assets": {**_carried(items), **(collection.get("item_assets") or {})},
     }
     return collection | changed
 
 
-def _box(boxes: Iterable[Sequence[float]]) -> list[float]:
-    """The box around all; one that crosses the antimeridian makes it go around the world."""
-    listed = list(boxes)
-    west, east = min(box[0] for box in listed), max(box[2] for box in listed)
-    if any(box[0] > box[2] for box in listed):
-        west, east = WORLD
-    return [west, min(box[1] for box in listed), east, max(box[3] for box in listed)]
+def _extent(known: Json, items: Sequence[Json]) -> Json:
+    """The extent of a collection and of these items; one box across the antimeridian makes it go around the world."""
+    parts = [_place_and_time(item) for item in items]
+    if known["spatial"]["bbox"]:
+        start, end = known["temporal"]["interval"][0]
+        times = {"datetime": None, "start_datetime": start or end, "end_datetime": end or start}
+        bbox = list(known["spatial"]["bbox"][0])
+        parts.append(_place_and_time({"id": "known", "bbox": bbox, "properties": times}))
+    extent = pystac.Extent.from_items(parts).to_dict()
+    if any(part.bbox[0] > part.bbox[2] for part in parts if part.bbox):
+        extent["spatial"]["bbox"][0][::2] = WORLD
+    return extent
 
 
-def _interval(known: Sequence[Sequence[str | None]], entries: Sequence[Entry]) -> list[str | None]:
-    starts = [entry.start for entry in entries] + [part[0] for part in known if part[0]]
-    ends = [entry.end for entry in entries] + [part[1] for part in known if part[1]]
-    return [min(starts, key=_time), max(ends, key=_time)]
+def _place_and_time(item: Json) -> pystac.Item:
+    """An item without anything but what a collection sums up; heights left out."""
+    bbox = item["bbox"]
+    half = len(bbox) // 2
+    names = {"datetime", "start_datetime", "end_datetime", *SUMMARIES}
+    properties = {name: value for name, value in item["properties"].items() if name in names and value is not None}
+    body: Json = {
+        "type": "Feature",
+        "stac_version": "1.1.0",
+        "id": item["id"],
+        "geometry": None,
+        "bbox": [*bbox[:2], *bbox[half : half + 2]],
+        "properties": {"datetime": None, **properties},
+        "links": [],
+        "assets": {},
+    }
+    return pystac.Item.from_dict(body, migrate=False)
 
 
-def _time(text: str) -> datetime:
-    """Times are compared as times, as providers write fractions of seconds or leave them out."""
-    return datetime.fromisoformat(text)
-
-
-def _summaries(known: Json, entries: Sequence[Entry]) -> Json:
-    summaries = {name: list(values) for name, values in known.items() if name in SUMMARIES}
-    for name, value in (pair for entry in entries for pair in entry.values):
-        if value not in summaries.setdefault(name, []):
-            summaries[name].append(value)
-    return known | {name: sorted(values) for name, values in sorted(summaries.items())}
-
-
-def with_child(catalog: Json, collection: Json) -> Json:
-    """The catalog with a collection listed."""
-    href = f"./{collection['id']}/collection.json"
-    if any(link["rel"] == "child" and link["href"] == href for link in catalog["links"]):
-        return catalog
-    link = {"rel": "child", "href": href, "type": JSON_TYPE, "title": collection["title"]}
-    return catalog | {"links": [*catalog["links"], link]}
+def _carried(items: Sequence[Json]) -> Json:
+    """Descriptions of the assets that items carry from their sources."""
+    return {
+        key: {name: value for name, value in asset.items() if not name.startswith(OF_ONE_FILE)}
+        for item in items
+        for key, asset in item.get("assets", {}).items()
+        if key not in ASSETS
+    }
 
 
 def write_ndjson(items: Iterable[Json], path: Path) -> int:
@@ -218,7 +317,7 @@ def write_geoparquet(items: Iterable[Json], path: Path) -> int:
 @contextmanager
 def _whole(path: Path) -> Iterator[Path]:
     """A temporary name beside ``path``, renamed to it at the end."""
-    temporary = path.with_name(f".{new_name()}{path.suffix}")
+    temporary = path.with_name(f".{uuid.uuid4().hex}{path.suffix}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield temporary

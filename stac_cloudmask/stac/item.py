@@ -17,17 +17,18 @@ from stac_cloudmask.core.classes import CLASSES, CloudClass
 from stac_cloudmask.errors import UnsupportedItemError
 from stac_cloudmask.stac.assets import (
     ASSETS,
+    OWN,
     carried_assets,
     class_list,
     extensions_of,
-    identity,
-    is_number,
     license_links,
     renders,
+    scene_properties,
     self_href,
     unsigned,
 )
 from stac_cloudmask.stac.hrefs import safe_id
+from stac_cloudmask.stac.metadata import number
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -74,7 +75,7 @@ class MaskFacts:
     Attributes:
         grid: Grid of the class map and of every other raster that was written.
         counts: Pixels by code of the class map, see ``class_counts``.
-        files: The written files by asset key (``definitions.ASSETS``); ``cloud_mask`` is always among them.
+        files: The written files by asset key (`ASSETS`); ``cloud_mask`` is always among them.
         fingerprint: Hash of inputs, model hashes, settings and version.
         created: When the mask was made; timezone-aware.
         version: Version of this package.
@@ -87,6 +88,8 @@ class MaskFacts:
         parameters: Its thresholds and sizes as they were applied, by name.
         settings: What the user asked for, by name.
         mask_only: Leave the source's assets out of the item.
+        collection_id: The item's collection; by default it is named after the source's.
+        source_id: Id of the item that was masked, where the source given is a part of it.
     """
 
     grid: Grid
@@ -104,6 +107,8 @@ class MaskFacts:
     parameters: Mapping[str, float | str | None] = field(default_factory=dict)
     settings: Mapping[str, object] = field(default_factory=dict)
     mask_only: bool = False
+    collection_id: str | None = None
+    source_id: str | None = None
 
     @property
     def valid(self) -> int:
@@ -127,7 +132,7 @@ def valid_pixels(counts: Mapping[int, int]) -> int:
 
 
 def cover(counts: Mapping[int, int], code: CloudClass) -> float | None:
-    """Percent of the valid pixels that have this class; None where no pixel is valid."""
+    """Percent of the pixels with data that have this class; None where no pixel is valid."""
     valid = valid_pixels(counts)
     return round(100 * counts.get(code, 0) / valid, 4) if valid else None
 
@@ -152,9 +157,10 @@ def class_counts(class_map: NDArray[np.uint8]) -> dict[int, int]:
 SUFFIX: Final = "cloudmask"
 DEFAULT_COLLECTION: Final = "sentinel-2-l2a"
 """Taken for the source's collection where the source has none."""
-OWN: Final = "stac_cloudmask:"
 JSON_TYPE: Final = "application/json"
 ITEM_TYPE: Final = "application/geo+json"
+SIDECAR_TYPE: Final = "application/xml"
+CATALOG_TITLE: Final = "Cloud and cloud-shadow masks"
 
 
 def output_id(source_id: str) -> str:
@@ -173,6 +179,11 @@ def output_collection(source_collection: str | None) -> str:
         UnsupportedItemError: The id could be taken for a path or would be refused by a STAC API.
     """
     return f"{safe_id(source_collection or DEFAULT_COLLECTION, what='collection')}-{SUFFIX}"
+
+
+def collection_title(collection_id: str) -> str:
+    """The title of a collection of masks, unless its owner has given it another."""
+    return f"Cloud and cloud-shadow masks for {collection_id.removesuffix(f'-{SUFFIX}')}"
 
 
 def mask_item(source: pystac.Item, facts: MaskFacts) -> pystac.Item:
@@ -194,16 +205,17 @@ def mask_item(source: pystac.Item, facts: MaskFacts) -> pystac.Item:
         assets = carried_assets(source, bands=bands, choice=str(facts.settings.get("boa_offset", "auto")))
     assets |= {key: _asset(key, facts) for key in ASSETS if key in facts.files}
     properties = _properties(source, facts)
+    collection = facts.collection_id or output_collection(source.collection_id)
     item: Json = {
         "type": "Feature",
         "stac_version": "1.1.0",
-        "stac_extensions": extensions_of(properties, *assets.values()),
+        "stac_extensions": extensions_of(properties, *assets.values(), declared=source.stac_extensions),
         "id": output_id(source.id),
-        "collection": output_collection(source.collection_id),
+        "collection": collection,
         "geometry": _footprint(source),
         "bbox": _bbox(source),
         "properties": properties,
-        "links": [*_structure(), *_provenance(source, facts), *license_links(source)],
+        "links": [*_structure(collection), *_provenance(source, facts), *license_links(source)],
         "assets": assets,
     }
     return pystac.Item.from_dict(item, preserve_dict=False, migrate=False)
@@ -228,7 +240,7 @@ def _is_numeric(geometry: Json) -> bool:
         part = waiting.pop()
         if isinstance(part, list | tuple):
             waiting.extend(part)
-        elif not is_number(part):
+        elif number(part) is None:
             return False
     return True
 
@@ -236,7 +248,7 @@ def _is_numeric(geometry: Json) -> bool:
 def _bbox(source: pystac.Item) -> list[float]:
     """The source's bounding box; that of its footprint where it has none, or none that can be."""
     stated = source.bbox
-    if isinstance(stated, list) and len(stated) in {4, 6} and all(map(is_number, stated)):
+    if isinstance(stated, list) and len(stated) in {4, 6} and None not in map(number, stated):
         return stated
     return list(shape(_footprint(source)).bounds)
 
@@ -244,21 +256,20 @@ def _bbox(source: pystac.Item) -> list[float]:
 def _properties(source: pystac.Item, facts: MaskFacts) -> Json:
     created = timestamp(facts.created)
     return {
-        **identity(source),
+        **scene_properties(source, with_assets=not facts.mask_only),
         "title": f"Cloud and cloud-shadow mask for {source.id}",
         "created": created,
         "updated": created,
         "gsd": facts.grid.gsd,
         **_cover(facts),
-        "processing:level": "L4" if facts.mask_only else "L2A",
+        "processing:level": "L4",
         "processing:datetime": created,
-        "processing:version": facts.version,
         "processing:lineage": facts.lineage,
         "processing:software": {"stac_cloudmask": facts.version, **facts.software},
-        "version": facts.version,
         **_projection(facts),
         "proj:bbox": list(facts.grid.bounds),
-        "renders": renders(),
+        "renders": renders(facts.files),
+        f"{OWN}source": {"id": facts.source_id or source.id, "collection": source.collection_id},
         **_decisions(facts),
     }
 
@@ -298,16 +309,12 @@ def _decisions(facts: MaskFacts) -> Json:
 
 def _asset(key: str, facts: MaskFacts) -> Json:
     file = facts.files[key]
-    asset: Json = {
-        "href": f"./{file.name}",
-        **ASSETS[key],
-        "created": timestamp(facts.created),
-        "file:size": file.size,
-        "file:checksum": file.checksum,
-    }
+    asset: Json = {"href": f"./{file.name}", **ASSETS[key], "created": timestamp(facts.created)}
+    if asset["type"] != SIDECAR_TYPE:  # QGIS and GDAL write to theirs
+        asset |= {"file:size": file.size, "file:checksum": file.checksum}
     if "bands" not in asset:
         return asset
-    asset |= {"gsd": facts.grid.gsd, "raster:spatial_resolution": facts.grid.gsd, "processing:level": "L4"}
+    asset |= {"gsd": facts.grid.gsd, "raster:spatial_resolution": facts.grid.gsd}
     models = [unsigned(model.href) for model in facts.models if model.href]
     if models:
         asset["processing:expression"] = {"format": "stac-mlm", "expression": models[0] if len(models) == 1 else models}
@@ -316,12 +323,12 @@ def _asset(key: str, facts: MaskFacts) -> Json:
     return asset | _projection(facts)
 
 
-def _structure() -> list[Json]:
+def _structure(collection: str) -> list[Json]:
     """Links of an item that lies at COLLECTION/ITEM/ITEM.json below its catalog."""
     return [
-        {"rel": "root", "href": "../../catalog.json", "type": JSON_TYPE},
-        {"rel": "parent", "href": "../collection.json", "type": JSON_TYPE},
-        {"rel": "collection", "href": "../collection.json", "type": JSON_TYPE},
+        {"rel": "root", "href": "../../catalog.json", "type": JSON_TYPE, "title": CATALOG_TITLE},
+        {"rel": "parent", "href": "../collection.json", "type": JSON_TYPE, "title": collection_title(collection)},
+        {"rel": "collection", "href": "../collection.json", "type": JSON_TYPE, "title": collection_title(collection)},
     ]
 
 
@@ -329,9 +336,15 @@ def _provenance(source: pystac.Item, facts: MaskFacts) -> list[Json]:
     links: list[Json] = []
     href = self_href(source)
     if href:
-        link = {"rel": "derived_from", "href": href, "type": ITEM_TYPE, "title": f"Source item {source.id}"}
+        link = {
+            "rel": "derived_from",
+            "href": href,
+            "type": ITEM_TYPE,
+            "title": f"Source item {facts.source_id or source.id}",
+        }
         stated = ("eo:cloud_cover", "s2:cloud_shadow_percentage")
-        links.append(link | {name: value for name in stated if is_number(value := source.properties.get(name))})
+        covers = {name: number(source.properties.get(name)) for name in stated}
+        links.append(link | {name: value for name, value in covers.items() if value is not None})
     links += [
         {
             "rel": "derived_from",
@@ -339,9 +352,65 @@ def _provenance(source: pystac.Item, facts: MaskFacts) -> list[Json]:
             "type": ITEM_TYPE,
             "title": f"Model {model.name}",
             "mlm:name": model.name,
-            "processing:level": "L4",
         }
         for model in facts.models
         if model.href
     ]
     return links
+
+
+def source_ids(mask: Json) -> tuple[str, str]:
+    """Ids of the collection and of the item that a mask was made from."""
+    stated = mask["properties"].get(f"{OWN}source") or {}  # masks before 0.2 do not state it
+    collection = stated.get("collection") or str(mask["collection"]).removesuffix(f"-{SUFFIX}")
+    return collection, stated.get("id") or str(mask["id"]).removesuffix(f"_{SUFFIX}")
+
+
+ATTACHED: Final = f"{OWN}attached"
+"""Property of a source item that lists what was added to it, by the id of the mask."""
+
+
+def attached(source: Json, mask: Json) -> Json:
+    """A source item with the mask's own files as assets of its own; nothing else of it changes.
+
+    Args:
+        source: The JSON of the item.
+        mask: The JSON of its mask, its hrefs absolute.
+
+    Raises:
+        UnsupportedItemError: An asset of the source has the name of one of the mask's.
+    """
+    bare = detached(source, mask)
+    added = {_attached_key(key): dict(asset) for key, asset in mask["assets"].items() if key in ASSETS}
+    taken = sorted(added.keys() & bare["assets"].keys())
+    if taken:
+        raise UnsupportedItemError(f"item {source['id']!r} has assets {', '.join(taken)} of its own already")
+    for asset in added.values():
+        asset["roles"] = [role for role in asset["roles"] if role != "thumbnail"]
+    known = bare.get("stac_extensions") or []
+    schemas = [schema for schema in extensions_of(*added.values()) if schema not in known]
+    noted = {**bare["properties"].get(ATTACHED, {}), mask["id"]: {"assets": sorted(added), "stac_extensions": schemas}}
+    return bare | {
+        "assets": bare["assets"] | added,
+        "stac_extensions": [*known, *schemas],
+        "properties": bare["properties"] | {ATTACHED: noted},
+    }
+
+
+def detached(source: Json, mask: Json) -> Json:
+    """A source item as it was before `attached`."""
+    noted = dict(source["properties"].get(ATTACHED) or {})
+    mine = noted.pop(mask["id"], {"assets": [], "stac_extensions": []})
+    properties = {name: value for name, value in source["properties"].items() if name != ATTACHED}
+    return source | {
+        "assets": {key: asset for key, asset in source["assets"].items() if key not in mine["assets"]},
+        "stac_extensions": [
+            each for each in source.get("stac_extensions") or [] if each not in mine["stac_extensions"]
+        ],
+        "properties": properties | ({ATTACHED: noted} if noted else {}),
+    }
+
+
+def _attached_key(key: str) -> str:
+    """The name of an asset among those of the source, which may have a thumbnail and an SCL, too."""
+    return key if key.startswith(("cloud_", "shadow_", "mask_")) else f"cloud_mask_{key}"

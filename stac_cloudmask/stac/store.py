@@ -3,24 +3,22 @@
 from __future__ import annotations
 
 import errno
-import fcntl
-import hashlib
 import json
 import os
-import random
-import re
 import shutil
 import sys
 import tempfile
 import time
 import uuid
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import fsspec
+from filelock import FileLock, Timeout
 
 from stac_cloudmask.errors import ConfigError, ReadError, WriteError
+from stac_cloudmask.retry import RetryPolicy, retrying
 from stac_cloudmask.stac.hrefs import local_path, redact
 
 if TYPE_CHECKING:
@@ -30,54 +28,13 @@ if TYPE_CHECKING:
     Json = dict[str, Any]
     Change = Callable[[Json | None], Json]
 
-NAME: Final = re.compile(r"run-(?P<machine>[0-9a-f]{12})-(?P<pid>\d+)-(?P<start>\d+)-[0-9a-f]{8}")
-ABANDONED: Final = 24 * 3600.0
-"""Seconds without change after which a folder of another machine, whose processes cannot be seen, counts as dead."""
-
-
-def new_name() -> str:
-    """A name that no other process, thread or machine gives."""
-    pid = os.getpid()
-    return f"run-{_machine()}-{pid}-{_start(pid) or 0}-{uuid.uuid4().hex[:8]}"
-
-
-def is_abandoned(path: Path) -> bool:
-    """Whether the run that made a temporary folder is over; what has another kind of name is not ours to judge."""
-    found = NAME.fullmatch(path.name)
-    if found is None:
-        return False
-    if found["machine"] == _machine():
-        return _start(int(found["pid"])) != int(found["start"])
-    try:
-        return time.time() - path.stat().st_mtime > ABANDONED
-    except FileNotFoundError:
-        return False
-
-
-def _machine() -> str:
-    """The running kernel and the process numbers within it: containers can share a host name, but not these."""
-    try:
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii")
-        space = Path("/proc/self/ns/pid").stat().st_ino
-    except OSError:
-        boot, space = "unknown", uuid.getnode()
-    return hashlib.sha256(f"{os.uname().nodename} {boot} {space}".encode()).hexdigest()[:12]
-
-
-def _start(pid: int) -> int | None:
-    """When a process was started, in ticks since boot, as a number can be given again; None if there is no such."""
-    try:
-        stat = Path(f"/proc/{pid}/stat").read_text(encoding="ascii", errors="replace")
-    except OSError:
-        return None
-    state_on = stat.rpartition(")")[2].split()
-    return None if state_on[0] in {"Z", "X"} else int(state_on[19])
-
-
-OWN: Final = ".stac_cloudmask"
-"""Folder inside an output directory for temporary files and the lock."""
+WORK: Final = ".stac_cloudmask"
+"""Folder inside an output directory for temporary files and locks."""
+LOCK: Final = "lock"
 LOCK_SECONDS: Final = 120.0
 """How long a change waits for others; one takes milliseconds."""
+UNLOCKED_SECONDS: Final = 24 * 3600.0
+"""Age at which a temporary folder without a lock, as versions before 0.2 made them, is removed."""
 
 
 class Store(Protocol):
@@ -134,7 +91,6 @@ def open_store(out: str | Path) -> Store:
         return LocalStore(local_path(text))
     if text.startswith(("http://", "https://")):
         raise ConfigError(f"{text}: a web address cannot be written to; give a directory or s3://bucket/prefix")
-
     return ObjectStore(text)
 
 
@@ -146,7 +102,7 @@ class LocalStore:
 
     def href(self, name: str) -> str:
         """Absolute path of a file."""
-        return str(self._root / name)
+        return (self._root / name).as_posix()
 
     def read_json(self, name: str) -> Json | None:
         """See ``Store``."""
@@ -199,34 +155,41 @@ class LocalStore:
 
     @contextmanager
     def workdir(self) -> Iterator[Path]:
-        """See ``Store``; it lies inside the root, so that files are moved by renaming."""
-        parent = self._root / OWN
+        """See ``Store``; it lies inside the root, so that files are moved by renaming.
+
+        Its owner holds a lock beside it; a folder whose lock can be taken has been abandoned.
+        """
+        parent = self._root / WORK
         with self._named_errors():
-            parent.mkdir(parents=True, exist_ok=True)
-            for left in parent.iterdir():
-                if is_abandoned(left):
-                    shutil.rmtree(left, ignore_errors=True)
-            folder = parent / new_name()
-            folder.mkdir()
+            _remove_abandoned(parent)
+            run = parent / f"run-{uuid.uuid4().hex}"
+            folder = run / "files"
+            folder.mkdir(parents=True)
+            lock = FileLock(run / LOCK)
+            lock.acquire()
         try:
             yield folder
         finally:
             shutil.rmtree(folder, ignore_errors=True)
+            lock.release()
+            shutil.rmtree(run, ignore_errors=True)
 
     def _move(self, staged: Path, name: str) -> None:
         target = self._root / name
         target.parent.mkdir(parents=True, exist_ok=True)
         staged.replace(target)
-        _sync(target.parent)
+        _sync_folder(target.parent)
 
     @contextmanager
     def _lock(self) -> Iterator[None]:
-        """Exclusive among all runs on this directory; the system lets go of it however the process ends."""
-        (self._root / OWN).mkdir(parents=True, exist_ok=True)
-        path = self._root / OWN / "lock"
-        with path.open("a") as file:
-            _wait_for(file.fileno(), path)
-            yield
+        """Exclusive among all runs on this directory; the system releases it however the process ends."""
+        (self._root / WORK).mkdir(parents=True, exist_ok=True)
+        path = self._root / WORK / LOCK
+        try:
+            with FileLock(path, timeout=LOCK_SECONDS):
+                yield
+        except Timeout:
+            raise WriteError(f"{path}: another run has held this lock for {LOCK_SECONDS:.0f} s; is it stuck?") from None
 
     @contextmanager
     def _named_errors(self) -> Iterator[None]:
@@ -240,13 +203,31 @@ class LocalStore:
             ) from error
 
 
+def _remove_abandoned(parent: Path) -> None:
+    """Delete the temporary folders whose owners are gone."""
+    for run in parent.glob("run-*"):
+        if (run / LOCK).exists() or _is_old(run):
+            with suppress(Timeout, FileNotFoundError):
+                with FileLock(run / LOCK, blocking=False):
+                    shutil.rmtree(run / "files", ignore_errors=True)
+                shutil.rmtree(run, ignore_errors=True)  # Windows deletes no file that is open, as the lock was
+
+
+def _is_old(folder: Path) -> bool:
+    try:
+        return time.time() - folder.stat().st_mtime > UNLOCKED_SECONDS
+    except FileNotFoundError:
+        return False
+
+
 def _staged(content: Path | Json, target: Path) -> Path:
     """The content in a file that is safely on the disk, ready to be renamed; local files are taken, not copied."""
     if isinstance(content, Path):
         shutil.move(content, target)
     else:
         target.write_bytes(dumped(content))
-    _sync(target)
+    with target.open("rb+") as file:
+        os.fsync(file.fileno())
     return target
 
 
@@ -255,27 +236,14 @@ def dumped(body: Json) -> bytes:
     return json.dumps(body, indent=2, allow_nan=False).encode()
 
 
-def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
-def _wait_for(handle: int, path: Path) -> None:
-    end = time.monotonic() + LOCK_SECONDS
-    while True:
+def _sync_folder(path: Path) -> None:
+    """Make renames in a folder outlast a power cut; Windows cannot open folders and does that by itself."""
+    if os.name != "nt":
+        handle = os.open(path, os.O_RDONLY)
         try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            if time.monotonic() > end:
-                raise WriteError(
-                    f"{path}: another run has held this lock for {LOCK_SECONDS:.0f} s; is it stuck?"
-                ) from None
-            time.sleep(0.02)
-        else:
-            return
+            os.fsync(handle)
+        finally:
+            os.close(handle)
 
 
 @contextmanager
@@ -285,13 +253,20 @@ def local_workdir() -> Iterator[Path]:
         yield Path(folder)
 
 
-ATTEMPTS: Final = 60
-"""Tries to change a shared object while others change it, too."""
-PAUSE: Final = 0.5
-"""Longest pause between them, in seconds; its length is random, so that two runs get out of step."""
+CONTENTION: Final = RetryPolicy(seconds=60, pause=0.1)
+"""How long a shared object is tried to be changed while others change it, too."""
+SETTLING: Final = 0.5
+"""Seconds after which a change that could not be made conditional is read back."""
 TAKEN: Final = frozenset({"PreconditionFailed", "ConditionalRequestConflict"})
 UNSUPPORTED: Final = frozenset({"NotImplemented", "InvalidArgument"})
-TYPES: Final = {".json": "application/json", ".tif": "image/tiff", ".png": "image/png"}
+TYPES: Final = {
+    ".json": "application/json",
+    ".parquet": "application/vnd.apache.parquet",
+    ".png": "image/png",
+    ".qml": "application/xml",
+    ".tif": "image/tiff",
+    ".xml": "application/xml",
+}
 
 
 class ObjectStore:
@@ -351,16 +326,16 @@ class ObjectStore:
 
     def update_json(self, name: str, change: Change) -> None:
         """See ``Store``."""
-        for _ in range(ATTEMPTS):
-            tag = self._tag(name)  # before the content: a change in between then fails the condition
-            before = self.read_json(name)
-            after = change(before)
-            if after == before:
-                return
-            if self._replace(name, after, tag) and (self._conditional or self._holds(name, change)):
-                return
-            time.sleep(random.uniform(0, PAUSE))  # noqa: S311  (not a secret)
-        raise WriteError(f"{self.href(name)}: others changed it {ATTEMPTS} times in a row; try again")
+        retrying(lambda: self._change(name, change), policy=CONTENTION)
+
+    def _change(self, name: str, change: Change) -> None:
+        tag = self._tag(name)  # before the content: a change in between then fails the condition
+        before = self.read_json(name)
+        after = change(before)
+        if after == before:
+            return
+        if not self._replace(name, after, tag) or not (self._conditional or self._holds(name, change)):
+            raise WriteError(f"{self.href(name)}: others changed it at the same time, again and again; try again")
 
     def remove(self, name: str) -> None:
         """See ``Store``."""
@@ -406,7 +381,7 @@ class ObjectStore:
 
     def _holds(self, name: str, change: Change) -> bool:
         """Whether a change is still there after others had the time to write over it."""
-        time.sleep(PAUSE)
+        time.sleep(SETTLING)
         now = self.read_json(name)
         return now is not None and change(now) == now
 

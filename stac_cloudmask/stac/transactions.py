@@ -3,24 +3,20 @@
 from __future__ import annotations
 
 import logging
-import random
-import time
-from dataclasses import dataclass
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Final, Literal, Self
 from urllib.parse import quote
 
 import httpx2
 
-from stac_cloudmask.errors import ConfigError, PublishError, WriteError
+from stac_cloudmask.errors import ConfigError, PublishError, ReadError, WriteError
+from stac_cloudmask.retry import DEFAULT_POLICY, PASSING, RetryPolicy, retry_after, retrying
 from stac_cloudmask.stac.collection import covering
-from stac_cloudmask.stac.hrefs import is_remote, redact
+from stac_cloudmask.stac.hrefs import redact
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
     from types import TracebackType
-
-    from stac_cloudmask.stac.collection import Entry
 
     Json = dict[str, Any]
 
@@ -31,38 +27,30 @@ Outcome = Literal["created", "updated"]
 DONE: Final = frozenset({HTTPStatus.OK, HTTPStatus.CREATED, HTTPStatus.ACCEPTED, HTTPStatus.NO_CONTENT})
 HIERARCHY: Final = frozenset({"root", "parent", "collection", "self", "items", "item", "child"})
 """Links that the API sets by itself."""
-LONGEST_WAIT: Final = 60.0
-"""Seconds that a ``Retry-After`` is obeyed at most."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Patience:
-    """How often a request is sent when the server is busy or out of reach, and how long is waited in between.
-
-    ``pause`` is in seconds before the second attempt; it doubles before each further one and is drawn at random
-    between half and all of it. What the server asks for in ``Retry-After`` comes first. The timeout is in seconds.
-    """
-
-    attempts: int = 6
-    pause: float = 1.0
-    timeout: float = 60.0
+TIMEOUT: Final = 60.0
+"""Seconds that an answer may take."""
+REDIRECTS: Final = 5
+PUTS: Final = 3
+"""How often an item that seems to be there and not to be there is written; others may delete it in between."""
 
 
 class StacApi:
     """A STAC API that takes transactions; used as a context manager, as it keeps its connection.
 
-    Headers are sent with every request and appear in no message. Redirects are not followed, as they could carry the
-    headers to another host.
+    Headers are sent with every request and appear in no message. Redirects are followed on the same host only, and only
+    those that keep the method (307 and 308): any other could carry the headers to another host or lose what is sent.
     """
 
-    def __init__(self, url: str, *, headers: Mapping[str, str] | None = None, patience: Patience | None = None) -> None:
+    def __init__(
+        self, url: str, *, headers: Mapping[str, str] | None = None, retry: RetryPolicy = DEFAULT_POLICY
+    ) -> None:
         if not url.startswith(("https://", "http://")):
-            raise ConfigError(f"{redact(url)} is no address of a STAC API; it starts with https:// or http://")
+            raise ConfigError(f"{redact(url)} is not the address of a STAC API; it starts with https:// or http://")
         self._url = url.rstrip("/")
         self._secrets = tuple(value for value in (headers or {}).values() if value)
-        self._patience = patience or Patience()
+        self._retry = retry
         try:
-            self._http = httpx2.Client(headers=dict(headers or {}), timeout=self._patience.timeout)
+            self._http = httpx2.Client(headers=dict(headers or {}), timeout=TIMEOUT)
         except (ValueError, UnicodeError) as error:
             raise ConfigError(f"a header for {redact(url)} has characters that HTTP does not allow") from error
 
@@ -78,21 +66,15 @@ class StacApi:
         """Where the API serves an item."""
         return f"{self._collection_href(collection_id)}/items/{quote(item_id, safe='')}"
 
-    def ensure_collection(self, collection: Json, *, create: bool = True) -> None:
-        """Make sure that a collection is there; one that is there stays as it is.
-
-        Args:
-            collection: The collection as it would be created.
-            create: Whether a missing one may be created.
+    def ensure_collection(self, collection: Json) -> None:
+        """Make sure that a collection is there, as it is or else as it is given.
 
         Raises:
-            WriteError: It is missing and may not or cannot be created.
+            WriteError: It is missing and cannot be created.
         """
         href = self._collection_href(collection["id"])
         if self._send("GET", href, also=(HTTPStatus.NOT_FOUND,)).status_code != HTTPStatus.NOT_FOUND:
             return
-        if not create:
-            raise PublishError(f"{self._shown(href)} does not exist, and creating collections was not allowed")
         body = collection | {"links": _foreign_links(collection)}
         self._send("POST", f"{self._url}/collections", body, also=(HTTPStatus.CONFLICT,))
 
@@ -106,7 +88,7 @@ class StacApi:
         collection_id = item["collection"]
         href = self.item_href(collection_id, item["id"])
         body = item | {"links": [*_foreign_links(item), *self._hierarchy(collection_id)]}
-        for _ in range(self._patience.attempts):
+        for _ in range(PUTS):
             if self._send("PUT", href, body, also=(HTTPStatus.NOT_FOUND,)).status_code != HTTPStatus.NOT_FOUND:
                 return "updated"
             created = self._send(
@@ -114,13 +96,26 @@ class StacApi:
             )
             if created.status_code != HTTPStatus.CONFLICT:
                 return "created"
-        raise WriteError(f"{self._shown(href)} is there and is not there, again and again; try later")
+        raise WriteError(f"{self._shown(href)} seems to be there and not to be there; does somebody else change it?")
 
-    def cover(self, collection_id: str, entries: Sequence[Entry]) -> None:
+    def item(self, collection_id: str, item_id: str) -> Json:
+        """The JSON of an item, without the links that the API sets by itself.
+
+        Raises:
+            ReadError: It is not there.
+        """
+        href = self.item_href(collection_id, item_id)
+        response = self._send("GET", href, also=(HTTPStatus.NOT_FOUND,))
+        if response.status_code == HTTPStatus.NOT_FOUND:
+            raise ReadError(f"{self._shown(href)} is not there; copy the source item to this API first")
+        body: Json = response.json()
+        return body
+
+    def cover(self, collection_id: str, items: Sequence[Json]) -> None:
         """Widen the extent and the summaries of a collection to these items, where the API lets collections change."""
         href = self._collection_href(collection_id)
         found = self._send("GET", href).json()
-        wider = covering(found, entries)
+        wider = covering(found, items)
         if wider == found:
             return
         try:
@@ -139,21 +134,30 @@ class StacApi:
 
     def _send(self, method: str, href: str, body: Json | None = None, *, also: tuple[int, ...] = ()) -> httpx2.Response:
         """A request, sent again while the server is busy; answers other than success and ``also`` are errors."""
-        trouble, asked = "", 0.0
-        for pause in _pauses(self._patience):
-            time.sleep(max(pause, asked))
-            try:
-                response = self._http.request(method, href, json=body)
-            except httpx2.TransportError as error:
-                trouble, asked = type(error).__name__, 0.0
-                continue
-            if response.status_code in DONE or response.status_code in also:
-                return response
-            trouble, asked = self._reason(response), _asked_for(response)
-            if response.status_code != HTTPStatus.TOO_MANY_REQUESTS and not response.is_server_error:
-                raise PublishError(f"{method} {self._shown(href)}: {trouble}")
-            logger.info("%s %s: %s; trying again", method, self._shown(href), trouble)
-        raise WriteError(f"{method} {self._shown(href)}: {trouble}, {self._patience.attempts} times; try again later")
+        return retrying(lambda: self._once(method, href, body, also), policy=self._retry)
+
+    def _once(self, method: str, href: str, body: Json | None, also: tuple[int, ...]) -> httpx2.Response:
+        try:
+            response = self._answer(method, href, body)
+        except httpx2.TransportError as error:
+            raise WriteError(f"{method} {self._shown(href)}: {type(error).__name__}; try again later") from error
+        if response.status_code in DONE or response.status_code in also:
+            return response
+        passing = response.status_code in PASSING or response.is_server_error
+        trouble = f"{method} {self._shown(href)}: {self._reason(response)}"
+        failure = WriteError(f"{trouble}; try again later") if passing else PublishError(trouble)
+        failure.retry_after = retry_after(response.headers)
+        raise failure
+
+    def _answer(self, method: str, href: str, body: Json | None) -> httpx2.Response:
+        """What the server answers, on the way of its own redirects."""
+        response = self._http.request(method, href, json=body)
+        for _ in range(REDIRECTS):
+            target = _on_same_host(response)
+            if target is None:
+                break
+            response = self._http.request(method, target, json=body)
+        return response
 
     def _reason(self, response: httpx2.Response) -> str:
         """Status and the beginning of what the server says, without anything secret."""
@@ -174,24 +178,24 @@ class StacApi:
         return redact(text)
 
 
-def _pauses(patience: Patience) -> Iterator[float]:
-    """The seconds to wait before each attempt."""
-    yield 0.0
-    for repetition in range(patience.attempts - 1):
-        yield patience.pause * 2**repetition * random.uniform(0.5, 1)  # noqa: S311  (not a secret)
-
-
-def _asked_for(response: httpx2.Response) -> float:
-    """Seconds that the server asks to wait; dates, which the header may have too, are not worth the clocks' quarrel."""
-    stated = response.headers.get("retry-after", "")
-    return min(float(stated), LONGEST_WAIT) if stated.isdigit() else 0.0
+def _on_same_host(response: httpx2.Response) -> httpx2.URL | None:
+    """Where a redirect leads that keeps the method, the host and the encryption; None for any other answer."""
+    if response.status_code not in (HTTPStatus.TEMPORARY_REDIRECT, HTTPStatus.PERMANENT_REDIRECT):
+        return None
+    try:
+        target = response.url.join(response.headers.get("location", ""))
+    except httpx2.InvalidURL:
+        return None
+    safe = target.scheme in {response.url.scheme, "https"}
+    return target if safe and target.host == response.url.host else None
 
 
 def _foreign_links(body: Json) -> list[Json]:
-    return [link for link in body.get("links", []) if link["rel"] not in HIERARCHY and is_remote(str(link["href"]))]
+    return [link for link in body.get("links", []) if link["rel"] not in HIERARCHY]
 
 
 def _require_absolute(item: Json) -> None:
     relative = sorted(key for key, asset in item["assets"].items() if asset["href"].startswith("."))
+    relative += sorted(link["rel"] for link in _foreign_links(item) if link["href"].startswith("."))
     if relative:
-        raise WriteError(f"item {item['id']!r}: assets {', '.join(relative)} have relative hrefs, which an API breaks")
+        raise PublishError(f"item {item['id']!r}: {', '.join(relative)} have relative hrefs, which an API breaks")

@@ -22,8 +22,9 @@ from s3 import s3_server
 from stac_cloudmask.errors import StacCloudmaskError, UnsupportedItemError
 from stac_cloudmask.stac.catalog import OutputCatalog
 from stac_cloudmask.stac.item import file_facts, mask_item
-from stac_cloudmask.stac.store import OWN
+from stac_cloudmask.stac.store import WORK
 
+STYLES = {"cloud_mask.qml", "cloud_mask.tif.aux.xml"}
 odc_uses_old_shapely = pytest.mark.filterwarnings("ignore:The 'shapely.ops.transform:DeprecationWarning")
 
 
@@ -81,7 +82,7 @@ def test_the_layout_is_the_documented_one(catalog, sources):
     assert href == f"{folder}/{sources[0].id}_cloudmask.json"
     names = set(catalog._store.sizes(f"earth-search-33twl-cloudmask/{sources[0].id}_cloudmask"))
     tifs = {"cloud_mask.tif", "cloud_probability.tif", "shadow_probability.tif", "mask_votes.tif"}
-    assert names == {f"{sources[0].id}_cloudmask.json", "thumbnail.png", *tifs}
+    assert names == {f"{sources[0].id}_cloudmask.json", "thumbnail.png", *STYLES, *tifs}
 
 
 @odc_uses_old_shapely
@@ -151,7 +152,7 @@ def test_files_that_an_item_has_no_more_are_removed(catalog, sources):
     write(catalog, sources[0], everything=True)
     write(catalog, sources[0], everything=False)
     names = set(catalog._store.sizes(f"earth-search-33twl-cloudmask/{sources[0].id}_cloudmask"))
-    assert names == {f"{sources[0].id}_cloudmask.json", "thumbnail.png", "cloud_mask.tif"}
+    assert names == {f"{sources[0].id}_cloudmask.json", "thumbnail.png", "cloud_mask.tif", *STYLES}
 
 
 def test_linking_again_changes_nothing(catalog, sources):
@@ -267,7 +268,7 @@ def test_two_runs_at_once_keep_each_others_items(shared, tmp_path):
     with writer(shared, tmp_path / "out", 0, 20) as one, writer(shared, tmp_path / "out", 15, 20) as other:
         assert [one.wait(timeout=60), other.wait(timeout=60)] == [0, 0]
     assert listed_items(tmp_path / "out") == {f"scene-{n}_cloudmask" for n in range(35)}
-    assert list((tmp_path / "out" / OWN).glob("run-*")) == []
+    assert list((tmp_path / "out" / WORK).glob("run-*")) == []
 
 
 def test_a_run_killed_at_any_moment_leaves_a_whole_catalog_that_the_next_completes(shared, tmp_path):
@@ -280,4 +281,4 @@ def test_a_run_killed_at_any_moment_leaves_a_whole_catalog_that_the_next_complet
     with writer(shared, out, 0, count) as run:
         assert run.wait(timeout=60) == 0
     assert listed_items(out) == {f"scene-{n}_cloudmask" for n in range(count)}
-    assert list((out / OWN).glob("run-*")) == []
+    assert list((out / WORK).glob("run-*")) == []

@@ -1,6 +1,10 @@
 from __future__ import annotations
 
+import json
 import resource
+import shutil
+import subprocess
+from xml.etree import ElementTree as ET
 
 import numpy as np
 import pytest
@@ -8,7 +12,7 @@ import rasterio
 from PIL import Image
 from rio_cogeo.cogeo import cog_validate
 
-from stac_cloudmask.core.classes import CLASSES
+from stac_cloudmask.core.classes import CLASSES, SCL_CLASSES
 from stac_cloudmask.core.grid import Grid
 from stac_cloudmask.errors import WriteError
 from stac_cloudmask.stac.cog import write_bits_cog, write_class_cog, write_percent_cog, write_thumbnail
@@ -38,17 +42,64 @@ def test_every_size_is_a_strictly_valid_cog_that_gives_back_its_pixels(tmp_path,
         np.testing.assert_array_equal(cog.read(1), array)
         assert cog.crs.to_epsg() == 32633
         assert cog.transform[:6] == (10, 0, 600000, 0, -10, 5000000)
-    assert [path.name for path in tmp_path.iterdir()] == ["a.tif"]
+    assert {path.name for path in tmp_path.iterdir()} <= {"a.tif", "a.tif.aux.xml", "a.qml"}
 
 
-def test_the_colour_table_is_that_of_the_classes(tmp_path):
+def test_the_color_table_is_that_of_the_classes_and_lets_the_map_below_clear_ground_through(tmp_path):
     array = blobs(40, 40)
     write_class_cog(tmp_path / "a.tif", array, grid_of(array))
     with rasterio.open(tmp_path / "a.tif") as cog:
         assert cog.nodata == 255
         assert cog.compression.name == "deflate"
         colors = cog.colormap(1)
-    assert {int(c.code): colors[c.code][:3] for c in CLASSES} == {int(c.code): c.rgba[:3] for c in CLASSES}
+    assert {int(c.code): colors[c.code] for c in CLASSES} == {int(c.code): c.rgba for c in CLASSES}
+    assert colors[0][3] == 0
+
+
+def test_a_file_says_what_it_is_without_anything_beside_it(tmp_path):
+    array = blobs(40, 40)
+    tags = {"TIFFTAG_SOFTWARE": "stac_cloudmask 1.2.3", "SOURCE_ITEM": "S2A_x"}
+    write_class_cog(tmp_path / "a.tif", array, grid_of(array), tags=tags)
+    write_percent_cog(tmp_path / "p.tif", array, grid_of(array), tags=tags)
+    write_bits_cog(tmp_path / "b.tif", array, grid_of(array), tags=tags, fields=[("model", "The model says so.")])
+    (tmp_path / "a.tif.aux.xml").unlink()
+    with rasterio.open(tmp_path / "a.tif") as cog:
+        assert cog.descriptions == ("Cloud and cloud-shadow mask",)
+        assert cog.tags(1)["CLASS_1"] == "Cloud"
+        assert cog.colormap(1)[1] == (*CLASSES[1].rgb, 255)
+        assert tags.items() <= cog.tags().items()
+    with rasterio.open(tmp_path / "p.tif") as cog:
+        assert (cog.units, cog.descriptions) == (("%",), ("Probability in percent",))
+        assert tags.items() <= cog.tags().items()
+    with rasterio.open(tmp_path / "b.tif") as cog:
+        assert cog.tags(1)["BIT_0"] == "model: The model says so."
+        assert tags.items() <= cog.tags().items()
+
+
+@pytest.mark.parametrize("classes", [CLASSES, SCL_CLASSES])
+def test_gdal_names_the_classes(tmp_path, classes):
+    gdalinfo = shutil.which("gdalinfo") or pytest.skip("needs gdalinfo (Debian: gdal-bin)")
+    array = np.array([[info.code for info in classes]], np.uint8)
+    write_class_cog(tmp_path / "a.tif", array, grid_of(array), classes=classes)
+    told = json.loads(subprocess.check_output([gdalinfo, "-json", tmp_path / "a.tif"]))
+    named = [info for info in classes if info.code != 255]
+    assert told["bands"][0]["noDataValue"] == next(info.code for info in classes if "no" in info.name[:2])
+    rows = {row["f"][0]: row["f"][1:] for row in told["rat"]["row"]}
+    assert rows == {info.code: [info.title, *info.rgba] for info in classes}
+    text = subprocess.check_output([gdalinfo, tmp_path / "a.tif"], text=True)
+    categories = text[text.index("Categories:") :].splitlines()[1:]
+    assert [line.split(": ")[1] for line in categories[: len(named)]] == [info.title for info in named]
+
+
+def test_the_style_for_qgis_names_every_class_and_leaves_clear_ground_transparent(tmp_path):
+    array = blobs(40, 40)
+    write_class_cog(tmp_path / "a.tif", array, grid_of(array))
+    entries = ET.parse(tmp_path / "a.qml").iter("paletteEntry")  # noqa: S314  (our own)
+    assert [(e.get("value"), e.get("label"), e.get("color"), e.get("alpha")) for e in entries] == [
+        ("0", "Clear", "#c8c8be", "0"),
+        ("1", "Cloud", "#ff6400", "255"),
+        ("2", "Cloud shadow", "#508cff", "255"),
+    ]
 
 
 def test_class_overviews_hold_the_majority_and_never_a_class_in_between(tmp_path):
@@ -72,11 +123,13 @@ def test_percent_overviews_are_means_that_leave_nodata_out(tmp_path):
         np.testing.assert_array_equal(half.read(1), np.full((512, 512), 60, np.uint8))
 
 
-def test_votes_have_no_nodata_value_as_every_bit_pattern_means_something(tmp_path):
-    array = blobs(40, 40)
+def test_votes_have_a_nodata_value_that_is_no_combination_of_their_bits(tmp_path):
+    array = np.full((1024, 1024), 255, np.uint8)
+    array[::2, ::2] = 0b101
     write_bits_cog(tmp_path / "a.tif", array, grid_of(array))
-    with rasterio.open(tmp_path / "a.tif") as cog:
-        assert cog.nodata is None
+    with rasterio.open(tmp_path / "a.tif", overview_level=0) as half:
+        assert half.nodata == 255
+        np.testing.assert_array_equal(half.read(1), np.full((512, 512), 0b101, np.uint8))
 
 
 def test_a_map_of_another_shape_than_its_grid_is_refused(tmp_path):

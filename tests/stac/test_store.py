@@ -8,11 +8,12 @@ import threading
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 from s3 import s3_server
 from s3fs import S3FileSystem
 
 from stac_cloudmask.errors import ConfigError, WriteError
-from stac_cloudmask.stac.store import OWN, LocalStore, ObjectStore, is_abandoned, open_store
+from stac_cloudmask.stac.store import WORK, LocalStore, ObjectStore, open_store
 
 
 @pytest.fixture(scope="module")
@@ -165,7 +166,7 @@ def test_a_full_disk_is_an_error_that_names_the_directory_and_leaves_the_old_fil
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert store.read_json("a.json") == {"old": True}
-    assert list((tmp_path / "out" / OWN).glob("run-*")) == []
+    assert list((tmp_path / "out" / WORK).glob("run-*")) == []
 
 
 def test_a_directory_that_may_not_be_written_is_an_error_that_names_it(tmp_path):
@@ -205,16 +206,36 @@ def test_what_a_killed_run_left_is_cleaned_up_by_the_next_and_live_runs_keep_the
         assert not left.exists()
 
 
-def test_folders_of_other_machines_are_kept_for_a_day(tmp_path):
-    foreign = tmp_path / "run-0123456789ab-1-1-00000000"
-    foreign.mkdir()
-    assert not is_abandoned(foreign)
-    os.utime(foreign, (0, 0))
-    assert is_abandoned(foreign)
+def test_folders_of_earlier_versions_which_had_no_locks_are_kept_for_a_day(tmp_path):
+    fresh, old = (tmp_path / WORK / f"run-0123456789ab-1-{n}-00000000" for n in (1, 2))
+    for folder in (fresh, old):
+        folder.mkdir(parents=True)
+    os.utime(old, (0, 0))
+    with LocalStore(tmp_path).workdir():
+        assert fresh.exists()
+        assert not old.exists()
 
 
-def test_folders_with_other_names_are_nobodys(tmp_path):
-    users = tmp_path / "run-of-mine"
-    users.mkdir()
-    os.utime(users, (0, 0))
-    assert not is_abandoned(users)
+def test_what_users_keep_beside_temporary_folders_is_left_alone(tmp_path):
+    (tmp_path / WORK / "mine").mkdir(parents=True)
+    os.utime(tmp_path / WORK / "mine", (0, 0))
+    with LocalStore(tmp_path).workdir():
+        assert (tmp_path / WORK / "mine").exists()
+
+
+def test_a_finished_run_leaves_no_temporary_file(tmp_path):
+    LocalStore(tmp_path).put({"a.json": {}})
+    assert {path.name for path in (tmp_path / WORK).iterdir()} <= {"lock"}
+
+
+def test_a_lock_that_another_run_holds_is_waited_for(tmp_path):
+    store = LocalStore(tmp_path)
+    store.put({"a.json": {"n": 0}})
+    with FileLock(tmp_path / WORK / "lock"):
+        waiting = threading.Thread(target=store.update_json, args=("a.json", lambda found: {"n": found["n"] + 1}))
+        waiting.start()
+        waiting.join(0.2)
+        assert waiting.is_alive()
+        assert store.read_json("a.json") == {"n": 0}
+    waiting.join(10)
+    assert store.read_json("a.json") == {"n": 1}

@@ -10,9 +10,8 @@ from types import MappingProxyType
 from typing import Any, Final
 from urllib.parse import quote
 
-from stac_cloudmask.stac.assets import unsigned
+from stac_cloudmask.stac.assets import OWN, unsigned
 from stac_cloudmask.stac.hrefs import is_remote, redact
-from stac_cloudmask.stac.item import OWN
 from stac_cloudmask.stac.metadata import number
 
 Json = Mapping[str, Any]
