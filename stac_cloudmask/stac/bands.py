@@ -7,16 +7,19 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from stac_cloudmask.errors import BandNotFoundError, StacCloudmaskWarning, UnsupportedItemError
-from stac_cloudmask.stac.boa_offset import Offset, is_jp2, scale_of
+from stac_cloudmask.stac.boa_offset import BY_USER, Offset, is_jp2, scale_of
 from stac_cloudmask.stac.boa_offset import boa_offset as decide_offset
 from stac_cloudmask.stac.hrefs import DEFAULT_RULE, HrefRule, check_href, safe_id
 from stac_cloudmask.stac.metadata import (
     asset_band,
+    asset_epsg,
     asset_grid,
     check_level,
     declared,
     file_size,
+    group_bands,
     is_scl,
+    is_zarr,
     number,
     stated_band,
     sun_angles,
@@ -47,10 +50,11 @@ class BandSource:
         common_name: One of ``providers.BANDS``, or ``scl``.
         asset_key: Its key on the item.
         href: Absolute, unsigned, allowed by the rule of ``hrefs``.
-        base: Where the item was read from, which decides where ``href`` may redirect to; None for one made in memory.
+        is_zarr: Whether it is that of a Zarr array rather than of a file.
         scale: Reflectance per digital number.
         offset: Digital numbers to add before scaling.
-        grid: By the item's metadata; None where it does not say.
+        epsg: Of its CRS by the item's metadata; None where it does not say.
+        grid: Likewise.
         size: Bytes of the file, likewise.
     """
 
@@ -58,9 +62,10 @@ class BandSource:
     common_name: str
     asset_key: str
     href: str
-    base: str | None = None
+    is_zarr: bool = False
     scale: float
     offset: Offset
+    epsg: int | None = None
     grid: Grid | None
     size: int | None = None
 
@@ -85,7 +90,6 @@ class Sources:
         bands: In the order asked for.
         scl: The scene classification; None where there is none.
         sun: Azimuth and elevation in degrees; None where unknown.
-        rule: Which hrefs may be read.
     """
 
     item_id: str
@@ -93,7 +97,6 @@ class Sources:
     bands: tuple[BandSource, ...]
     scl: BandSource | None
     sun: tuple[float, float] | None
-    rule: HrefRule = DEFAULT_RULE
 
 
 def resolve(
@@ -134,7 +137,6 @@ def resolve(
         bands=bands,
         scl=None if key is None else _source(item, SCL, key, OFFSET_OF_CLASSES, rule),
         sun=sun_angles(item),
-        rule=rule,
     )
 
 
@@ -152,7 +154,7 @@ def _band_source(item: pystac.Item, name: str, provider: Provider, choice: BoaOf
         raise UnsupportedItemError(
             f"item {item.id!r}: asset {key!r} should hold {name!r} but its band metadata say {stated!r}; correct them"
         )
-    offset = decide_offset(item, key) if choice == "auto" else Offset(dn=int(choice), reason="set by the user")
+    offset = decide_offset(item, key) if choice == "auto" else Offset(dn=int(choice), reason=BY_USER)
     return _source(item, name, key, offset, rule)
 
 
@@ -162,6 +164,7 @@ def _find(item: pystac.Item, name: str, provider: Provider) -> str | None:
     if listed is not None:
         return listed
     matching = [key for key in item.assets if (is_scl(item, key) if name == SCL else asset_band(item, key) == name)]
+    matching = matching or [key for key in item.assets if name in group_bands(item, key)]
     return min(matching, key=lambda key: _rank(item, key, name), default=None)
 
 
@@ -180,7 +183,8 @@ def _source(item: pystac.Item, name: str, key: str, offset: Offset, rule: HrefRu
     if nodata not in {None, 0.0}:
         raise UnsupportedItemError(f"item {item.id!r}: asset {key!r} declares nodata {nodata:g}; Sentinel-2 has 0")
     try:
-        href = check_href(asset.href, base=base, rule=rule)
+        path = asset.href.rstrip("/") + (f"/{BANDS[name].esa.lower()}" if group_bands(item, key) else "")
+        href = check_href(path, base=base, rule=rule)
     except UnsupportedItemError as error:
         raise UnsupportedItemError(f"item {item.id!r}: asset {key!r}: {error}") from None
     return BandSource(
@@ -188,16 +192,19 @@ def _source(item: pystac.Item, name: str, key: str, offset: Offset, rule: HrefRu
         common_name=name,
         asset_key=key,
         href=href,
-        base=base,
+        is_zarr=is_zarr(asset),
         scale=1.0 if name == SCL else scale_of(item, key),
         offset=offset,
+        epsg=asset_epsg(item, key),
         grid=asset_grid(item, key),
         size=file_size(asset),
     )
 
 
 def _warn_of_doubt(item: pystac.Item, bands: Sequence[BandSource]) -> None:
-    doubtful = {f"{band.offset.dn} DN ({band.offset.reason})" for band in bands if band.offset.doubtful}
+    doubtful = {
+        f"{band.offset.dn} DN ({band.offset.reason})" for band in bands if band.offset.doubtful and not band.is_zarr
+    }
     if doubtful:
         warnings.warn(
             f"item {item.id!r}: BOA offset is doubtful, took {_listed(doubtful)}; boa_offset='0' or '-1000' settles it",

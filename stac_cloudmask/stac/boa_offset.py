@@ -25,7 +25,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from stac_cloudmask.errors import UnsupportedItemError
-from stac_cloudmask.stac.metadata import asset_band, baseline, declared, offset_flag
+from stac_cloudmask.stac.metadata import asset_band, baseline, declared, group_bands, offset_flag
 
 if TYPE_CHECKING:
     import pystac
@@ -36,6 +36,7 @@ BOA_OFFSET: Final = -1000
 FIRST_WITH_OFFSET: Final = 4.0
 """Baseline."""
 
+BY_USER: Final = "set by the user"
 SCALE: Final = 1e-4
 QUANTIFICATION: Final = 10_000
 SCALES: Final = (1e-6, 1e-2)
@@ -69,7 +70,7 @@ class Offset:
 
 def boa_offset(item: pystac.Item, asset_key: str) -> Offset:
     """The offset of an asset by the rule of this module."""
-    if asset_band(item, asset_key) is None:
+    if asset_band(item, asset_key) is None and not group_bands(item, asset_key):
         return Offset(dn=0, reason="not a reflectance band")
     asset = item.assets[asset_key]
     processed = baseline(item, asset_key)
@@ -114,6 +115,22 @@ def settle(offset: Offset, dark: float | None) -> Offset:
         return offset
     reason = f"{offset.reason}; but {dark:.0%} of the pixels are below {DARK} DN: already in them, or never added"
     return Offset(dn=0, reason=reason)
+
+
+def of_array(scale: float, offset: Offset, stated: tuple[float | None, float | None]) -> tuple[float, Offset]:
+    """Scale and offset of a Zarr array, which states its own; by its item where it does not, or by the user.
+
+    Args:
+        scale: By the item.
+        offset: By the item, or set by the user.
+        stated: ``scale_factor`` and ``add_offset``; None where the array has none.
+    """
+    factor, added = stated
+    scale = factor if factor is not None and SCALES[0] <= factor <= SCALES[1] else scale
+    dn = None if added is None else round(added / scale)
+    if dn is None or abs(dn) > MAX_OFFSET or offset.reason == BY_USER:
+        return scale, offset
+    return scale, Offset(dn=dn, reason=f"the array states {added:g}")
 
 
 def is_jp2(asset: pystac.Asset) -> bool:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from stac_cloudmask.config import Loader
     from stac_cloudmask.core.grid import Grid
+    from stac_cloudmask.stac.zarr import ZarrArray
 
 LIBRARIES: Final[Mapping[Loader, str]] = {"stackstac": "stackstac", "odc": "odc.stac"}
 EPOCH: Final = datetime(2000, 1, 1, tzinfo=UTC)
@@ -37,6 +38,7 @@ class Raster:
         grid: Of what is read, exactly.
         dtype: That of the file; 0 is nodata.
         level: GDAL's number of the overview that is read; None for the raster itself.
+        array: The Zarr array that is read instead of a file.
     """
 
     name: str
@@ -44,6 +46,7 @@ class Raster:
     grid: Grid
     dtype: str
     level: int | None = None
+    array: ZarrArray | None = None
 
 
 def load_library(loader: Loader) -> None:
@@ -71,11 +74,11 @@ def native(rasters: Sequence[Raster], *, loader: Loader, rows: int, cols: int = 
     Args:
         rasters: At least one.
         loader: The library that reads; rasterio does where neither can: stackstac reads no overviews, and odc-stac
-            chooses them by itself.
+            chooses them by itself; neither tells a chunk of Zarr that cannot be had from one without data.
         rows: Of a chunk, which has one band.
         cols: Of a chunk; -1 for the whole width.
     """
-    if any(raster.level is not None for raster in rasters):
+    if any(raster.level is not None or raster.array is not None for raster in rasters):
         array = _by_rasterio(rasters, rows, cols)
     else:
         array = _by_stackstac(rasters, rows, cols) if loader == "stackstac" else _by_odc(rasters, rows, cols)
@@ -138,8 +141,11 @@ def _by_rasterio(rasters: Sequence[Raster], rows: int, cols: int) -> da.Array:
 
     def block(block_info: Mapping[None, Mapping[str, Sequence[tuple[int, int]]]]) -> NDArray[Any]:
         (band, _), *window = block_info[None]["array-location"]
-        level = {} if rasters[band].level is None else {"overview_level": rasters[band].level}
-        with DatasetReader(rasters[band].href, driver=list(DRIVERS), sharing=False, **level) as file:
+        raster = rasters[band]
+        if raster.array is not None:
+            return raster.array.read(*window)[None]
+        level = {} if raster.level is None else {"overview_level": raster.level}
+        with DatasetReader(raster.href, driver=list(DRIVERS), sharing=False, **level) as file:
             pixels: NDArray[Any] = file.read(1, window=tuple(window))
             return pixels[None]
 

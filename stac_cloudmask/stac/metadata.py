@@ -36,13 +36,14 @@ MGRS: Final = re.compile(r"(?:^|MGRS-|_T|_)(\d{1,2})([C-HJ-NP-X][A-HJ-NP-Z][A-HJ
 """A tile of the Military Grid Reference System in a code, a property or the name of a product."""
 SECOND: Final = timedelta(seconds=1)
 
-PRODUCT_NAME: Final = re.compile(r"S2[A-Z]_MSI(L1C|L2A)_\d{8}T\d{6}_N\d{4}_")
-"""ESA's product name: level, and baseline as four digits."""
+PRODUCT_NAME: Final = re.compile(r"S(?:2[A-Z]_|02)MSI(L\d[ABC]?)_\d{8}T\d{6}_")
+"""ESA's product names, old and new: the level."""
 STATED_BASELINE: Final = re.compile(r"N?(\d{1,2})(?:\.(\d{1,2})(?:\.\d+)?|(\d{2}))")
 NAMED_BASELINE: Final = re.compile(r"_N(\d{2})\.?(\d{2})(?![\dA-Z])")
 """A baseline by itself (05.09, 5.1 of the number 5.10, N0509, 05.09.00), and in a product's or granule's name."""
 MADE_BY_USERS: Final = 99.0
 """Baselines from here on are no baseline: N9999 is what Sen2Cor writes outside of ESA."""
+ZARR: Final = re.compile(r"application/(vnd[.+]|x-)?zarr\b", re.IGNORECASE)
 LEVEL_1: Final = re.compile(r"(L|MSI|level.?)1[ABC]?$", re.IGNORECASE)
 
 
@@ -111,12 +112,18 @@ def asset_grid(item: pystac.Item, key: str) -> Grid | None:
         UnsupportedItemError: For a grid that is no north-up grid of square pixels, or absurdly large.
     """
     asset, common = item.assets[key].extra_fields, item.properties
-    epsg = _epsg([asset.get("proj:code"), asset.get("proj:epsg"), common.get("proj:code"), common.get("proj:epsg")])
+    epsg = asset_epsg(item, key)
     for fields in (asset, common):
         transform, shape = fields.get("proj:transform"), fields.get("proj:shape")
         if transform is not None and shape is not None:
             return None if epsg is None else make_grid(epsg, transform, shape, where=f"item {item.id!r}: asset {key!r}")
     return None
+
+
+def asset_epsg(item: pystac.Item, key: str) -> int | None:
+    """The EPSG code of an asset's CRS by the projection extension, asset first, then item; None where not stated."""
+    places = (item.assets[key].extra_fields, item.properties)
+    return _epsg([place.get(name) for place in places for name in ("proj:code", "proj:epsg")])
 
 
 def _epsg(codes: list[object]) -> int | None:
@@ -297,6 +304,17 @@ def stated_band(item: pystac.Item, key: str) -> str | None:
     """Common name by the band metadata alone."""
     bands = _bands(item, item.assets[key])
     return band_name(bands[0]) if len(bands) == 1 else None
+
+
+def is_zarr(asset: pystac.Asset) -> bool:
+    """Whether an asset is a Zarr array or a group of them, by its media type or its path."""
+    return bool(ZARR.match(asset.media_type or "")) or ".zarr" in asset.href.partition("?")[0]
+
+
+def group_bands(item: pystac.Item, key: str) -> list[str | None]:
+    """Common names of the bands whose arrays are in a Zarr group; none for any other asset."""
+    bands = _bands(item, item.assets[key]) if is_zarr(item.assets[key]) else []
+    return [band_name(band) for band in bands] if len(bands) > 1 else []
 
 
 def is_scl(item: pystac.Item, key: str) -> bool:

@@ -23,12 +23,13 @@ from stac_cloudmask.core.grid import Window
 from stac_cloudmask.core.reflectance import mean_by_twos, mode_of_blocks, repeat, up_bilinear
 from stac_cloudmask.errors import ConfigError, StacCloudmaskWarning, UnsupportedItemError
 from stac_cloudmask.retry import DEFAULT_POLICY, RetryPolicy, retrying
-from stac_cloudmask.stac.boa_offset import DARK, settle
+from stac_cloudmask.stac.boa_offset import DARK, of_array, settle
 from stac_cloudmask.stac.gdal import check_proj, is_cut_short, open_raster, quiet_loggers, read_pixels, reading
 from stac_cloudmask.stac.hrefs import is_remote
 from stac_cloudmask.stac.loaders import Raster, load_library, native
 from stac_cloudmask.stac.metadata import MAX_PIXELS, make_grid
 from stac_cloudmask.stac.providers import SCL, sign
+from stac_cloudmask.stac.zarr import ZarrArray, open_array
 
 if TYPE_CHECKING:
     import dask.array as da
@@ -67,6 +68,7 @@ class BandFile:
         stored: Bytes that it takes in the file; None where the format does not say.
         dark: Share of valid pixels below ``boa_offset.DARK``, where the offset is doubtful and overviews make it cheap
             to know; else None.
+        array: The Zarr array, where it is not a file.
     """
 
     source: BandSource
@@ -76,6 +78,7 @@ class BandFile:
     block: tuple[int, int]
     stored: int | None
     dark: float | None
+    array: ZarrArray | None = None
 
     @property
     def read_grid(self) -> Grid:
@@ -92,6 +95,7 @@ class BandFile:
             grid=self.read_grid,
             dtype=source.dtype,
             level=self.level,
+            array=self.array,
         )
 
 
@@ -111,6 +115,8 @@ def open_files(
     """
 
     def look(source: BandSource) -> BandFile:
+        if source.is_zarr:
+            return _open_array(source, retry)
         once = partial(_open_file, source, resolution=resolution, retry=retry)
         return retrying(once, policy=retry, when=is_cut_short)
 
@@ -130,6 +136,23 @@ def _open_file(source: BandSource, *, resolution: float | None, retry: RetryPoli
         with open_raster(source.href, where=source.where, retry=retry, level=level) as file:
             block, stored = file.block_shapes[0], _stored_bytes(file)
     return BandFile(source=source, grid=grid, level=level, factor=factor, block=block, stored=stored, dark=dark)
+
+
+def _open_array(source: BandSource, retry: RetryPolicy) -> BandFile:
+    array = open_array(source.href, where=source.where, retry=retry)
+    with reading(source.href, where=source.where, retry=retry, fresh=False), array.open() as file:
+        _check_pixels(source, file)
+        if source.epsg is None:
+            raise UnsupportedItemError(f"{source.where} is a Zarr array, whose CRS its item must state as proj:code")
+        grid = source.grid if file.transform.is_identity else _placed(source, source.epsg, file)
+    if grid is None:
+        raise UnsupportedItemError(f"{source.where}: neither its Zarr array nor its item states where it lies")
+    if source.common_name != SCL:
+        scale, offset = of_array(source.scale, source.offset, array.scale_and_offset)
+        source = replace(source, scale=scale, offset=offset)
+    return BandFile(
+        source=source, grid=grid, level=None, factor=1, block=array.chunks, stored=None, dark=None, array=array
+    )
 
 
 def _overview(file: DatasetReader, grid: Grid, resolution: float | None) -> tuple[int | None, int]:
@@ -189,6 +212,10 @@ def _grid(source: BandSource, file: DatasetReader) -> Grid:
         raise UnsupportedItemError(
             f"{source.where} has CRS {str(file.crs)[:80]!r}; one by EPSG code in meters is needed"
         )
+    return _placed(source, epsg, file)
+
+
+def _placed(source: BandSource, epsg: int, file: DatasetReader) -> Grid:
     grid = make_grid(epsg, list(file.transform), list(file.shape), where=source.where)
     if source.grid is not None and not same_place(source.grid, grid):
         raise UnsupportedItemError(
@@ -479,9 +506,9 @@ def _strip_of(layers: Sequence[Layer], factor: int) -> int:
 def _settled(sources: Sources, files: Sequence[BandFile]) -> Sources:
     """The sources with doubtful offsets as the pixels have them; says so where that changes one."""
     dark = max((file.dark for file in files if file.dark is not None), default=None)
-    bands = tuple(replace(band, offset=settle(band.offset, dark)) for band in sources.bands)
+    bands = tuple(replace(file.source, offset=settle(file.source.offset, dark)) for file in files)
     changed = {
-        new.offset.reason for new, old in zip(bands, sources.bands, strict=True) if new.offset.dn != old.offset.dn
+        new.offset.reason for new, old in zip(bands, files, strict=True) if new.offset.dn != old.source.offset.dn
     }
     if changed:
         text = f"item {sources.item_id!r}: BOA offset is 0 DN ({'; '.join(sorted(changed))})"

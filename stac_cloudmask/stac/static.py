@@ -30,6 +30,7 @@ MAX_BYTES: Final = 2**28
 """Larger documents are refused."""
 MAX_REDIRECTS: Final = 5
 SEE_OTHER: Final = 303
+GONE: Final = frozenset({404, 410})
 LOGIN: Final = frozenset({401, 403})
 
 
@@ -56,6 +57,12 @@ def broken(message: str) -> ReadError:
     error = ReadError(message)
     error.retryable = False
     return error
+
+
+class MissingError(ReadError):
+    """There is no such file or object, or no such page."""
+
+    retryable = False
 
 
 class StatusError(ReadError):
@@ -111,11 +118,18 @@ class JsonReader:
             ReadError: It cannot be read, or is not a JSON object.
         """
         where = self.locate(href, base=base)
+        return json_object(self.fetch(where, base=base), where), where
+
+    def fetch(self, where: str, *, base: str | None = None) -> bytes:
+        """What lies at an absolute href that the rule allows.
+
+        Raises:
+            MissingError: Nothing does.
+            ReadError: It cannot be read.
+        """
         if where.startswith(("http://", "https://")):
-            text = self.send("GET", where, base=base or where)
-        else:
-            text = _stored(where) if is_remote(where) else _local(where)
-        return json_object(text, where), where
+            return self.send("GET", where, base=base or where)
+        return _stored(where) if is_remote(where) else _local(where)
 
     def send(self, method: str, href: str, *, base: str, body: Json | None = None, final: Iterable[int] = ()) -> bytes:
         """What a server answers; it is asked again while that can help.
@@ -144,6 +158,8 @@ class JsonReader:
         said = " ".join(content[:300].decode(errors="replace").split())
         hint = "; does it need a login? Give its header" if answer.status_code in LOGIN else ""
         shown = self._without_secrets(f"{redact(place)} answers with status {answer.status_code} {said}{hint}".strip())
+        if answer.status_code in GONE:
+            raise MissingError(shown)
         error = StatusError(shown, answer.status_code, retry_after(answer.headers))
         error.retryable &= answer.status_code not in final
         raise error
@@ -204,7 +220,7 @@ def _local(path: str) -> bytes:
     file = Path(path)
     try:
         if not file.is_file():
-            raise broken(f"there is no file {path}")
+            raise MissingError(f"there is no file {path}")
         if file.stat().st_size > MAX_BYTES:
             raise broken(f"{path} is larger than {MAX_BYTES} bytes")
         return file.read_bytes()
@@ -221,7 +237,7 @@ def _stored(href: str) -> bytes:
     except ImportError as error:
         raise ConfigError(f"{href}: {error}; for s3:// install the extra: pip install 'stac-cloudmask[s3]'") from None
     except FileNotFoundError:
-        raise broken(f"there is no object {href}") from None
+        raise MissingError(f"there is no object {href}") from None
     except Exception as error:  # noqa: BLE001  (stores raise errors of their own libraries)
         raise ReadError(f"{href} cannot be read: {redact(str(error))[:200]}") from None
     return content
