@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import closing, nullcontext
 from dataclasses import replace
 from itertools import islice
@@ -17,7 +17,7 @@ from stac_cloudmask.pipeline.area import area_of
 from stac_cloudmask.pipeline.mask import connection_of, make_mask, to_dataset
 from stac_cloudmask.pipeline.run import OnDask, open_engine, plan, run
 from stac_cloudmask.review.show import CloudmaskAccessor  # noqa: F401  (registers itself)
-from stac_cloudmask.stac.search import Failure, load_items
+from stac_cloudmask.stac.search import Connection, Failure, Versions, load_items
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -44,6 +44,8 @@ def process(
     settings: Settings | None = None,
     client: Client | None = None,
     workers: int | None = None,
+    headers: Mapping[str, str] | None = None,
+    versions: Versions = "newest",
     dry_run: bool = False,
 ) -> list[Result]:
     """Mask items and write the masks as a static STAC catalog; what is up to date is left alone.
@@ -60,6 +62,8 @@ def process(
         settings: How masks are made.
         client: A Dask cluster to run on.
         workers: Processes of a local Dask cluster; without it and ``client`` the items are done here one by one.
+        headers: For a catalog with a login: sent to its server only, and never shown or stored.
+        versions: Of several products of one id, the ``newest``, or ``all`` with their baseline or time in their ids.
         dry_run: Write nothing: results say what is ``planned`` and, in their ``estimate``, what it would take.
 
     Returns:
@@ -71,7 +75,7 @@ def process(
         WriteError: The output cannot be written.
     """
     settings = _clipping(settings, bbox, geometry)
-    found = _load(items, catalog, collection, settings)
+    found = _load(items, catalog, collection, connection_of(settings, headers), versions)
     if dry_run:
         return list(plan(found, settings=settings, out=fspath(out)))
     engine = open_engine(workers=workers) if client is None else nullcontext(OnDask(client))
@@ -87,6 +91,7 @@ def cloud_mask(
     bbox: Bbox | None = None,
     geometry: Area | None = None,
     settings: Settings | None = None,
+    headers: Mapping[str, str] | None = None,
 ) -> xr.Dataset:
     """The mask of one item as a georeferenced dataset; nothing is written.
 
@@ -97,6 +102,7 @@ def cloud_mask(
         bbox: West, south, east, north in degrees of the area that is masked; only what it needs is read and computed.
         geometry: The same as a geometry, see `process`.
         settings: How the mask is made.
+        headers: For a catalog with a login, see `process`.
 
     Returns:
         Variables ``(y, x)`` uint8, 255 = nodata: ``cloud_mask`` (0 clear, 1 cloud, 2 cloud shadow),
@@ -107,7 +113,7 @@ def cloud_mask(
         StacCloudmaskError: The item cannot be masked; says why and what would help.
     """
     settings = _clipping(settings, bbox, geometry)
-    found = list(_load(item, catalog, collection, settings))
+    found = list(_load(item, catalog, collection, connection_of(settings, headers)))
     if len(found) != 1:
         raise ConfigError(f"{item} holds {len(found)} items, but a dataset is of one; process takes any number")
     [one] = found
@@ -124,11 +130,15 @@ def _clipping(settings: Settings | None, bbox: Bbox | None, geometry: Area | Non
 
 
 def _load(
-    items: Reference | Iterable[Reference], catalog: str | None, collection: str | None, settings: Settings
+    items: Reference | Iterable[Reference],
+    catalog: str | None,
+    collection: str | None,
+    connection: Connection,
+    versions: Versions = "newest",
 ) -> Iterator[pystac.Item | Failure]:
     """The items that are meant, in batches if they come one by one."""
     many = [items] if isinstance(items, pystac.Item | str | PathLike) else items
     references = (item if isinstance(item, pystac.Item) else fspath(item) for item in many)
     size = BATCH if isinstance(many, Iterator) else None
     while batch := list(islice(references, size)):
-        yield from load_items(batch, catalog=catalog, collection=collection, connection=connection_of(settings))
+        yield from load_items(batch, catalog=catalog, collection=collection, connection=connection, versions=versions)

@@ -175,9 +175,39 @@ def test_a_search_of_a_catalog_is_processed(cli, sources, small, tmp_path):
 
 
 def test_a_search_that_finds_nothing_says_so(cli, sources, small, tmp_path):
-    where = ["--catalog", sources[0].parents[2], "--datetime", "1999"]
-    code, out, err = cli("process", *where, "--out", tmp_path, *small)
-    assert (code, out, err) == (0, "", "no items found\n")
+    where = ["--catalog", sources[0].parents[2], "--bbox", "46", "11", "47", "12"]
+    for command in (("process", *where, "--out", tmp_path, *small), ("search", *where)):
+        code, out, err = cli(*command)
+        assert (code, out) == (0, "")
+        assert "no items found: bbox is west south east north, here longitude 46 to 47, latitude 11 to 12" in err
+
+
+@pytest.mark.filterwarnings("always::stac_cloudmask.errors.StacCloudmaskWarning")
+def test_of_two_named_products_of_one_id_one_is_masked_or_both_under_their_own_ids(cli, sources, small, tmp_path):
+    body = json.loads(sources[0].read_text())
+    paths = [tmp_path / "old.json", tmp_path / "new.json"]
+    for path, baseline in zip(paths, ("04.00", "05.10"), strict=True):
+        for asset in body["assets"].values():
+            asset["href"] = str(sources[0].parent / asset["href"])
+        body["properties"]["s2:processing_baseline"] = baseline
+        path.write_text(json.dumps(body))
+    _, out, err = cli("process", *paths, "--out", tmp_path / "one", "--dry-run", *small)
+    assert len(out.splitlines()) == 1
+    assert "2 products of this id" in err
+    _, out, _ = cli("process", *paths, "--out", tmp_path / "both", "--versions", "all", "--dry-run", *small)
+    assert [line.split()[1] for line in out.splitlines()] == ["scene-0000_N0400", "scene-0000_N0510"]
+
+
+def test_a_catalog_of_masks_has_nothing_to_mask_and_a_named_mask_is_refused(cli, sources, small, tmp_path):
+    assert cli("process", sources[0], "--out", tmp_path, *small)[0] == 0
+    code, out, err = cli("process", "--catalog", tmp_path, "--out", tmp_path, *small)
+    assert (code, out) == (0, "")
+    assert "no items found" in err
+    mask = next(tmp_path.glob("*/scene-0000_cloudmask/*.json"))
+    for extra in ([], ["--dry-run"]):
+        code, out, _ = cli("process", mask, "--out", tmp_path, *extra, *small)
+        assert code == 1
+        assert "is a mask of stac_cloudmask already" in out
 
 
 def test_items_are_published_with_secret_headers(cli, sources, small, tmp_path, monkeypatch):

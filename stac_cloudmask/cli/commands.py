@@ -26,7 +26,9 @@ def search(*, wanted: options.Search, json: options.Json = False) -> None:
 
     if wanted.catalog is None:
         raise ConfigError("search needs --catalog, the URL or path of a STAC API or static catalog")
+    empty = True
     for item in find(wanted.catalog, wanted.query, connection=Connection(headers=wanted.headers)):
+        empty = False
         if isinstance(item, Failure):
             raise item.error
         cover = item.properties.get("eo:cloud_cover")
@@ -37,6 +39,8 @@ def search(*, wanted: options.Search, json: options.Json = False) -> None:
             console.put(
                 f"{item.id}  {item.properties.get('datetime')}  {stated}  {item.get_self_href() or ''}".rstrip()
             )
+    if empty:
+        console.nothing_found(wanted.query)
 
 
 Folder = Annotated[Path, typer.Option("--out", help="Folder to write to.")]

@@ -30,6 +30,7 @@ from stac_cloudmask.errors import redact
 
 if TYPE_CHECKING:
     from stac_cloudmask.pipeline.result import Estimate, Result
+    from stac_cloudmask.stac.search import Query
 
 stderr: Final = Console(stderr=True, highlight=False)
 
@@ -195,6 +196,11 @@ def put_results(results: Iterable[Result], *, json: bool) -> Iterator[Result]:
         else:
             put(result_line(result))
         yield result
+
+
+def nothing_found(query: Query) -> None:
+    """Say that a search found nothing, and what to look at."""
+    stderr.print(f"no items found: {query.hint()}", style="yellow", markup=False, soft_wrap=True)
 
 
 def plain(value: object, *, between: str = ", ") -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import ExitStack, closing
 from dataclasses import replace
-from typing import TYPE_CHECKING, Annotated, Final
+from typing import TYPE_CHECKING, Annotated, Final, Literal
 
 import typer
 
@@ -49,6 +49,12 @@ Clip = Annotated[
     typer.Option("--clip", help="Mask only the area of --bbox or --intersects.", rich_help_panel=options.SEARCH),
 ]
 
+Versions = Literal["newest", "all"]
+VersionsOption = Annotated[
+    Versions,
+    typer.Option(help="Of named products of one id, the newest, or all under ids of their own."),
+]
+
 LONGEST_TABLE: Final = 100
 """Items that one can still take in at a glance."""
 
@@ -61,6 +67,7 @@ def process(
     out: Out,
     search: options.Search,
     clip: Clip = False,
+    versions: VersionsOption = "newest",
     settings: Settings,
     publish: Publish = None,
     header: options.Headers = None,
@@ -93,7 +100,7 @@ def process(
         run.Publication(to=publish, headers=sent, asset_root=asset_root, source_roots=roots) if publish else None
     )
     with console.stoppable(), Board(quiet=json) as board, ExitStack() as stack:
-        ahead = run.read_ahead(_items(items or [], search, settings), counted=board.expect)
+        ahead = run.read_ahead(_items(items or [], search, settings, versions), counted=board.expect)
         if dry_run:
             stream = run.plan(ahead, settings=settings, out=out)
         else:
@@ -104,14 +111,14 @@ def process(
         results = list(console.put_results(board.count(stream), json=json))
     if not json and (cost := console.costs_of_all(results)):
         console.stderr.print(cost, markup=False, soft_wrap=True)
+    if not (results or items):
+        console.nothing_found(search.query)
     _sum_up(results, board.counts, json=json)
 
 
 def _sum_up(results: list[Result], counts: Counter[str], *, json: bool) -> None:
     """All items at a glance, for people; and the exit code."""
-    if not results:
-        console.stderr.print("no items found", style="yellow")
-    elif not json and console.stderr.is_terminal:
+    if results and not json and console.stderr.is_terminal:
         if len(results) <= LONGEST_TABLE:
             console.result_table(results)
         console.stderr.print(counted(counts))
@@ -128,15 +135,19 @@ def _clipped(settings: Settings, search: options.Search) -> Settings:
     return replace(settings, area=area_of(geometry=search.query.area))
 
 
-def _items(refs: list[str], search: options.Search, settings: Settings) -> Iterator[pystac.Item | Failure]:
+def _items(
+    refs: list[str], search: options.Search, settings: Settings, versions: Versions
+) -> Iterator[pystac.Item | Failure]:
     """The items that are named, or, where none is, those that the search finds."""
     from stac_cloudmask.pipeline.mask import connection_of  # noqa: PLC0415  (keeps --help fast)
-    from stac_cloudmask.stac.search import find, load_items  # noqa: PLC0415
+    from stac_cloudmask.stac.search import find, load_items, without_masks  # noqa: PLC0415
 
-    connection = replace(connection_of(settings), headers=search.headers)
+    connection = connection_of(settings, search.headers)
     if refs:
         collections = search.query.collections
-        return load_items(refs, catalog=search.catalog, collection=collections, connection=connection)
+        return load_items(
+            refs, catalog=search.catalog, collection=collections, connection=connection, versions=versions
+        )
     if search.catalog is None:
         raise ConfigError("name items (ids with --catalog, URLs or JSON paths), or search with --catalog")
-    return find(search.catalog, search.query, connection=connection)
+    return without_masks(find(search.catalog, search.query, connection=connection))

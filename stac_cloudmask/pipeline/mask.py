@@ -134,9 +134,11 @@ def href_rule(settings: Settings) -> HrefRule:
     return HrefRule(private_hosts=settings.private_hosts, local_roots=settings.local_roots)
 
 
-def connection_of(settings: Settings) -> Connection:
+def connection_of(settings: Settings, headers: Mapping[str, str] | None = None) -> Connection:
     """How catalogs and items are read."""
-    return Connection(rule=href_rule(settings), policy=RetryPolicy(seconds=settings.retry_seconds))
+    return Connection(
+        rule=href_rule(settings), policy=RetryPolicy(seconds=settings.retry_seconds), headers=headers or {}
+    )
 
 
 def segmenter(spec: ModelSpec, settings: Settings) -> OnnxSegmenter:

@@ -125,6 +125,20 @@ class Query:
         """The tile with two digits for its zone."""
         return None if self.tile is None else self.tile.upper().removeprefix("T").removeprefix("MGRS-").zfill(5)
 
+    def hint(self) -> str:
+        """What to look at where nothing was found."""
+        parts = []
+        if self.bbox is not None:
+            west, south, east, north = self.bbox
+            parts.append(
+                f"bbox is west south east north, here longitude {west:g} to {east:g}, latitude {south:g} to {north:g}"
+            )
+        if self.collections:
+            parts.append(f"collection is {', '.join(self.collections)}")
+        if self.max_cloud_cover is not None:
+            parts.append("items that state no cloud cover do not match max_cloud_cover")
+        return "; ".join(parts) or "the catalog lists none"
+
     def matches(self, item: pystac.Item) -> bool:
         """Whether an item is asked for."""
         return (
@@ -188,7 +202,7 @@ def search(
     tile: str | None = None,
     ids: Sequence[str] = (),
     max_items: int | None = None,
-    connection: Connection = DEFAULT_CONNECTION,
+    headers: Mapping[str, str] | None = None,
 ) -> Iterator[pystac.Item]:
     """Items of a STAC API or a static catalog, remote or local, as they are found.
 
@@ -205,7 +219,7 @@ def search(
         tile: MGRS tile, as in ``33TWL``.
         ids: Ids that match.
         max_items: Most items to give.
-        connection: Headers for a catalog with a login, and which hrefs may be read.
+        headers: For a catalog with a login, such as ``Authorization``: sent to its server only, and never shown.
 
     Raises:
         ConfigError: An option cannot match anything, or a static catalog has no such collection.
@@ -216,7 +230,7 @@ def search(
         collection=collection, bbox=bbox, intersects=intersects, datetime=datetime, max_cloud_cover=max_cloud_cover,
         tile=tile, ids=ids, max_items=max_items,
     )  # fmt: skip
-    return map(_item_or_error, find(catalog, query, connection=connection))
+    return map(_item_or_error, find(catalog, query, connection=Connection(headers=headers or {})))
 
 
 EVERYTHING: Final = Query()
@@ -554,7 +568,7 @@ def _distinct(found: Sequence[Found], versions: Versions) -> Iterator[Found]:
         else:
             warnings.warn(
                 f"item {item.id!r}: of {len(several)} products of this id the newest is masked, not that of baseline "
-                f"{version_of(item)[0]} and {version_of(item)[1] or 'no stated time'}; versions 'all' masks each",
+                f"{version_of(item)[0]:05.2f}; versions 'all' masks each",
                 StacCloudmaskWarning, stacklevel=2,
             )  # fmt: skip
 
