@@ -270,8 +270,8 @@ def _found(items: Iterable[pystac.Item | Failure], failures: list[Failure]) -> I
             yield item
         elif first != version:
             error = UnsupportedItemError(
-                f"item {item.id!r}: two products of this id: that of baseline {first[0]:05.2f} is masked; mask this one, of "
-                f"baseline {version[0]:05.2f}, into another catalog"
+                f"item {item.id!r}: two products of this id: that of baseline {first[0]:05.2f} is masked; mask this, "
+                f"of baseline {version[0]:05.2f}, into another catalog"
             )
             failures.append(Failure(ref=item.id, error=error))
 

@@ -12,7 +12,7 @@ from urllib.parse import parse_qsl, urlsplit, urlunsplit
 from stac_cloudmask.core.classes import CLASSES, SCL_CLASSES, ClassInfo, CloudClass
 from stac_cloudmask.errors import UnsupportedItemError, redact
 from stac_cloudmask.stac.boa_offset import boa_offset, scale_of
-from stac_cloudmask.stac.hrefs import check_href
+from stac_cloudmask.stac.hrefs import check_href, is_remote
 from stac_cloudmask.stac.metadata import asset_band, baseline, sun_angles
 
 if TYPE_CHECKING:
@@ -116,10 +116,10 @@ def _grid_code(properties: Json) -> Json:
 
 
 def self_href(item: pystac.Item) -> str | None:
-    """Where the source item can be found: its own href, else its canonical one; absolute and unsigned."""
+    """Where the source item can be found, by a URL if its own or its canonical href is one; absolute and unsigned."""
     links = (link.get_href(transform_href=False) for link in item.links if link.rel == "canonical")
-    for href in (item.get_self_href(), *links):
-        absolute = _checked(href, None) if href else None
+    for href in sorted(filter(None, (item.get_self_href(), *links)), key=is_remote, reverse=True):
+        absolute = _checked(href, None)
         if absolute:
             return absolute
     return None
