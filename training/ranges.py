@@ -76,13 +76,12 @@ def measure(name: str, data: Path, file: Path) -> None:
     low, high = np.array(ends)[..., 0].min(0), np.array(ends)[..., 1].max(0)
     ranges = {tensor: [float(f"{end:.6g}") for end in pair] for tensor, *pair in zip(names, low, high, strict=True)}
     known = json.loads(file.read_text()) | {weights_sha256(spec): ranges}
-    parts = (
-        f"{json.dumps(sha256)}: {{\n"
-        + ",\n".join(f"  {json.dumps(k)}: {json.dumps(v)}" for k, v in pairs.items())
-        + "\n}"
-        for sha256, pairs in known.items()
-    )
+    parts = [f"{json.dumps(sha256)}: {{\n{_lines(pairs)}\n}}" for sha256, pairs in known.items()]
     file.write_text("{" + ",\n".join(parts) + "}\n")
+
+
+def _lines(pairs: dict[str, list[float]]) -> str:
+    return ",\n".join(f"  {json.dumps(name)}: {json.dumps(pair)}" for name, pair in pairs.items())
 
 
 if __name__ == "__main__":

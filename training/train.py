@@ -2,7 +2,7 @@
 
 ::
 
-    python -m training.train training-data training-run --steps 12000
+    python -m training.train training-data training-run --steps 11000
 """
 
 from __future__ import annotations
@@ -163,6 +163,6 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("data", type=Path)
     parser.add_argument("run", type=Path)
-    parser.add_argument("--steps", type=int, default=12_000)
+    parser.add_argument("--steps", type=int, default=11_000)
     given = parser.parse_args()
     train(given.data, given.run, given.steps)
