@@ -12,7 +12,15 @@ from onnx import GraphProto, ModelProto, TensorProto
 
 from stac_cloudmask.errors import ChecksumError, ModelError
 from stac_cloudmask.models.spec import LONGEST_SIDE
-from stac_cloudmask.models.surgery import enlarge_later, fold_norms, fold_padding, localize_means, quantize, widen
+from stac_cloudmask.models.surgery import (
+    enlarge_later,
+    fold_norms,
+    fold_padding,
+    is_flat,
+    localize_means,
+    quantize,
+    widen,
+)
 from stac_cloudmask.models.weights import HEAD, diagnose, mismatch
 
 if TYPE_CHECKING:
@@ -63,10 +71,11 @@ def load_graph(
     if local_means:
         side = round(MEAN_SIDE * (height or width or spec.window.size))
         localize_means(model.graph, cell=spec.window.multiple, side=side)
-        for change in (widen, fold_padding, fold_norms):
-            change(model)
-        enlarge_later(model, transposed=transposed)
-        quantize(model, ranges or {})
+        if is_flat(model):
+            for change in (fold_padding, fold_norms, widen):
+                change(model)
+            enlarge_later(model, transposed=transposed)
+            quantize(model, ranges or {})
     return bytes(model.SerializeToString())
 
 

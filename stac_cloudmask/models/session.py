@@ -48,10 +48,6 @@ ERRORS: Final = (
 )
 
 
-SHAPES: Final = 4
-"""Shapes of windows that a model is kept ready for: whole ones, those at two edges of a scene, and a corner."""
-
-
 Run = Callable[["F32"], "F32"]
 """A graph: ``(n, band, y, x)`` -> ``(n, channel, y, x)``."""
 
@@ -142,7 +138,7 @@ class OnnxSegmenter:
             prepare = partial(_onnxruntime, graph, path, threads=threads, provider=self.provider)
         else:
             prepare = partial(_openvino, graph, path, threads=threads, bfloat16=self.provider != "openvino-f32")
-        ready = lru_cache(maxsize=SHAPES)(prepare)
+        ready = lru_cache(maxsize=1)(prepare)  # all windows of a large scene are alike; each shape keeps 0.6 GB
         preparing = threading.Lock()
 
         def run(chips: F32) -> F32:
@@ -231,7 +227,8 @@ def _prepare(reflectance: F32, spec: ModelSpec) -> F32:
         given = np.rint(reflectance * DN_PER_REFLECTANCE)  # whole numbers again, to the bit
     if any(spec.mean) or any(std != 1 for std in spec.std):
         mean, std = (np.array(values, np.float32)[:, None, None] for values in (spec.mean, spec.std))
-        given = (given - mean) / std
+        given = given - mean
+        given /= std
     padding = [(0, _missing(side, spec)) for side in reflectance.shape[2:]]
     if any(after for _, after in padding):
         given = np.pad(given, [(0, 0), (0, 0), *padding], mode="edge")

@@ -253,19 +253,28 @@ def _enlarged(gate: _Gate, graph: GraphProto, *, factor: int) -> list[NodeProto]
     return [resize, product]
 
 
+def is_flat(model: ModelProto) -> bool:
+    """Return whether all nodes of a model stand in one graph, without local functions and branches."""
+    inner = (attribute.g.node or attribute.graphs for node in model.graph.node for attribute in node.attribute)
+    return not model.functions and not any(inner)
+
+
+def wide(tensor: TensorProto) -> F32:
+    """Return the values of a tensor as float32."""
+    return numpy_helper.to_array(tensor).astype(np.float32)
+
+
 def widen(model: ModelProto) -> int:
     """Turn float16 into float32, as CPUs compute it; the weights keep their values.
 
     Returns:
-        How many tensors were widened; 0 for a model with local functions or branches, which stays as it is.
+        How many tensors were widened.
     """
     graph = model.graph
-    if model.functions or any(attribute.g.node or attribute.graphs for n in graph.node for attribute in n.attribute):
-        return 0
     inner = [attribute.t for node in graph.node for attribute in node.attribute if attribute.HasField("t")]
     narrow = [tensor for tensor in (*graph.initializer, *inner) if tensor.data_type == TensorProto.FLOAT16]
     for tensor in narrow:
-        tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor).astype(np.float32), tensor.name))
+        tensor.CopyFrom(numpy_helper.from_array(wide(tensor), tensor.name))
     for attribute in (a for n in graph.node if n.op_type == "Cast" for a in n.attribute if a.name == "to"):
         attribute.i = TensorProto.FLOAT if attribute.i == TensorProto.FLOAT16 else attribute.i
     for value in graph.output:
@@ -310,7 +319,7 @@ def _is_zero_pad(node: NodeProto, wiring: _Wiring) -> bool:
 
 
 def fold_norms(model: ModelProto) -> int:
-    """Give convolutions the weights that they have with the batch normalization after them.
+    """Give convolutions the weights that they have with the batch normalization after them, as float32.
 
     Returns:
         How many normalizations are gone.
@@ -324,8 +333,8 @@ def fold_norms(model: ModelProto) -> int:
             continue
         if not wiring.constants.keys() >= {*conv.input[1:], *norm.input[1:]}:
             continue
-        weights, *biases = (numpy_helper.to_array(wiring.constants[name]) for name in conv.input[1:])
-        gain, offset, mean, variance = (numpy_helper.to_array(wiring.constants[name]) for name in norm.input[1:])
+        weights, *biases = (wide(wiring.constants[name]) for name in conv.input[1:])
+        gain, offset, mean, variance = (wide(wiring.constants[name]) for name in norm.input[1:])
         factor = gain / np.sqrt(variance + np.float32(_options(norm).get("epsilon", 1e-5)))
         values = (weights * factor[:, None, None, None], (sum(biases) - mean) * factor + offset)
         names = [f"{norm.output[0]}_{what}" for what in ("weights", "bias")]
