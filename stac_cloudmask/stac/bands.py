@@ -11,6 +11,7 @@ from stac_cloudmask.stac.boa_offset import BY_USER, Offset, is_jp2, scale_of
 from stac_cloudmask.stac.boa_offset import boa_offset as decide_offset
 from stac_cloudmask.stac.hrefs import DEFAULT_RULE, HrefRule, check_href, safe_id
 from stac_cloudmask.stac.metadata import (
+    alternates,
     asset_band,
     asset_epsg,
     asset_grid,
@@ -24,7 +25,7 @@ from stac_cloudmask.stac.metadata import (
     stated_band,
     sun_angles,
 )
-from stac_cloudmask.stac.providers import BANDS, SCL, SCL_GSD, Provider, identify
+from stac_cloudmask.stac.providers import BANDS, SCL, SCL_GSD, Provider, choose_href, identify
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -178,13 +179,14 @@ def _rank(item: pystac.Item, key: str, name: str) -> tuple[bool, bool, float]:
 
 
 def _source(item: pystac.Item, name: str, key: str, offset: Offset, rule: HrefRule) -> BandSource:
-    asset, base = item.assets[key], item.get_self_href()
+    asset = item.assets[key]
     nodata = declared(asset).nodata
     if nodata not in {None, 0.0}:
         raise UnsupportedItemError(f"item {item.id!r}: asset {key!r} declares nodata {nodata:g}; Sentinel-2 has 0")
+    array = f"/{BANDS[name].esa.lower()}" if group_bands(item, key) else ""
+    hrefs = [href.rstrip("/") + array for href in (asset.href, *alternates(asset))]
     try:
-        path = asset.href.rstrip("/") + (f"/{BANDS[name].esa.lower()}" if group_bands(item, key) else "")
-        href = check_href(path, base=base, rule=rule)
+        href = check_href(choose_href(hrefs), base=item.get_self_href(), rule=rule)
     except UnsupportedItemError as error:
         raise UnsupportedItemError(f"item {item.id!r}: asset {key!r}: {error}") from None
     return BandSource(

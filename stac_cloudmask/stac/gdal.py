@@ -6,6 +6,7 @@ import logging
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from itertools import count
 from string import ascii_lowercase, digits
 from typing import Final, TypeVar
@@ -27,7 +28,7 @@ DRIVERS: Final = ("GTiff", "JP2OpenJPEG", "JP2KAK", "JP2ECW", "JP2MrSID")
 ALL_REMOTE: Final = "/vsicurl/:/vsis3/:/vsigs/:/vsiaz/"
 ANY_ENDING: Final = ",".join(f"{ascii_lowercase}{digits}=_-/")
 """Each by itself counts as an extension; an empty list would allow none."""
-CONNECT_SECONDS: Final = 5
+CONNECT_SECONDS: Final = 3
 """How long a host may take to accept a connection; GDAL tries this as often as anything else."""
 SILENCE_SECONDS: Final = 20
 """How long a server may send next to nothing."""
@@ -35,9 +36,12 @@ REQUEST_SECONDS: Final = 300
 """How long one request may take in all."""
 REPEATED: Final = ("HTTP response code", "CURL error", "got 0 bytes", "not recognized")
 """Marks of errors that GDAL gives after its own repetitions, or for good; a body that was cut short has none."""
+NO_LOGIN: Final = ("InvalidCredentials", "AccessDenied", "InvalidAccessKeyId", "SignatureDoesNotMatch")
 MISSING: Final = ("No such file", "NoSuch", "does not exist")
 LOGGERS: Final = ("odc.loader._rio", "rasterio._env", "rasterio._err", "rasterio._io", "stackstac.rio_reader")
 """Loggers that write hrefs, signatures included."""
+_failed: Final[set[str]] = set()
+"""Hrefs that could not be read, which GDAL remembers."""
 
 
 def gdal_env(href: str, *, retry: RetryPolicy, fresh: bool) -> dict[str, str]:
@@ -47,9 +51,11 @@ def gdal_env(href: str, *, retry: RetryPolicy, fresh: bool) -> dict[str, str]:
         href: What will be read.
         retry: With failing servers; GDAL's own repetitions are the only ones of a request for pixels.
         fresh: Whether to ask again for what GDAL remembers; it remembers failures for as long as the process lives.
+            With fewer repetitions, as each driver then asks by itself for a file that cannot be had.
     """
     store = store_of(href)
-    codes = sorted(PASSING if store is not None and store.signing else {403, *PASSING})
+    retry = replace(retry, seconds=retry.seconds / 4) if fresh else retry
+    codes = sorted(PASSING if store is not None and store.tokens else {403, *PASSING})
     settings = {
         "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR",  # 2 requests per open instead of 10
         "CPL_VSIL_CURL_ALLOWED_EXTENSIONS": ANY_ENDING,  # the user's environment may have a list that hides others
@@ -76,7 +82,7 @@ def reading(href: str, *, where: str, retry: RetryPolicy, fresh: bool) -> Iterat
         href: Absolute and unsigned.
         where: How messages name it.
         retry: See ``gdal_env``.
-        fresh: See ``gdal_env``.
+        fresh: See ``gdal_env``; what failed before is read so anyway.
 
     Raises:
         BandNotFoundError: There is no such file.
@@ -84,12 +90,14 @@ def reading(href: str, *, where: str, retry: RetryPolicy, fresh: bool) -> Iterat
         ReadError: It cannot be read; ``retryable`` where that may change.
     """
     try:
-        with rasterio.Env(**gdal_env(href, retry=retry, fresh=fresh)):
+        with rasterio.Env(**gdal_env(href, retry=retry, fresh=fresh or href in _failed)):
             yield
+        _failed.discard(href)
     except (UnicodeError, CRSError) as error:
         check_proj()
         raise UnsupportedItemError(f"{where} has a broken header: {str(error)[:200]}") from None
     except (RasterioError, RuntimeError, OSError) as error:
+        _failed.add(href)
         raise explain(error, href, where) from error
 
 
@@ -98,8 +106,6 @@ def open_raster(
     href: str, *, where: str | None = None, retry: RetryPolicy = DEFAULT_POLICY, level: int | None = None
 ) -> Iterator[DatasetReader]:
     """A GeoTIFF or JPEG 2000 that holds all of its pixels itself, or an overview of it; signed where its store wants.
-
-    What GDAL remembers of the file is asked for again, as it may be a failure.
 
     Args:
         href: Absolute, unsigned, allowed by the rule of ``hrefs``.
@@ -119,8 +125,8 @@ def open_raster(
     where = where or redact(href)
     options = {} if level is None else {"overview_level": level}
     with (
-        reading(href, where=where, retry=retry, fresh=True),
-        DatasetReader(sign(href), driver=list(DRIVERS), sharing=False, **options) as file,
+        reading(href, where=where, retry=retry, fresh=False),
+        DatasetReader(sign(href, retry=retry), driver=list(DRIVERS), sharing=False, **options) as file,
     ):
         if file.tags(ns="OVERVIEWS"):  # GDAL would open what OVERVIEW_FILE names, of any format and at any place
             raise UnsupportedItemError(f"{where} keeps its overviews in another file; they must be in its own")
@@ -165,21 +171,24 @@ def explain(error: Exception, href: str, where: str) -> StacCloudmaskError:
     text = redact("; ".join(dict.fromkeys(str(link) for link in chain)))
     code = re.search(r"HTTP response code: (\d{3})", text)
     shown = f"{where} ({redact(href)})"
+    store = store_of(href)
+    keeper = "its server" if store is None else store.name
+    hint = f"it needs {store.needs}" if store is not None and store.needs else "it needs credentials that are not there"
     if (code and code[1] in {"404", "410"}) or any(mark in text for mark in MISSING):
         return BandNotFoundError(
             f"{shown} does not exist ({code[0] if code else 'no such file'}); is the item up to date?"
         )
-    if code and code[1] in {"401", "403"}:
-        return ReadError(f"{shown} may not be read ({code[0]}); it needs credentials or a signature that are not there")
+    if (code and code[1] in {"401", "403", "409"}) or any(mark in text for mark in NO_LOGIN):
+        return ReadError(f"{shown} may not be read from {keeper} ({code[0] if code else text[:200]}); {hint}")
     if not is_remote(href):
         return permanent(f"{shown} is damaged, truncated or not an image: {text[:300]}; fetch it again")
     if "CURL error" in text:
         return ReadError(
-            f"{shown} could not be read, its server fails or cannot be reached: {text[:300]}; is this machine "
+            f"{shown} could not be read, {keeper} fails or cannot be reached: {text[:300]}; is this machine "
             "offline, or does it need a proxy (HTTPS_PROXY)?"
         )
     kind = ReadError if any(mark in text for mark in REPEATED) else CutShortError
-    return kind(f"{shown} could not be read, its server fails or its file is damaged: {text[:300]}")
+    return kind(f"{shown} could not be read, {keeper} fails or the file is damaged: {text[:300]}")
 
 
 def permanent(message: str) -> ReadError:

@@ -89,10 +89,11 @@ def file_size(asset: pystac.Asset) -> int | None:
     return int(size) if size is not None and size >= 1 else None
 
 
-def valid_share(item: pystac.Item) -> float:
-    """Share of the pixels that have data, 0..1, as Sentinel-2's own metadata say; 1 where they do not."""
-    percent = number(own_property(item, "nodata_pixel_percentage"))
-    return 1.0 if percent is None else min(max(1 - percent / 100, 0.0), 1.0)
+def alternates(asset: pystac.Asset) -> list[str]:
+    """Other hrefs of an asset by the alternate-assets extension."""
+    stated = asset.extra_fields.get("alternate")
+    found = stated.values() if isinstance(stated, Mapping) else ()
+    return [one["href"] for one in found if isinstance(one, Mapping) and isinstance(one.get("href"), str)]
 
 
 def _first(places: list[Mapping[str, object]], *names: str) -> float | None:

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from threading import Lock
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING, Final
+
+from rasterio.env import get_gdal_config
 
 from stac_cloudmask.errors import ReadError
-from stac_cloudmask.stac.hrefs import redact
+from stac_cloudmask.retry import DEFAULT_POLICY, RetryPolicy
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
 
     import pystac
 
-Signing = Literal["planetary-computer"]
 Keys = tuple[str, ...]
 
 
@@ -115,31 +119,93 @@ GENERIC: Final = Provider(name="generic", assets=_keys("{name}", "{esa}", "{esa}
 """Anything else: stactools and other static catalogs."""
 
 
+AWS: Final = (
+    "AWS_ACCESS_KEY_ID", "AWS_PROFILE", "AWS_DEFAULT_PROFILE", "AWS_WEB_IDENTITY_TOKEN_FILE", "AWS_NO_SIGN_REQUEST",
+    "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI", "AWS_CONTAINER_CREDENTIALS_FULL_URI",
+)  # fmt: skip
+BEARER: Final = ("GDAL_HTTP_BEARER", "GDAL_HTTP_HEADERS", "GDAL_HTTP_HEADER_FILE")
+"""Settings of GDAL, in the environment or by ``rasterio.Env``, any of which gives credentials."""
+AWS_FILE: Final = Path("~/.aws/credentials")
+
+
 @dataclass(frozen=True, kw_only=True)
 class Store:
-    """Where pixels are kept: the GDAL settings and the signing that a read of hrefs with this prefix needs."""
+    """Where pixels are kept, and what a read of hrefs with this prefix needs.
+
+    Attributes:
+        prefix: Of its hrefs.
+        name: Of whoever keeps it, for messages.
+        needs: What helps where it gives nothing; empty for what is public.
+        gdal: Settings of GDAL.
+        credentials: See ``AWS``; empty where none are needed.
+        tokens: Where a signature for its hrefs is had; None where they need none.
+    """
 
     prefix: str
+    name: str
+    needs: str = ""
     gdal: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
-    signing: Signing | None = None
+    credentials: tuple[str, ...] = ()
+    tokens: str | None = None
 
 
+CDSE_KEYS: Final = (
+    "S3 keys of https://eodata-s3keysmanager.dataspace.copernicus.eu as AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
+)
 STORES: Final = (
-    Store(prefix="s3://sentinel-s2-l2a/", gdal=MappingProxyType({"AWS_REQUEST_PAYER": "requester"})),
+    Store(
+        prefix="s3://sentinel-s2-l2a/",
+        name="AWS (requester pays)",
+        needs="the credentials of an AWS account, which pays",
+        gdal=MappingProxyType({"AWS_REQUEST_PAYER": "requester"}),
+        credentials=AWS,
+    ),
     Store(
         prefix="s3://eodata/",
+        name="CDSE",
+        needs=CDSE_KEYS,
         gdal=MappingProxyType(
             {"AWS_S3_ENDPOINT": "eodata.dataspace.copernicus.eu", "AWS_VIRTUAL_HOSTING": "FALSE"},
         ),
+        credentials=AWS,
     ),
-    Store(prefix="https://sentinel2l2a01.blob.core.windows.net/", signing="planetary-computer"),
+    *(
+        Store(
+            prefix=f"https://{host}.dataspace.copernicus.eu/",
+            name="CDSE",
+            needs=f"{CDSE_KEYS}, or an access token as GDAL_HTTP_HEADERS='Authorization: Bearer ...'",
+            credentials=BEARER,
+        )
+        for host in ("download", "zipper", "catalogue")
+    ),
+    Store(
+        prefix="https://sentinel2l2a01.blob.core.windows.net/",
+        name="Planetary Computer",
+        tokens="https://planetarycomputer.microsoft.com/api/sas/v1/token/sentinel2l2a01/sentinel2-l2",
+    ),
+    Store(prefix="https://sentinel-cogs.s3.us-west-2.amazonaws.com/", name="Earth Search"),
+    Store(prefix="https://e84-earth-search-sentinel-data.s3.us-west-2.amazonaws.com/", name="Earth Search"),
+    Store(
+        prefix="s3://", name="S3", needs="AWS credentials, or AWS_NO_SIGN_REQUEST=YES if it is public", credentials=AWS
+    ),
 )
 """By href and not by provider: a copy of an item elsewhere is read the same way, and no other bucket is paid for."""
 
 
 def store_of(href: str) -> Store | None:
-    """The store that an absolute href lies in, if it is one that needs something."""
+    """The store that an absolute href lies in; None for one that is not known."""
     return next((store for store in STORES if href.startswith(store.prefix)), None)
+
+
+def choose_href(hrefs: Sequence[str]) -> str:
+    """Of several hrefs of one asset the first that can be read with the credentials that are there; else the first."""
+    return next((href for href in hrefs if _is_open(store_of(href))), hrefs[0])
+
+
+def _is_open(store: Store | None) -> bool:
+    if store is None or not store.credentials or any(get_gdal_config(name) for name in store.credentials):
+        return True
+    return store.credentials is AWS and AWS_FILE.expanduser().is_file()
 
 
 def identify(item: pystac.Item) -> Provider:
@@ -160,22 +226,35 @@ def signs(item: pystac.Item) -> Iterator[str]:
     yield from (f"href:{asset.href}" for asset in item.assets.values())
 
 
-def sign(href: str) -> str:
-    """An absolute href as its store wants it; tokens are kept by the signing library until they are about to expire.
+TOKEN_MINUTES: Final = 15
+"""What a token must still be good for: the reading of one item."""
+_tokens: Final[dict[str, tuple[str, datetime]]] = {}
+_asking: Final = Lock()
+
+
+def sign(href: str, *, retry: RetryPolicy = DEFAULT_POLICY) -> str:
+    """An absolute href as its store wants it; a token is kept until it is about to expire.
 
     Raises:
         ReadError: No token could be had.
     """
     store = store_of(href)
-    return _planetary_computer(href) if store is not None and store.signing == "planetary-computer" else href
+    return href if store is None or store.tokens is None else f"{href}?{_token(store.name, store.tokens, retry)}"
 
 
-def _planetary_computer(href: str) -> str:
-    import planetary_computer  # noqa: PLC0415  (reads a settings file of the user's)
-    import requests  # noqa: PLC0415
+def _token(name: str, url: str, retry: RetryPolicy) -> str:
+    from stac_cloudmask.stac.static import Connection, read_json  # noqa: PLC0415  (which reads items, which need BANDS)
 
-    try:
-        signed: str = planetary_computer.sign_url(href)
-    except (requests.RequestException, ValueError, TypeError) as error:
-        raise ReadError(f"no Planetary Computer token for {redact(href)}: {redact(str(error))}") from None
-    return signed
+    with _asking:
+        token, expiry = _tokens.get(url, ("", datetime.min.replace(tzinfo=UTC)))
+        if expiry - datetime.now(UTC) < timedelta(minutes=TOKEN_MINUTES):
+            try:
+                body, _ = read_json(url, connection=Connection(policy=retry))
+                token, expiry = str(body["token"]), datetime.fromisoformat(body["msft:expiry"])
+            except (ReadError, KeyError, ValueError, TypeError) as error:
+                raise ReadError(
+                    f"no token of {name}, without which its pixels cannot be read: {error}; is this machine "
+                    "offline, or does it need a proxy (HTTPS_PROXY)?"
+                ) from None
+            _tokens[url] = token, expiry
+        return token

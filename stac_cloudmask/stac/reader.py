@@ -120,8 +120,9 @@ def open_files(
         once = partial(_open_file, source, resolution=resolution, retry=retry)
         return retrying(once, policy=retry, when=is_cut_short)
 
+    first = [look(source) for source in sources[:1]]  # alone: it is enough to wait once for a host that is gone
     with ThreadPoolExecutor(threads) as pool:
-        return list(pool.map(look, sources))
+        return [*first, *pool.map(look, sources[1:])]
 
 
 def _open_file(source: BandSource, *, resolution: float | None, retry: RetryPolicy) -> BandFile:

@@ -29,6 +29,7 @@ Json = dict[str, Any]
 MAX_BYTES: Final = 2**28
 """Larger documents are refused."""
 MAX_REDIRECTS: Final = 5
+CONNECT_SECONDS: Final = 5.0
 SEE_OTHER: Final = 303
 GONE: Final = frozenset({404, 410})
 LOGIN: Final = frozenset({401, 403})
@@ -87,7 +88,7 @@ class JsonReader:
         self.rule = connection.rule
         self._connection = connection
         self._home = None if home is None or not is_remote(home) else httpx2.URL(home)
-        self._client = httpx2.Client(follow_redirects=False, timeout=60.0)
+        self._client = httpx2.Client(follow_redirects=False, timeout=httpx2.Timeout(60.0, connect=CONNECT_SECONDS))
 
     def __enter__(self) -> JsonReader:
         return self

@@ -8,7 +8,7 @@ import pytest
 from stac_cloudmask.errors import BandNotFoundError, StacCloudmaskWarning, UnsupportedItemError
 from stac_cloudmask.stac.bands import resolve
 from stac_cloudmask.stac.metadata import asset_grid, is_scl, key_band, sun_angles
-from stac_cloudmask.stac.providers import BANDS
+from stac_cloudmask.stac.providers import AWS, BANDS, BEARER
 from tests.stac.items import as_read, features, genuine, made_up
 
 ESA = {name: band.esa for name, band in BANDS.items()} | {"scl": "SCL"}
@@ -323,3 +323,40 @@ def test_a_transform_in_the_order_of_gdal_is_the_same_grid():
     expected = asset_grid(item, "B02")
     item.assets["B02"].extra_fields["proj:transform"] = [300000, 10, 0, 5000040, 0, -10]
     assert asset_grid(item, "B02") == expected
+
+
+S3, HTTPS = "s3://eodata/B02.jp2", "https://download.dataspace.copernicus.eu/B02.jp2"
+KEYS = {"AWS_ACCESS_KEY_ID": "k"}
+LOGIN = {"GDAL_HTTP_HEADERS": "Authorization: Bearer t"}
+
+
+@pytest.mark.parametrize(
+    ("hrefs", "credentials", "chosen"),
+    [
+        ((S3, HTTPS), {}, S3),
+        ((S3, HTTPS), KEYS, S3),
+        ((S3, HTTPS), LOGIN, HTTPS),
+        ((HTTPS, S3), KEYS, S3),
+        ((S3, "https://example.com/B02.jp2"), {}, "https://example.com/B02.jp2"),
+        (("https://example.com/B02.tif", "s3://bucket/B02.tif"), KEYS, "https://example.com/B02.tif"),
+        (("s3://bucket/B02.tif", "https://example.com/B02.tif"), {"AWS_NO_SIGN_REQUEST": "YES"}, "s3://bucket/B02.tif"),
+    ],
+)
+def test_of_alternates_the_one_is_read_whose_credentials_are_there(hrefs, credentials, chosen, monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for name in (*AWS, *BEARER):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in credentials.items():
+        monkeypatch.setenv(name, value)
+    item = made_up(**{"s2:processing_baseline": "05.10"})
+    item.assets["B02"].href = hrefs[0]
+    item.assets["B02"].extra_fields["alternate"] = {"other": {"href": hrefs[1]}, "broken": {"title": "none"}}
+    assert resolve(item, ["blue"]).bands[0].href == chosen
+
+
+def test_an_alternate_is_held_to_the_rule_of_hrefs():
+    item = made_up()
+    item.assets["B02"].href = S3
+    item.assets["B02"].extra_fields["alternate"] = {"other": {"href": "http://10.0.0.1/B02.tif"}}
+    with pytest.raises(UnsupportedItemError, match="private network"):
+        resolve(item, ["blue"])

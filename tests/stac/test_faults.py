@@ -1,18 +1,21 @@
 from __future__ import annotations
 
+import json
 import logging
 import random
+import socket
 import time
 from collections import Counter
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 
 import numpy as np
 import pytest
-from planetary_computer import sas
-from planetary_computer.settings import Settings
+from rasterio.errors import RasterioIOError
 
 from stac_cloudmask.errors import BandNotFoundError, ReadError
 from stac_cloudmask.retry import RetryPolicy
-from stac_cloudmask.stac import gdal
+from stac_cloudmask.stac import gdal, providers
 from stac_cloudmask.stac.bands import resolve
 from stac_cloudmask.stac.gdal import gdal_env
 from stac_cloudmask.stac.providers import sign
@@ -237,18 +240,12 @@ def test_redirects_in_a_circle_are_left(folder):
 
 @pytest.fixture
 def token_endpoint(tmp_path, monkeypatch):
-    """A token endpoint in place of Planetary Computer's, and a library that has not asked any yet."""
-    token = tmp_path / "sentinel2l2a01" / "sentinel2-l2"
-    token.parent.mkdir()
-    token.write_text('{"msft:expiry": "2999-01-01T00:00:00Z", "token": "st=1&se=2&sig=SECRET"}')
-    Settings.get.cache_clear()
-    sas.TOKEN_CACHE.clear()
+    """A token endpoint in place of Planetary Computer's."""
+    (tmp_path / "token").write_text('{"msft:expiry": "2999-01-01T00:00:00Z", "token": "st=1&se=2&sig=SECRET"}')
     with serve(tmp_path) as site:
-        monkeypatch.setenv("PC_SDK_SAS_URL", site.url)
-        monkeypatch.setenv("PC_SDK_SUBSCRIPTION_KEY", "")
+        stores = [replace(one, tokens=one.tokens and f"{site.url}/token") for one in providers.STORES]
+        monkeypatch.setattr(providers, "STORES", stores)
         yield site
-    Settings.get.cache_clear()
-    sas.TOKEN_CACHE.clear()
 
 
 PC = "https://sentinel2l2a01.blob.core.windows.net/sentinel2-l2/60/V/B02.tif"
@@ -257,7 +254,7 @@ PC = "https://sentinel2l2a01.blob.core.windows.net/sentinel2-l2/60/V/B02.tif"
 def test_planetary_computer_hrefs_are_signed_when_read_with_one_token_for_all(token_endpoint):
     assert sign(PC) == f"{PC}?st=1&se=2&sig=SECRET"
     assert sign(PC.replace("B02", "B03")).endswith("B03.tif?st=1&se=2&sig=SECRET")
-    assert token_endpoint.asked == {"/sentinel2l2a01/sentinel2-l2": 1}
+    assert token_endpoint.asked == {"/token": 1}
 
 
 def test_only_its_own_store_gets_a_token(token_endpoint):
@@ -266,10 +263,27 @@ def test_only_its_own_store_gets_a_token(token_endpoint):
     assert not token_endpoint.asked
 
 
-def test_a_token_that_cannot_be_had_is_a_read_error(token_endpoint):
-    token_endpoint.fault = lambda *_: 404
-    with pytest.raises(ReadError, match=r"no Planetary Computer token for https://sentinel2l2a01"):
+@pytest.mark.parametrize("content", ["", "[]", '{"token": "x"}', '{"token": "x", "msft:expiry": "soon"}'])
+def test_an_answer_that_is_no_token_is_a_read_error(token_endpoint, content):
+    (token_endpoint.root / "token").write_text(content)
+    with pytest.raises(ReadError, match="no token of Planetary Computer"):
         sign(PC)
+
+
+def test_a_token_that_is_about_to_expire_is_not_used_again(token_endpoint):
+    soon = datetime.now(UTC) + timedelta(minutes=providers.TOKEN_MINUTES - 1)
+    (token_endpoint.root / "token").write_text(json.dumps({"msft:expiry": soon.isoformat(), "token": "a"}))
+    assert [sign(PC), sign(PC)] == [f"{PC}?a"] * 2
+    assert token_endpoint.asked["/token"] == 2
+
+
+def test_without_a_token_an_item_fails_in_time_with_the_name_of_its_provider(shared, token_endpoint):
+    token_endpoint.fault = lambda *_: 503
+    sources = resolve(genuine(shared, "mpc__sentinel-2-l2a__S2A"), NAMES)
+    start = time.monotonic()
+    with pytest.raises(ReadError, match=r"no token of Planetary Computer.*status 503.*is this machine offline"):
+        open_scene(sources, retry=RetryPolicy(seconds=1, pause=0.01))
+    assert time.monotonic() - start < 10
 
 
 def test_sources_are_unsigned(shared, token_endpoint):
@@ -295,3 +309,58 @@ def test_file_name_extensions_that_the_environment_allows_hide_no_file(folder, e
     with serve(folder) as site:
         dn, _ = read(site)
     np.testing.assert_array_equal(dn, expected[0])
+
+
+def hung_host():
+    """A port that takes no connection and refuses none, as behind a firewall; and what keeps it so."""
+    listening = socket.socket()
+    listening.bind(("127.0.0.1", 0))
+    listening.listen(0)
+    waiting = [socket.socket() for _ in range(4)]
+    for one in waiting:
+        one.settimeout(0)
+        one.connect_ex(listening.getsockname())
+    return listening.getsockname()[1], [listening, *waiting]
+
+
+def test_a_host_that_answers_no_connection_is_left_in_time_and_named(monkeypatch):
+    monkeypatch.setattr(gdal, "CONNECT_SECONDS", 1)
+    port, sockets = hung_host()
+    item = item_of(f"http://127.0.0.1:{port}", {name: f"{name}.tif" for name in (*NAMES, "scl")})
+    try:
+        for _ in range(2):  # also where GDAL remembers the first
+            start = time.monotonic()
+            with pytest.raises(ReadError, match=r"asset 'blue'.*cannot be reached.*is this machine offline"):
+                open_scene(resolve(item, NAMES), retry=RetryPolicy(seconds=1, pause=0.1))
+            assert time.monotonic() - start < 8
+    finally:
+        for one in sockets:
+            one.close()
+
+
+STORES = {
+    "Earth Search": "https://sentinel-cogs.s3.us-west-2.amazonaws.com/x.tif",
+    "CDSE": "https://download.dataspace.copernicus.eu/x.jp2",
+    "Planetary Computer": PC,
+}
+
+
+@pytest.mark.parametrize("name", STORES)
+def test_what_cannot_be_reached_is_named_after_its_provider(name):
+    (text,) = (str(gdal.explain(RasterioIOError("CURL error: no host"), STORES[name], "asset 'x'")),)
+    assert f"{name} fails or cannot be reached" in text
+
+
+@pytest.mark.parametrize(
+    ("href", "needed"),
+    [
+        (STORES["CDSE"], "GDAL_HTTP_HEADERS='Authorization"),
+        ("s3://eodata/x.jp2", "s3keysmanager"),
+        ("s3://sentinel-s2-l2a/x.jp2", "AWS account, which pays"),
+        ("s3://bucket/x.tif", "AWS_NO_SIGN_REQUEST"),
+        ("https://example.com/x.tif", "credentials that are not there"),
+    ],
+)
+@pytest.mark.parametrize("said", ["HTTP response code: 403", "InvalidCredentials: none found"])
+def test_what_needs_credentials_says_which(href, needed, said):
+    assert needed in str(gdal.explain(RasterioIOError(said), href, "asset 'x'"))
