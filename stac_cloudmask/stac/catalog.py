@@ -28,7 +28,7 @@ from stac_cloudmask.stac.collection import (
     write_geoparquet,
 )
 from stac_cloudmask.stac.hrefs import is_remote, safe_id
-from stac_cloudmask.stac.item import ITEM_TYPE, file_facts
+from stac_cloudmask.stac.item import ITEM_TYPE, JSON_TYPE, file_facts
 from stac_cloudmask.stac.static import parsed
 from stac_cloudmask.stac.store import open_store
 
@@ -458,15 +458,26 @@ class OutputCatalog:
         left = [href for href in map(item_href, bodies) if href not in known]
 
         def widened(found: Json | None) -> Json:
-            return listing(covering(configured(found or new_collection(collection_id), self._config), bodies), left)
+            body = configured(found or new_collection(collection_id), self._config)
+            return self._with_self(listing(covering(body, bodies), left), name)
 
-        self._store.update_json(f"{collection_id}/collection.json", widened)
+        name = f"{collection_id}/collection.json"
+        self._store.update_json(name, widened)
         collection = self.collection(collection_id)
         if collection is None:
             raise WriteError(f"{self.out}: collection {collection_id!r} vanished while it was written")
         self._list_on_pages(collection, [href for href in left if href not in set(hrefs(collection, "item"))])
-        href = f"./{collection_id}/collection.json"
-        self._store.update_json(CATALOG, lambda found: with_child(found or new_catalog(), href, collection["title"]))
+        self._store.update_json(
+            CATALOG,
+            lambda found: self._with_self(
+                with_child(found or new_catalog(), f"./{name}", collection["title"]), CATALOG
+            ),
+        )
+
+    def _with_self(self, body: Json, name: str) -> Json:
+        """A catalog or collection with its own href, where others can follow that."""
+        link = {"rel": "self", "href": self._store.href(name), "type": JSON_TYPE}
+        return body if link in body["links"] or not is_remote(self.root) else body | {"links": [*body["links"], link]}
 
     def _list_on_pages(self, collection: Json, left: list[str]) -> None:
         """List what has no room in the collection's own file, so that no file grows without an end."""

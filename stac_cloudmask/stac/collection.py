@@ -221,12 +221,14 @@ def covering(collection: Json, items: Sequence[Json]) -> Json:
     summaries.combine(Summarizer(SUMMARIES).summarize([_place_and_time(item) for item in items]))
     for name in summaries.lists.keys() & SUMMARIES.keys():
         summaries.lists[name] = sorted(dict.fromkeys(summaries.lists[name]), key=str)
-    changed = {
+    wider = collection | {
         "extent": _extent(collection["extent"], items),
         "summaries": dict(sorted(summaries.to_dict().items())),
         "item_assets": {**_carried(items), **(collection.get("item_assets") or {})},
     }
-    return collection | changed
+    known = collection.get("stac_extensions") or []
+    used = extensions_of(wider["item_assets"])
+    return wider | {"stac_extensions": [*known, *(schema for schema in used if schema not in known)]}
 
 
 def _extent(known: Json, items: Sequence[Json]) -> Json:
