@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import closing, nullcontext
+from contextlib import ExitStack, closing, nullcontext
 from dataclasses import replace
 from itertools import islice
 from os import PathLike, fspath
@@ -16,6 +16,7 @@ from stac_cloudmask.errors import ConfigError
 from stac_cloudmask.pipeline.area import area_of
 from stac_cloudmask.pipeline.mask import connection_of, make_mask, to_dataset
 from stac_cloudmask.pipeline.run import OnDask, open_engine, plan, run
+from stac_cloudmask.progress import Listener, shown
 from stac_cloudmask.review.show import CloudmaskAccessor  # noqa: F401  (registers itself)
 from stac_cloudmask.stac.search import Connection, Failure, Versions, load_items
 
@@ -47,6 +48,7 @@ def process(
     headers: Mapping[str, str] | None = None,
     versions: Versions = "newest",
     dry_run: bool = False,
+    progress: bool | Listener = False,
 ) -> list[Result]:
     """Mask items and write the masks as a static STAC catalog; what is up to date is left alone.
 
@@ -65,6 +67,8 @@ def process(
         headers: For a catalog with a login: sent to its server only, and never shown or stored.
         versions: Of several products of one id, the ``newest``, or ``all`` with their baseline or time in their ids.
         dry_run: Write nothing: results say what is ``planned`` and, in their ``estimate``, what it would take.
+        progress: True for a bar in the terminal or notebook; or a function that is called with each `Stage` of an item
+            in this process, and with each `Result`.
 
     Returns:
         What became of each item. A failed item is a result too, and never stops the others.
@@ -76,11 +80,16 @@ def process(
     """
     settings = _clipping(settings, bbox, geometry)
     found = _load(items, catalog, collection, connection_of(settings, headers), versions)
-    if dry_run:
-        return list(plan(found, settings=settings, out=fspath(out)))
-    engine = open_engine(workers=workers) if client is None else nullcontext(OnDask(client))
-    with engine as carrier, closing(run(found, settings=settings, out=fspath(out), engine=carrier)) as results:
-        return list(results)
+    target = fspath(out)
+    with shown(progress, total=len(items) if isinstance(items, list | tuple) else None) as board, ExitStack() as stack:
+        if dry_run:
+            results = plan(found, settings=settings, out=target)
+        else:
+            opened = (
+                open_engine(workers=workers, progress=board.stage) if client is None else nullcontext(OnDask(client))
+            )
+            results = run(found, settings=settings, out=target, engine=stack.enter_context(opened))
+        return list(board.count(stack.enter_context(closing(results))))
 
 
 def cloud_mask(
@@ -92,6 +101,7 @@ def cloud_mask(
     geometry: Area | None = None,
     settings: Settings | None = None,
     headers: Mapping[str, str] | None = None,
+    progress: bool | Listener = False,
 ) -> xr.Dataset:
     """The mask of one item as a georeferenced dataset; nothing is written.
 
@@ -103,6 +113,7 @@ def cloud_mask(
         geometry: The same as a geometry, see `process`.
         settings: How the mask is made.
         headers: For a catalog with a login, see `process`.
+        progress: True for a bar in the terminal or notebook, or a function that is called with each `Stage`.
 
     Returns:
         Variables ``(y, x)`` uint8, 255 = nodata: ``cloud_mask`` (0 clear, 1 cloud, 2 cloud shadow),
@@ -119,7 +130,8 @@ def cloud_mask(
     [one] = found
     if isinstance(one, Failure):
         raise one.error
-    return to_dataset(make_mask(one, settings=settings))
+    with shown(progress, total=1) as board:
+        return to_dataset(make_mask(one, settings=settings, progress=board.stage), one, settings=settings)
 
 
 def _clipping(settings: Settings | None, bbox: Bbox | None, geometry: Area | None) -> Settings:

@@ -1,16 +1,19 @@
 from __future__ import annotations
 
 import json
+import logging
 
 import numpy as np
 import pytest
 import rasterio
+import xarray as xr
 from checks import checked, layers, read
 from scenes import settings_of, write_items, write_model
 
 import stac_cloudmask as scm
 from stac_cloudmask.api import BATCH
 from stac_cloudmask.errors import BandNotFoundError, ConfigError
+from stac_cloudmask.progress import Stage
 
 COLLECTION = "simulated-sentinel-2-l2a"
 
@@ -63,6 +66,59 @@ def test_a_dataset_has_the_published_mask_where_it_lies(sources, settings, tmp_p
     assert dataset["cloud_mask"].attrs["flag_meanings"].split() == ["clear", "cloud", "cloud_shadow"]
     assert checked(tmp_path) == {"scene-0000_cloudmask"}
     assert result.status == "done"
+
+
+def test_a_dataset_says_what_it_is_and_what_made_it(sources, settings):
+    dataset = scm.cloud_mask(sources[0], settings=settings)
+    item = read(sources[0])
+    assert dataset.time.values == np.datetime64(item["properties"]["datetime"].rstrip("Z"))
+    attrs = dataset.attrs
+    assert (attrs["item_id"], attrs["policy"], attrs["version"]) == ("scene-0000", "calibrated", scm.__version__)
+    assert attrs["models"] == "tiny (cloud and shadow)"
+    assert attrs["source"] == str(sources[0])
+    decoded = dataset.cloud_mask.attrs
+    assert dict(zip(decoded["flag_values"], decoded["flag_meanings"].split(), strict=True)) == {
+        0: "clear",
+        1: "cloud",
+        2: "cloud_shadow",
+    }
+    votes = dataset.mask_votes.attrs
+    assert dict(zip(votes["flag_masks"], votes["flag_meanings"].split(), strict=True))[4] == "cloud_model"
+
+
+def test_a_dataset_survives_netcdf_conventions(sources, settings):
+    dataset = scm.cloud_mask(sources[0], settings=settings)
+    decoded = xr.decode_cf(dataset)
+    assert np.isnan(decoded.cloud_mask.values).sum() == np.count_nonzero(dataset.cloud_mask.values == 255)
+
+
+def test_progress_is_told_stages_and_results(sources, settings, tmp_path):
+    told = []
+    results = scm.process(sources[:2], out=tmp_path, settings=settings, progress=told.append)
+    assert [event for event in told if isinstance(event, scm.Result)] == results
+    stages = [event for event in told if isinstance(event, Stage)]
+    assert [stage.name for stage in stages if stage.done == stage.total] == ["infer", "merge", "write"] * 2
+    told.clear()
+    scm.cloud_mask(sources[0], settings=settings, progress=told.append)
+    assert {stage.name for stage in told} == {"infer", "merge"}
+
+
+def test_progress_without_a_terminal_prints_nothing(sources, settings, tmp_path, capfd):
+    scm.process(sources[0], out=tmp_path, settings=settings, progress=True)
+    assert capfd.readouterr() == ("", "")
+
+
+def test_logging_says_what_is_read_skipped_and_written(sources, settings, tmp_path, caplog):
+    caplog.set_level(logging.INFO, logger="stac_cloudmask")
+    (result,) = scm.process(sources[0], out=tmp_path, settings=settings)
+    scm.process(sources[0], out=tmp_path, settings=settings)
+    scm.process(sources[0], out=tmp_path, settings=settings, bbox=(100, 10, 101, 11))
+    lines = [record.getMessage() for record in caplog.records if record.name.startswith("stac_cloudmask")]
+    read_line, written, up_to_date, skipped = lines
+    assert read_line.startswith("item 'scene-0000': reading blue, green, red, nir, scl, 96 x 96 pixels of 10 m, from ")
+    assert written.startswith(f"item 'scene-0000': wrote {result.output} in ")
+    assert up_to_date == f"item 'scene-0000': {result.output} is up to date"
+    assert skipped.startswith("skipped: item 'scene-0000' does not touch the area")
 
 
 def test_a_dataset_of_an_item_that_cannot_be_masked_is_its_error(sources, settings, tmp_path):

@@ -92,13 +92,15 @@ def test_both_libraries_load_mask_and_bands_from_the_output_item_exactly(source,
     np.testing.assert_array_equal(by_stackstac.values[0, 0], expected)
 
 
-def test_running_again_does_nothing(source, model, tmp_path):
-    process(source, tmp_path, model)
+def test_running_again_does_nothing_and_gives_the_same_result(source, model, tmp_path):
+    first = process(source, tmp_path, model)
     files = [path for path in tmp_path.rglob("*") if path.is_file() and path.name not in {"run.json", "lock"}]
     before = {path: path.stat().st_mtime_ns for path in files}
     result = process(source, tmp_path, model)
     assert (result.status, result.output) == ("up-to-date", str(item_file(tmp_path)))
     assert {path: path.stat().st_mtime_ns for path in files} == before
+    assert (result.cover, result.notes, result.product_cover) == (first.cover, first.notes, first.product_cover)
+    assert set(result.seconds) == {"open", "infer", "merge"}
 
 
 @pytest.mark.parametrize("lost", ["cloud_mask.tif", "thumbnail.png", f"{NAME}.json"])

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Annotated, Final, Literal
 import typer
 
 from stac_cloudmask.cli import console, options
-from stac_cloudmask.cli.progress import Board, counted
 from stac_cloudmask.config import Settings  # noqa: TC001  (options are made from it)
 from stac_cloudmask.errors import ConfigError
+from stac_cloudmask.progress import Bars, counted
 
 if TYPE_CHECKING:
     from collections import Counter
@@ -99,12 +99,12 @@ def process(
     publication = (
         run.Publication(to=publish, headers=sent, asset_root=asset_root, source_roots=roots) if publish else None
     )
-    with console.stoppable(), Board(quiet=json) as board, ExitStack() as stack:
+    with console.stoppable(), Bars(console.stderr, quiet=json) as board, ExitStack() as stack:
         ahead = run.read_ahead(_items(items or [], search, settings, versions), counted=board.expect)
         if dry_run:
             stream = run.plan(ahead, settings=settings, out=out)
         else:
-            carrier = run.open_engine(workers=workers, scheduler=scheduler, progress=board.show)
+            carrier = run.open_engine(workers=workers, scheduler=scheduler, progress=board.stage)
             engine = stack.enter_context(carrier)
             stream = run.run(ahead, settings=settings, out=out, engine=engine, publication=publication)
         stack.enter_context(closing(stream))

@@ -32,8 +32,10 @@ DIGITS: Final = 7
 STRIDE: Final = 96
 """Pixels to whose multiples windows are snapped: of the strides of the models (32), and of the pixels of coarser bands
 and the cells of the merge (6 of 10 m in 60 m)."""
+CONTEXT: Final = 192
+"""Pixels around an area that the models look at: from there on, cutting them off moves no probability by 3 percent."""
 MARGIN: Final = 2_000.0
-"""Meters around an area that the models and the merge look at."""
+"""Meters around an area that the merge looks at: twice the deviation of what it takes for lit ground nearby."""
 HIGHEST: Final = 8_000.0
 """Meters above ground of the highest clouds whose shadows are looked for from outside of an area."""
 
@@ -142,9 +144,9 @@ class Clip:
 def clip(grid: Grid, settings: Settings, *, item_id: str, sun: Sun | None) -> Clip | None:
     """Return where the area of some settings lies on the grid of a mask; None without an area.
 
-    The window that is read begins at multiples of `STRIDE` of the item's own grid, so that the models answer as they do
-    for the whole item, and reaches `MARGIN` further than the area; towards the sun it reaches as far as clouds can be
-    whose shadows fall into the area, by the sun's elevation, up to ``Settings.max_halo``.
+    The window that is read begins at multiples of `STRIDE` of the item's own grid and is larger than the area by
+    `CONTEXT` and `MARGIN`, so that models and merge answer as they do for the whole item; towards the sun it reaches
+    as far as clouds can be whose shadows fall into the area, by the sun's elevation, up to ``Settings.max_halo``.
 
     Raises:
         OutsideAreaError: The area has no pixel on the grid.
@@ -160,7 +162,7 @@ def clip(grid: Grid, settings: Settings, *, item_id: str, sun: Sun | None) -> Cl
 
 def _surroundings(kept: Window, grid: Grid, limit: float, sun: Sun | None) -> Window:
     """Return a window with the margin and, towards the sun, the clouds that can shade it; everywhere if unknown."""
-    margin = min(MARGIN, limit) / grid.gsd
+    margin = max(CONTEXT, min(MARGIN, limit) / grid.gsd)
     north = south = east = west = margin
     if sun is None or sun.elevation <= 0:
         north = south = east = west = max(margin, limit / grid.gsd)

@@ -32,7 +32,7 @@ from stac_cloudmask.pipeline.mask import (
     resolve_sources,
 )
 from stac_cloudmask.pipeline.result import VERSION, Result, Status, software
-from stac_cloudmask.stac.assets import ASSETS, VOTES, file_name_of, unsigned
+from stac_cloudmask.stac.assets import ASSETS, OWN, VOTES, file_name_of, unsigned
 from stac_cloudmask.stac.catalog import OutputCatalog
 from stac_cloudmask.stac.cog import write_bits_cog, write_class_cog, write_percent_cog, write_thumbnail
 from stac_cloudmask.stac.collection import read_config
@@ -55,6 +55,8 @@ if TYPE_CHECKING:
 
     from stac_cloudmask.config import Settings
     from stac_cloudmask.models.spec import ModelSpec
+
+logger = logging.getLogger(__name__)
 
 MODELS: Final = "models"
 """Folder in the output catalog for the items of models that nobody could follow a link to where they are."""
@@ -88,21 +90,25 @@ class Plan:
     item_id: str
     fingerprint: str
 
-    def result(self, status: Status, catalog: OutputCatalog) -> Result:
-        """A record without a mask, or of one that lies there."""
-        there = status == "up-to-date"
+    def result(self, status: Status) -> Result:
+        """Return a record without a mask."""
         return Result(
-            item_id=self.item.id,
-            status=status,
-            output=catalog.href(self.collection_id, self.item_id) if there else None,
-            product_cover=number(self.item.properties.get("eo:cloud_cover")),
+            item_id=self.item.id, status=status, product_cover=number(self.item.properties.get("eo:cloud_cover"))
         )
 
-    def is_done(self, catalog: OutputCatalog) -> bool:
-        """Whether the same mask lies there, whole, and may stay."""
-        if self.settings.overwrite:
-            return False
-        return catalog.state(self.collection_id, self.item_id) == self.fingerprint
+    def made(self, catalog: OutputCatalog) -> Result | None:
+        """Return the record of the same mask if it is there, whole, and may stay."""
+        body = None if self.settings.overwrite else catalog.stored(self.collection_id, self.item_id)
+        if body is None or body.get("properties", {}).get(f"{OWN}fingerprint") != self.fingerprint:
+            return None
+        classes = body["assets"]["cloud_mask"].get("classification:classes", [])
+        return replace(
+            self.result("up-to-date"),
+            output=catalog.href(self.collection_id, self.item_id),
+            cover=cover_of({info["value"]: info["count"] for info in classes if "count" in info}),
+            notes=tuple(body["properties"].get(f"{OWN}notes", ())),
+            seconds=body["properties"].get(f"{OWN}seconds", {}),
+        )
 
 
 def plan_item(item: pystac.Item, *, settings: Settings, models: Models | None = None) -> Plan:
@@ -164,9 +170,9 @@ def preview_item(item: pystac.Item, *, settings: Settings, models: Models, catal
     """
     plan = plan_item(item, settings=settings, models=models)
     sources = resolve_sources(item, models=models, settings=settings)
-    if plan.is_done(catalog):
-        return plan.result("up-to-date", catalog)
-    return replace(plan.result("planned", catalog), estimate=estimate_mask(sources, models=models, settings=settings))
+    if (made := plan.made(catalog)) is not None:
+        return made
+    return replace(plan.result("planned"), estimate=estimate_mask(sources, models=models, settings=settings))
 
 
 def process_item(item: pystac.Item, *, settings: Settings, out: str, progress: Progress = no_progress) -> Result:
@@ -179,8 +185,9 @@ def process_item(item: pystac.Item, *, settings: Settings, out: str, progress: P
     """
     plan = plan_item(item, settings=settings)
     catalog = OutputCatalog(out)
-    if plan.is_done(catalog):
-        return plan.result("up-to-date", catalog)
+    if (made := plan.made(catalog)) is not None:
+        logger.info("item %r: %s is up to date", item.id, made.output)
+        return made
     watch = Stopwatch()
     with catalog.workdir() as folder:  # before all work: it would be lost where nothing can be written
         uses = keep_models(plan.models, catalog)
@@ -195,11 +202,14 @@ def process_item(item: pystac.Item, *, settings: Settings, out: str, progress: P
             progress("write", 0, 1)
             counts = class_counts(mask.decision.class_map)
             files = _write_files(mask, folder, plan)
-            body = mask_item(plan.part, _facts(plan, mask, counts, files, uses))
+            body = mask_item(plan.part, _facts(plan, mask, counts, files, uses=uses, seconds=watch.seconds))
             href = catalog.write_item(body, {key: folder / file.name for key, file in files.items()})
             progress("write", 1, 1)
-    done = plan.result("done", catalog)
-    return replace(done, output=href, cover=cover_of(counts), notes=mask.notes, seconds=watch.seconds)
+    done = replace(
+        plan.result("done"), output=href, cover=cover_of(counts), notes=mask.notes, seconds=dict(watch.seconds)
+    )
+    logger.info("item %r: wrote %s in %.1f s", item.id, href, sum(watch.seconds.values()))
+    return done
 
 
 def _write_files(mask: Mask, folder: Path, plan: Plan) -> dict[str, AssetFile]:
@@ -239,7 +249,9 @@ def _facts(
     mask: Mask,
     counts: Mapping[int, int],
     files: Mapping[str, AssetFile],
+    *,
     uses: tuple[ModelUse, ...],
+    seconds: Mapping[str, float],
 ) -> MaskFacts:
     scl = mask.sources.scl
     return MaskFacts(
@@ -260,6 +272,8 @@ def _facts(
         mask_only=plan.settings.mask_only,
         collection_id=plan.collection_id,
         source_id=plan.item.id,
+        notes=mask.notes,
+        seconds=dict(seconds),
     )
 
 
@@ -277,8 +291,6 @@ def cover_of(counts: Mapping[int, int]) -> dict[str, float]:
     whole = {info.code: total if info.code == CloudClass.NODATA else valid for info in CLASSES}
     return {info.name: round(100 * counts.get(info.code, 0) / max(whole[info.code], 1), 4) for info in CLASSES}
 
-
-logger = logging.getLogger(__name__)
 
 ATTEMPTS: Final = 3
 """How often an item is tried when the infrastructure fails."""
@@ -318,6 +330,7 @@ def failed(item_id: str, error: StacCloudmaskError, *, attempts: int = 1) -> Res
 
 def skipped(item_id: str, error: OutsideAreaError) -> Result:
     """Return the record of an item that has nothing to mask in the area."""
+    logger.info("skipped: %s", error)
     return Result(item_id=item_id, status="skipped", notes=(redact(str(error)),))
 
 

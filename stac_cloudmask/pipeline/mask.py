@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+import logging
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import UTC
 from functools import partial
 from pathlib import Path
 from time import perf_counter
@@ -20,13 +22,15 @@ from odc.geo.xr import xr_coords
 from stac_cloudmask.core.classes import CLASSES, CloudClass
 from stac_cloudmask.core.policy import FARMVIBES, Decision, decide, nir_factor
 from stac_cloudmask.core.predict import PERCENT_NODATA, Member, Role
-from stac_cloudmask.core.votes import VOTES_NODATA, Evidence, ProductMask, Sun
+from stac_cloudmask.core.votes import VOTES_NODATA, Evidence, ProductMask, Sun, Vote
 from stac_cloudmask.errors import OutsideAreaError
 from stac_cloudmask.models.registry import find_model
 from stac_cloudmask.models.session import OnnxSegmenter
 from stac_cloudmask.pipeline.area import Clip, clip, part_of
 from stac_cloudmask.pipeline.inference import Part, Pixels, infer, step_of
+from stac_cloudmask.pipeline.result import VERSION
 from stac_cloudmask.retry import RetryPolicy
+from stac_cloudmask.stac.assets import unsigned
 from stac_cloudmask.stac.bands import resolve
 from stac_cloudmask.stac.hrefs import HrefRule
 from stac_cloudmask.stac.reader import open_scene
@@ -40,6 +44,8 @@ if TYPE_CHECKING:
     from stac_cloudmask.core.grid import Grid, Window
     from stac_cloudmask.models.spec import ModelSpec
     from stac_cloudmask.stac.bands import Sources
+
+logger = logging.getLogger(__name__)
 
 THREADS: Final = 2
 """Threads that read and write where the user does not say: more do not read one scene faster."""
@@ -197,6 +203,7 @@ def make_mask(
             retry=RetryPolicy(seconds=settings.retry_seconds),
             window=window,
         )
+        _log_reading(scene.sources, scene.grid)
         scl = scene.scl()
     evidence, decision, quicklook = mask_pixels(
         scene, scl=scl, sun=sun, settings=settings, models=models, progress=progress, watch=watch
@@ -204,6 +211,16 @@ def make_mask(
     if place is None:
         return Mask(scene.sources, scene.grid, evidence, decision, quicklook)
     return _clipped(place, Mask(scene.sources, scene.grid, evidence, decision, quicklook))
+
+
+def _log_reading(sources: Sources, grid: Grid) -> None:
+    every = [*sources.bands, *([] if sources.scl is None else [sources.scl])]
+    places = sorted({unsigned(band.href).rpartition("/")[0] for band in every})
+    logger.info(
+        "item %r: reading %s, %d x %d pixels of %g m, from %s",
+        *(sources.item_id, ", ".join(band.asset_key for band in every)),
+        *(grid.height, grid.width, grid.gsd, ", ".join(places)),
+    )
 
 
 def _clipped(place: Clip, mask: Mask) -> Mask:
@@ -290,35 +307,67 @@ def mask_pixels(
     return evidence, decision, found.quicklook
 
 
-def to_dataset(mask: Mask) -> xr.Dataset:
-    """The arrays of a mask with coordinates and CRS.
+def to_dataset(mask: Mask, item: pystac.Item, *, settings: Settings) -> xr.Dataset:
+    """Return the arrays of a mask with coordinates, CRS and attributes by the CF conventions.
+
+    Args:
+        mask: The mask.
+        item: The item that it was made from.
+        settings: How it was made.
 
     Returns:
         Variables on ``(y, x)``, uint8 with ``_FillValue`` 255: ``cloud_mask`` (0 clear, 1 cloud, 2 cloud shadow),
         ``cloud_probability`` and ``shadow_probability`` (whole percents), and ``mask_votes`` (bits).
-        ``y`` and ``x`` are the centres of pixels. Where red, green and blue were read there is also ``quicklook``,
-        ``(quicklook_y, quicklook_x, rgb)`` uint8: the scene as people see it, sampled at these coordinates;
-        ``dataset.cloudmask`` shows it in a notebook.
+        ``y`` and ``x`` are the centers of pixels; ``time`` is a scalar coordinate, in UTC. Where red, green and blue
+        were read there is also ``quicklook``, ``(quicklook_y, quicklook_x, rgb)`` uint8: the scene as people see it,
+        sampled at these coordinates; ``dataset.cloudmask`` shows it in a notebook.
     """
     grid = mask.grid
     coords = xr_coords(GeoBox(grid.shape, Affine(*grid.transform), grid.code))
     classes = [info for info in CLASSES if info.code != CloudClass.NODATA]
-    flags = {
-        "flag_values": np.array([info.code for info in classes], np.uint8),
-        "flag_meanings": " ".join(info.name for info in classes),
-    }
-    percent = {"units": "%", "_FillValue": PERCENT_NODATA}
+    nodata = {"_FillValue": np.uint8(CloudClass.NODATA)}
+    flags = _flags("flag_values", [(info.code, info.name) for info in classes])
+    bits = _flags("flag_masks", [(vote, str(vote.name).lower()) for vote in Vote])
+    percent = {"units": "%", "_FillValue": np.uint8(PERCENT_NODATA)}
     variables = {
-        "cloud_mask": _variable(mask.decision.class_map, {**flags, "_FillValue": int(CloudClass.NODATA)}),
-        "cloud_probability": _variable(mask.evidence.cloud, percent),
-        "shadow_probability": _variable(mask.evidence.shadow, percent),
-        "mask_votes": _variable(mask.votes, {"_FillValue": VOTES_NODATA}),
+        "cloud_mask": _variable(
+            mask.decision.class_map, {"long_name": "cloud and cloud-shadow mask", **flags, **nodata}
+        ),
+        "cloud_probability": _variable(mask.evidence.cloud, {"long_name": "cloud probability", **percent}),
+        "shadow_probability": _variable(mask.evidence.shadow, {"long_name": "cloud-shadow probability", **percent}),
+        "mask_votes": _variable(
+            mask.votes, {"long_name": "sources that flagged a pixel", **bits, "_FillValue": VOTES_NODATA}
+        ),
     }
-    attrs = {"item_id": mask.sources.item_id}
+    dataset = xr.Dataset(variables, coords=coords, attrs=_origin(mask, item, settings))
+    time = item.datetime or item.common_metadata.start_datetime
+    if time is not None:
+        utc = time.astimezone(UTC).replace(tzinfo=None) if time.tzinfo else time
+        dataset = dataset.assign_coords(time=np.datetime64(utc, "ns"))
+    return dataset if mask.quicklook is None else _with_quicklook(dataset, mask.quicklook)
+
+
+def _flags(kind: str, meanings: Sequence[tuple[int, str]]) -> dict[str, object]:
+    values = np.array([value for value, _ in meanings], np.uint8)
+    return {kind: values, "flag_meanings": " ".join(name for _, name in meanings)}
+
+
+def _origin(mask: Mask, item: pystac.Item, settings: Settings) -> dict[str, object]:
+    """Return what a mask was made from, and by what."""
+    specs = choose_models(settings)
+    attrs: dict[str, object] = {
+        "Conventions": "CF-1.11",
+        "title": f"Cloud and cloud-shadow mask of {item.id}",
+        "item_id": item.id,
+        "source": unsigned(item.get_self_href() or ""),
+        "models": ", ".join(f"{spec.name} ({' and '.join(roles)})" for spec, roles in specs.items()),
+        "policy": settings.merge,
+        "version": VERSION,
+        "notes": "; ".join(mask.notes),
+    }
     if mask.sources.scl is not None:
         attrs["product_mask"] = mask.sources.scl.asset_key
-    dataset = xr.Dataset(variables, coords=coords, attrs=attrs)
-    return dataset if mask.quicklook is None else _with_quicklook(dataset, mask.quicklook)
+    return {name: value for name, value in attrs.items() if value}
 
 
 def _with_quicklook(dataset: xr.Dataset, quicklook: NDArray[np.uint8]) -> xr.Dataset:

@@ -90,6 +90,8 @@ class MaskFacts:
         mask_only: Leave the source's assets out of the item.
         collection_id: The item's collection; by default it is named after the source's.
         source_id: Id of the item that was masked, where the source given is a part of it.
+        notes: What was decided on the way that users may want to know.
+        seconds: Wall time by stage, up to the writing of the item.
     """
 
     grid: Grid
@@ -109,6 +111,8 @@ class MaskFacts:
     mask_only: bool = False
     collection_id: str | None = None
     source_id: str | None = None
+    notes: tuple[str, ...] = ()
+    seconds: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def valid(self) -> int:
@@ -304,6 +308,8 @@ def _decisions(facts: MaskFacts) -> Json:
             {"name": model.name, "roles": list(model.roles), "sha256": model.sha256} for model in facts.models
         ],
         f"{OWN}settings": dict(facts.settings),
+        f"{OWN}notes": list(facts.notes),
+        f"{OWN}seconds": dict(facts.seconds),
     }
 
 
