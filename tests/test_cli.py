@@ -17,6 +17,7 @@ from strict_api import strict_api
 
 from stac_cloudmask import __version__
 from stac_cloudmask.cli.app import main
+from stac_cloudmask.cli.help import FIRST
 from stac_cloudmask.config import Settings
 from stac_cloudmask.pipeline.result import Estimate
 
@@ -178,7 +179,7 @@ def test_a_search_that_finds_nothing_says_so(cli, sources, small, tmp_path):
     where = ["--catalog", sources[0].parents[2], "--bbox", "46", "11", "47", "12"]
     for command in (("process", *where, "--out", tmp_path, *small), ("search", *where)):
         code, out, err = cli(*command)
-        assert (code, out) == (0, "")
+        assert (code, out) == (1, "")
         assert "no items found: bbox is west south east north, here longitude 46 to 47, latitude 11 to 12" in err
 
 
@@ -201,7 +202,7 @@ def test_of_two_named_products_of_one_id_one_is_masked_or_both_under_their_own_i
 def test_a_catalog_of_masks_has_nothing_to_mask_and_a_named_mask_is_refused(cli, sources, small, tmp_path):
     assert cli("process", sources[0], "--out", tmp_path, *small)[0] == 0
     code, out, err = cli("process", "--catalog", tmp_path, "--out", tmp_path, *small)
-    assert (code, out) == (0, "")
+    assert (code, out) == (1, "")
     assert "no items found" in err
     mask = next(tmp_path.glob("*/scene-0000_cloudmask/*.json"))
     for extra in ([], ["--dry-run"]):
@@ -285,28 +286,28 @@ def many(folder, source, count=40):
     return [str(path) for path in paths]
 
 
-def on_terminal(command, **env):
-    """What a command writes to a terminal that is its stderr, and its stdout."""
+def on_terminal(command, *, stdout=subprocess.PIPE, **env):
+    """What a command writes to a terminal that is its stderr, and to its stdout; None for that is the terminal, too."""
     ours, theirs = pty.openpty()
     shown = bytearray()
     plain = {name: value for name, value in os.environ.items() if name != "NO_COLOR"}
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=theirs, env=plain | {"TERM": "xterm"} | env) as run:
+    with subprocess.Popen(command, stdout=stdout or theirs, stderr=theirs, env=plain | {"TERM": "xterm"} | env) as run:
         os.close(theirs)
         try:
             while part := os.read(ours, 4096):
                 shown += part
         except OSError:  # how Linux says that the other end is closed
             pass
-        out = run.stdout.read().decode()
+        out = run.stdout.read().decode() if run.stdout else ""
     os.close(ours)
     return shown.decode(), out
 
 
-def test_a_terminal_gets_bars_and_a_table_and_a_pipe_gets_neither(sources, small, tmp_path):
+def test_a_terminal_gets_bars_and_a_pipe_gets_none(sources, small, tmp_path):
     command = [*COMMAND, "process", *map(str, sources), "--out", str(tmp_path), *small]
     shown, out = on_terminal(command, COLUMNS="140")
     assert COLOR.search(shown)
-    for words in ("3 done", "3/3", "product's %", "/min"):
+    for words in ("3 done", "3/3", "/min"):
         assert words in shown
     assert not ANSI.search(out)
     assert len(out.splitlines()) == 3
@@ -318,7 +319,7 @@ def test_a_terminal_gets_bars_and_a_table_and_a_pipe_gets_neither(sources, small
 def test_no_color_is_obeyed(sources, small, tmp_path):
     command = [*COMMAND, "process", str(sources[0]), "--out", str(tmp_path), *small]
     shown, _ = on_terminal(command, NO_COLOR="1")
-    assert "scene-0000" in shown
+    assert "1 done" in shown
     assert not COLOR.search(shown)
 
 
@@ -338,6 +339,49 @@ def test_every_setting_has_an_option(cli, monkeypatch):
     renamed = {"private_hosts": "allow_host", "local_roots": "allow_folder", "area": "clip"}
     for name in Settings.__dataclass_fields__:
         assert f"--{renamed.get(name, name).replace('_', '-')} " in out
+
+
+def test_the_help_of_process_fits_two_screens_and_says_first_what_matters(cli, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "100")
+    lines = cli("process", "--help")[1].splitlines()
+    assert len(lines) <= 100
+    assert "<bool>" not in "".join(lines)
+    assert "".join(lines).isascii()
+    start = lines.index("Options that matter first:")
+    block = lines[start + 1 : lines.index("", start)]
+    shown = [line.split()[0] for line in block if line.startswith("  --")]
+    assert shown == [f"--{name.replace('_', '-')}" for name in FIRST]
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("publish", "{empty}", "--to", "http://127.0.0.1:9"),
+        ("export", "{empty}", "{empty}/x.ndjson"),
+        ("report", "{empty}"),
+        ("report", "{tiff}"),
+        ("evaluate", "{empty}", "--reference", "a"),
+        ("process", "{tiff}", "--out", "{empty}/out"),
+        ("process", "{empty}", "--out", "{empty}/out"),
+        ("explain", "{tiff}", "1", "1"),
+        ("explain", "{empty}", "1", "1"),
+        ("search", "--catalog", "{empty}"),
+        ("search", "--catalog", "{tiff}"),
+    ],
+)
+def test_wrong_words_get_one_line_that_helps(cli, sources, tmp_path, command):
+    tiff = sources[0].with_name("red.tif")
+    code, out, err = cli(*(word.format(empty=tmp_path, tiff=tiff) for word in command))
+    assert code in {1, 2}
+    assert len((out + err).splitlines()) == 1
+    assert re.search("give the folder|is a GeoTIFF|is a folder|there is no file", out + err)
+
+
+def test_a_path_on_a_narrow_terminal_stays_on_its_line(sources, small, tmp_path):
+    command = [*COMMAND, "process", str(sources[0]), "--out", str(tmp_path / ("long" * 30)), *small]
+    shown, _ = on_terminal(command, stdout=None, COLUMNS="60")
+    (written,) = tmp_path.glob("long*/*/*/*_cloudmask.json")
+    assert shown.count(str(written)) == shown.count("scene-0000_cloudmask.json") == 1
 
 
 def test_a_command_without_arguments_explains_itself(cli):

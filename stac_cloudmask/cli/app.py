@@ -5,12 +5,14 @@ from __future__ import annotations
 import sys
 import traceback
 import warnings
+from collections.abc import Callable
 from typing import Annotated, Final
 
 import typer
 
 from stac_cloudmask import __version__
 from stac_cloudmask.cli import commands, console, models, process
+from stac_cloudmask.cli.help import WIDTH, PlainCommand
 from stac_cloudmask.errors import ConfigError, StacCloudmaskError
 from stac_cloudmask.stac.hrefs import redact
 
@@ -18,11 +20,12 @@ app: Final = typer.Typer(
     name="stac-cloudmask",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    rich_markup_mode="markdown",
+    rich_markup_mode=None,
+    context_settings=WIDTH,
     help="Cloud and cloud-shadow masks for Sentinel-2 L2A, from STAC item to published STAC item.",
     epilog="Exit code 0: all done or up to date; 1: some items failed; 2: the command was wrong.",
 )
-WEST_AND_SOUTH: Final = {"ignore_unknown_options": True}
+WEST_AND_SOUTH: Final = {**WIDTH, "ignore_unknown_options": True}
 """Lets a negative coordinate be an argument, where a command line would take it for an option."""
 _state: Final = {"verbose": False}
 
@@ -44,14 +47,23 @@ def _options(
     console.log(verbose=verbose)
 
 
-app.command("search")(commands.search)
-app.command("process", no_args_is_help=True)(process.process)
-app.command("report")(commands.report)
-app.command("publish")(commands.publish)
-app.command("evaluate")(commands.evaluate)
-app.command("export")(commands.export)
-app.command("explain", context_settings=WEST_AND_SOUTH)(commands.explain)
-app.command("demo")(commands.demo)
+COMMANDS: Final[dict[str, Callable[..., None]]] = {
+    "search": commands.search,
+    "process": process.process,
+    "report": commands.report,
+    "publish": commands.publish,
+    "evaluate": commands.evaluate,
+    "export": commands.export,
+    "explain": commands.explain,
+    "demo": commands.demo,
+}
+for name, command in COMMANDS.items():
+    app.command(
+        name,
+        cls=PlainCommand,
+        context_settings=WEST_AND_SOUTH if name == "explain" else WIDTH,
+        no_args_is_help=name == "process",
+    )(command)
 app.add_typer(models.app, name="models")
 
 

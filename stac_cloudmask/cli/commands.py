@@ -50,8 +50,8 @@ References = Annotated[
     list[str],
     typer.Option("--reference", metavar="ASSET|PATH", help="Asset key, label raster or vector file; several allowed."),
 ]
-Tolerance = Annotated[float, typer.Option(metavar="M", min=0, help="Metres by which a boundary may be off.")]
-Judged = Annotated[str, typer.Option("--mask", help="Asset that is judged; `scl` judges the product's own mask.")]
+Tolerance = Annotated[float, typer.Option(metavar="M", min=0, help="Meters by which a boundary may be off.")]
+Judged = Annotated[str, typer.Option("--mask", help="Asset that is judged; `scl` judges the source's own mask.")]
 Pictures = Annotated[Path | None, typer.Option(metavar="DIR", help="Write an agreement map per scene.")]
 To = Annotated[str, typer.Option(metavar="API_URL|DIR|s3://...", help="STAC API with transactions, or a store.")]
 Masks = Annotated[str, typer.Argument(metavar="DIR", help="Output catalog, local or s3://...")]
@@ -100,7 +100,7 @@ def report(
         task = bars.add_task("report", total=None)
         path = build_report(
             directory,
-            out or Path(directory) / "report.html",
+            out or Path(directory.removesuffix("catalog.json")) / "report.html",
             progress=lambda done, total: bars.update(task, completed=done, total=total),
         )
     console.put(str(path))
@@ -189,7 +189,7 @@ def export(
     catalog = existing_catalog(directory)
     items = catalog.items(catalog.roots(asset_root, options.source_roots(source_root)))
     count = writers[file.suffix](items, file)
-    console.put(f"{count} items  {file}")
+    console.put(f"{count} item{'' if count == 1 else 's'}  {file}")
 
 
 def explain(
@@ -200,7 +200,7 @@ def explain(
     catalog: options.Catalog = None,
     json: options.Json = False,
 ) -> None:
-    """Say why one pixel has its class: SCL, probabilities, votes, the rules that fired, the result.
+    """Say why one pixel has its class: SCL, probabilities, votes, rules, result.
 
     Example: `stac-cloudmask explain ITEM.json -113.5 51.3`
     """
@@ -210,8 +210,7 @@ def explain(
     if json:
         console.put_json(found.to_dict())
         return
-    chain = [(name.replace("_", " "), console.plain(value, between="\n")) for name, value in found.to_dict().items()]
-    console.table(found.item_id, ("what", "found"), chain)
+    console.fields(found.item_id, [(name.replace("_", " "), value) for name, value in found.to_dict().items()][1:])
 
 
 def _scores(title: str, report: EvaluationReport) -> None:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import logging
 import signal
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from json import dumps
 from typing import TYPE_CHECKING, Final
 
 import typer
 from rich.console import Console
+from rich.file_proxy import FileProxy
 from rich.markup import escape
 from rich.progress import (
     BarColumn,
@@ -26,7 +27,7 @@ from rich.progress import (
 )
 from rich.table import Table
 
-from stac_cloudmask.errors import redact
+from stac_cloudmask.errors import StacCloudmaskError, redact
 
 if TYPE_CHECKING:
     from stac_cloudmask.pipeline.result import Estimate, Result
@@ -41,20 +42,16 @@ OURS: Final = "stac_cloudmask"
 STOPPED: Final = 130
 """Exit code of a command that was stopped, by the custom of shells."""
 
-STYLES: Final[Mapping[str, str]] = {
-    "done": "green",
-    "up-to-date": "cyan",
-    "skipped": "yellow",
-    "failed": "red",
-    "planned": "yellow",
-}
-
 
 def put(line: str) -> None:
     """One line of result on stdout; control characters in names from outside are shown, not obeyed."""
-    shown = "".join(c if c.isprintable() or c == "\t" else repr(c)[1:-1] for c in line) + "\n"
+    shown = "".join(c if c.isprintable() or c == "\t" else repr(c)[1:-1] for c in line)
     encoding = sys.stdout.encoding or "utf-8"
-    sys.stdout.write(shown.encode(encoding, "backslashreplace").decode(encoding))
+    shown = shown.encode(encoding, "backslashreplace").decode(encoding)
+    if isinstance(sys.stdout, FileProxy):  # bars are below: they move on, and a path stays on its line to be copied
+        stderr.print(shown, markup=False, soft_wrap=True)
+        return
+    sys.stdout.write(shown + "\n")
     sys.stdout.flush()
 
 
@@ -76,6 +73,15 @@ def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> 
     for row in rows:
         grid.add_row(*(escape(cell) for cell in row))
     Console(highlight=False).print(grid)
+
+
+def fields(title: str, rows: Iterable[tuple[str, object]]) -> None:
+    """Names and values on stdout, a line for each, which is never wrapped; a list has a line for each entry."""
+    put(title)
+    for name, value in rows:
+        entries = value if isinstance(value, list | tuple) and any(" " in str(entry) for entry in value) else [value]
+        for number, entry in enumerate(entries):
+            put(f"  {name if number == 0 else '':<20}  {plain(entry)}".rstrip())
 
 
 def put_columns(rows: Sequence[Sequence[str]]) -> None:
@@ -157,35 +163,16 @@ def result_line(result: Result) -> str:
         return f"skipped     {'; '.join(result.notes)}"
     if result.estimate is not None:
         return f"planned     {result.item_id}  {cost_line(result.estimate)}"
-    cover = "  ".join(f"{name} {percent:.1f} %" for name, percent in result.cover.items() if name != "clear")
-    return f"{result.status:<11} {result.item_id}  {cover}  {result.output or ''}".rstrip()
+    return f"{result.status:<11} {result.item_id}  {_cover(result)}{result.output or ''}".rstrip()
 
 
-def result_table(results: Sequence[Result]) -> None:
-    """All items of a run at a glance, on stderr."""
-    rows = []
-    for result in results:
-        color = STYLES[result.status]
-        cover = {name: f"{percent:.1f}" for name, percent in result.cover.items()}
-        product = "" if result.product_cover is None else f"{result.product_cover:.1f}"
-        seconds = f"{sum(result.seconds.values()):.1f}" if result.seconds else ""
-        rows.append((result, color, cover, product, seconds))
-    grid = Table(header_style="bold")
-    for name in ("item", "status"):
-        grid.add_column(name, overflow="fold")
-    for name in ("cloud %", "product's %", "shadow %", "no data %", "seconds"):
-        grid.add_column(name, justify="right")
-    for result, color, cover, product, seconds in rows:
-        grid.add_row(
-            escape(result.item_id),
-            f"[{color}]{result.status}[/]",
-            cover.get("cloud", ""),
-            product,
-            cover.get("cloud_shadow", ""),
-            cover.get("nodata", ""),
-            seconds,
-        )
-    stderr.print(grid)
+def _cover(result: Result) -> str:
+    """Shares of the valid pixels, and how many those are."""
+    if not {"cloud", "cloud_shadow", "nodata"} <= set(result.cover):
+        return ""
+    stated = "" if result.product_cover is None else f" (source: {result.product_cover:.1f} %)"
+    cloud, shadow, nodata = (result.cover[name] for name in ("cloud", "cloud_shadow", "nodata"))
+    return f"cloud {cloud:.1f} %{stated}, shadow {shadow:.1f} % of valid pixels, {100 - nodata:.1f} % valid  "
 
 
 def put_results(results: Iterable[Result], *, json: bool) -> Iterator[Result]:
@@ -199,15 +186,19 @@ def put_results(results: Iterable[Result], *, json: bool) -> Iterator[Result]:
 
 
 def nothing_found(query: Query) -> None:
-    """Say that a search found nothing, and what to look at."""
-    stderr.print(f"no items found: {query.hint()}", style="yellow", markup=False, soft_wrap=True)
+    """Say that a search found nothing, and what to look at.
+
+    Raises:
+        StacCloudmaskError: Always.
+    """
+    raise StacCloudmaskError(f"no items found: {query.hint()}")
 
 
-def plain(value: object, *, between: str = ", ") -> str:
-    """A value for a table: a list's parts with something between them, None as nothing."""
+def plain(value: object) -> str:
+    """A value as text: a list's entries with commas between them, None as a dash."""
     if isinstance(value, list | tuple):
-        return between.join(map(plain, value))
-    return "" if value is None else str(value)
+        return ", ".join(map(plain, value)) or "-"
+    return "-" if value is None else str(value)
 
 
 def cost_line(estimate: Estimate) -> str:

@@ -9,6 +9,7 @@ import typer
 from rich import filesize
 
 from stac_cloudmask.cli import console, options
+from stac_cloudmask.cli.help import WIDTH, PlainCommand
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -17,7 +18,9 @@ if TYPE_CHECKING:
 
     from stac_cloudmask.models.spec import ModelSpec
 
-app: Final = typer.Typer(no_args_is_help=True, help="List, show, fetch and check models.")
+app: Final = typer.Typer(
+    no_args_is_help=True, rich_markup_mode=None, context_settings=WIDTH, help="List, show, fetch and check models."
+)
 
 ALL: Final = "all"
 Name = Annotated[
@@ -29,7 +32,7 @@ Checked = Annotated[
 ]
 
 
-@app.command("list")
+@app.command("list", cls=PlainCommand)
 def list_(*, model_cache: options.ModelCache = None, json: options.Json = False) -> None:
     """The models that can be named: role, bands, window, size, license, and whether the weights are here."""
     from stac_cloudmask.models.registry import list_models  # noqa: PLC0415  (keeps --help fast)
@@ -44,7 +47,7 @@ def list_(*, model_cache: options.ModelCache = None, json: options.Json = False)
     console.put_columns(rows)  # in 80 columns
 
 
-@app.command("show")
+@app.command("show", cls=PlainCommand)
 def show(name: Name, *, model_cache: options.ModelCache = None, json: options.Json = False) -> None:
     """All that a model's item says.
 
@@ -56,11 +59,10 @@ def show(name: Name, *, model_cache: options.ModelCache = None, json: options.Js
     if json:
         console.put_json(facts)
     else:
-        rows = [(key.replace("_", " "), console.plain(value)) for key, value in facts.items()]
-        console.table(name, ("field", "value"), rows)
+        console.fields(name, [(key.replace("_", " "), value) for key, value in facts.items()])
 
 
-@app.command("fetch")
+@app.command("fetch", cls=PlainCommand)
 def fetch(names: Names, *, model_cache: options.ModelCache = None) -> None:
     """Download weights into the cache; what is not exactly what the item promises leaves nothing behind.
 
@@ -76,7 +78,7 @@ def fetch(names: Names, *, model_cache: options.ModelCache = None) -> None:
             console.put(f"{spec.name}  {fetch_model(spec, cache=model_cache, progress=bar)}")
 
 
-@app.command("check")
+@app.command("check", cls=PlainCommand)
 def check(name: Checked = None, *, model_cache: options.ModelCache = None) -> None:
     """Run models on a fixed chip and say what does not fit what their items state.
 
@@ -91,7 +93,7 @@ def check(name: Checked = None, *, model_cache: options.ModelCache = None) -> No
     for spec in specs:
         findings = check_model(spec, cache=model_cache)
         failed |= any(finding.level == "error" for finding in findings)
-        console.put(f"{spec.name}  {'fits' if not findings else f'{len(findings)} finding(s)'}")
+        console.put(f"{spec.name}  {'ok' if not findings else f'{len(findings)} finding(s)'}")
         for finding in findings:
             console.put(f"  {finding.level}: {finding.text}")
     if failed:
@@ -126,5 +128,5 @@ def _row(spec: ModelSpec, cache: Path | None) -> tuple[str, ...]:
     window = spec.window
     sides = str(window.size) if window.multiple == 0 else f"<= {window.size}"
     size = "" if spec.file_size is None else filesize.decimal(spec.file_size)
-    here = "here" if _facts(spec, cache)["weights_here"] else "to fetch"
+    here = "installed" if _facts(spec, cache)["weights_here"] else "not downloaded"
     return spec.name, "+".join(spec.roles), f"{len(spec.bands)}", sides, size, spec.license or "", here

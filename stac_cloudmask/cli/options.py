@@ -35,7 +35,9 @@ CATALOG_HEADERS = "CLOUDMASK_CATALOG_HEADERS"
 
 Catalog = Annotated[
     str | None,
-    typer.Option(help="STAC API or static catalog, URL or path.", rich_help_panel=SEARCH, envvar="CLOUDMASK_CATALOG"),
+    typer.Option(
+        metavar="URL|PATH", help="STAC API or static catalog.", rich_help_panel=SEARCH, envvar="CLOUDMASK_CATALOG"
+    ),
 ]
 Collections = Annotated[
     list[str] | None,
@@ -70,7 +72,11 @@ Datetime = Annotated[
 MaxCloudCover = Annotated[
     float | None,
     typer.Option(
-        min=0, max=100, help="Only items whose stated cloud cover is at most this (%).", rich_help_panel=SEARCH
+        metavar="P",
+        min=0,
+        max=100,
+        help="Only items whose stated cloud cover is at most this (%).",
+        rich_help_panel=SEARCH,
     ),
 ]
 MaxItems = Annotated[int | None, typer.Option(min=1, help="At most N items.", metavar="N", rich_help_panel=SEARCH)]

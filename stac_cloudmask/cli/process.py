@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import ExitStack, closing
 from dataclasses import replace
-from typing import TYPE_CHECKING, Annotated, Final, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -55,9 +55,6 @@ VersionsOption = Annotated[
     typer.Option(help="Of named products of one id, the newest, or all under ids of their own."),
 ]
 
-LONGEST_TABLE: Final = 100
-"""Items that one can still take in at a glance."""
-
 
 @options.takes("settings", options.settings_of)
 @options.takes("search", options.search_options)
@@ -78,15 +75,11 @@ def process(
     scheduler: Scheduler = None,
     json: options.Json = False,
 ) -> None:
-    """Mask items and write them as a STAC catalog: by id, URL or path, or all that a search finds.
-
-    Run again to finish or repair: what is up to date is left alone.
+    """Mask items and write them as a STAC catalog: by id, URL or path, or all that a search finds. Run again to finish or
+    repair: what is up to date is left alone.
 
     Example: `stac-cloudmask process S2A_33TWL_20230818_0_L2A --catalog https://earth-search.aws.element84.com/v1
     --out masks/`
-
-    FarmVibes.AI's `improve_cloud_mask`, pixel for pixel: `--merge farmvibes --boa-offset 0 --cloud-model
-    farmvibes-cloud-2 --shadow-model farmvibes-shadow`; on two rasters: `stac_cloudmask.improve_cloud_mask` in Python.
     """
     from stac_cloudmask.pipeline import run  # noqa: PLC0415  (keeps --help fast)
 
@@ -117,10 +110,8 @@ def process(
 
 
 def _sum_up(results: list[Result], counts: Counter[str], *, json: bool) -> None:
-    """All items at a glance, for people; and the exit code."""
+    """How many items of each kind, for people; and the exit code."""
     if results and not json and console.stderr.is_terminal:
-        if len(results) <= LONGEST_TABLE:
-            console.result_table(results)
         console.stderr.print(counted(counts))
     if counts["failed"]:
         raise typer.Exit(1)

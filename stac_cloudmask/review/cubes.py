@@ -21,7 +21,7 @@ from stac_cloudmask.pipeline.result import Result
 from stac_cloudmask.retry import DEFAULT_POLICY
 from stac_cloudmask.review.layers import MASK
 from stac_cloudmask.review.show import MaskItem, mask_item_of
-from stac_cloudmask.stac.catalog import OutputCatalog
+from stac_cloudmask.stac.catalog import existing_catalog
 from stac_cloudmask.stac.gdal import gdal_env
 from stac_cloudmask.stac.hrefs import check_href
 from stac_cloudmask.stac.item import SUFFIX
@@ -90,7 +90,7 @@ def mask_items(masks: Masks) -> list[pystac.Item]:
     items: list[pystac.Item] = []
     for mask in many:
         if isinstance(mask, str | PathLike) and Path(mask).is_dir():
-            listed = [pystac.Item.from_dict(body) for body in OutputCatalog(str(mask)).items()]
+            listed = [pystac.Item.from_dict(body) for body in existing_catalog(mask).items()]
             if not listed:
                 raise ConfigError(f"{mask}: this folder lists no masks; give the one that process wrote")
             items += listed

@@ -17,7 +17,7 @@ from stac_cloudmask.core.classes import CLASSES, CloudClass
 from stac_cloudmask.core.metrics import OUTCOMES, Agreement, agreement, colored, outcomes
 from stac_cloudmask.errors import ConfigError
 from stac_cloudmask.review.layers import MASK
-from stac_cloudmask.stac.catalog import OutputCatalog
+from stac_cloudmask.stac.catalog import existing_catalog
 from stac_cloudmask.stac.hrefs import check_href
 from stac_cloudmask.stac.item import SUFFIX
 from stac_cloudmask.stac.labels import FIELD, Meaning, is_vector, plain_word, raster_labels, vector_labels
@@ -348,7 +348,7 @@ def evaluate(
     parsed = {text: parse_reference(text) for text in references}
     scenes: list[SceneScore] = []
     skipped: list[str] = []
-    for item in OutputCatalog(masks).items():
+    for item in existing_catalog(masks).items():
         for text, reference in parsed.items():
             missing = [key for key in _needed(reference, mask) if key not in item["assets"]]
             if missing:

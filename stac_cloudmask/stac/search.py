@@ -12,6 +12,7 @@ from datetime import datetime
 from functools import cached_property
 from itertools import islice
 from math import isfinite
+from pathlib import Path
 from typing import Any, Final, Literal
 
 import httpx2
@@ -527,12 +528,17 @@ def _holds(href: str, item_id: str, reader: JsonReader) -> bool:
         return False
 
 
+def _not_an_item(name: str) -> ConfigError:
+    if Path(name).is_dir():
+        return ConfigError("this is a folder; name the JSON of an item, or give the folder as the catalog")
+    return ConfigError("an id needs a catalog to look it up in; an href or path needs a slash or .json")
+
+
 def _by_id(query: Query, catalog: str | None, connection: Connection) -> dict[str, Found]:
     """What each id stands for; an id that is in several collections stands for none."""
     ids = query.ids
     if catalog is None:
-        error = ConfigError("an id needs a catalog to look it up in; an href or path needs a slash or .json")
-        return {name: Failure(ref=name, error=error) for name in ids}
+        return {name: Failure(ref=name, error=_not_an_item(name)) for name in ids}
     found: dict[str, Found] = {}
     try:
         for item in find(catalog, query, connection=connection):

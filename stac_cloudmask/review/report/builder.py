@@ -21,7 +21,7 @@ from stac_cloudmask.pipeline.result import VERSION
 from stac_cloudmask.review.layers import MASK_VOTES, MaskLayers
 from stac_cloudmask.review.report.planes import STEP, UNKNOWN, base64, pack, script_json
 from stac_cloudmask.review.report.summary import Places, decisions, links, summary, thresholds
-from stac_cloudmask.stac.catalog import OutputCatalog
+from stac_cloudmask.stac.catalog import OutputCatalog, existing_catalog
 from stac_cloudmask.stac.hrefs import redact
 from stac_cloudmask.stac.warp import Views
 
@@ -99,7 +99,7 @@ def build_report(catalog: str | Path, out_file: str | Path, *, progress: Progres
         ConfigError: The catalog lists no items.
         WriteError: The file cannot be written.
     """
-    masks, target = OutputCatalog(catalog), Path(out_file).absolute()
+    masks, target = existing_catalog(catalog), Path(out_file).absolute()
     listed = sorted(set(masks.listed()))
     if not listed:
         raise ConfigError(f"{catalog}: no mask is listed here; make some with: stac-cloudmask process ... --out DIR")
