@@ -374,7 +374,7 @@ def test_wrong_words_get_one_line_that_helps(cli, sources, tmp_path, command):
     code, out, err = cli(*(word.format(empty=tmp_path, tiff=tiff) for word in command))
     assert code in {1, 2}
     assert len((out + err).splitlines()) == 1
-    assert re.search("give the folder|is a GeoTIFF|is a folder|there is no file", out + err)
+    assert re.search("give the folder|is not a folder|is a GeoTIFF|is a folder|there is no file", out + err)
 
 
 def test_a_path_on_a_narrow_terminal_stays_on_its_line(sources, small, tmp_path):

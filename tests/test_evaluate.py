@@ -7,9 +7,10 @@ import pystac
 import pytest
 from PIL import Image
 
+from stac_cloudmask.core.classes import CLASSES
 from stac_cloudmask.core.metrics import agreement
 from stac_cloudmask.errors import ConfigError, ReadError
-from stac_cloudmask.review.evaluate import COLUMNS, evaluate
+from stac_cloudmask.review.evaluate import COLUMNS, evaluate, wilson
 from stac_cloudmask.simulate.scene import Recipe, simulate, write_simulated_item
 from stac_cloudmask.stac.catalog import OutputCatalog
 from stac_cloudmask.stac.cog import write_class_cog, write_thumbnail
@@ -128,7 +129,7 @@ def test_without_references_there_is_nothing_to_judge(masks):
 
 
 def test_an_empty_catalog_has_nothing_to_judge(tmp_path):
-    with pytest.raises(ConfigError, match="lists no mask"):
+    with pytest.raises(ConfigError, match="give the folder that"):
         evaluate(tmp_path, references=["reference"])
 
 
@@ -155,7 +156,7 @@ def test_the_table_has_a_row_per_scene_and_class_and_one_for_all(masks):
     assert {len(row) for row in rows} == {len(COLUMNS)}
     scenes = ("SIM_33TXK_000000_L2A", "SIM_33TXK_000001_L2A", "all scenes")
     assert [row[:2] for row in rows] == [(scene, kind) for scene in scenes for kind in ("cloud", "shadow")]
-    assert rows[0][4] == f"{100 * expected(0).scores(1).f1:.1f}"
+    assert rows[0][8] == f"{100 * expected(0).scores(1).f1:.1f}"
 
 
 def test_the_table_names_references_where_there_are_several(masks):
@@ -165,12 +166,44 @@ def test_the_table_names_references_where_there_are_several(masks):
     ]
 
 
-def test_pictures_show_scene_and_legend(masks, tmp_path):
+def test_counts_and_intervals_stand_beside_the_accuracies(masks):
+    row = dict(zip(COLUMNS, evaluate(masks, references=["reference"]).rows()[0], strict=True))
+    counts = expected(0).counts
+    assert (row["labels"], row["mask"]) == (str(sum(counts[1])), str(sum(line[1] for line in counts)))
+    low, high = map(float, row["PA 95 %"].split("-"))
+    assert low < float(row["PA %"]) < high
+    body = evaluate(masks, references=["reference"]).to_dict()["scenes"][0]["classes"]["cloud"]
+    assert body["reference_pixels"] == sum(counts[1])
+    assert body["producers_accuracy_95"][0] < body["producers_accuracy"] < body["producers_accuracy_95"][1]
+
+
+def test_an_interval_is_wide_where_labels_are_few():
+    assert wilson(1, 1) == (pytest.approx(0.2065, abs=1e-4), 1.0)
+    assert wilson(50, 100) == (pytest.approx(0.4038, abs=1e-4), pytest.approx(0.5962, abs=1e-4))
+    assert wilson(0, 10)[0] == 0
+    assert wilson(0, 0) is None
+
+
+def test_maps_show_the_scene_below_as_far_as_there_are_labels(masks, tmp_path):
     paths = evaluate(masks, references=["reference"]).write_pictures(tmp_path / "pictures")
     assert [path.name for path in paths] == [f"SIM_33TXK_00000{seed}_L2A_cloudmask.reference.png" for seed in SEEDS]
-    with Image.open(paths[0]) as picture:
-        pixels = np.asarray(picture)
-    assert pixels.shape[0] > 60
     truth = simulate(recipe(0)).layer("reference")
-    both_cloud = (truth == 1) & (guess(truth) == 1)
-    assert np.all(pixels[:60, :90][both_cloud] == 255)
+    with Image.open(paths[0]) as picture:
+        pixels = np.asarray(picture)[2 : 60 * 5 : 5, 2 : 180 * 5 : 5].astype(int)  # enlarged 5 times
+    scene, shown = pixels[:, :90], pixels[:, 90:]
+    same = (truth == guess(truth)) & (truth == 0)
+    np.testing.assert_array_equal(shown[same], scene[same])
+    for code in (1, 2):
+        painted = shown[(truth == code) & (guess(truth) == code)]
+        gray = np.full(3, 128)  # there is no picture of red alone
+        assert np.abs(painted - 0.7 * np.array(CLASSES[code].rgb) - 0.3 * gray).max() <= 1
+
+
+def test_maps_are_cropped_to_labels(masks, tmp_path):
+    item = next(OutputCatalog(masks).items())
+    west, south, east, north = item["bbox"]
+    point = {"type": "Point", "coordinates": [(west + east) / 2, (south + north) / 2]}
+    (tmp_path / "p.geojson").write_text(json.dumps({"type": "Feature", "properties": {"class": 1}, "geometry": point}))
+    (path,) = evaluate(masks, references=[str(tmp_path / "p.geojson")]).write_pictures(tmp_path)[:1]
+    with Image.open(path) as picture:
+        assert picture.size[0] == 2 * (2 * 24 + 1) * (480 // 49)

@@ -146,6 +146,12 @@ PANELS: Final = {
 """Where the help shows the options that are made from `Settings`; all others are about reading."""
 NAMES: Final = {"private_hosts": "--allow-host", "local_roots": "--allow-folder"}
 METAVARS: Final = {
+    "collection_config": "FILE",
+    "cloud_model": "NAME|PATH",
+    "shadow_model": "NAME|PATH",
+    "threads": "N",
+    "scl_cloud": "CODE",
+    "scl_shadow": "CODE",
     "cloud_thr": "F",
     "shadow_thr": "F",
     "buffer": "M",

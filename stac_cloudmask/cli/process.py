@@ -33,12 +33,12 @@ Publish = Annotated[
     str | None,
     typer.Option(
         metavar="API_URL|s3://...",
-        help="Publish each item to a STAC API or another store, too, as soon as it is done.",
+        help="Publish each item as soon as it is done, too.",
         rich_help_panel=options.PUBLISH,
     ),
 ]
 Workers = Annotated[
-    int | None, typer.Option(min=1, help="Processes of a local Dask cluster.", rich_help_panel=options.RUN)
+    int | None, typer.Option(min=1, metavar="N", help="Processes of a local Dask cluster.", rich_help_panel=options.RUN)
 ]
 Scheduler = Annotated[
     str | None, typer.Option(metavar="ADDRESS", help="An existing Dask cluster.", rich_help_panel=options.RUN)
@@ -75,8 +75,7 @@ def process(
     scheduler: Scheduler = None,
     json: options.Json = False,
 ) -> None:
-    """Mask items and write them as a STAC catalog: by id, URL or path, or all that a search finds. Run again to finish or
-    repair: what is up to date is left alone.
+    """Mask items and write them as a STAC catalog; what is up to date is left alone.
 
     Example: `stac-cloudmask process S2A_33TWL_20230818_0_L2A --catalog https://earth-search.aws.element84.com/v1
     --out masks/`

@@ -90,7 +90,7 @@ def mask_items(masks: Masks) -> list[pystac.Item]:
     items: list[pystac.Item] = []
     for mask in many:
         if isinstance(mask, str | PathLike) and Path(mask).is_dir():
-            listed = [pystac.Item.from_dict(body) for body in existing_catalog(mask).items()]
+            listed = [pystac.Item.from_dict(body) for body in existing_catalog(str(mask)).items()]
             if not listed:
                 raise ConfigError(f"{mask}: this folder lists no masks; give the one that process wrote")
             items += listed

@@ -2,32 +2,35 @@
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import asdict, dataclass
 from functools import reduce
 from operator import add
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final
 
-from PIL import Image, ImageDraw
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
 
 from stac_cloudmask.config import Settings
 from stac_cloudmask.core.classes import CLASSES, CloudClass
+from stac_cloudmask.core.grid import Window
 from stac_cloudmask.core.metrics import OUTCOMES, Agreement, agreement, colored, outcomes
 from stac_cloudmask.errors import ConfigError
-from stac_cloudmask.review.layers import MASK
+from stac_cloudmask.review.layers import MASK, MaskLayers
 from stac_cloudmask.stac.catalog import existing_catalog
 from stac_cloudmask.stac.hrefs import check_href
 from stac_cloudmask.stac.item import SUFFIX
 from stac_cloudmask.stac.labels import FIELD, Meaning, is_vector, plain_word, raster_labels, vector_labels
 from stac_cloudmask.stac.metadata import mask_grid
 from stac_cloudmask.stac.providers import SCL
+from stac_cloudmask.stac.warp import Views
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    import numpy as np
     from numpy.typing import NDArray
 
     from stac_cloudmask.core.grid import Grid
@@ -135,25 +138,23 @@ def read_labels(reference: Reference, href: str, grid: Grid, meaning: Meaning) -
     return raster_labels(href, grid, meaning)
 
 
-PICTURE_SIDE: Final = 1000
-"""A picture is made smaller by a whole number, while it stays longer than this many pixels, without its legend."""
-LEGEND_LINE: Final = 16
+PICTURE_SIDE, LEAST_SIDE = 1000, 480
+"""Longest side of an agreement map in pixels; small ones are enlarged by a whole number up to the second."""
+MARGIN: Final = 24
+"""Pixels of the mask around the labels that an agreement map shows."""
+LEGEND_LINE: Final = 20
 """Height of a line of the legend in pixels."""
+DIMMED, PAINTED = 0.45, 0.7
+"""Brightness of what is not judged, and opacity of what is painted over the scene."""
+Z: Final = 1.959964
+"""Of the normal distribution, for 95 %."""
 NAMES: Final = {int(info.code): info.name for info in CLASSES}
-COLUMNS: Final = ("scene", "class", "PA %", "UA %", "F1 %", "IoU %", "BA %", "F1 tol. %")
-"""Producer's and user's accuracy, F1, intersection over union, balanced accuracy, F1 that forgives the tolerance."""
+COLUMNS: Final = (
+    "scene", "class", "labels", "mask", "PA %", "PA 95 %", "UA %", "UA 95 %", "F1 %", "IoU %", "F1 tol. %",
+)  # fmt: skip
+"""Pixels of the class in the labels and in the mask, producer's and user's accuracy with their 95 % intervals, F1,
+intersection over union, and F1 that forgives the tolerance."""
 SHORT: Final = MappingProxyType({int(CloudClass.CLOUD): "cloud", int(CloudClass.CLOUD_SHADOW): "shadow"})
-
-
-class Rasters(Protocol):
-    """A mask and its labels."""
-
-    @property
-    def judged(self) -> tuple[int, ...]:
-        """Class codes that the labels tell from the rest."""
-
-    def read(self) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-        """Class maps of both, ``(y, x)``."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -164,13 +165,13 @@ class SceneScore:
         item_id: Of the mask's item.
         reference: As the user named it.
         agreement: The counts.
-        pair: The rasters, for the picture.
+        pair: Mask and labels, for the picture.
     """
 
     item_id: str
     reference: str
     agreement: Agreement
-    pair: Rasters
+    pair: Pair
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -260,32 +261,78 @@ def _plain(counts: Agreement) -> dict[str, Any]:
         "overall_accuracy": counts.overall_accuracy,
         "balanced_overall_accuracy": counts.balanced_overall_accuracy,
         "confusion": {"classes": [rest, *(NAMES[code] for code in judged)], "reference_by_mask": counts.counts},
-        "classes": {NAMES[code]: asdict(counts.scores(code)) for code in judged},
+        "classes": {NAMES[code]: asdict(counts.scores(code)) | _intervals(counts, code) for code in judged},
     }
 
 
 def _row(title: str, counts: Agreement, code: int) -> tuple[str, ...]:
-    found = counts.scores(code)
-    values = (
-        found.producers_accuracy, found.users_accuracy, found.f1, found.iou, found.balanced_accuracy, found.tolerant_f1,
-    )  # fmt: skip
-    percents = ("" if value is None else f"{100 * value:.1f}" for value in values)
-    return title, SHORT[code], *percents
+    found, bounds = counts.scores(code), _intervals(counts, code)
+    values = (found.producers_accuracy, found.users_accuracy, found.f1, found.iou, found.tolerant_f1)
+    producers, users, *others = ("" if value is None else f"{100 * value:.1f}" for value in values)
+    within = ["" if two is None else f"{100 * two[0]:.1f}-{100 * two[1]:.1f}" for two in list(bounds.values())[2:]]
+    pixels = (f"{bounds['reference_pixels']}", f"{bounds['mask_pixels']}")
+    return title, SHORT[code], *pixels, producers, within[0], users, within[1], *others
 
 
-def _picture(pair: Rasters) -> Image.Image:
-    """The agreement map, made smaller if it is large, with its legend below."""
+def _intervals(counts: Agreement, code: int) -> dict[str, Any]:
+    """How many pixels of a class were judged, and the 95 % intervals of both accuracies.
+
+    They are those of pixels that are independent of each other; neighbors are not, so the truth is wider.
+    """
+    at = counts.codes.index(code)
+    wanted, flagged = sum(counts.counts[at]), sum(row[at] for row in counts.counts)
+    both = counts.counts[at][at]
+    return {
+        "reference_pixels": wanted,
+        "mask_pixels": flagged,
+        "producers_accuracy_95": wilson(both, wanted),
+        "users_accuracy_95": wilson(both, flagged),
+    }
+
+
+def wilson(found: int, of: int) -> tuple[float, float] | None:
+    """Return the 95 % interval of a share, after Wilson; None of nothing."""
+    if not of:
+        return None
+    share, spread = found / of, Z**2 / of
+    middle = (share + spread / 2) / (1 + spread)
+    half = Z / (1 + spread) * math.sqrt(share * (1 - share) / of + spread / (4 * of))
+    return max(0.0, middle - half), min(1.0, middle + half)
+
+
+def _picture(pair: Pair) -> Image.Image:
+    """Scene and agreement map side by side, as far as there are labels, with a legend below."""
     mask, labels = pair.read()
-    step = max(1, max(mask.shape) // PICTURE_SIDE)
-    found = Image.fromarray(colored(outcomes(mask[::step, ::step], labels[::step, ::step], judged=pair.judged)))
-    width = max(found.width, 200)
-    picture = Image.new("RGB", (width, found.height + LEGEND_LINE * len(OUTCOMES)), OUTCOMES[0].rgb)
+    rows, cols = (_around(np.flatnonzero((labels != CloudClass.NODATA).any(axis))) for axis in (1, 0))
+    part = pair.grid.cut(Window(rows.start, cols.start, *mask[rows, cols].shape))
+    step = max(1, -(-max(part.shape) // PICTURE_SIDE))
+    found = outcomes(mask[rows, cols][::step, ::step], labels[rows, cols][::step, ::step], judged=pair.judged)
+    rgb = pair.layers.picture(part.coarsen(step))
+    scene = np.full((*found.shape, 3), 128, np.float32) if rgb is None else rgb.astype(np.float32)
+    shown = scene.copy()
+    shown[found == 0] *= DIMMED
+    wrong = found > 1
+    shown[wrong] = (1 - PAINTED) * scene[wrong] + PAINTED * colored(found)[wrong]
+    both = np.concatenate((scene, shown), axis=1).round().astype(np.uint8)
+    times = max(1, LEAST_SIDE // max(found.shape))
+    return _with_legend(Image.fromarray(both.repeat(times, 0).repeat(times, 1)))
+
+
+def _around(places: NDArray[np.intp]) -> slice:
+    return slice(max(int(places[0]) - MARGIN, 0), int(places[-1]) + 1 + MARGIN)
+
+
+def _with_legend(found: Image.Image) -> Image.Image:
+    lines = ["left: the scene; right: the mask against the labels", *(outcome.name for outcome in OUTCOMES[2:])]
+    lines.append("dark: not judged; bright: clear in both")
+    picture = Image.new("RGB", (max(found.width, 340), found.height + LEGEND_LINE * len(lines) + 8), (245, 245, 245))
     picture.paste(found)
-    draw = ImageDraw.Draw(picture)
-    for line, outcome in enumerate(OUTCOMES):
-        top = found.height + line * LEGEND_LINE
-        draw.rectangle((4, top + 3, 22, top + LEGEND_LINE - 3), fill=outcome.rgb, outline=(90, 90, 90))
-        draw.text((28, top + 2), outcome.name, fill=(20, 20, 20))
+    draw, font = ImageDraw.Draw(picture), ImageFont.load_default(13)
+    for line, text in enumerate(lines):
+        top = found.height + 4 + line * LEGEND_LINE
+        if 0 < line < len(lines) - 1:
+            draw.rectangle((6, top + 3, 24, top + LEGEND_LINE - 4), fill=OUTCOMES[line + 1].rgb, outline=(90, 90, 90))
+        draw.text((32 if 0 < line < len(lines) - 1 else 6, top + 1), text, fill=(20, 20, 20), font=font)
     return picture
 
 
@@ -304,6 +351,7 @@ class Pair:
         reference: As the user named it.
         href: Of the labels.
         meaning: Of their values.
+        layers: Reads the scene below.
     """
 
     grid: Grid
@@ -312,6 +360,7 @@ class Pair:
     reference: Reference
     href: str
     meaning: Meaning
+    layers: MaskLayers
 
     @property
     def judged(self) -> tuple[int, ...]:
@@ -381,6 +430,7 @@ def _pair(item: Json, reference: Reference, mask: str) -> Pair:
         reference=reference,
         href=reference.source if reference.is_file else _href(item, reference.source),
         meaning=meaning_of(reference, asset),
+        layers=MaskLayers.of(item, Views()),
     )
 
 

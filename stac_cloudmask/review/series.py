@@ -13,7 +13,7 @@ from rasterio.warp import transform_geom
 from shapely.geometry import mapping, shape
 
 from stac_cloudmask.core.classes import CLASSES, CloudClass
-from stac_cloudmask.core.grid import Grid
+from stac_cloudmask.core.grid import Grid, Window
 from stac_cloudmask.errors import ConfigError
 from stac_cloudmask.review.cubes import Masks, mask_items
 from stac_cloudmask.review.layers import MASK, MaskLayers, shares
@@ -76,10 +76,7 @@ def _pixels(area: shapely.Geometry, grid: Grid) -> tuple[Grid, NDArray[np.bool_]
     west, south, east, north = placed.bounds
     left, top = math.floor((west - grid.left) / grid.gsd), math.floor((grid.top - north) / grid.gsd)
     right, bottom = math.ceil((east - grid.left) / grid.gsd), math.ceil((grid.top - south) / grid.gsd)
-    part = Grid(
-        epsg=grid.epsg, left=grid.left + left * grid.gsd, top=grid.top - top * grid.gsd, gsd=grid.gsd,
-        height=max(1, bottom - top), width=max(1, right - left),
-    )  # fmt: skip
+    part = grid.cut(Window(top, left, max(1, bottom - top), max(1, right - left)))
     inside = np.zeros(part.shape, bool)
     for all_touched in (False, True):
         if not inside.any():

@@ -213,7 +213,7 @@ def test_references_are_shown_without_secrets(catalog):
 
 
 def test_a_catalog_without_masks_is_a_wrong_command(tmp_path):
-    with pytest.raises(ConfigError, match="no mask is listed"):
+    with pytest.raises(ConfigError, match="give the folder that"):
         build_report(tmp_path, tmp_path / "r.html")
 
 

@@ -14,7 +14,7 @@ import numpy as np
 from PIL import Image
 
 from stac_cloudmask.core.classes import CloudClass
-from stac_cloudmask.core.grid import Grid
+from stac_cloudmask.core.grid import Grid, Window
 from stac_cloudmask.core.predict import PERCENT_NODATA
 from stac_cloudmask.review.layers import MaskLayers, coarse, painted, resampled, shares
 
@@ -159,9 +159,7 @@ def mask_tiles(layers: MaskLayers, room: int) -> list[bytes]:
     grid = layers.grid
     for row in range(0, grid.height, TILE):
         height = min(TILE, grid.height - row)
-        strip = Grid(
-            epsg=grid.epsg, left=grid.left, top=grid.top - row * grid.gsd, gsd=grid.gsd, height=height, width=grid.width
-        )
+        strip = grid.cut(Window(row, 0, height, grid.width))
         pixels = _mask_bytes(layers, strip, layers.scl(strip))
         tiles += [deflate(pixels[:, col : col + TILE].tobytes()) for col in range(0, grid.width, TILE)]
         if sum(map(len, tiles)) > room:
