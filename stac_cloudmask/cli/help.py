@@ -33,9 +33,11 @@ class PlainCommand(TyperCommand):
             record = parameter.get_help_record(ctx)
             if record is not None:
                 sections.setdefault(_section(parameter, first), []).append(record)
+        formatter.write_paragraph()
         for title, records in sections.items():
             if records:
-                with formatter.section(title):
+                formatter.write_heading(title)
+                with formatter.indentation():
                     formatter.write_dl(records, col_max=COLUMN)
 
 
