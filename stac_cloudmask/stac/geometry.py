@@ -5,10 +5,13 @@ from __future__ import annotations
 import json
 import math
 import re
+import sqlite3
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
 from os import PathLike, fspath
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias
 
 import numpy as np
@@ -40,7 +43,7 @@ SEGMENT: Final = 0.01
 HALF: Final = 180.0
 """Degrees of longitude to the antimeridian."""
 WORLD: Final = box(-HALF, -90, HALF, 90)
-VECTORS: Final = (".geojson", ".json", ".gpkg", ".shp", ".fgb")
+VECTORS: Final = (".geojson", ".json", ".gpkg", ".shp", ".fgb", ".kml")
 WKT: Final = re.compile(
     r"\s*(?:SRID=(\d+);)?\s*(?:MULTI)?(?:POINT|LINESTRING|POLYGON|GEOMETRYCOLLECTION)\b", re.IGNORECASE
 )
@@ -227,7 +230,7 @@ def _named_crs(crs: object) -> str:
     if not crs:
         return LON_LAT
     text = json.dumps(crs)
-    match = re.search(r"epsg\W+(?:[\d.]+\W+|\W*)?(\d{4,6})", text, re.IGNORECASE)
+    match = re.search(r"epsg.*?\b(\d{4,6})\b", text, re.IGNORECASE)
     if match is None and "CRS84" not in text:
         raise ConfigError(f"the CRS {text[:120]} is not known; name it by its EPSG code, or save it as a GeoPackage")
     return LON_LAT if match is None else f"EPSG:{match[1]}"
@@ -240,12 +243,13 @@ def _of_layers(path: Path) -> Iterator[Feature]:
         raise ConfigError(f"{path}: {path.suffix} needs the extra: pip install 'stac-cloudmask[labels]'") from None
     if not path.exists():
         raise ReadError(f"there is no file {path}")
-    try:
-        with warnings.catch_warnings(action="ignore", category=RuntimeWarning):  # what GDAL has to say about the file
-            layers = [name for name, kind in pyogrio.list_layers(path) if kind is not None]
-            read = {name: pyogrio.raw.read(path, layer=name) for name in layers}
-    except pyogrio.errors.DataSourceError as error:
-        raise ReadError(f"{path}: cannot be read: {error}") from None
+    with TemporaryDirectory() as folder, warnings.catch_warnings(action="ignore", category=RuntimeWarning):
+        try:
+            readable = _with_contents(path, folder) if path.suffix.lower() == ".gpkg" else path
+            layers = [name for name, kind in pyogrio.list_layers(readable) if kind is not None]
+            read = {name: pyogrio.raw.read(readable, layer=name) for name in layers}
+        except (pyogrio.errors.DataSourceError, sqlite3.Error) as error:
+            raise ReadError(f"{path}: cannot be read: {error}; save it again, as with QGIS or ogr2ogr") from None
     for name, (meta, _, shapes, columns) in read.items():
         crs = meta["crs"] or ""
         if not crs or re.match(r'\w+\["undefined', crs, re.IGNORECASE):
@@ -279,3 +283,23 @@ def pixels_of(area: shapely.Geometry, grid: Grid) -> tuple[Window, NDArray[np.bo
         [placed], out_shape=(window.height, window.width), transform=moved, all_touched=True, dtype=np.uint8
     )
     return (window, inside.astype(bool)) if inside.any() else None
+
+
+def _with_contents(path: Path, folder: str) -> Path:
+    """A GeoPackage, or a copy of one with the table of contents that some programs leave out and GDAL insists on."""
+    with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as database:
+        tables = {name for (name,) in database.execute("SELECT name FROM sqlite_master")}
+    if "gpkg_contents" in tables or "gpkg_geometry_columns" not in tables:
+        return path
+    copy = Path(folder) / path.name
+    copy.write_bytes(path.read_bytes())
+    with closing(sqlite3.connect(copy)) as database, database:
+        database.execute(
+            "CREATE TABLE gpkg_contents (table_name, data_type, identifier, description, last_change,"
+            " min_x, min_y, max_x, max_y, srs_id)"
+        )
+        database.execute(
+            "INSERT INTO gpkg_contents (table_name, data_type, identifier, srs_id)"
+            " SELECT table_name, 'features', table_name, srs_id FROM gpkg_geometry_columns"
+        )
+    return copy

@@ -212,10 +212,19 @@ def test_projected_coordinates_in_geojson_without_a_crs_are_refused_with_what_he
         vector_labels(path, GRID, NAMED)
 
 
+def test_a_geopackage_without_its_table_of_contents_is_read_all_the_same(tmp_path):
+    path = write_vectors(tmp_path / "labels.gpkg", FEATURES)
+    with closing(sqlite3.connect(path)) as db, db:
+        db.execute("DROP TABLE gpkg_contents")
+    before = path.read_bytes()
+    np.testing.assert_array_equal(vector_labels(path, GRID, NAMED), expected_labels())
+    assert path.read_bytes() == before
+
+
 LINKED = {"href": "http://spatialreference.org/ref/epsg/32633/proj4/", "type": "proj4"}
 
 
-@pytest.mark.parametrize("properties", [{"name": "EPSG:32633"}, LINKED])
+@pytest.mark.parametrize("properties", [{"name": "EPSG:32633"}, {"name": "urn:ogc:def:crs:EPSG:8.5:32633"}, LINKED])
 def test_geojson_may_name_its_crs_in_other_ways(tmp_path, properties):
     crs = {"type": "link" if "href" in properties else "name", "properties": properties}
     path = geojson(tmp_path / "labels.geojson", FEATURES, to="EPSG:32633", crs=crs)
