@@ -16,6 +16,8 @@ BoaOffset = Literal["auto", "0", "-1000"]
 Provider = Literal["cpu", "cuda", "openvino", "openvino-f32", "openvino-int8"]
 
 DEFAULT_MODEL: Final = "ukis-csmask-4b-l2a"
+FAST: Final = "fast"
+"""The small model that is several times as fast."""
 
 PRESENTATION: Final = frozenset(
     {

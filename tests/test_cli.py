@@ -419,7 +419,7 @@ def test_models_are_listed_with_what_users_choose_them_by(cli, monkeypatch):
         assert words in out
     _, out, _ = cli("models", "list", "--json")
     models = [json.loads(line) for line in out.splitlines()]
-    assert len(models) == 8
+    assert len(models) == 9
     assert [model["name"] for model in models if model["weights_here"]][:2] == [
         "ukis-csmask-4b-l2a",
         "ukis-csmask-6b-l2a",

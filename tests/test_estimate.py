@@ -6,7 +6,7 @@ import rasterio
 import stac_cloudmask as scm
 from stac_cloudmask.errors import ModelError
 from stac_cloudmask.models.session import OnnxSegmenter
-from stac_cloudmask.pipeline.estimate import estimate_mask
+from stac_cloudmask.pipeline.estimate import advice, estimate_mask
 from stac_cloudmask.pipeline.mask import choose_models, resolve_sources
 from stac_cloudmask.stac.search import load_items
 from tests.scenes import BANDS, settings_of, write_items, write_model
@@ -134,3 +134,16 @@ def test_a_model_whose_weights_are_broken_fails_before_the_run(tmp_path, sources
     (tmp_path / "broken" / "tiny.onnx").write_bytes(b"no graph")
     with pytest.raises(ModelError, match="tiny"):
         dry(str(sources[0]), tmp_path / "out", broken)
+
+
+def test_a_long_run_is_told_what_would_be_faster_and_loses_no_item(sources, model):
+    items = list(load_items([str(path) for path in sources]))
+    seen, faster = advice(iter(items), settings_of(model), long=1e-9)
+    assert seen == items[: len(seen)]
+    assert "`--resolution 20` takes a quarter of the time" in faster
+    assert "`--clip`" in faster
+
+
+def test_a_short_run_is_told_nothing_and_no_model_is_loaded_for_it(sources, model):
+    items = list(load_items([str(path) for path in sources]))
+    assert advice(iter(items), settings_of(model)) == (items, None)

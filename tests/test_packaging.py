@@ -32,7 +32,7 @@ def test_every_model_is_attributed_with_its_license():
     notice = re.sub(r"farmvibes-cloud-1 to -5", " ".join(f"farmvibes-cloud-{n}" for n in range(1, 6)), notice_text())
     notice = notice.replace("ukis-csmask-4b-l2a, ukis-csmask-6b-l2a", "ukis-csmask-4b-l2a ukis-csmask-6b-l2a")
     items = [json.loads(path.read_text()) for path in (ROOT / "models").glob("*/*.json")]
-    assert len(items) == 8
+    assert len(items) == 9
     for item in items:
         (about,) = [link["href"] for link in item["links"] if link["rel"] == "about"]
         paragraphs = [text for text in notice.split("\n\n") if item["id"] in text]

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, NamedTuple, get_args, g
 
 import typer
 
-from stac_cloudmask.config import Settings
+from stac_cloudmask.config import FAST, Settings
 from stac_cloudmask.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -138,6 +138,14 @@ def headers(given: list[str] | None, variable: str = HEADERS) -> dict[str, str]:
     return found
 
 
+Fast = Annotated[
+    bool,
+    typer.Option(
+        "--fast",
+        help="Take the small model `fast` for cloud and shadow: several times as fast, less accurate on snow and haze.",
+        rich_help_panel=MODEL,
+    ),
+]
 PANELS: Final = {
     MODEL: ("cloud_model", "shadow_model", "cloud_thr", "shadow_thr", "model_cache", "provider", "threads"),
     MERGE: ("merge", "buffer", "min_area", "hole_area"),
@@ -263,7 +271,8 @@ def settings_parameters() -> list[inspect.Parameter]:
                 annotation=Annotated[_listed(kinds[field.name]), option],
             )
         )
-    return made
+    keyword = inspect.Parameter.KEYWORD_ONLY
+    return [*made, inspect.Parameter(FAST, keyword, default=False, annotation=Fast)]
 
 
 def settings_helps() -> dict[str, str]:
@@ -276,6 +285,11 @@ def settings_helps() -> dict[str, str]:
 def settings_of(**given: Any) -> Settings:  # noqa: ANN401  (typer checks them)
     """Return the settings that options ask for; an option that is given several times is a tuple."""
     values: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in given.items()}
+    if values.pop(FAST):
+        named = (values["cloud_model"], values["shadow_model"]) != (Settings.cloud_model, Settings.shadow_model)
+        if named:
+            raise ConfigError("--fast names both models; leave out --cloud-model and --shadow-model")
+        values |= {"cloud_model": (FAST,), "shadow_model": FAST}
     values["local_roots"] = values["local_roots"] or None
     return Settings(**values)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import ExitStack, closing
 from dataclasses import replace
+from itertools import chain
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
@@ -93,6 +94,8 @@ def process(
     )
     with console.stoppable(), Bars(console.stderr, quiet=json) as board, ExitStack() as stack:
         ahead = run.read_ahead(_items(items or [], search, settings, versions), counted=board.expect)
+        if not (json or dry_run or clip or workers or scheduler):
+            ahead = _advised(ahead, settings)
         if dry_run:
             stream = run.plan(ahead, settings=settings, out=out)
         else:
@@ -106,6 +109,16 @@ def process(
     if not (results or items):
         console.nothing_found(search.query)
     _sum_up(results, board.counts, json=json)
+
+
+def _advised(items: Iterator[pystac.Item | Failure], settings: Settings) -> Iterator[pystac.Item | Failure]:
+    """The same items, after one line that says what would be faster if they are much work."""
+    from stac_cloudmask.pipeline.estimate import advice  # noqa: PLC0415  (keeps --help fast)
+
+    seen, faster = advice(items, settings)
+    if faster:
+        console.stderr.print(faster, markup=False, soft_wrap=True)
+    return chain(seen, items)
 
 
 def _sum_up(results: list[Result], counts: Counter[str], *, json: bool) -> None:

@@ -1,28 +1,52 @@
-"""What a mask would take, for a dry run: pixels, bytes to read, windows."""
+"""What masks would take: pixels, bytes and windows of one for a dry run, and what would make a long run shorter."""
 
 from __future__ import annotations
 
+from dataclasses import replace
+from importlib.util import find_spec
+from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from time import perf_counter
+from typing import TYPE_CHECKING, Final, NamedTuple
 
+import numpy as np
+
+from stac_cloudmask.config import FAST
 from stac_cloudmask.core.grid import Window
 from stac_cloudmask.core.policy import FARMVIBES
 from stac_cloudmask.core.votes import Sun
-from stac_cloudmask.errors import BandNotFoundError
+from stac_cloudmask.errors import BandNotFoundError, StacCloudmaskError
 from stac_cloudmask.pipeline.area import clip
 from stac_cloudmask.pipeline.inference import plan_passes, plan_windows
-from stac_cloudmask.pipeline.mask import THREADS, parts_of
+from stac_cloudmask.pipeline.mask import THREADS, choose_models, parts_of, resolve_sources, segmenter
 from stac_cloudmask.pipeline.result import Estimate
 from stac_cloudmask.retry import RetryPolicy
 from stac_cloudmask.stac.hrefs import is_remote
 from stac_cloudmask.stac.providers import SCL
 from stac_cloudmask.stac.reader import open_files, whole_factor
+from stac_cloudmask.stac.search import Failure
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    import pystac
+
     from stac_cloudmask.config import Settings
     from stac_cloudmask.core.grid import Grid
     from stac_cloudmask.pipeline.mask import Models
     from stac_cloudmask.stac.bands import BandSource, Sources
+
+
+LONG: Final = 600.0
+"""Seconds of work from which on it is worth to know what would be faster."""
+SLOWEST: Final = 6e-6
+"""Seconds per pixel of a slow machine: where even that would not make a run long, nothing is measured."""
+MOST: Final = 500
+"""Items that are looked at."""
+SIDE: Final = 256
+"""Pixels of the side of the window that is timed."""
+TILE: Final = (10980, 10980)
+"""Pixels at 10 m of an item that does not state its grid."""
 
 
 class FileToRead(NamedTuple):
@@ -64,6 +88,67 @@ def estimate_mask(sources: Sources, *, models: Models, settings: Settings) -> Es
         windows=windows,
         computed=computed,
     )
+
+
+def advice(
+    items: Iterable[pystac.Item | Failure], settings: Settings, *, long: float = LONG
+) -> tuple[list[pystac.Item | Failure], str | None]:
+    """Return the items that it looked at, and what would be faster where they are much work for this machine.
+
+    Args:
+        items: Of a run; as many are taken as make a long run.
+        settings: How masks are made.
+        long: Seconds of work from which on there is something to say.
+    """
+    models, pixels, seconds = choose_models(settings), 0, 0.0
+    seen: list[pystac.Item | Failure] = []
+    for item in islice(items, MOST):
+        seen.append(item)
+        pixels += 0 if isinstance(item, Failure) else _computed(item, models, settings)
+        if not seconds and pixels * SLOWEST > long:
+            seconds = _pace(settings)
+        if pixels * seconds > long:
+            return seen, f"more than {long / 60:.0f} minutes of work; {_faster(settings, seconds)}"
+    return seen, None
+
+
+def _computed(item: pystac.Item, models: Models, settings: Settings) -> int:
+    """Return the pixels of an item's windows, as far as its metadata tell."""
+    try:
+        bands = resolve_sources(item, models=models, settings=settings).bands
+    except StacCloudmaskError:  # the run itself will say so
+        return 0
+    grids = [band.grid for band in bands if band.grid is not None]
+    finest = min(grids, key=lambda grid: grid.gsd, default=None)
+    shape, gsd = (TILE, 10.0) if finest is None else (finest.shape, finest.gsd)
+    factor = max(1, round((settings.resolution or gsd) / gsd))
+    return _work((shape[0] // factor, shape[1] // factor), models, settings)[1]
+
+
+def _pace(settings: Settings) -> float:
+    """Return the seconds per pixel that the models take here, by one window of noise."""
+    total = 0.0
+    for spec in choose_models(settings):
+        model = segmenter(spec, settings)
+        chips = np.random.default_rng(0).random((1, len(spec.bands), SIDE, SIDE), np.float32)
+        model.predict(chips)  # loads it
+        begun = perf_counter()
+        model.predict(chips)
+        total += perf_counter() - begun
+    return total / SIDE**2
+
+
+def _faster(settings: Settings, seconds: float) -> str:
+    """Return options that would help, with how much faster a window is here."""
+    choices: dict[str, Settings] = {}
+    if settings.provider == "cpu" and find_spec("openvino") is not None:
+        choices["--provider openvino"] = replace(settings, provider="openvino")
+    if FAST not in settings.cloud_model:
+        choices["--fast"] = replace(settings, cloud_model=(FAST,), shadow_model=FAST)
+    times = {option: seconds / _pace(choice) for option, choice in choices.items()}
+    measured = [f"`{option}` is {ratio:.1f} times as fast here" for option, ratio in times.items() if ratio > 1]
+    coarser = [] if settings.resolution else ["`--resolution 20` takes a quarter of the time"]
+    return ", ".join([*measured, *coarser, "`--clip` masks an area alone"])
 
 
 def _stated(source: BandSource, resolution: float | None) -> FileToRead | None:

@@ -12,8 +12,8 @@ UKIS = ["ukis-csmask-4b-l2a", "ukis-csmask-6b-l2a"]
 SEED = [*(f"farmvibes-cloud-{n}" for n in range(1, 6)), "farmvibes-shadow"]
 
 
-def test_the_catalog_lists_two_bundled_and_six_farmvibes_models():
-    assert [spec.name for spec in list_models()] == UKIS + SEED
+def test_the_catalog_lists_three_models_that_work_offline_and_six_of_farmvibes():
+    assert [spec.name for spec in list_models()] == [*UKIS, "fast", *SEED]
 
 
 @pytest.mark.parametrize("name", UKIS)
