@@ -16,11 +16,12 @@ from stactask.utils import find_collection
 
 from stac_cloudmask.config import Settings
 from stac_cloudmask.errors import ConfigError, ReadError, StacCloudmaskError, UnsupportedItemError
+from stac_cloudmask.pipeline.area import area_of
+from stac_cloudmask.pipeline.item import attempt
 from stac_cloudmask.pipeline.result import VERSION
-from stac_cloudmask.pipeline.run import attempt
 from stac_cloudmask.stac.catalog import OutputCatalog
 from stac_cloudmask.stac.hrefs import DEFAULT_RULE, is_remote, redact
-from stac_cloudmask.stac.item import DEFAULT_COLLECTION, ITEM_TYPE, output_collection, output_id
+from stac_cloudmask.stac.item import DEFAULT_COLLECTION, ITEM_TYPE
 from stac_cloudmask.stac.static import own_href, parse_item, read_json
 
 if TYPE_CHECKING:
@@ -120,8 +121,9 @@ class CloudMaskTask(Task):
     """Masks every item of a payload and gives the output items.
 
     Parameters are those of `Settings`, by name, and ``out``: the directory or ``s3://bucket/prefix`` of the output
-    catalog. Items that are up to date there are not made again. Without ``out`` the files are uploaded as the
-    payload's ``upload_options`` say; with ``--no-upload`` they stay in the work directory.
+    catalog. ``area`` may be a box (a list of west, south, east, north), GeoJSON or well-known text; items without data
+    in it give no output item. Items that are up to date there are not made again. Without ``out`` the files are
+    uploaded as the payload's ``upload_options`` say; with ``--no-upload`` they stay in the work directory.
 
     Input may be a payload, an item, an item collection, or an SNS or SQS message with any of these. For input that
     brings no parameters, derive a class with ``defaults``.
@@ -182,7 +184,7 @@ class CloudMaskTask(Task):
             results = [attempt(item, settings=settings, out=catalog.out) for item in items]
             catalog.link([result.output for result in results if result.output is not None])
         _refuse_failures(results)
-        finished = [self._finished(catalog, item) for item in items]
+        finished = [self._finished(catalog, result.output) for result in results if result.output is not None]
         return finished if out or not self._upload else [self._uploaded(body) for body in finished]
 
     def assign_collections(self) -> None:
@@ -208,10 +210,10 @@ class CloudMaskTask(Task):
         """An item of the payload; what it may name depends on where it is from: its self link, else the message."""
         return parse_item(body, origin=own_href(body, self._base, DEFAULT_RULE))
 
-    def _finished(self, catalog: OutputCatalog, item: pystac.Item) -> Json:
-        body = catalog.item(output_collection(item.collection_id), output_id(item.id))
+    def _finished(self, catalog: OutputCatalog, href: str) -> Json:
+        body = catalog.item(*catalog.ids(href))
         if body is None:
-            raise ReadError(f"{catalog.out}: the mask of item {item.id!r} vanished after it was written")
+            raise ReadError(f"{href} vanished after it was written")
         return body | {"collection": self._collection(body)}
 
     def _source_collections(self) -> set[str | None]:
@@ -253,6 +255,8 @@ def _plain(name: str, value: object) -> Any:  # noqa: ANN401  (Settings checks i
     """A value of JSON as `Settings` has it: tuples for lists, one model as a tuple of one, offsets as text."""
     if isinstance(getattr(Settings, name), bool) and not isinstance(value, bool):
         raise ConfigError(f"{name} is true or false, got {value!r}")
+    if name == "area":
+        return area_of(bbox=value) if isinstance(value, list) else area_of(geometry=value)  # type: ignore[arg-type]
     if name == "cloud_model" and isinstance(value, str):
         return (value,)
     if name == "boa_offset" and isinstance(value, int):

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import logging
 import random
 import subprocess
 import sys
@@ -19,7 +18,6 @@ from strict_api import Fault, strict_api
 
 import stac_cloudmask as scm
 from stac_cloudmask.errors import ConfigError, WriteError
-from stac_cloudmask.pipeline import item
 from stac_cloudmask.pipeline.run import LINK_EVERY, LINK_SHARE, Ledger, Publication, plan, read_ahead, run
 from stac_cloudmask.retry import RetryPolicy
 from stac_cloudmask.stac.catalog import OutputCatalog
@@ -162,41 +160,16 @@ def test_an_overloaded_server_changes_no_bit(sources, model, tmp_path):
         np.testing.assert_equal(layers(there), layers(here))
 
 
-@pytest.fixture
-def hasty(monkeypatch):
-    """Little patience below the attempts that a run makes, and no pause between those."""
-    monkeypatch.setattr(item, "BACKOFF", 0.001)
-
-
-@pytest.mark.usefixtures("hasty")
-def test_what_the_infrastructure_fails_is_tried_again(sources, model, tmp_path, caplog):
-    caplog.set_level(logging.WARNING)
-    with serve(sources[0].parents[2]) as site:
-        site.fault = lambda _, __, path: 503 if path.endswith("red.tif") and not caplog.records else None
-        (result,) = go(remote(sources[:1], site), tmp_path, model, retry_seconds=0)
-    assert (result.status, result.attempts) == ("done", 2)
-    assert "attempt 1 failed, trying again" in caplog.text
-
-
-@pytest.mark.usefixtures("hasty")
-def test_what_the_infrastructure_fails_for_good_is_told_apart_from_bad_input(sources, model, tmp_path):
+def test_what_the_infrastructure_fails_is_told_apart_from_bad_input(sources, model, tmp_path):
     with serve(sources[0].parents[2], lambda _, __, path: 503 if path.endswith("red.tif") else None) as site:
         (result,) = go(remote(sources[:1], site), tmp_path, model, retry_seconds=0)
-    assert (result.status, result.kind, result.attempts) == ("failed", "infrastructure", item.ATTEMPTS)
+    assert (result.status, result.kind) == ("failed", "infrastructure")
     assert "asset 'red'" in result.error
     assert checked_is_empty(tmp_path)
 
 
 def checked_is_empty(out):
     return not (out / COLLECTION).exists() and not (out / "catalog.json").exists()
-
-
-def test_pauses_between_attempts_grow(sources, model, tmp_path, monkeypatch):
-    pauses = []
-    monkeypatch.setattr(item.time, "sleep", pauses.append)
-    with serve(sources[0].parents[2], lambda _, __, path: 503 if path.endswith("red.tif") else None) as site:
-        go(remote(sources[:1], site), tmp_path, model, retry_seconds=0)
-    assert [pause for pause in pauses if pause >= 1] == [item.BACKOFF, 2 * item.BACKOFF]
 
 
 def test_masks_go_to_a_bucket(sources, model):

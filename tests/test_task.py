@@ -7,6 +7,7 @@ import sys
 from typing import ClassVar
 
 import pytest
+import shapely
 from offline import Validator
 from outputs import read_items
 from s3 import s3_server
@@ -16,7 +17,7 @@ from stactask.exceptions import InvalidInput
 
 from stac_cloudmask.errors import ReadError
 from stac_cloudmask.stac.catalog import OutputCatalog
-from stac_cloudmask.task import CloudMaskTask, attempt
+from stac_cloudmask.task import CloudMaskTask
 
 pytestmark = [
     # stac-task warns of the old way to choose collections even where a payload does not use it
@@ -182,8 +183,17 @@ def test_bad_items_are_invalid_input_and_the_others_are_kept(item, tmp_path):
         CloudMaskTask.handler(payload(item | {"assets": None}, out=str(tmp_path / "out")))
 
 
-def test_a_failure_that_may_pass_is_not_invalid_input(item, tmp_path, monkeypatch):
-    monkeypatch.setattr(f"{attempt.__module__}.ATTEMPTS", 1)
+@pytest.mark.parametrize("form", [list, lambda box: shapely.geometry.mapping(shapely.box(*box))])
+def test_an_area_of_the_payload_is_masked_and_items_beside_it_give_nothing(item, tmp_path, form):
+    west, south, east, north = item["bbox"]
+    middle = ((west * 3 + east) / 4, (south * 3 + north) / 4, (west + east * 3) / 4, (south + north * 3) / 4)
+    done = CloudMaskTask.handler(payload(item, out=str(tmp_path), area=form(middle)))
+    [feature] = done["features"]
+    assert feature["bbox"] == pytest.approx(middle, abs=1e-6)
+    assert CloudMaskTask.handler(payload(item, out=str(tmp_path), area=[100, 10, 101, 11]))["features"] == []
+
+
+def test_a_failure_that_may_pass_is_not_invalid_input(item, tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(ReadError, match="file/out"):
         CloudMaskTask.handler(payload(item, out=str(tmp_path / "file" / "out")))

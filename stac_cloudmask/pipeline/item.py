@@ -1,11 +1,10 @@
-"""One item: plan, mask, write, with retries."""
+"""One item: plan, mask, write."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import logging
-import time
 import traceback
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -15,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from stac_cloudmask.core.classes import CLASSES, CloudClass
-from stac_cloudmask.errors import OutsideAreaError, StacCloudmaskError, WriteError
+from stac_cloudmask.errors import OutsideAreaError, StacCloudmaskError
 from stac_cloudmask.models.registry import is_followable, model_document
 from stac_cloudmask.models.weights import weights_sha256
 from stac_cloudmask.pipeline.area import clipped_item
@@ -37,7 +36,7 @@ from stac_cloudmask.stac.catalog import OutputCatalog
 from stac_cloudmask.stac.cog import write_bits_cog, write_class_cog, write_percent_cog, write_thumbnail
 from stac_cloudmask.stac.collection import read_config
 from stac_cloudmask.stac.geometry import check_footprint
-from stac_cloudmask.stac.hrefs import is_remote, redact
+from stac_cloudmask.stac.hrefs import redact
 from stac_cloudmask.stac.item import (
     AssetFile,
     MaskFacts,
@@ -292,31 +291,20 @@ def cover_of(counts: Mapping[int, int]) -> dict[str, float]:
     return {info.name: round(100 * counts.get(info.code, 0) / max(whole[info.code], 1), 4) for info in CLASSES}
 
 
-ATTEMPTS: Final = 3
-"""How often an item is tried when the infrastructure fails."""
-BACKOFF: Final = 2.0
-"""Seconds before the second attempt; doubled before each further one."""
-
-
 def attempt(item: pystac.Item, *, settings: Settings, out: str, progress: Progress = no_progress) -> Result:
-    """Process an item; failures of the infrastructure are tried again, bad input is not. Nothing is raised."""
-    for tried in range(1, ATTEMPTS + 1):
-        try:
-            return replace(process_item(item, settings=settings, out=out, progress=progress), attempts=tried)
-        except OutsideAreaError as error:
-            return skipped(item.id, error)
-        except StacCloudmaskError as error:
-            if not _may_pass(error, out) or tried == ATTEMPTS:
-                return failed(item.id, error, attempts=tried)
-            logger.warning("item %r: attempt %d failed, trying again: %s", item.id, tried, redact(str(error)))
-        except Exception as error:  # one item's trouble must not be the end of a run
-            logger.debug("item %r", item.id, exc_info=True)
-            return _unexpected(item.id, error)
-        time.sleep(BACKOFF * 2 ** (tried - 1))
-    raise AssertionError
+    """Process an item; what goes wrong is its result, and nothing is raised."""
+    try:
+        return process_item(item, settings=settings, out=out, progress=progress)
+    except OutsideAreaError as error:
+        return skipped(item.id, error)
+    except StacCloudmaskError as error:
+        return failed(item.id, error)
+    except Exception as error:
+        logger.debug("item %r", item.id, exc_info=True)
+        return _unexpected(item.id, error)
 
 
-def failed(item_id: str, error: StacCloudmaskError, *, attempts: int = 1) -> Result:
+def failed(item_id: str, error: StacCloudmaskError) -> Result:
     """The record of an item that could not be masked; names the item whatever the error says."""
     text = redact(str(error))
     return Result(
@@ -324,7 +312,6 @@ def failed(item_id: str, error: StacCloudmaskError, *, attempts: int = 1) -> Res
         status="failed",
         error=text if item_id in text else f"item {item_id!r}: {text}",
         kind="infrastructure" if error.retryable else "input",
-        attempts=attempts,
     )
 
 
@@ -332,11 +319,6 @@ def skipped(item_id: str, error: OutsideAreaError) -> Result:
     """Return the record of an item that has nothing to mask in the area."""
     logger.info("skipped: %s", error)
     return Result(item_id=item_id, status="skipped", notes=(redact(str(error)),))
-
-
-def _may_pass(error: StacCloudmaskError, out: str) -> bool:
-    """Whether it is worth trying again at once; a disk that is full or closed stays so."""
-    return error.retryable and (is_remote(out) or not isinstance(error, WriteError))
 
 
 def _unexpected(item_id: str, error: Exception) -> Result:

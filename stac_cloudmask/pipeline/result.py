@@ -67,7 +67,6 @@ class Result:
             fault of this package or of one that it uses.
         notes: What was decided on the way that the user may want to know.
         published: Href of the item where it was published a second time.
-        attempts: How often the item was tried.
         seconds: Wall time by stage.
         estimate: What the mask would take, where it is ``planned``.
     """
@@ -81,7 +80,6 @@ class Result:
     kind: Kind | None = None
     notes: tuple[str, ...] = ()
     published: str | None = None
-    attempts: int = 1
     seconds: Mapping[str, float] = field(default_factory=dict)
     estimate: Estimate | None = None
 
