@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-import errno
 import json
 import os
 import shutil
-import sys
 import tempfile
 import time
 import uuid
 from contextlib import contextmanager, suppress
+from datetime import timedelta
+from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
-import fsspec
 from filelock import FileLock, Timeout
 
 from stac_cloudmask.errors import ConfigError, ReadError, WriteError
-from stac_cloudmask.retry import RetryPolicy, retrying
+from stac_cloudmask.retry import DEFAULT_POLICY, RetryPolicy, retrying
 from stac_cloudmask.stac.hrefs import local_path, redact
 
 if TYPE_CHECKING:
@@ -81,7 +81,7 @@ class Store(Protocol):
 
 
 def open_store(out: str | Path) -> Store:
-    """The store of an output location: a path, ``file://`` or ``s3://`` and whatever else fsspec can write.
+    """The store of an output location: a path, ``file://``, ``s3://``, ``gs://`` or ``az://``.
 
     Raises:
         ConfigError: The location cannot be written to, or the package for it is missing.
@@ -257,8 +257,6 @@ CONTENTION: Final = RetryPolicy(seconds=60, pause=0.1)
 """How long a shared object is tried to be changed while others change it, too."""
 SETTLING: Final = 0.5
 """Seconds after which a change that could not be made conditional is read back."""
-TAKEN: Final = frozenset({"PreconditionFailed", "ConditionalRequestConflict"})
-UNSUPPORTED: Final = frozenset({"NotImplemented", "InvalidArgument"})
 TYPES: Final = {
     ".json": "application/json",
     ".parquet": "application/vnd.apache.parquet",
@@ -270,20 +268,30 @@ TYPES: Final = {
 
 
 class ObjectStore:
-    """A prefix of a bucket; S3 has conditional writes, other stores are read back after a change."""
+    """A prefix of a bucket or container: ``s3://``, ``gs://``, ``az://`` and what obstore knows besides.
+
+    A shared object is replaced on the condition that it is still the one that was read. Stores that do not know
+    conditions are read back after a change.
+    """
 
     def __init__(self, root: str) -> None:
-        protocol = root.partition("://")[0]
-        try:
-            # A listing that is kept would hide what another run has written.
-            self._fs, self._root = fsspec.url_to_fs(root.rstrip("/"), use_listings_cache=False)
-        except (ImportError, ValueError) as error:
-            raise ConfigError(
-                f"{root}: {error}; for s3:// install the extra: pip install 'stac-cloudmask[s3]'"
-            ) from error
         self._url = root.rstrip("/")
-        self._conditional = protocol == "s3"
-        self._s3 = protocol == "s3"
+        try:
+            import obstore  # noqa: PLC0415  (extra)
+            from obstore import exceptions, store  # noqa: PLC0415
+        except ImportError as error:
+            raise ConfigError(f"{root}: needs the extra: pip install 'stac-cloudmask[s3]', or gs, or az") from error
+        self._api, self._errors = obstore, exceptions
+        try:
+            self._store = store.from_url(
+                self._url,
+                client_options={"allow_http": True},  # endpoints of one's own
+                retry_config={"retry_timeout": timedelta(seconds=DEFAULT_POLICY.seconds)},
+                **(_s3_credentials() if self._url.startswith("s3://") else {}),
+            )
+        except (ValueError, exceptions.BaseError) as error:
+            raise ConfigError(f"{root}: {_first_line(error)}; give a directory, s3://, gs:// or az://") from error
+        self._conditional = True
 
     def href(self, name: str) -> str:
         """URL of an object."""
@@ -291,92 +299,81 @@ class ObjectStore:
 
     def read_json(self, name: str) -> Json | None:
         """See ``Store``."""
-        with self._named_errors():
-            try:
-                body = json.loads(self._fs.cat_file(self._path(name)))
-            except (FileNotFoundError, ValueError, RecursionError):
-                return None
-        return body if isinstance(body, dict) else None
+        return self._found(name)[0]
 
     def sizes(self, folder: str) -> dict[str, int]:
         """See ``Store``."""
         with self._named_errors():
-            try:
-                listed = self._fs.ls(self._path(folder), detail=True)
-            except FileNotFoundError:
-                return {}
-        return {Path(entry["name"]).name: entry["size"] for entry in listed if entry["type"] == "file"}
+            listed = self._api.list_with_delimiter(self._store, folder)["objects"]
+        return {entry["path"].rpartition("/")[2]: entry["size"] for entry in listed}
 
     def get(self, name: str, target: Path) -> None:
         """See ``Store``."""
         with self._named_errors():
             try:
-                self._fs.get_file(self._path(name), str(target))
+                content = self._api.get(self._store, name)
             except FileNotFoundError as error:
                 raise ReadError(f"{self.href(name)} is not there") from error
+            with target.open("wb") as file:
+                for chunk in content:
+                    file.write(chunk)
 
     def put(self, files: Mapping[str, Path | Json]) -> None:
         """See ``Store``."""
         with self._named_errors():
             for name, content in files.items():
-                if isinstance(content, Path):
-                    self._fs.put_file(str(content), self._path(name), **self._headers(name))
-                else:
-                    self._fs.pipe_file(self._path(name), dumped(content), **self._headers(name))
+                body = content if isinstance(content, Path) else dumped(content)
+                self._api.put(self._store, name, body, attributes=_attributes(name))
 
     def update_json(self, name: str, change: Change) -> None:
         """See ``Store``."""
         retrying(lambda: self._change(name, change), policy=CONTENTION)
 
-    def _change(self, name: str, change: Change) -> None:
-        tag = self._tag(name)  # before the content: a change in between then fails the condition
-        before = self.read_json(name)
-        after = change(before)
-        if after == before:
-            return
-        if not self._replace(name, after, tag) or not (self._conditional or self._holds(name, change)):
-            raise WriteError(f"{self.href(name)}: others changed it at the same time, again and again; try again")
-
     def remove(self, name: str) -> None:
         """See ``Store``."""
-        with self._named_errors():
-            if self._fs.exists(self._path(name)):
-                self._fs.rm_file(self._path(name))
+        with self._named_errors(), suppress(FileNotFoundError):
+            self._api.delete(self._store, name)
 
     def workdir(self) -> AbstractContextManager[Path]:
         """See ``Store``; it lies on this machine."""
         return local_workdir()
 
-    def _path(self, name: str) -> str:
-        return f"{self._root}/{name}"
-
-    def _headers(self, name: str) -> dict[str, str]:
-        return {"ContentType": TYPES[Path(name).suffix]} if self._s3 else {}
-
-    def _tag(self, name: str) -> str | None:
-        """What the store calls this version of an object; None if there is no object, or no such name for it."""
+    def _found(self, name: str) -> tuple[Json | None, Json | None]:
+        """The content of a JSON object, and what the store calls this version of it; None for what is not there."""
         with self._named_errors():
             try:
-                found = self._fs.info(self._path(name)).get("ETag")
+                content = self._api.get(self._store, name)
             except FileNotFoundError:
-                return None
-        return None if found is None else str(found)
+                return None, None
+            version = {key: content.meta[key] for key in ("e_tag", "version") if content.meta.get(key)}
+            try:
+                body = json.loads(bytes(content.bytes()))
+            except (ValueError, RecursionError):
+                return None, version
+        return (body if isinstance(body, dict) else None), version
 
-    def _replace(self, name: str, body: Json, tag: str | None) -> bool:
-        """Write if the object is still the one with this tag (or still missing); whether it was."""
-        condition = {"IfMatch": tag} if tag else {"IfNoneMatch": "*"}
-        options = self._headers(name) | (condition if self._conditional else {})
+    def _change(self, name: str, change: Change) -> None:
+        before, version = self._found(name)
+        after = change(before)
+        if after == before:
+            return
+        if not self._replace(name, after, version) or not (self._conditional or self._holds(name, change)):
+            raise WriteError(f"{self.href(name)}: others changed it at the same time, again and again; try again")
+
+    def _replace(self, name: str, body: Json, version: Json | None) -> bool:
+        """Write if the object is still this version, or still missing; whether it was."""
+        self._conditional = self._conditional and version != {}
+        mode: Any = ("create" if version is None else version) if self._conditional else "overwrite"
         with self._named_errors():
             try:
-                self._fs.pipe_file(self._path(name), dumped(body), **options)
-            except OSError as error:
-                code = _code(error)
-                if self._conditional and (code in TAKEN or isinstance(error, FileExistsError)):
-                    return False
-                if self._conditional and code in UNSUPPORTED:
-                    self._conditional = False
-                    return False
-                raise
+                self._api.put(self._store, name, dumped(body), mode=mode, attributes=_attributes(name))
+            except (FileExistsError, self._errors.AlreadyExistsError, self._errors.PreconditionError):
+                return False
+            except (NotImplementedError, self._errors.BaseError) as error:
+                if not self._conditional or not _is_unknown(error):
+                    raise
+                self._conditional = False
+                return False
         return True
 
     def _holds(self, name: str, change: Change) -> bool:
@@ -387,21 +384,42 @@ class ObjectStore:
 
     @contextmanager
     def _named_errors(self) -> Iterator[None]:
-        botocore = sys.modules.get("botocore.exceptions")
-        foreign = (botocore.BotoCoreError, botocore.ClientError) if botocore else ()
         try:
             yield
         except (ReadError, WriteError):
             raise
-        except (OSError, *foreign) as error:
+        except (OSError, NotImplementedError, self._errors.BaseError) as error:
             raise WriteError(
-                f"{self._url}: {redact(str(error))}; check the bucket, its region and your rights"
+                f"{self._url}: {redact(_first_line(error))}; check the bucket, its region and your rights"
             ) from error
 
 
-def _code(error: OSError) -> str | None:
-    """The store's own code of an error, which s3fs keeps as its cause."""
-    response = getattr(error.__cause__, "response", None)
-    if isinstance(response, dict):
-        return str(response.get("Error", {}).get("Code"))
-    return "NotImplemented" if error.errno == errno.ENOSYS else None
+@cache
+def _s3_credentials() -> dict[str, Any]:
+    """Credentials as the tools of AWS find them, profiles included; nothing where boto3 is not installed."""
+    if find_spec("boto3") is None:
+        return {}
+    import boto3  # noqa: PLC0415  (extra)
+    from obstore.auth.boto3 import Boto3CredentialProvider  # noqa: PLC0415
+
+    session = boto3.Session()
+    if session.get_credentials() is None:
+        return {"skip_signature": True}  # a public bucket can be read
+    return {"credential_provider": Boto3CredentialProvider(session)}
+
+
+def _attributes(name: str) -> dict[str, str]:
+    return {"Content-Type": TYPES[Path(name).suffix]} if Path(name).suffix in TYPES else {}
+
+
+def _is_unknown(error: Exception) -> bool:
+    """Whether a store says that it does not know conditional writes."""
+    return isinstance(error, NotImplementedError) or any(
+        code in str(error)
+        for code in ("NotImplemented", "not implemented", "not supported", "A header you provided implies")
+    )
+
+
+def _first_line(error: Exception) -> str:
+    """What an error says, without the internals that obstore adds."""
+    return str(error).partition("\n")[0]
