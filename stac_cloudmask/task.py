@@ -10,9 +10,6 @@ from dataclasses import fields
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 import pystac
-from stactask import Task
-from stactask.exceptions import InvalidInput
-from stactask.utils import find_collection
 
 from stac_cloudmask.config import Settings
 from stac_cloudmask.errors import ConfigError, ReadError, StacCloudmaskError, UnsupportedItemError
@@ -23,6 +20,13 @@ from stac_cloudmask.stac.catalog import OutputCatalog
 from stac_cloudmask.stac.hrefs import DEFAULT_RULE, is_remote, redact
 from stac_cloudmask.stac.item import DEFAULT_COLLECTION, ITEM_TYPE
 from stac_cloudmask.stac.static import own_href, parse_item, read_json
+
+try:
+    from stactask import Task
+    from stactask.exceptions import InvalidInput
+    from stactask.utils import find_collection
+except ModuleNotFoundError as error:
+    raise ModuleNotFoundError("the task needs an extra: pip install 'stac-cloudmask[task]'") from error
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

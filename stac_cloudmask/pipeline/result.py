@@ -113,8 +113,10 @@ def _thumbnail(output: str | None) -> bytes | None:
 
 
 def numbers_html(cover: Mapping[str, float]) -> str:
-    """Percentages by class name, as text."""
-    return ", ".join(f"{name.replace('_', ' ')} {percent:.1f} %" for name, percent in cover.items())
+    """Percent of the valid pixels by class name, and how many those are, as text."""
+    shares = [f"{name.replace('_', ' ')} {percent:.1f} %" for name, percent in cover.items() if name != "nodata"]
+    valid = f" of valid pixels, {100 - cover['nodata']:.1f} % valid" if "nodata" in cover else ""
+    return ", ".join(shares) + valid
 
 
 def block_html(title: str, parts: list[str]) -> str:

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     Json = Mapping[str, Any]
     import pystac
 
-How = Literal["mode", "average", "nearest"]
+How = Literal["mode", "average"]
 
 HASTY: Final = RetryPolicy(seconds=0.5)
 STRIKES: Final = 3
@@ -60,32 +60,26 @@ class Views:
             ReadError: It cannot be read.
             UnsupportedItemError: The href is not allowed, or it is no raster of one band and 8 bits.
         """
-        return self._read(href, _frame(grid), base=base, how="mode", fill=fill, dtype="uint8").astype(np.uint8)
+        return self._read(href, grid, base=base, how="mode", fill=fill, dtype="uint8").astype(np.uint8)
 
     def means(self, href: str, grid: Grid, *, base: str | None, fill: int, dtype: str) -> NDArray[np.uint16]:
         """The mean of the valid pixels in each pixel of ``grid``, ``(y, x)``; else as ``classes``."""
-        return self._read(href, _frame(grid), base=base, how="average", fill=fill, dtype=dtype).astype(np.uint16)
+        return self._read(href, grid, base=base, how="average", fill=fill, dtype=dtype).astype(np.uint16)
 
-    def nearest(self, href: str, frame: Frame, *, base: str | None, fill: int) -> NDArray[np.uint8]:
-        """The value that the middle of each pixel of ``frame`` lies in, ``fill`` outside; else as ``classes``."""
-        return self._read(href, frame, base=base, how="nearest", fill=fill, dtype="uint8").astype(np.uint8)
-
-    def _read(
-        self, href: str, frame: Frame, *, base: str | None, how: How, fill: int | None, dtype: str
-    ) -> NDArray[Any]:
+    def _read(self, href: str, grid: Grid, *, base: str | None, how: How, fill: int | None, dtype: str) -> NDArray[Any]:
         allowed = check_href(href, base=base)
         host = urlsplit(allowed).netloc if is_remote(allowed) else ""
         if self._strikes[host] >= STRIKES:
             raise ReadError(f"{redact(allowed)} was not asked for: {host} failed {STRIKES} times")
         try:
             with open_raster(allowed, retry=self._retry) as file:
-                return _warped(file, frame, how=how, fill=fill, dtype=dtype)
+                return _warped(file, grid, how=how, fill=fill, dtype=dtype)
         except ReadError:
             self._strikes[host] += bool(host)
             raise
 
 
-def _warped(file: DatasetReader, frame: Frame, *, how: How, fill: int | None, dtype: str) -> NDArray[Any]:
+def _warped(file: DatasetReader, grid: Grid, *, how: How, fill: int | None, dtype: str) -> NDArray[Any]:
     if file.count != 1 or file.dtypes[0] != dtype or file.crs is None:
         raise UnsupportedItemError(
             f"{redact(file.name)} has {file.count} bands of {file.dtypes[0]} in {file.crs or 'no CRS'}; one of {dtype} "
@@ -93,36 +87,16 @@ def _warped(file: DatasetReader, frame: Frame, *, how: How, fill: int | None, dt
         )
     with WarpedVRT(
         file,
-        crs=frame.crs,
-        transform=rasterio.Affine(*frame.transform),
-        height=frame.shape[0],
-        width=frame.shape[1],
+        crs=grid.code,
+        transform=rasterio.Affine(*grid.transform),
+        height=grid.shape[0],
+        width=grid.shape[1],
         resampling=Resampling[how],
         src_nodata=fill,
         nodata=fill,
     ) as view:
         pixels: NDArray[Any] = view.read(1)
         return pixels
-
-
-def _frame(grid: Grid) -> Frame:
-    return Frame(crs=grid.code, transform=grid.transform, shape=grid.shape)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Frame:
-    """A grid of any CRS and pixel shape: CRS as text, affine coefficients in rasterio's order, (height, width)."""
-
-    crs: str
-    transform: tuple[float, float, float, float, float, float]
-    shape: tuple[int, int]
-
-    def part(self, rows: slice, cols: slice) -> Frame:
-        """A window of the grid."""
-        a, b, c, d, e, f = self.transform
-        left, top = c + a * cols.start + b * rows.start, f + d * cols.start + e * rows.start
-        shape = rows.stop - rows.start, cols.stop - cols.start
-        return Frame(crs=self.crs, transform=(a, b, left, d, e, top), shape=shape)
 
 
 def rgb_keys(assets: Mapping[str, Json]) -> tuple[str, str, str] | None:
