@@ -14,7 +14,7 @@ from stac_cloudmask.core.reflectance import block_mean, to_reflectance, to_rgb
 from stac_cloudmask.errors import ConfigError
 from stac_cloudmask.models.registry import find_model
 from stac_cloudmask.models.spec import ModelWindow
-from stac_cloudmask.pipeline.inference import HeldRows, NirBlocks, Part, Quicklook, infer, prefetch, step_of
+from stac_cloudmask.pipeline.inference import BlockMeans, HeldRows, Part, Quicklook, infer, prefetch, step_of
 
 SPEC = find_model("ukis-csmask-4b-l2a")
 
@@ -167,10 +167,10 @@ def test_windows_that_move_down_are_the_scene_however_high_strips_are(strip, spa
 @pytest.mark.parametrize("strip", [1, 7, 32, 90])
 def test_quicklook_and_near_infrared_do_not_depend_on_strips(strip):
     scene = Pixels(scene_of().scene, offsets=(0, 0, -1000, 0))
-    look, nir = Quicklook(scene), NirBlocks(scene, 6)
+    look, blocks = Quicklook(scene), BlockMeans(scene, 6)
     for top in range(0, 90, strip):
         look.add(top, scene.scene[:, top : top + strip])
-        nir.add(top, scene.scene[:, top : top + strip])
+        blocks.add(top, scene.scene[:, top : top + strip])
     rgb = [SPEC.bands.index(name) for name in ("red", "green", "blue")]
     offsets = [scene.offsets[index] for index in rgb]
     expected = to_rgb(to_reflectance(scene.scene[rgb], scales=(1e-4,) * 3, offsets=offsets))
@@ -179,7 +179,7 @@ def test_quicklook_and_near_infrared_do_not_depend_on_strips(strip):
     mean = to_reflectance(
         block_mean(scene.scene[index : index + 1], 6), scales=(1e-4,), offsets=scene.offsets[index : index + 1]
     )
-    np.testing.assert_array_equal(nir.blocks, mean[0])
+    np.testing.assert_array_equal(blocks.of("nir"), mean)
 
 
 def test_a_quicklook_of_a_large_scene_is_sampled_evenly():
@@ -194,4 +194,13 @@ def test_a_quicklook_of_a_large_scene_is_sampled_evenly():
 def test_without_a_visible_band_there_is_no_quicklook_and_without_nir_no_blocks():
     scene = Pixels(scene_of().scene, bands=("green", "red", "rededge", "nir08"))
     assert Quicklook(scene).rgb is None
-    assert NirBlocks(scene, 6).blocks is None
+    assert BlockMeans(scene, 6).of("nir") is None
+
+
+def test_digital_numbers_that_cannot_be_reflectance_are_nodata_and_saturated_ones_are_not():
+    scene = scene_of()
+    scene.scene[1, 4, 5], scene.scene[0, 6, 7], scene.scene[2, 8, 9] = 40000, 65534, 65535
+    found = ask(scene, part("cloud", "shadow"))
+    assert np.argwhere(found.cloud == 255).tolist() == [[4, 5], [6, 7]]
+    assert found.damaged == 2
+    assert ask(scene, part("cloud", "shadow"), as_farmvibes=True).damaged == 0

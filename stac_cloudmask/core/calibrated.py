@@ -7,6 +7,7 @@ dark the ground is there. With that, rows of pixels are selected one strip after
 from __future__ import annotations
 
 from dataclasses import dataclass, field, fields
+from functools import cached_property
 from math import sqrt
 from typing import TYPE_CHECKING, Final
 
@@ -16,47 +17,45 @@ from scipy import ndimage
 
 from stac_cloudmask.core.grid import Window
 from stac_cloudmask.core.merge import Thresholds, strips, vote
+from stac_cloudmask.core.morphology import EIGHT_CONNECTED
 from stac_cloudmask.core.reflectance import repeat
-from stac_cloudmask.core.shadow import Search, kept_objects, objects, reachable
+from stac_cloudmask.core.shadow import MOST, Search, objects, reachable, shadowless, window_sum
 from stac_cloudmask.core.strips import in_order
 from stac_cloudmask.core.votes import Evidence, Vote
 
 if TYPE_CHECKING:
     from stac_cloudmask.core.merge import Thresholds
-    from stac_cloudmask.core.votes import Evidence
+    from stac_cloudmask.core.votes import Evidence, Sun
 
 
 @dataclass(frozen=True, kw_only=True)
 class Reach:
-    """Where a shadow may lie relative to its cloud.
+    """Where a shadow may lie relative to its cloud. Each constant may be halved or doubled for at most 0.01 of F1.
 
     Attributes:
-        lowest: Lowest cloud searched for, in metres; fog casts no shadow worth having.
-        highest: Highest cloud searched for, in metres: the tropopause.
+        lowest: Lowest cloud searched for, in meters; fog casts no shadow worth having.
+        highest: Highest cloud searched for, in meters: the tropopause.
         step: Share by which the shadow lengths that are tried grow, at least by one cell.
-        window: Width in metres within which clouds agree on one height.
-        prior: Area in square metres of shadow with which the whole scene speaks for a height, against what is seen
-            in one window. Without it small cumulus picks any dark field.
-        doubt: Area in square metres with which no shadow at all speaks against what the scene shows: a lone cloud needs
-            some 60,000 m2 to be believed a shadow.
-        seen: A length is judged where this share of the cloud's shadow would fall on visible ground.
-        nearly: Every length whose fit is this close to the best counts too: a tall or wide cloud has many.
-        slack: Growth in metres of what clouds cast: rounding to cells, view angle, cloud edges not flagged.
-        agreement: A cloud whose best shadow looks like shadow by less than this share casts none: roofs, sand.
-        overlap: A dark object that lies in the cast area by this share is shadow as a whole.
+        window: Width in meters within which clouds have to explain what is dark.
+        prior: Area in square meters of dark ground with which the whole scene speaks for a length. Without it a lone
+            dark pond finds some cloud on its sunny side.
+        explained: Share of what is dark that clouds have to explain, and of a small cloud's shadow that has to be dark.
+        slack: Growth in meters of what clouds shade: rounding to cells, view angle, cloud edges not flagged.
+        overlap: A dark object that lies in reach by this share is shadow as a whole.
+        small: Area in square meters below which a cloud without a shadow is none: roofs have up to 200,000.
+        usual: Height in meters of fair-weather cumulus: where its shadow would be out of sight, nothing is missed.
     """
 
     lowest: float = 200.0
     highest: float = 12_000.0
     step: float = 0.05
     window: float = 1_000.0
-    prior: float = 720_000.0
-    doubt: float = 180_000.0
-    seen: float = 0.2
-    nearly: float = 0.05
+    prior: float = 1_440_000.0
+    explained: float = 0.4
     slack: float = 100.0
-    agreement: float = 0.3
-    overlap: float = 0.75
+    overlap: float = 0.5
+    small: float = 300_000.0
+    usual: float = 1_500.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,14 +63,16 @@ class Rules:
     """What a vote is worth. Votes of a pixel count strictly above their percent.
 
     Attributes:
-        cell: Side in metres of the cells on which a scene is surveyed; rounded to whole pixels.
-        seed: Mean cloud percent that one cell of a cloud object must have for the model to be believed. Roofs of
+        cell: Side in meters of the cells on which a scene is surveyed; rounded to whole pixels.
+        certain: Mean cloud percent that one cell of a cloud object must have for the model to be believed. Roofs of
             Bolzano reach 95 on 3,400 m2, yet no cell there has a mean of 60.
         cirrus: Percent from which product cirrus counts. On alberta_20200625 the product calls 92 % of the scene
             cirrus, where the model stays below 1 for 95 % of it.
-        hint: Cloud percent that supports a product cloud. Roofs and quarries that the product takes for cloud
-            (33TWL, 13 August 2023) stay below 3 for 95 % of their pixels; true clouds are above it for 95 %.
-        support: A cloud object of the product counts if this share of its cells has a hint of cloud near.
+        hint: Cloud percent that supports a product cloud.
+        support: A product cloud counts where this share of the pixels around has a hint of cloud.
+        around: Meters to all sides that count as around.
+        veil: What blue has above half of red beyond clear ground where thin cloud dims the ground: at least 0.03, and
+            no more than 0.1: what is brighter is snow, a roof, or cloud that the model sees.
         product_shadow: Percent from which product shadow counts. The product is right nine times in ten where it says
             shadow (Alberta), and sees at 120 m what the model does not.
         deep: Mean shadow percent of a cell in the core of a shadow.
@@ -80,16 +81,19 @@ class Rules:
             core has 0.20 and 0.23 of lit ground on clear Alberta dates, 0.43 in haze, 0.55 under Sahara's thin cloud.
         core: The core's near infrared, as a share of lit ground, where a scene shows none.
         dim: Ground must be darker than this share of the lit ground nearby to be shadow at all.
-        background: Standard deviation in metres of the smoothing that gives the near infrared of lit ground nearby.
-        water: Near-infrared reflectance up to which clear ground is water and says nothing of lit ground.
+        background: Standard deviation in meters of the smoothing that gives the near infrared of lit ground nearby.
+        water: Near-infrared reflectance up to which ground that is brighter in green is water.
+        shore: Cells around water that tell whether it lies in shade; those next to it are mixed.
         reach: Sun geometry.
     """
 
     cell: float = 60.0
-    seed: int = 70
+    certain: int = 70
     cirrus: int = 20
     hint: int = 5
-    support: float = 0.1
+    support: float = 0.25
+    around: float = 250.0
+    veil: tuple[float, float] = (0.03, 0.1)
     product_shadow: int = 5
     deep: int = 90
     clean: int = 20
@@ -98,10 +102,11 @@ class Rules:
     dim: float = 0.85
     background: float = 1_000.0
     water: float = 0.12
+    shore: int = 4
     reach: Reach = field(default_factory=Reach)
 
     def cell_factor(self, gsd: float) -> int:
-        """Pixels of ``gsd`` metres along the side of a cell, at least one."""
+        """Pixels of ``gsd`` meters along the side of a cell, at least one."""
         return max(1, round(self.cell / gsd))
 
 
@@ -123,12 +128,14 @@ class Cells:
 
     Attributes:
         valid: At least half of the cell has data.
-        certain: The model is certain of cloud: the cell's mean is at least ``Rules.seed``.
+        certain: The model is certain of cloud: the cell's mean is at least ``Rules.certain``.
         hint: Some pixel has more than ``Rules.hint`` percent cloud.
         cloud_any: Some pixel is a candidate for cloud.
         cloud_most: At least half are.
         product_any: Some pixel is cloud by the product, thin cirrus left out.
         product_most: At least half are.
+        cirrus_any: Some pixel is thin cirrus by the product.
+        cirrus_most: At least half are.
         shadow: Percent, uint8, of the pixels that are candidates for shadow and not rather cloud.
         deep: Nearly all of the cell is shadow to the model.
         clean: The model sees next to no cloud and no shadow.
@@ -141,6 +148,8 @@ class Cells:
     cloud_most: BoolGrid
     product_any: BoolGrid
     product_most: BoolGrid
+    cirrus_any: BoolGrid
+    cirrus_most: BoolGrid
     shadow: NDArray[np.uint8]
     deep: BoolGrid
     clean: BoolGrid
@@ -153,11 +162,13 @@ class Candidates:
     Attributes:
         cloud: The model says cloud, or sees some where the product says cirrus.
         product: The product says cloud, thin cirrus left out.
+        cirrus: The product says thin cirrus.
         shadow: The model says shadow, or sees some where the product says so.
     """
 
     cloud: BoolGrid
     product: BoolGrid
+    cirrus: BoolGrid
     shadow: BoolGrid
 
 
@@ -166,12 +177,13 @@ def candidates(evidence: Evidence, start: int, stop: int, votes: NDArray[np.uint
     cloud = (votes & CLOUD_MODEL) > 0
     shadow = (votes & SHADOW_MODEL) > 0
     product = (votes & PRODUCT_CLOUD) > 0
+    cirrus = np.zeros(votes.shape, np.bool_)
     if evidence.product is not None and (votes & (PRODUCT_CLOUD | PRODUCT_SHADOW)).any():
         shadow |= ((votes & PRODUCT_SHADOW) > 0) & (evidence.shadow[start:stop] > rules.product_shadow)
         cirrus = product & (evidence.product.classes(start, stop) == SCL_CIRRUS)
         product &= ~cirrus
         cloud |= cirrus & (evidence.cloud[start:stop] > rules.cirrus)
-    return Candidates(cloud, product, shadow)
+    return Candidates(cloud, product, cirrus, shadow)
 
 
 def reduce_scene(evidence: Evidence, thresholds: Thresholds, rules: Rules, *, threads: int = 1) -> Cells:
@@ -192,17 +204,19 @@ def _reduce_rows(evidence: Evidence, start: int, stop: int, thresholds: Threshol
     votes, valid = vote(evidence, start, stop, thresholds)
     p_cloud, p_shadow = (layer[start:stop] * valid for layer in (evidence.cloud, evidence.shadow))
     found = candidates(evidence, start, stop, votes, rules)
-    clouds, products = block_sum(found.cloud, factor), block_sum(found.product, factor)
+    clouds, products, cirrus = (block_sum(layer, factor) for layer in (found.cloud, found.product, found.cirrus))
     cloud_percent, shadow_percent = block_sum(p_cloud, factor), block_sum(p_shadow, factor)
     rather_shadow = found.shadow & ~(found.cloud & (p_cloud >= p_shadow))
     return Cells(
         valid=2 * block_sum(valid, factor) >= area,
-        certain=cloud_percent >= rules.seed * area,
+        certain=cloud_percent >= rules.certain * area,
         hint=block_sum(p_cloud > rules.hint, factor) > 0,
         cloud_any=clouds > 0,
         cloud_most=2 * clouds >= area,
         product_any=products > 0,
         product_most=2 * products >= area,
+        cirrus_any=cirrus > 0,
+        cirrus_most=2 * cirrus >= area,
         shadow=(100 * block_sum(rather_shadow, factor) // area).astype(np.uint8),
         deep=shadow_percent >= rules.deep * area,
         clean=(cloud_percent < rules.clean * area) & (shadow_percent < rules.clean * area),
@@ -267,32 +281,9 @@ def smooth(grid: FloatGrid, sigma: float) -> FloatGrid:
 
 def bilinear(grid: FloatGrid, rows: NDArray[np.intp], cols: NDArray[np.intp], factor: int) -> FloatGrid:
     """The grid between the centers of its cells, at pixels of ``factor`` per cell; constant beyond the outermost."""
-    top, bottom, down = _between(factor, grid.shape[0], step=grid.shape[1])
-    left, right, across = _between(factor, grid.shape[1], step=1)
-    one, other, weight = left.take(cols), right.take(cols), across.take(cols)
-
-    def along(row: NDArray[np.intp]) -> FloatGrid:
-        first = grid.take(row + one)
-        blend: FloatGrid = first + weight * (grid.take(row + other) - first)
-        return blend
-
-    upper = along(top.take(rows))
-    value: FloatGrid = upper + down.take(rows) * (along(bottom.take(rows)) - upper)
-    return value
-
-
-def _between(factor: int, size: int, *, step: int) -> tuple[NDArray[np.intp], NDArray[np.intp], FloatGrid]:
-    """For each pixel along an axis the cells on either side of its center, and the weight of the second.
-
-    Args:
-        factor: Pixels per cell.
-        size: Cells.
-        step: From one cell to the next in the flat grid.
-    """
-    at = np.clip((np.arange(size * factor) + 0.5) / factor - 0.5, 0, size - 1)
-    first = at.astype(np.intp)
-    weight: FloatGrid = (at - first).astype(np.float32)
-    return first * step, np.minimum(first + 1, size - 1) * step, weight
+    places = [(at + 0.5) / factor - 0.5 for at in (rows, cols)]
+    values: FloatGrid = ndimage.map_coordinates(grid, places, order=1, mode="nearest")
+    return values
 
 
 def _filled(grid: FloatGrid) -> FloatGrid:
@@ -312,6 +303,10 @@ DARK: Final = np.uint8(4)
 """Candidates for shadow count here: every pixel is dark, and a cloud can cast its shadow here."""
 EDGE: Final = np.uint8(8)
 """The same, but only where the pixel itself is dark: near infrared crosses the shadow's edge here."""
+VEILED: Final = np.uint8(16)
+"""The product's thin cirrus counts here."""
+BRIGHT: Final = np.uint8(32)
+"""All pixels are cloud: a hole in certain cloud that is as bright as the cloud."""
 
 NO_PRODUCT: Final = "no product mask: the models decide alone"
 NO_SUN: Final = "the sun's direction is unknown: no shadow was matched with a cloud, and a cloud's buffer covers shadow"
@@ -326,7 +321,7 @@ class Calibrated:
     Attributes:
         evidence: What is known of every pixel.
         rules: The constants.
-        flags: ``(y, x)`` uint8 bits of each cell: `BELIEVED`, `SUPPORTED`, `DARK`, `EDGE`.
+        flags: ``(y, x)`` uint8 bits of each cell: `BELIEVED`, `SUPPORTED`, `DARK`, `EDGE`, `VEILED`, `BRIGHT`.
         darkness: ``(y, x)`` near infrared as a share of lit ground nearby; None where it was not tested.
         edge: Darkness up to which ground is shadow.
         sunlit: Whether the sun's direction is known: shadow is then matched with clouds, and wins against their buffer.
@@ -343,14 +338,12 @@ class Calibrated:
 
     def select(self, start: int, stop: int, votes: NDArray[np.uint8]) -> tuple[BoolGrid, BoolGrid]:
         """Cloud and shadow of rows ``start`` to ``stop``, before clean-up; see ``merge.Select``."""
-        if not votes.any():
-            none = np.zeros(votes.shape, np.bool_)
-            return none, none
         factor = self.rules.cell_factor(self.evidence.gsd)
         flags = repeat(self.flags, factor, window=Window(start, 0, stop - start, votes.shape[1]))
         found = candidates(self.evidence, start, stop, votes, self.rules)
-        cloud = found.cloud | (found.product & ((flags & SUPPORTED) > 0))
+        cloud = found.cloud | (found.product & ((flags & SUPPORTED) > 0)) | (found.cirrus & ((flags & VEILED) > 0))
         cloud &= (flags & BELIEVED) > 0
+        cloud |= (flags & BRIGHT) > 0
         shadow = found.shadow & ((flags & DARK) > 0)
         if self.darkness is not None:
             rows, cols = np.nonzero(found.shadow & ((flags & EDGE) > 0))
@@ -374,28 +367,17 @@ def calibrated(evidence: Evidence, rules: Rules, thresholds: Thresholds, *, thre
     factor = rules.cell_factor(evidence.gsd)
     if evidence.nir is not None and evidence.nir_factor != factor:
         raise ValueError(f"nir must come in blocks of {factor} pixels of {evidence.gsd:g} m, not {evidence.nir_factor}")
-    cell = factor * evidence.gsd
     cells = reduce_scene(evidence, thresholds, rules, threads=threads)
-    supported = _supported(cells, rules)
-    believed = _believed(cells, supported)
-    cloudy = believed & (cells.cloud_most | (cells.product_most & supported))
     sunlit = evidence.sun is not None and 0 < evidence.sun.elevation <= 90  # noqa: PLR2004 (the zenith)
-    dark = None if evidence.nir is None else darkness(cells, evidence.nir, cloudy, cell=cell, rules=rules)
-    dim = np.ones(cloudy.shape, np.bool_) if dark is None else dark <= rules.dim
-    allowed = np.ones(cloudy.shape, np.bool_)
-    if evidence.sun is not None and sunlit:
-        allowed = reachable(
-            Search(
-                cloud=cloudy, shadow=cells.shadow * dim, valid=cells.valid,
-                sun=evidence.sun, cell=cell, reach=rules.reach, threads=threads,
-            )
-        )  # fmt: skip
-    flags = believed * BELIEVED | supported * SUPPORTED
-    edge = 0.0
+    survey = _Survey(evidence, rules, cells, factor * evidence.gsd, threads)
+    allowed = survey.allowed if sunlit else np.ones(cells.valid.shape, np.bool_)
+    dark, edge = survey.dark, 0.0
+    flags = survey.believed * BELIEVED | survey.supported * SUPPORTED | survey.veiled * VEILED
+    flags |= survey.bright_holes * BRIGHT
     if dark is None:
         flags |= allowed * DARK
     else:
-        edge = _edge(dark[allowed & dim & ~cloudy & cells.deep], rules)
+        edge = _edge(dark[allowed & survey.dim & ~survey.cloudy & cells.deep & ~survey.water], rules)
         flags |= _shades(dark, edge, allowed)
     missing = {
         NO_PRODUCT: evidence.product is None,
@@ -407,20 +389,154 @@ def calibrated(evidence: Evidence, rules: Rules, thresholds: Thresholds, *, thre
     return Calibrated(evidence, rules, flags, dark, edge, sunlit, notes)
 
 
-def _supported(cells: Cells, rules: Rules) -> BoolGrid:
-    """Cloud objects of the product in which the model sees at least a hint of cloud in enough places."""
-    hint = ndimage.maximum_filter(cells.hint, size=3)
-    return kept_objects(objects(cells.product_any), hint, share=rules.support)
+@dataclass(frozen=True)
+class _Survey:
+    """What the cells of a scene tell; grids are ``(y, x)``.
 
+    Attributes:
+        evidence: What is known of every pixel.
+        rules: The constants.
+        cells: The scene in cells.
+        cell: Side of a cell in meters.
+        threads: That survey at once.
+    """
 
-def _believed(cells: Cells, supported: BoolGrid) -> BoolGrid:
-    """Cloud objects that are certain somewhere: by the model, or by most of a cell of supported product cloud."""
-    labels = objects(cells.cloud_any | (cells.product_any & supported))
-    certain = np.zeros(labels.max(initial=0) + 1, np.bool_)
-    certain[labels[cells.certain | (cells.product_most & supported)]] = True
-    certain[0] = False
-    believed: BoolGrid = certain[labels]
-    return believed
+    evidence: Evidence
+    rules: Rules
+    cells: Cells
+    cell: float
+    threads: int
+
+    @cached_property
+    def supported(self) -> BoolGrid:
+        """Where the product's clouds count: the model has hints of cloud in enough cells around, or there is a veil."""
+        width = max(3, int(2 * self.rules.around / self.cell) | 1)
+        hints = window_sum((self.cells.hint & self.cells.valid).astype(np.uint32), width)
+        places = window_sum(self.cells.valid.astype(np.uint32), width)
+        return (hints >= self.rules.support * np.maximum(places, 1)) | self.veiled
+
+    @cached_property
+    def veiled(self) -> BoolGrid:
+        """Where blue is brighter than red tells, beyond what clear ground has: haze, cirrus, contrails.
+
+        Clear ground has blue near half its red; thin cloud adds to both alike.
+        """
+        visible = self.evidence.visible
+        if visible is None:
+            return np.zeros(self.cells.valid.shape, np.bool_)
+        haze = visible[0] - visible[2] / 2
+        said = self.cells.product_any | self.cells.cirrus_any
+        clear = self.cells.clean & self.cells.valid & np.isfinite(haze)
+        ground = clear & ~said if 100 * np.count_nonzero(clear & ~said) >= np.count_nonzero(clear) else clear
+        if not ground.any():
+            return np.zeros(haze.shape, np.bool_)
+        usual = np.median(haze[ground])
+        above = ndimage.uniform_filter(np.where(np.isfinite(haze), haze, usual), 3) - usual
+        least, most = self.rules.veil
+        veiled: BoolGrid = (above > least) & (above < most) & self.cells.valid
+        return veiled
+
+    @cached_property
+    def some_cloud(self) -> BoolGrid:
+        """Where some pixel may be cloud."""
+        cells = self.cells
+        return cells.cloud_any | (cells.product_any & self.supported) | (cells.cirrus_any & self.veiled)
+
+    @cached_property
+    def product(self) -> BoolGrid:
+        """Where most pixels are cloud by the product, and that counts."""
+        return (self.cells.product_most & self.supported) | (self.cells.cirrus_most & self.veiled)
+
+    @cached_property
+    def convincing(self) -> BoolGrid:
+        """Cloud objects that are certain somewhere: by the model, or by most of a cell of the product's cloud."""
+        labels = objects(self.some_cloud)
+        certain = np.zeros(labels.max(initial=0) + 1, np.bool_)
+        certain[labels[self.cells.certain | self.product]] = True
+        certain[0] = False
+        convincing: BoolGrid = certain[labels]
+        return convincing
+
+    @cached_property
+    def believed(self) -> BoolGrid:
+        """The convincing clouds, without small ones whose shadow would be seen and is not."""
+        sun = self.evidence.sun
+        if sun is None or not 0 < sun.elevation <= 90 or self.dark is None:  # noqa: PLR2004 (the zenith)
+            return self.convincing
+        labels = objects(self.convincing)
+        bare = shadowless(self._search(sun, self.convincing), labels)
+        said = np.bincount(labels[self.product], minlength=bare.size)
+        bare &= 2 * said < np.bincount(labels.ravel(), minlength=bare.size)
+        return self.convincing & ~bare[labels]
+
+    @cached_property
+    def cloudy(self) -> BoolGrid:
+        """Where most of a cell is cloud."""
+        return self.believed & (self.cells.cloud_most | self.product)
+
+    @cached_property
+    def bright_holes(self) -> BoolGrid:
+        """Holes in certain cloud that are as bright as the cloud around them."""
+        nir = self.evidence.nir
+        none = np.zeros(self.cells.valid.shape, np.bool_)
+        if nir is None:
+            return none
+        holes = ndimage.binary_fill_holes(self.cloudy) & ~self.cloudy & self.cells.valid & (self.cells.shadow < MOST)
+        labels = objects(holes)
+        rim = ndimage.maximum_filter(labels, size=3) * (self.cloudy & np.isfinite(nir))
+        count = np.maximum(np.bincount(rim.ravel(), minlength=labels.max(initial=0) + 1), 1)
+        around = np.bincount(rim.ravel(), np.nan_to_num(nir).ravel(), minlength=count.size) / count
+        sure = np.bincount(rim.ravel(), self.cells.certain.ravel(), minlength=count.size) / count
+        inside = ndimage.mean(np.nan_to_num(nir), labels, np.arange(count.size))
+        bright = (inside >= around) & (sure >= self.rules.support) & (np.bincount(labels.ravel()) > 0)
+        bright[0] = False
+        found: BoolGrid = bright[labels] if bright.any() else none
+        return found
+
+    @cached_property
+    def water(self) -> BoolGrid:
+        """Where ground is dark in near infrared and darker than in green: water, lit or not, and no land in shade."""
+        nir, visible = self.evidence.nir, self.evidence.visible
+        if nir is None or visible is None:
+            return np.zeros(self.cells.valid.shape, np.bool_)
+        water: BoolGrid = (visible[1] > nir) & (nir <= self.rules.water)
+        return water
+
+    @cached_property
+    def dark(self) -> FloatGrid | None:
+        """Near infrared as a share of lit ground nearby."""
+        if self.evidence.nir is None:
+            return None
+        cloudy = self.convincing & (self.cells.cloud_most | self.product)
+        return darkness(self.cells, self.evidence.nir, cloudy, cell=self.cell, rules=self.rules)
+
+    @cached_property
+    def dim(self) -> BoolGrid:
+        """Where ground is dark enough for shadow."""
+        return np.ones(self.cells.valid.shape, np.bool_) if self.dark is None else self.dark <= self.rules.dim
+
+    @cached_property
+    def allowed(self) -> BoolGrid:
+        """Where the sun allows shadow. Water lies in shade where most of the land around it does."""
+        sun = self.evidence.sun
+        assert sun is not None  # noqa: S101 (asked of sunlit scenes only)
+        search = self._search(sun, self.believed)
+        allowed = reachable(search)
+        labels = objects(self.water)
+        near = ndimage.maximum_filter(labels, size=2 * self.rules.shore + 1)
+        near[~self.cells.valid | self.cloudy | ndimage.binary_dilation(self.water, EIGHT_CONNECTED)] = 0
+        count = np.bincount(near.ravel(), minlength=labels.max(initial=0) + 1)
+        shaded = np.bincount(near[search.dark & allowed], minlength=count.size)
+        in_shade = 2 * shaded >= np.maximum(count, 1)
+        in_shade[0] = True
+        lit: BoolGrid = allowed & in_shade[labels]
+        return lit
+
+    def _search(self, sun: Sun, cloud: BoolGrid) -> Search:
+        return Search(
+            cloud=cloud & (self.some_cloud | self.product), shadow=self.cells.shadow * (self.dim & ~self.water),
+            valid=self.cells.valid, sun=sun, cell=self.cell, reach=self.rules.reach, threads=self.threads,
+        )  # fmt: skip
 
 
 def _edge(core: FloatGrid, rules: Rules) -> float:

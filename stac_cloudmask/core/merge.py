@@ -1,8 +1,7 @@
 """From votes to a class map: what every merge policy shares, and the `union` policy.
 
 A policy selects cloud and shadow among the votes; clean-up and buffer then work on what was selected. Everything runs
-on strips of rows; besides the evidence only two uint8 arrays of the scene's size are held, or none where the evidence
-is expendable.
+on strips of rows; besides the evidence two uint8 arrays of the scene's size are held.
 """
 
 from __future__ import annotations
@@ -89,7 +88,7 @@ def merge(evidence: Evidence, *, thresholds: Thresholds, select: Select, clean: 
     Where the selected cloud and shadow both hold, cloud wins, and a buffer of cloud wins over one of shadow. nodata is
     where a probability is missing or the product says so.
     """
-    votes, class_map = _room(evidence)
+    votes, class_map = np.empty(evidence.shape, np.uint8), np.empty(evidence.shape, np.uint8)
 
     def choose(strip: tuple[int, int]) -> None:
         here, valid = vote(evidence, *strip, thresholds)
@@ -108,13 +107,6 @@ def merge(evidence: Evidence, *, thresholds: Thresholds, select: Select, clean: 
         pass
     votes &= ALL_BITS
     return Merged(class_map, votes)
-
-
-def _room(evidence: Evidence) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-    """Two arrays of the scene's size: new ones, or those of the probabilities, as a strip of them is used only once."""
-    if evidence.expendable:
-        return evidence.cloud, evidence.shadow
-    return np.empty(evidence.shape, np.uint8), np.empty(evidence.shape, np.uint8)
 
 
 def strips(height: int, rows: int = STRIP) -> Iterator[tuple[int, int]]:
@@ -167,7 +159,8 @@ def _classify(
         code[shadow] = CloudClass.CLOUD_SHADOW
     code[cloud] = CloudClass.CLOUD
     removed = ~cloud & ~shadow & ((here & (CLOUD_VOTES | SHADOW_VOTES)) > 0)
-    added = np.where(code == CloudClass.CLOUD, ~cloud, ~shadow & (code == CloudClass.CLOUD_SHADOW))
+    unasked = (here & CLOUD_VOTES) == 0
+    added = np.where(code == CloudClass.CLOUD, ~cloud | unasked, ~shadow & (code == CloudClass.CLOUD_SHADOW))
     code[~valid] = CloudClass.NODATA
     here |= (valid & removed) * np.uint8(Vote.REMOVED)
     here |= (valid & added) * np.uint8(Vote.BUFFER)

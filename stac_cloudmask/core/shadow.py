@@ -1,4 +1,4 @@
-"""Which shadows the clouds of a scene can cast, from the sun's direction and the length that fits best.
+"""Which dark places the clouds of a scene can shade, by the sun's direction; and which clouds cast no shadow.
 
 Grids are whole scenes of cells ``(row, col)``; rows count southwards. The azimuth is taken for grid azimuth: the
 meridian convergence of UTM, some 3 degrees at most, moves the shadow of a cloud at 2 km by less than 100 m at common
@@ -16,32 +16,23 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from stac_cloudmask.core.merge import strips
 from stac_cloudmask.core.morphology import EIGHT_CONNECTED, dilate
 from stac_cloudmask.core.strips import in_order
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from stac_cloudmask.core.calibrated import Reach
     from stac_cloudmask.core.votes import Sun
 
 BoolGrid = NDArray[np.bool_]
 Scalar = TypeVar("Scalar", bound=np.generic)
 Shift = tuple[int, int]
-Rows = tuple[int, int]
-"""First and one past the last."""
 
-DARK_BITS: Final = 20
-"""Low bits of a packed window sum; they hold percents of shadow of up to 100 x 100 cells."""
 MOST: Final = 50
 """Percent from which most of a cell looks like shadow."""
 LEAST_TANGENT: Final = 1e-6
 """Of the sun's elevation: below it every shadow leaves the scene, and lengths would overflow."""
-STRIP: Final = 128
-"""Rows of cells judged at once: all lengths of a strip of a tile that is all cloud take 58 MB."""
-WIDEST: Final = 63
-"""Cells along the side of a window whose packed sum still fits 32 bits."""
+MATCHED_BITS: Final = 16
+"""Low bits of a packed window sum: windows of up to 255 cells along a side fit."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,105 +57,82 @@ class Search:
     reach: Reach
     threads: int = 1
 
+    @cached_property
     def lengths(self) -> tuple[float, ...]:
         """Lengths of shadow to try, in cells."""
         return shadow_lengths(self.sun, self.reach, cell=self.cell, longest=hypot(*self.cloud.shape))
 
     @cached_property
-    def visible(self) -> BoolGrid:
-        """True where a shadow could be seen: data, and no cloud above it."""
-        return self.valid & ~self.cloud
+    def dark(self) -> BoolGrid:
+        """True where most of a cell looks like shadow."""
+        return self.shadow >= MOST
 
-    def moved_back(self, length: float, rows: Rows) -> tuple[BoolGrid, NDArray[np.uint8]]:
-        """For some rows of cells: True on cloud whose shadow of this length would be seen, and how dark it is there."""
-        south, east = shadow_shift(self.sun, length)
-        seen = shifted(self.visible, (-south, -east), rows=rows)
-        seen &= self.cloud[slice(*rows)]
-        dark = shifted(self.shadow, (-south, -east), rows=rows)
-        dark *= seen
-        return seen, dark
+    def explained(self, length: float) -> NDArray[np.float32]:
+        """How well clouds at this length explain the dark cells around each cell that they would shade, 0..1.
 
-    def common_fit(self, length: float) -> np.float32:
-        """What a length's fit is drawn towards: the share of all shadow of that length that looks like shadow."""
-        seen, dark = self.moved_back(length, (0, self.cloud.shape[0]))
-        doubt = np.float32(self.reach.doubt / self.cell**2)
-        return np.float32(dark.sum(dtype=np.int64) / 100 / (np.count_nonzero(seen) + doubt))
-
-    def fits(self, rows: Rows, common: Sequence[np.float32]) -> NDArray[np.float32]:
-        """How well each length fits the cloudy cells of some rows, ``(length, cell)`` 0..1; -1: unknown.
-
-        The fit is the share of the clouds' shadow, where its place is seen, that looks like shadow, by all cloud in a
-        window around each cell. With few cells to judge by, it is drawn towards the same share over the whole scene,
-        and with few in the scene towards none.
-
-        Args:
-            rows: First and one past the last; cells come in the order of ``cloud[rows].nonzero()``.
-            common: The ``common_fit`` of each length.
+        That is the share of the dark cells in a window that lie in the shadow of a cloud; those whose cloud would be
+        beyond the data are left out. It is drawn towards the same share of the whole scene, so that few cells are not
+        explained by any cloud that happens to lie on their sunny side. -1 where no cloud would shade the cell.
         """
-        width = min(max(3, int(self.reach.window / self.cell) | 1), WIDEST)
-        wide = max(rows[0] - width // 2, 0), min(rows[1] + width // 2, self.cloud.shape[0])
-        inner = slice(rows[0] - wide[0], rows[1] - wide[0])
-        at = np.flatnonzero(self.cloud[slice(*rows)])
-        enough = self.reach.seen * window_sum(self.cloud[slice(*wide)].astype(np.uint32), width)[inner].take(at)
-        prior = np.float32(self.reach.prior / self.cell**2)
-        fits = np.empty((len(common), at.size), np.float32)
-        for i, (length, towards) in enumerate(zip(self.lengths(), common, strict=True)):
-            seen, dark = self.moved_back(length, wide)
-            packed = seen.astype(np.uint32)
-            packed <<= DARK_BITS
-            packed += dark
-            sums = window_sum(packed, width)[inner].take(at)
-            count = sums >> DARK_BITS
-            sums &= (1 << DARK_BITS) - 1
-            fit = np.float32(0.01) * sums.astype(np.float32) + prior * towards
-            fit /= count.astype(np.float32) + prior
-            fit[count < enough] = -1
-            fits[i] = fit
-        return fits
+        shift = shadow_shift(self.sun, length)
+        below = shifted(self.cloud, shift)
+        shaded = below & self.dark
+        known = self.dark & shifted(self.valid, shift)
+        width = min(max(3, int(self.reach.window / self.cell) | 1), 255)
+        sums = window_sum(known * np.uint32(1 << MATCHED_BITS) + shaded * np.uint32(1), width)
+        scene = int(np.count_nonzero(shaded)) / max(1, int(np.count_nonzero(known)))
+        prior = self.reach.prior / self.cell**2
+        share = (sums & ((1 << MATCHED_BITS) - 1)).astype(np.float32)
+        share += np.float32(prior * scene)
+        share /= (sums >> MATCHED_BITS).astype(np.float32) + np.float32(prior)
+        share[~below] = -1
+        return share
 
 
 def reachable(search: Search) -> BoolGrid:
-    """Where the clouds of a scene can cast shadow, at the lengths that fit; True also on cells that are cloud."""
-    reached = cast(search)
-    return with_touching(reached, search.shadow >= MOST, overlap=search.reach.overlap)
+    """Where shadow may lie, in cells: in the shadow of clouds that explain what is dark there.
 
-
-def cast(search: Search) -> BoolGrid:
-    """Where the clouds cast shadow at each length that fits about as well as the best, without dark objects as such.
-
-    A wide cloud, or a tall one, fits its shadow at many lengths; it then casts all of it. Clouds beyond the data float
-    as high as the median of those seen; where none is, none is assumed.
+    A dark object counts as a whole where most of it lies there, or where clouds beyond the data could shade it that
+    are as high as the median of those seen. So no line that only the edge of the data draws cuts a shadow.
     """
-    reached = np.zeros(search.cloud.shape, np.bool_)
-    lengths = search.lengths()
-    common = list(in_order(search.common_fit, lengths, threads=search.threads))
-
-    def cast_rows(rows: Rows) -> NDArray[np.float64]:
-        """The best lengths of the clouds that cast; strips of other threads may set the same cells, to the same."""
-        fits = search.fits(rows, common)
-        score = fits.max(axis=0)
-        convincing = score >= search.reach.agreement
-        ys, xs = np.nonzero(search.cloud[slice(*rows)])
-        fitting = convincing & (fits >= score - np.float32(search.reach.nearly))
-        for length, casting in zip(lengths, fitting, strict=True):
-            _set_moved(reached, ys[casting] + rows[0], xs[casting], shadow_shift(search.sun, length))
-        best: NDArray[np.float64] = np.take(lengths, fits.argmax(axis=0)[convincing])
-        return best
-
-    over = strips(search.cloud.shape[0], STRIP)
-    found = np.concatenate(list(in_order(cast_rows, over, threads=search.threads)))
-    height = float(np.median(found)) if found.size else 0.0
-    for length in lengths:
-        if length <= height:
-            reached |= shifted(~search.valid, shadow_shift(search.sun, length), fill=1)
-    return dilate(reached, radius=max(1.0, search.reach.slack / search.cell))
+    best = np.full(search.cloud.shape, -1, np.float32)
+    length = np.zeros(search.cloud.shape, np.float32)
+    shares = in_order(search.explained, search.lengths, threads=search.threads)
+    for tried, share in zip(search.lengths, shares, strict=True):
+        better = share > best
+        best[better], length[better] = share[better], tried
+    matched = best >= search.reach.explained
+    heights = length[matched & search.dark]
+    common = float(np.median(heights)) if heights.size else 0.0
+    reached = dilate(matched, radius=max(1.0, search.reach.slack / search.cell))
+    wide = reached.copy()
+    for tried in search.lengths:
+        if tried <= common:
+            wide |= shifted(~search.valid, shadow_shift(search.sun, tried), fill=1)
+    labels, _ = ndimage.label(search.dark)
+    return reached | kept_objects(labels, wide, share=search.reach.overlap)
 
 
-def _set_moved(grid: BoolGrid, ys: NDArray[np.intp], xs: NDArray[np.intp], shift: Shift) -> None:
-    """Set cells to True, moved by ``shift`` rows and columns, as far as they stay inside."""
-    ys, xs = ys + shift[0], xs + shift[1]
-    inside = (ys >= 0) & (ys < grid.shape[0]) & (xs >= 0) & (xs < grid.shape[1])
-    grid[ys[inside], xs[inside]] = True
+def shadowless(search: Search, labels: NDArray[np.int32]) -> NDArray[np.bool_]:
+    """Which of the labeled clouds cast no shadow although it would be seen, by label: roofs, sand, quarries.
+
+    Large clouds are not among them, nor those whose shadow would be out of sight at the usual height of clouds: beyond
+    the data, or below a cloud.
+    """
+    size = np.bincount(labels.ravel())
+    bare = size * search.cell**2 < search.reach.small
+    bare[0] = False
+    some = np.isin(labels, np.flatnonzero(bare))
+    near_dark = dilate(search.dark, radius=1)
+    for length in search.lengths:
+        south, east = shadow_shift(search.sun, length)
+        seen = some & shifted(near_dark & ~search.cloud, (-south, -east))
+        bare &= np.bincount(labels[seen], minlength=size.size) < search.reach.explained * size
+    per_meter = 1 / max(tan(radians(search.sun.elevation)), LEAST_TANGENT) / search.cell
+    south, east = shadow_shift(search.sun, min(search.reach.usual * per_meter, hypot(*search.cloud.shape)))
+    in_sight = some & shifted(search.valid & ~search.cloud, (-south, -east))
+    none: NDArray[np.bool_] = bare & (np.bincount(labels[in_sight], minlength=size.size) >= size / 2)
+    return none
 
 
 def shadow_lengths(sun: Sun, reach: Reach, *, cell: float, longest: float) -> tuple[float, ...]:
@@ -182,17 +150,18 @@ def shadow_shift(sun: Sun, length: float) -> Shift:
     return round(length * cos(azimuth)), round(-length * sin(azimuth))
 
 
-def shifted(grid: NDArray[Scalar], shift: Shift, *, fill: int = 0, rows: Rows | None = None) -> NDArray[Scalar]:
-    """The grid, or some of its rows, moved by ``shift`` rows and columns; ``fill`` comes in from outside."""
-    height, width = grid.shape
-    start, stop = rows or (0, height)
-    out = np.full((stop - start, width), fill, grid.dtype)
-    south, east = (max(-size, min(size, n)) for n, size in zip(shift, grid.shape, strict=True))
-    first, last = max(start, south), min(stop, height + south)
-    if first < last:
-        to, of = slice(max(east, 0), width + min(east, 0)), slice(max(-east, 0), width - max(east, 0))
-        out[first - start : last - start, to] = grid[first - south : last - south, of]
+def shifted(grid: NDArray[Scalar], shift: Shift, *, fill: int = 0) -> NDArray[Scalar]:
+    """The grid moved by ``shift`` rows and columns; ``fill`` comes in from outside."""
+    out = np.full(grid.shape, fill, grid.dtype)
+    (to_rows, of_rows), (to_cols, of_cols) = (_moved(n, size) for n, size in zip(shift, grid.shape, strict=True))
+    out[to_rows, to_cols] = grid[of_rows, of_cols]
     return out
+
+
+def _moved(by: int, size: int) -> tuple[slice, slice]:
+    """Where along an axis values go, and where they come from."""
+    by = max(-size, min(by, size))
+    return slice(max(by, 0), size + min(by, 0)), slice(max(-by, 0), size - max(by, 0))
 
 
 def window_sum(grid: NDArray[np.uint32], width: int) -> NDArray[np.uint32]:
@@ -214,12 +183,6 @@ def window_sum(grid: NDArray[np.uint32], width: int) -> NDArray[np.uint32]:
     run[:, half + 1 + across :] = inner[:, -1:]
     sums: NDArray[np.uint32] = run[:, width:] - run[:, :-width]
     return sums
-
-
-def with_touching(reached: BoolGrid, dark: BoolGrid, *, overlap: float) -> BoolGrid:
-    """``reached``, and the whole of each dark object that lies in it by the share ``overlap``."""
-    labels, _ = ndimage.label(dark)
-    return reached | kept_objects(labels, reached, share=overlap)
 
 
 def kept_objects(labels: NDArray[np.int32], where: BoolGrid, *, share: float) -> BoolGrid:

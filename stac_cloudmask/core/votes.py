@@ -81,7 +81,7 @@ class Evidence:
         nir: ``(y, x)`` float32 mean near-infrared reflectance of blocks of ``nir_factor`` pixels, NaN = nodata; None
             where no model reads that band.
         nir_factor: Pixels of the scene along the side of a pixel of ``nir``.
-        expendable: Whether a merge may write its outcome into ``cloud`` and ``shadow``, and so save their size again.
+        visible: ``(band, y, x)`` the same of blue, green and red; None where a model does not read them.
     """
 
     cloud: NDArray[np.uint8]
@@ -91,7 +91,7 @@ class Evidence:
     sun: Sun | None = None
     nir: NDArray[np.float32] | None = None
     nir_factor: int = 1
-    expendable: bool = False
+    visible: NDArray[np.float32] | None = None
 
     @property
     def shape(self) -> tuple[int, int]:

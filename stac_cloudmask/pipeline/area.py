@@ -127,7 +127,7 @@ class Clip:
 
         cloud, shadow = cut(evidence.cloud, PERCENT_NODATA), cut(evidence.shadow, PERCENT_NODATA)
         class_map, votes = cut(decision.class_map, CloudClass.NODATA), cut(decision.votes, 0)
-        kept = replace(evidence, cloud=cloud, shadow=shadow, product=None, nir=None)
+        kept = replace(evidence, cloud=cloud, shadow=shadow, product=None, nir=None, visible=None)
         return kept, replace(decision, class_map=class_map, votes=votes)
 
     def quicklook(self, rgb: NDArray[np.uint8] | None) -> NDArray[np.uint8] | None:

@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 SIDE: Final = 1200
 """Samples along the longest side of a quicklook: two for each pixel of a thumbnail."""
 RGB: Final = ("red", "green", "blue")
+HIGHEST_DN, SATURATED_DN = 32767, 65535
+VISIBLE: Final = ("blue", "green", "red")
+NIR: Final = "nir"
 
 Progress = Callable[[int, int], None]
 """Called with how many rows of windows are done, of how many."""
@@ -76,14 +79,18 @@ class Inference:
         shadow: The same for cloud shadow.
         nir: ``(y, x)`` float32 mean near-infrared reflectance of blocks of ``nir_factor`` pixels, NaN = nodata; None
             where no model reads that band.
+        visible: ``(band, y, x)`` the same of blue, green and red.
         quicklook: ``(y, x, 3)`` uint8, the scene in natural colors, every ``step_of`` pixels; None where no model reads
             red, green and blue.
+        damaged: Pixels whose digital numbers cannot be reflectance; they are nodata.
     """
 
     cloud: NDArray[np.uint8]
     shadow: NDArray[np.uint8]
     nir: NDArray[np.float32] | None
+    visible: NDArray[np.float32] | None
     quicklook: NDArray[np.uint8] | None
+    damaged: int = 0
 
 
 def infer(
@@ -102,7 +109,7 @@ def infer(
     Args:
         scene: The pixels; the next strip of rows is read while models work on the last one.
         parts: The models; several for cloud give their mean.
-        nir_factor: Pixels along the side of a block of ``nir``.
+        nir_factor: Pixels along the side of a block of ``nir`` and ``visible``.
         in_memory: Whether the whole scene is read first; the result is the same to the bit.
         as_farmvibes: Lay windows, and take pixels without data in any band for nodata, as FarmVibes.AI does.
         progress: Called as rows of windows are done.
@@ -112,8 +119,8 @@ def infer(
     """
     bands = Bands(scene.bands, scene.scales, scene.offsets)
     percents: dict[Role, NDArray[np.uint8]] = {}
-    quicklook, nir = Quicklook(scene), NirBlocks(scene, nir_factor)
-    passes = plan_passes(parts)
+    quicklook, blocks = Quicklook(scene), BlockMeans(scene, nir_factor)
+    passes, damaged = plan_passes(parts), 0
     for number, (window, group) in enumerate(passes):
         members = [part.member for part in group]
         roles = [role for role in ROLES if any(role in member.roles for member in members)]
@@ -121,10 +128,12 @@ def infer(
         percents |= mosaic.percents
         plan = plan_windows(*scene.grid.shape, window, as_farmvibes=as_farmvibes)
         todo, held = deque(plan), HeldRows()
-        for rows in prefetch(scene, in_memory=in_memory):
+        for read in prefetch(scene, in_memory=in_memory):
+            rows, count = (read, 0) if as_farmvibes else without_damage(read)
             if number == 0:
+                damaged += count
                 quicklook.add(held.stop, rows)
-                nir.add(held.stop, rows)
+                blocks.add(held.stop, rows)
             held.add(rows)
             while todo and todo[0][0].read.rows.stop <= held.stop:
                 chips = todo.popleft()
@@ -132,7 +141,26 @@ def infer(
                 mosaic.add(chips, predictions, below=todo[0][0].write.row_off if todo else None)
                 progress((number + 1) * len(plan) - len(todo), len(passes) * len(plan))
             held.drop_to(todo[0][0].read.row_off if todo else held.stop)
-    return Inference(percents["cloud"], percents["shadow"], nir.blocks, quicklook.rgb)
+    nir = blocks.of(NIR)
+    return Inference(
+        cloud=percents["cloud"],
+        shadow=percents["shadow"],
+        nir=None if nir is None else nir[0],
+        visible=blocks.of(*VISIBLE),
+        quicklook=quicklook.rgb,
+        damaged=damaged,
+    )
+
+
+def without_damage(dn: U16) -> tuple[U16, int]:
+    """Return rows in which pixels whose digital numbers cannot be reflectance are nodata, and how many these are.
+
+    Sentinel-2's digital numbers have 15 bits, and 65535 where a detector is saturated. What lies between are wrapped
+    negative numbers or damage; models would take it for the brightest of clouds.
+    """
+    damaged = ((dn > HIGHEST_DN) & (dn < SATURATED_DN)).any(axis=0)
+    count = int(np.count_nonzero(damaged))
+    return (np.where(damaged, np.uint16(0), dn) if count else dn), count
 
 
 def prefetch(scene: Pixels, *, in_memory: bool = False) -> Iterator[U16]:
@@ -208,33 +236,35 @@ class Quicklook:
         return np.concatenate(self._strips) if self._strips else None
 
 
-class NirBlocks:
-    """The mean near-infrared reflectance of blocks of pixels, from the strips that inference reads."""
+class BlockMeans:
+    """The mean reflectance of blocks of pixels, from the strips that inference reads."""
 
     def __init__(self, scene: Pixels, factor: int) -> None:
-        self._index = scene.bands.index("nir") if "nir" in scene.bands else None
-        self._scales, self._offsets = scene.scales, scene.offsets
+        self._bands = [str(name) for name in (*VISIBLE, NIR) if name in scene.bands]
+        self._index = [scene.bands.index(name) for name in self._bands]
+        self._scales = [scene.scales[i] for i in self._index]
+        self._offsets = [scene.offsets[i] for i in self._index]
         self._factor, self._height = factor, scene.grid.height
-        self._waiting = np.empty((1, 0, scene.grid.width), np.uint16)
+        self._waiting = np.empty((len(self._index), 0, scene.grid.width), np.uint16)
         self._strips: list[NDArray[np.float32]] = []
 
     def add(self, row_off: int, rows: U16) -> None:
         """Average a strip that begins at ``row_off``; rows of an incomplete block wait for the next strip."""
-        if self._index is None:
-            return
-        nir = np.concatenate((self._waiting, rows[self._index : self._index + 1]), axis=1)
+        dn = np.concatenate((self._waiting, rows[self._index]), axis=1)
         is_last = row_off + rows.shape[1] == self._height
-        whole = nir.shape[1] if is_last else nir.shape[1] // self._factor * self._factor
-        self._waiting = nir[:, whole:].copy()
-        if whole:
-            mean = block_mean(nir[:, :whole], self._factor)
-            reflectance = to_reflectance(mean, scales=[self._scales[self._index]], offsets=[self._offsets[self._index]])
-            self._strips.append(np.where(mean > 0, reflectance, np.float32(np.nan))[0])
+        whole = dn.shape[1] if is_last else dn.shape[1] // self._factor * self._factor
+        self._waiting = dn[:, whole:].copy()
+        if whole and self._index:
+            mean = block_mean(dn[:, :whole], self._factor)
+            reflectance = to_reflectance(mean, scales=self._scales, offsets=self._offsets)
+            self._strips.append(np.where(mean > 0, reflectance, np.float32(np.nan)))
 
-    @property
-    def blocks(self) -> NDArray[np.float32] | None:
-        """``(y, x)`` float32, NaN = nodata; None where near infrared is not read."""
-        return np.concatenate(self._strips) if self._strips else None
+    def of(self, *names: str) -> NDArray[np.float32] | None:
+        """``(band, y, x)`` float32, NaN = nodata; None where one of the bands is not read."""
+        if not set(names) <= set(self._bands):
+            return None
+        means = np.concatenate(self._strips, axis=1)
+        return means[[self._bands.index(name) for name in names]]
 
 
 def plan_passes(parts: Sequence[Part]) -> list[tuple[ModelWindow, list[Part]]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC
 from functools import partial
 from pathlib import Path
@@ -49,6 +49,8 @@ logger = logging.getLogger(__name__)
 
 THREADS: Final = 2
 """Threads that read and write where the user does not say: more do not read one scene faster."""
+
+OUTSIDE_GSD: Final = "the result is doubtful at a pixel size of"
 
 Models = Mapping["ModelSpec", "tuple[Role, ...]"]
 """The models of a run and the roles of each."""
@@ -260,12 +262,12 @@ def mask_pixels(
     Returns:
         Probabilities and all else that the merge knew, its class map and votes, and a picture of the scene.
     """
-    watch = watch or Stopwatch()
+    watch, models = watch or Stopwatch(), models or choose_models(settings)
     gsd = scene.grid.gsd
     with watch.stage("infer"):
         found = infer(
             scene,
-            parts_of(models or choose_models(settings), settings),
+            parts_of(models, settings),
             nir_factor=nir_factor(gsd),
             in_memory=settings.in_memory,
             as_farmvibes=settings.merge == FARMVIBES,
@@ -289,6 +291,7 @@ def mask_pixels(
         product=product,
         sun=sun,
         nir=found.nir,
+        visible=found.visible,
         nir_factor=nir_factor(gsd),
     )
     with watch.stage("merge"):
@@ -304,7 +307,22 @@ def mask_pixels(
             threads=settings.threads or CPU_COUNT,
         )
         progress("merge", 1, 1)
-    return evidence, decision, found.quicklook
+    notes = (*gsd_notes(models, gsd), *damage_notes(found.damaged))
+    return evidence, replace(decision, notes=(*decision.notes, *notes)), found.quicklook
+
+
+def gsd_notes(models: Iterable[ModelSpec], gsd: float) -> Iterator[str]:
+    """Yield a note for each model that was made for other pixel sizes."""
+    for spec in models:
+        if spec.gsd is not None and not spec.gsd[0] <= gsd <= spec.gsd[1]:
+            least, most = spec.gsd
+            yield f"{OUTSIDE_GSD} {gsd:g} m: model {spec.name} is made for {least:g} to {most:g} m"
+
+
+def damage_notes(pixels: int) -> Iterator[str]:
+    """Yield a note where digital numbers cannot be reflectance."""
+    if pixels:
+        yield f"{pixels} pixels have digital numbers between 32768 and 65534, which cannot be reflectance: no data"
 
 
 def to_dataset(mask: Mask, item: pystac.Item, *, settings: Settings) -> xr.Dataset:

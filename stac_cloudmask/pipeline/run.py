@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Final, Self, TypeVar
 from stac_cloudmask.errors import OutsideAreaError, StacCloudmaskError, UnsupportedItemError, WriteError
 from stac_cloudmask.pipeline.executors import Engine, InProcess, OnDask, open_engine
 from stac_cloudmask.pipeline.item import attempt, failed, keep_models, preview_item, skipped
-from stac_cloudmask.pipeline.mask import choose_models, segmenter
+from stac_cloudmask.pipeline.mask import OUTSIDE_GSD, choose_models, segmenter
 from stac_cloudmask.pipeline.publish import Target, open_target
 from stac_cloudmask.pipeline.result import VERSION
 from stac_cloudmask.retry import DEFAULT_POLICY, RetryPolicy
@@ -197,8 +197,13 @@ def run(
     with ExitStack() as stack:
         ledger = stack.enter_context(Ledger(catalog, settings))
         target = None if publication is None else stack.enter_context(_open(publication, catalog))
+        doubtful = False
         stream = (engine or InProcess()).results(_found(items, failures), settings=settings, out=catalog.root)
         for result in _with_failures(stack.enter_context(closing(stream)), failures):
+            notes = [note for note in result.notes if note.startswith(OUTSIDE_GSD)]
+            if notes and not doubtful:
+                logger.warning("item %s: %s", result.item_id, notes[0])
+            doubtful |= bool(notes)
             yield _entered(result, ledger, catalog, target)
 
 

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 CLOUD_VOTES: Final = Vote.PRODUCT_CLOUD | Vote.CLOUD_MODEL
 SHADOW_VOTES: Final = Vote.PRODUCT_SHADOW | Vote.SHADOW_MODEL
 
-CERTAIN: Final = f"a mean cloud probability of {RULES.seed} % over {RULES.cell:g} m, or a cloud of SCL that is trusted"
+CERTAIN: Final = f"a mean cloud probability of {RULES.certain} % over {RULES.cell:g} m, or trusted cloud of SCL"
 HINTED: Final = f"the model finds more than {RULES.hint} % of cloud in {100 * RULES.support:g} % of the object"
 
 

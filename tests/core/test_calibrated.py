@@ -110,13 +110,23 @@ def test_product_cirrus_over_a_clear_scene_is_not_cloud():
     assert (found.votes == Vote.PRODUCT_CLOUD | Vote.REMOVED).all()
 
 
-def test_product_clouds_need_a_hint_from_the_model_and_then_count_whole():
+def test_product_clouds_count_where_the_model_has_a_hint_of_cloud_and_nowhere_else():
     scl = np.full(SHAPE, 4)
     scl[disk(SHAPE, 100, 100, 30)] = 9
     scl[disk(SHAPE, 250, 300, 30)] = 9
     evidence = scene(np.zeros(SHAPE, bool), np.zeros(SHAPE, bool), scl=scl)
-    evidence.cloud[disk(SHAPE, 250, 300, 15)] = 12
+    evidence.cloud[disk(SHAPE, 250, 300, 28)] = 12
     np.testing.assert_array_equal(is_cloud(evidence), disk(SHAPE, 250, 300, 30))
+
+
+def test_a_hint_of_cloud_does_not_spread_over_all_that_the_product_calls_cloud():
+    scl = np.full(SHAPE, 9)
+    evidence = scene(np.zeros(SHAPE, bool), np.zeros(SHAPE, bool), scl=scl)
+    near = disk(SHAPE, 180, 200, 60)
+    evidence.cloud[disk(SHAPE, 180, 200, 30)] = 60
+    cloud = is_cloud(evidence)
+    assert cloud[disk(SHAPE, 180, 200, 30)].all()
+    assert not cloud[~near].any()
 
 
 def test_a_bright_roof_is_not_cloud():

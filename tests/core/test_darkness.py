@@ -16,7 +16,8 @@ def ground(shape, *, clean=True):
     true, false = np.ones(shape, bool), np.zeros(shape, bool)
     return Cells(
         valid=true, certain=false, hint=false, cloud_any=false, cloud_most=false, product_any=false,
-        product_most=false, shadow=np.zeros(shape, np.uint8), deep=false, clean=true if clean else false,
+        product_most=false, cirrus_any=false, cirrus_most=false,
+        shadow=np.zeros(shape, np.uint8), deep=false, clean=true if clean else false,
     )  # fmt: skip
 
 

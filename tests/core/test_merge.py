@@ -1,5 +1,3 @@
-from dataclasses import replace
-
 import numpy as np
 import pytest
 from hypothesis import given
@@ -10,7 +8,6 @@ from scipy import ndimage
 from stac_cloudmask.core import merge as merging
 from stac_cloudmask.core.classes import CloudClass
 from stac_cloudmask.core.merge import Cleanup, Thresholds, merge, select_union
-from stac_cloudmask.core.policy import decide
 from stac_cloudmask.core.votes import Evidence, ProductMask, Sun, Vote
 
 NO_CLEANUP = Cleanup(cloud_buffer=0, shadow_buffer=0, min_area=0, hole_area=0)
@@ -118,31 +115,6 @@ def test_a_buffer_hides_shadow_only_where_it_is_told_to():
     found = union(evidence, hidden)
     np.testing.assert_array_equal(found.class_map, [[1, 1, 1, 0]])
     assert found.votes[0, 1] == Vote.SHADOW_MODEL | Vote.BUFFER
-
-
-@pytest.mark.parametrize("policy", ["calibrated", "union"])
-def test_expendable_evidence_gives_the_same_bits_in_its_own_memory(policy):
-    rng = np.random.default_rng(5)
-    coarse = rng.choice(np.array([0, 3, 25, 60, 95, 255], np.uint8), (2, 78, 6))
-    cloud, shadow = (np.kron(layer, np.ones((14, 14), np.uint8)) for layer in coarse)
-    mask = ProductMask(
-        scl=rng.integers(0, 12, (546, 42), dtype=np.uint8),
-        factor=2,
-        shape=cloud.shape,
-        cloud_codes=(8, 9, 10),
-        shadow_codes=(3,),
-    )
-    nir = rng.random((182, 14), np.float32)
-    evidence = Evidence(
-        cloud=cloud, shadow=shadow, gsd=10.0, product=mask, sun=Sun(azimuth=150, elevation=40), nir=nir, nir_factor=6
-    )
-    expected = decide(evidence, merge=policy, min_area=300)
-    spent = replace(evidence, cloud=cloud.copy(), shadow=shadow.copy(), expendable=True)
-    found = decide(spent, merge=policy, min_area=300)
-    np.testing.assert_array_equal(found.class_map, expected.class_map)
-    np.testing.assert_array_equal(found.votes, expected.votes)
-    assert {id(found.class_map), id(found.votes)} == {id(spent.cloud), id(spent.shadow)}
-    np.testing.assert_array_equal(evidence.cloud, cloud)
 
 
 def test_evidence_without_probabilities_keeps_everything_else():

@@ -109,7 +109,7 @@ def test_threads_do_not_change_a_mask(name, monkeypatch):
     monkeypatch.setattr(calibrated, "STRIP_ROWS", 24)
     evidence = cumulus(shape=(1100, 420))
     one = decide(evidence, merge=name, min_area=5_000)
-    three = decide(replace(evidence, expendable=True), merge=name, min_area=5_000, threads=3)
+    three = decide(evidence, merge=name, min_area=5_000, threads=3)
     assert set(np.unique(one.class_map)) >= {CloudClass.CLEAR, CloudClass.CLOUD, CloudClass.CLOUD_SHADOW}
     np.testing.assert_array_equal(three.class_map, one.class_map)
     np.testing.assert_array_equal(three.votes, one.votes)

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -8,15 +10,14 @@ from scipy import ndimage
 from stac_cloudmask.core.calibrated import Reach
 from stac_cloudmask.core.shadow import (
     Search,
-    cast,
     kept_objects,
     objects,
     reachable,
     shadow_lengths,
     shadow_shift,
+    shadowless,
     shifted,
     window_sum,
-    with_touching,
 )
 from stac_cloudmask.core.votes import Sun
 
@@ -37,13 +38,6 @@ def test_a_shift_moves_every_cell_and_fills_what_comes_in(grid, rows, cols, fill
     expected = wide[15 - rows : 15 - rows + height, 15 - cols : 15 - cols + width]
     if abs(rows) <= 15 and abs(cols) <= 15:
         np.testing.assert_array_equal(shifted(grid, (rows, cols), fill=int(fill)), expected)
-
-
-@given(bools, st.integers(-15, 15), st.integers(-15, 15), st.tuples(st.integers(0, 12), st.integers(0, 12)))
-def test_rows_of_a_moved_grid_are_rows_of_the_whole_moved(grid, south, east, rows):
-    start, stop = sorted(min(row, len(grid)) for row in rows)
-    whole = shifted(grid, (south, east), fill=1)
-    np.testing.assert_array_equal(shifted(grid, (south, east), fill=1, rows=(start, stop)), whole[start:stop])
 
 
 @given(hnp.arrays(np.uint32, st.tuples(st.integers(1, 9), st.integers(1, 9)), elements=st.integers(0, 100)))
@@ -74,18 +68,12 @@ def search(*, length, shape=(60, 60), size=(4, 5), elevation=45.0, outside=None,
     return Search(cloud=cloud, shadow=shadow * np.uint8(100), valid=valid, sun=sun, cell=CELL, reach=REACH)
 
 
-def all_fits(one):
-    return one.fits((0, one.cloud.shape[0]), [one.common_fit(length) for length in one.lengths()])
-
-
 @pytest.mark.parametrize("length", [8, 15, 25])
-def test_the_length_at_which_a_shadow_lies_fits_best(length):
+def test_the_length_at_which_a_cloud_lies_explains_what_is_dark_best(length):
     one = search(length=length)
-    fits = all_fits(one).mean(axis=1)
-    found = np.array(one.lengths())[fits.argmax()]
-    assert found == pytest.approx(length, abs=max(1, 0.05 * length))
-    assert fits.max() > REACH.agreement
-    assert (fits <= 1).all()
+    shares = [np.mean(one.explained(tried)[one.dark]) for tried in one.lengths]
+    assert one.lengths[int(np.argmax(shares))] == pytest.approx(length, abs=max(1, 0.05 * length))
+    assert REACH.explained < max(shares) <= 1
 
 
 def broken_clouds(*, azimuth, cell=50.0):
@@ -101,83 +89,94 @@ def broken_clouds(*, azimuth, cell=50.0):
 
 
 @pytest.mark.parametrize("azimuth", [45, 135, 225, 315])
-def test_a_fit_is_the_share_of_what_is_seen_that_is_dark_drawn_towards_that_of_the_scene(azimuth):
+def test_a_share_is_that_of_the_dark_cells_around_drawn_towards_that_of_the_scene(azimuth):
     one = broken_clouds(azimuth=azimuth)
     window = np.ones((int(REACH.window / one.cell) | 1,) * 2)
-    prior, doubt = REACH.prior / one.cell**2, REACH.doubt / one.cell**2
-
-    def around(grid):
-        return ndimage.convolve(grid.astype(float), window, mode="constant")[one.cloud]
-
-    for length, fit in zip(one.lengths(), all_fits(one), strict=True):
-        south, east = shadow_shift(one.sun, length)
-        seen = shifted(one.valid & ~one.cloud, (-south, -east)) & one.cloud
-        dark = shifted(one.shadow, (-south, -east)) * seen / 100
-        common = dark.sum() / (seen.sum() + doubt)
-        expected = (around(dark) + prior * common) / (around(seen) + prior)
-        unknown = around(seen) < REACH.seen * around(one.cloud)
-        np.testing.assert_allclose(fit, np.where(unknown, -1, expected), atol=1e-5)
+    prior = REACH.prior / one.cell**2
+    for length in one.lengths:
+        shift = shadow_shift(one.sun, length)
+        below, known = shifted(one.cloud, shift), one.dark & shifted(one.valid, shift)
+        shaded, places = (ndimage.convolve(g.astype(float), window, mode="constant") for g in (below & one.dark, known))
+        scene = (below & one.dark).sum() / max(known.sum(), 1)
+        expected = np.where(below, (shaded + prior * scene) / (places + prior), -1)
+        np.testing.assert_allclose(one.explained(length), expected, atol=1e-5)
 
 
 @pytest.mark.parametrize("azimuth", [45, 135, 225, 315])
-def test_clouds_at_every_border_cast_inside(azimuth):
+def test_clouds_at_every_border_shade_what_is_inside(azimuth):
     one = broken_clouds(azimuth=azimuth)
-    dark = (one.shadow > 0) & ~one.cloud
-    assert cast(one)[dark].mean() > 0.9
+    assert reachable(one)[one.dark & ~one.cloud].mean() > 0.9
 
 
 def test_objects_are_joined_by_their_corners():
     assert objects(np.eye(3, dtype=bool)).max() == 1
 
 
-def test_a_cloud_without_any_shadow_casts_nothing():
-    assert not cast(search(length=15, shady=False)).any()
+def test_where_nothing_is_dark_no_shadow_may_lie():
+    assert not reachable(search(length=15, shady=False)).any()
 
 
-def test_a_length_that_leads_out_of_sight_is_not_judged():
-    outside = np.zeros((60, 60), bool)
-    outside[:30] = True
-    fits = all_fits(search(length=25, outside=outside))
-    assert (fits[-1] == -1).all()
-    assert (fits[0] >= 0).all()
-
-
-def test_clouds_cast_where_their_shadow_is_and_nowhere_near_themselves():
+def test_shadow_may_lie_where_a_cloud_explains_it_and_nowhere_near_the_cloud():
     one = search(length=20)
-    reached = cast(one)
-    assert reached[one.shadow > 0].all()
+    reached = reachable(one)
+    assert reached[one.dark].all()
     assert not reached[one.cloud].any()
 
 
-@pytest.mark.parametrize("rows", [1, 7, 50])
-def test_no_strip_changes_what_is_reached(rows, monkeypatch):
-    rng = np.random.default_rng(0)
-    cloud = ndimage.uniform_filter(rng.random((60, 50)), 5) > 0.52
-    sun = Sun(azimuth=150, elevation=40)
-    dark = shifted(cloud, shadow_shift(sun, 12)) & (rng.random(cloud.shape) < 0.8)
-    valid = np.ones(cloud.shape, bool)
-    valid[:, 45:] = valid[50:, :20] = False
-    scene = {"cloud": cloud & valid, "shadow": dark * np.uint8(90), "valid": valid, "sun": sun, "cell": CELL}
-    whole = cast(Search(**scene, reach=REACH))
-    assert 0 < whole.mean() < 1
-    monkeypatch.setattr("stac_cloudmask.core.shadow.STRIP", rows)
-    np.testing.assert_array_equal(cast(Search(**scene, reach=REACH, threads=3)), whole)
+def test_much_that_is_dark_is_not_explained_by_one_small_cloud():
+    one = search(length=15)
+    wood = one.shadow.copy()
+    wood[2:32, 5:50] = 100
+    assert not reachable(replace(one, shadow=wood)).any()
 
 
-def test_a_wide_cloud_casts_the_whole_of_its_shadow():
+def test_threads_do_not_change_what_is_reached():
+    one = broken_clouds(azimuth=150)
+    assert 0 < reachable(one).mean() < 1
+    np.testing.assert_array_equal(reachable(replace(one, threads=3)), reachable(one))
+
+
+def test_a_wide_cloud_shades_the_whole_of_its_shadow():
     one = search(length=60, shape=(90, 90), size=(40, 40))
-    dark = one.shadow > 0
-    assert dark.sum() > 800
-    assert reachable(one)[dark].all()
+    assert one.dark.sum() > 800
+    assert reachable(one)[one.dark].all()
 
 
-def test_clouds_beyond_the_data_float_as_high_as_those_seen():
+def beside_an_edge(cols):
+    """A cloud with its shadow, and another dark object in some columns below the edge of the data."""
     outside = np.zeros((60, 60), bool)
     outside[:, 55:] = True
-    reached = cast(search(length=15, outside=outside))
-    assert reached[20, 46]
-    assert not reached[20, 36]
-    assert not reached[20, 10]
+    one = search(length=15, outside=outside)
+    shadow = one.shadow.copy()
+    shadow[10:12, cols] = 100
+    return replace(one, shadow=shadow), np.s_[10:12, cols]
+
+
+def test_what_clouds_beyond_the_data_may_shade_is_kept_whole():
+    one, place = beside_an_edge(slice(42, 54))
+    assert reachable(one)[place].all()
+
+
+def test_what_lies_too_deep_in_the_data_for_clouds_beyond_it_is_not_kept_nor_cut():
+    one, place = beside_an_edge(slice(24, 48))
+    assert not reachable(one)[place].any()
+
+
+def bare(one):
+    labels = objects(one.cloud)
+    return shadowless(one, labels)[labels[one.cloud]].all()
+
+
+def test_a_small_cloud_without_a_shadow_is_none():
+    assert bare(search(length=15, shady=False))
+    assert not bare(search(length=15))
+
+
+def test_a_cloud_is_believed_that_is_large_or_whose_shadow_would_be_out_of_sight():
+    assert not bare(search(length=15, shady=False, size=(16, 16)))
+    outside = np.zeros((60, 60), bool)
+    outside[:30] = True
+    assert not bare(search(length=15, shady=False, outside=outside))
 
 
 @given(bools, st.floats(0.1, 1))
@@ -190,13 +189,3 @@ def test_objects_are_kept_whole_or_not_at_all(where, share):
         assert kept[labels == one].all() == (inside >= share)
         assert kept[labels == one].any() == (inside >= share)
     assert not kept[labels == 0].any()
-
-
-def test_a_dark_object_that_mostly_lies_in_reach_is_shadow_as_a_whole():
-    dark = np.zeros((3, 12), bool)
-    dark[1, 0:4] = dark[1, 6:10] = True
-    reached = np.zeros_like(dark)
-    reached[1, 0:3] = reached[1, 6:7] = True
-    grown = with_touching(reached, dark, overlap=0.75)
-    assert grown[1, 0:4].all()
-    np.testing.assert_array_equal(grown[1, 6:10], [True, False, False, False])
