@@ -1,4 +1,7 @@
-"""The Python calls: items in, masks out."""
+"""The Python calls: items in, masks out.
+
+Each call imports what it needs when it is made, as the raster libraries take seconds.
+"""
 
 from __future__ import annotations
 
@@ -13,12 +16,7 @@ import pystac
 
 from stac_cloudmask.config import Settings
 from stac_cloudmask.errors import ConfigError
-from stac_cloudmask.pipeline.area import area_of
-from stac_cloudmask.pipeline.mask import connection_of, make_mask, to_dataset
-from stac_cloudmask.pipeline.run import OnDask, open_engine, plan, run
 from stac_cloudmask.progress import Listener, shown
-from stac_cloudmask.review.show import CloudmaskAccessor  # noqa: F401  (registers itself)
-from stac_cloudmask.stac.search import Connection, Failure, Versions, load_items
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -26,6 +24,7 @@ if TYPE_CHECKING:
 
     from stac_cloudmask.pipeline.result import Result
     from stac_cloudmask.stac.geometry import Area, Bbox
+    from stac_cloudmask.stac.search import Connection, Failure, Versions
 
 BATCH: Final = 100
 """References that are looked up together; a search is not read to its end before its first item is masked."""
@@ -78,6 +77,9 @@ def process(
         ModelError: A model is not known or its weights are not here.
         WriteError: The output cannot be written.
     """
+    from stac_cloudmask.pipeline.mask import connection_of  # noqa: PLC0415
+    from stac_cloudmask.pipeline.run import OnDask, open_engine, plan, run  # noqa: PLC0415
+
     settings = _clipping(settings, bbox, geometry)
     found = _load(items, catalog, collection, connection_of(settings, headers), versions)
     target = fspath(out)
@@ -123,12 +125,15 @@ def cloud_mask(
         OutsideAreaError: The item has no data in the area.
         StacCloudmaskError: The item cannot be masked; says why and what would help.
     """
+    from stac_cloudmask.pipeline.mask import connection_of, make_mask, to_dataset  # noqa: PLC0415
+    from stac_cloudmask.review.show import CloudmaskAccessor  # noqa: F401, PLC0415  (registers itself)
+
     settings = _clipping(settings, bbox, geometry)
     found = list(_load(item, catalog, collection, connection_of(settings, headers)))
     if len(found) != 1:
         raise ConfigError(f"{item} holds {len(found)} items, but a dataset is of one; process takes any number")
     [one] = found
-    if isinstance(one, Failure):
+    if not isinstance(one, pystac.Item):
         raise one.error
     with shown(progress, total=1) as board:
         return to_dataset(make_mask(one, settings=settings, progress=board.stage), one, settings=settings)
@@ -137,8 +142,11 @@ def cloud_mask(
 def _clipping(settings: Settings | None, bbox: Bbox | None, geometry: Area | None) -> Settings:
     """Return settings with the area that is to be masked."""
     settings = settings or Settings()
-    area = area_of(bbox=bbox, geometry=geometry)
-    return settings if area is None else replace(settings, area=area)
+    if bbox is None and geometry is None:
+        return settings
+    from stac_cloudmask.pipeline.area import area_of  # noqa: PLC0415
+
+    return replace(settings, area=area_of(bbox=bbox, geometry=geometry))
 
 
 def _load(
@@ -149,6 +157,8 @@ def _load(
     versions: Versions = "newest",
 ) -> Iterator[pystac.Item | Failure]:
     """The items that are meant, in batches if they come one by one."""
+    from stac_cloudmask.stac.search import load_items  # noqa: PLC0415
+
     many = [items] if isinstance(items, pystac.Item | str | PathLike) else items
     references = (item if isinstance(item, pystac.Item) else fspath(item) for item in many)
     size = BATCH if isinstance(many, Iterator) else None

@@ -94,7 +94,7 @@ def facts_of(item: pystac.Item, array: np.ndarray, files: dict[str, Path], **cha
         "files": {key: file_facts(path) for key, path in files.items()},
         "fingerprint": "0123456789abcdef",
         "created": CREATED,
-        "version": "0.1.0",
+        "version": "0.2.0",
         "software": {"onnxruntime": "1.30.0"},
         "lineage": "Models merged with the scene classification (SCL).",
         "models": (MODEL,),

@@ -28,6 +28,14 @@ def test_importing_every_module_warns_of_nothing(tmp_path):
     assert (done.returncode, done.stderr) == (0, "")
 
 
+@pytest.mark.parametrize("name", ["process", "cloud_mask", "Settings"])
+def test_a_name_is_there_before_the_libraries_that_take_seconds(name):
+    code = f"import sys, stac_cloudmask; stac_cloudmask.{name}; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    heavy = {"numpy", "pandas", "xarray", "dask", "scipy", "rasterio", "onnx", "onnxruntime", "stackstac", "matplotlib"}
+    assert heavy & set(done.stdout.split()) == set()
+
+
 def test_every_model_is_attributed_with_its_license():
     notice = re.sub(r"farmvibes-cloud-1 to -5", " ".join(f"farmvibes-cloud-{n}" for n in range(1, 6)), notice_text())
     notice = notice.replace("ukis-csmask-4b-l2a, ukis-csmask-6b-l2a", "ukis-csmask-4b-l2a ukis-csmask-6b-l2a")
@@ -57,10 +65,21 @@ def test_every_dependency_has_a_lowest_version_that_is_tested():
 def test_every_dependency_with_semantic_versions_has_an_upper_bound():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     extras = project["optional-dependencies"]
-    used = [line for name in ("distributed", "geoparquet", "openvino", "plot", "s3", "task") for line in extras[name]]
+    used = [
+        line
+        for name in ("distributed", "geoparquet", "labels", "openvino", "plot", "s3", "task")
+        for line in extras[name]
+    ]
     for line in [*project["dependencies"], *used]:
         dated = re.search(r">=20\d\d\.", line) is not None
         assert dated != ("<" in line or "==" in line), line
+
+
+@pytest.mark.parametrize("script", ["lowest", "newest"])
+def test_the_tests_that_other_versions_run_are_there(script):
+    named = re.findall(r"tests/[\w/]*\w(?:\.py)?", (ROOT / ".ci" / script).read_text())
+    assert len(named) > 5
+    assert [name for name in named if not (ROOT / name).exists()] == []
 
 
 @pytest.mark.slow

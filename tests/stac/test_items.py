@@ -197,7 +197,7 @@ def test_no_field_that_is_deprecated_or_of_the_software_stands_on_the_item(make,
     assert {"s2:product_type", "s2:generation_time"} <= source.properties.keys()
     deprecated = {"s2:product_type", "s2:granule_id", "s2:processing_baseline", "s2:generation_time"}
     assert not {*deprecated, "version", "processing:version"} & properties.keys()
-    assert properties["processing:software"]["stac_cloudmask"] == "0.1.0"
+    assert properties["processing:software"]["stac_cloudmask"] == "0.2.0"
 
 
 def test_the_level_is_that_of_the_mask_and_each_carried_band_has_its_own(make, source):
