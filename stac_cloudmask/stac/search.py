@@ -134,8 +134,11 @@ class Query:
             parts.append(
                 f"bbox is west south east north, here longitude {west:g} to {east:g}, latitude {south:g} to {north:g}"
             )
-        if self.collections:
-            parts.append(f"collection is {', '.join(self.collections)}")
+        stated = {
+            "collection": self.collections, "datetime": self.datetime, "tile": self.mgrs, "ids": self.ids,
+            "intersects": self.area.bounds if self.area is not None and self.bbox is None else None,
+        }  # fmt: skip
+        parts += [f"{name} is {_text(value)}" for name, value in stated.items() if value]
         if self.max_cloud_cover is not None:
             parts.append("items that state no cloud cover do not match max_cloud_cover")
         return "; ".join(parts) or "the catalog lists none"
@@ -153,6 +156,10 @@ class Query:
     def _matches_cover(self, item: pystac.Item) -> bool:
         cover = number(item.properties.get("eo:cloud_cover"))
         return self.max_cloud_cover is None or (cover is not None and cover <= self.max_cloud_cover)
+
+
+def _text(value: object) -> str:
+    return value if isinstance(value, str) else " ".join(map(str, value)) if isinstance(value, tuple) else str(value)
 
 
 def _check_bbox(bbox: Sequence[float]) -> None:
