@@ -76,6 +76,14 @@ WRONG = {
     "an address to write to": (["process", "x.json", "--out", "https://example.org/masks"], "cannot be written to"),
     "a header": (["process", "x.json", "--out", "OUT", "--publish", "https://x.org", "--header", "s3cr3t"], "number 1"),
     "nowhere to search": (["search"], "--catalog"),
+    "a folder without a catalog to publish": (["publish", "nothere", "--to", "copy"], "nothere is not a folder"),
+    "a folder without a catalog to export": (["export", ".", "x.ndjson"], "has no catalog.json"),
+    "a root without a URL": (["publish", ".", "--to", "copy", "--source-root", "/data"], "LOCAL=URL"),
+    "opposites": (["publish", ".", "--to", "https://x.org", "--attach", "--detach"], "opposites"),
+    "a collection": (
+        ["process", "x.json", "--out", "OUT", "--collection-config", "none.json"],
+        "none.json is not JSON",
+    ),
 }
 
 

@@ -422,18 +422,18 @@ class OutputCatalog:
             self._store.put({name: body})
 
     def mirror(self, collection_ids: Iterable[str]) -> None:
-        """Write all items of collections once more, as one table beside each; nothing where rustac is not installed.
+        """Write all items of collections once more, as one table beside each, where rustac is installed.
 
-        Raises:
-            WriteError: A table or collection cannot be written.
+        Items whose fields differ in their types make no table; the log says so.
         """
-        if find_spec("rustac") is None:
-            return
-        for collection_id in collection_ids:
-            with self.workdir() as work:
-                if write_geoparquet(self._rows(collection_id), work / TABLE) > 0:
+        for collection_id in collection_ids if find_spec("rustac") else ():
+            try:
+                with self.workdir() as work:
+                    write_geoparquet(self._rows(collection_id), work / TABLE)
                     self._store.put({f"{collection_id}/{TABLE}": work / TABLE})
-                    self._store.update_json(f"{collection_id}/collection.json", _with_table)
+                self._store.update_json(f"{collection_id}/collection.json", _with_table)
+            except WriteError as error:
+                logger.warning("collection %r has no %s of its present items: %s", collection_id, TABLE, error)
 
     def _rows(self, collection_id: str) -> Iterator[Json]:
         """The items of a collection, their hrefs as seen from the collection."""

@@ -305,7 +305,7 @@ def write_geoparquet(items: Iterable[Json], path: Path) -> int:
         import rustac  # noqa: PLC0415  (extra)
     except ImportError as error:
         raise ConfigError(f"{path}: needs the extra: pip install 'stac-cloudmask[geoparquet]'") from error
-    rows = list(items)
+    rows = [_without_empty(item) for item in items]
     if not rows:
         raise WriteError(f"{path}: there are no items, and the columns of a table come from its items")
     with _whole(path) as temporary:
@@ -314,6 +314,14 @@ def write_geoparquet(items: Iterable[Json], path: Path) -> int:
         except rustac.RustacError as error:
             raise WriteError(f"{path}: cannot be written: {error}") from error
     return len(rows)
+
+
+def _without_empty(value: Any) -> Any:  # noqa: ANN401  (any JSON)
+    """JSON without empty objects, which Parquet does not have."""
+    if isinstance(value, dict):
+        pairs = ((key, _without_empty(inner)) for key, inner in value.items())
+        return {key: inner for key, inner in pairs if inner != {}}
+    return [_without_empty(inner) for inner in value] if isinstance(value, list) else value
 
 
 @contextmanager

@@ -79,6 +79,18 @@ def test_a_table_gives_back_the_items(catalog, tmp_path):
             assert row["properties"].get(key) == items[name]["properties"].get(key)
 
 
+def test_empty_objects_which_a_table_cannot_hold_are_left_out_of_it(catalog, tmp_path):
+    item = next(iter(catalog.items()))
+    item["properties"]["x:empty"] = {"deep": {}}
+    assert write_geoparquet([item], tmp_path / "items.parquet") == 1
+
+
+def test_a_table_that_cannot_be_made_is_a_warning_and_the_run_goes_on(tmp_path, catalog, caplog):
+    place = OutputCatalog(tmp_path)
+    place.mirror(["not-there"])
+    assert "no items.parquet" in caplog.text
+
+
 def test_a_table_without_rows_is_an_error(tmp_path):
     with pytest.raises(WriteError, match=r"items\.parquet.*no items"):
         write_geoparquet([], tmp_path / "items.parquet")

@@ -14,6 +14,7 @@ import odc.stac
 import pystac
 import pytest
 import rasterio
+import rustac
 import stackstac
 from offline import Validator, no_network
 from outputs import class_map, facts_of, read_items, write_files
@@ -21,6 +22,7 @@ from s3 import s3_server
 
 from stac_cloudmask.errors import StacCloudmaskError, UnsupportedItemError
 from stac_cloudmask.stac.catalog import OutputCatalog
+from stac_cloudmask.stac.collection import PAGE
 from stac_cloudmask.stac.item import file_facts, mask_item
 from stac_cloudmask.stac.store import WORK
 
@@ -282,3 +284,38 @@ def test_a_run_killed_at_any_moment_leaves_a_whole_catalog_that_the_next_complet
         assert run.wait(timeout=60) == 0
     assert listed_items(out) == {f"scene-{n}_cloudmask" for n in range(count)}
     assert list((out / WORK).glob("run-*")) == []
+
+
+@pytest.mark.slow
+def test_a_collection_of_many_items_stays_small_and_all_are_found(tmp_path, shared, sources):
+    catalog = OutputCatalog(tmp_path)
+    href = write(catalog, sources[0])
+    body = json.loads(Path(href).read_text())
+    hrefs = []
+    for number in range(2 * PAGE + 5):
+        name = f"scene-{number}_cloudmask"
+        folder = Path(href).parents[1] / name
+        folder.mkdir()
+        for path in Path(href).parent.iterdir():
+            if path.suffix != ".json":
+                (folder / path.name).hardlink_to(path)
+        (folder / f"{name}.json").write_text(json.dumps(body | {"id": name}))
+        hrefs.append(str(folder / f"{name}.json"))
+    for half in (hrefs[: PAGE + 3], hrefs[PAGE:]):  # some of them twice
+        catalog.link(half)
+    catalog.mirror(["earth-search-33twl-cloudmask"])
+    collection = Path(href).parents[1] / "collection.json"
+    valid = Validator(shared / "data" / "schemas")
+    pages = list(collection.parent.glob("items-*.json"))
+    assert {path.name for path in pages} == {"items-2.json", "items-3.json"}
+    for path in (collection, *pages):
+        valid(json.loads(path.read_text()))
+        assert path.stat().st_size < 400_000
+    assert len(list(catalog.listed())) == len(hrefs)
+    with no_network():
+        root = pystac.Catalog.from_file(str(tmp_path / "catalog.json"))
+        assert {item.id for item in root.get_items(recursive=True)} == {Path(path).stem for path in hrefs}
+    table = rustac.read_sync(str(collection.parent / "items.parquet"))["features"]
+    assert len(table) == len(hrefs)
+    assert table[0]["assets"]["cloud_mask"]["href"] == f"./{table[0]['id']}/cloud_mask.tif"
+    assert json.loads(collection.read_text())["assets"]["items"]["href"] == "./items.parquet"
