@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Final
 import typer
 from rich.console import Console
 from rich.file_proxy import FileProxy
-from rich.markup import escape
 from rich.progress import (
     BarColumn,
     DownloadColumn,
@@ -25,7 +24,6 @@ from rich.progress import (
     TimeRemainingColumn,
     TransferSpeedColumn,
 )
-from rich.table import Table
 
 from stac_cloudmask.errors import StacCloudmaskError, redact
 
@@ -61,18 +59,9 @@ def put_json(value: object) -> None:
 
 
 def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    """A table on stdout, on a terminal with borders and with numbers, whose column names a unit, flush right."""
-    if not sys.stdout.isatty():
-        put(title)
-        put_columns([columns, *rows])
-        return
-    grid = Table(title=escape(title), title_justify="left", header_style="bold")
-    for column in columns:
-        numeric = column.endswith(("%", "s", "bytes", "F1"))
-        grid.add_column(escape(column), justify="right" if numeric else "left", overflow="fold")
-    for row in rows:
-        grid.add_row(*(escape(cell) for cell in row))
-    Console(highlight=False).print(grid)
+    """A title and rows on stdout, a line for each row however narrow the terminal is."""
+    put(title)
+    put_columns([columns, *rows])
 
 
 def fields(title: str, rows: Iterable[tuple[str, object]]) -> None:
@@ -85,7 +74,7 @@ def fields(title: str, rows: Iterable[tuple[str, object]]) -> None:
 
 
 def put_columns(rows: Sequence[Sequence[str]]) -> None:
-    """Rows with their cells below each other, a line for each row however long, for whoever reads by machine."""
+    """Rows with their cells below each other, a line for each row however long; the first row has the names."""
     cells = [[cell.replace("\n", "; ") for cell in row] for row in rows]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     for row in cells:
