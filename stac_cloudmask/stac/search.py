@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import cached_property
-from itertools import islice
+from itertools import chain, islice
 from math import isfinite
 from pathlib import Path
 from typing import Any, Final, Literal
@@ -35,7 +35,6 @@ from stac_cloudmask.stac.static import (
     StatusError,
     Walk,
     broken,
-    items_in,
     links_of,
     own_href,
     parse_item,
@@ -280,10 +279,14 @@ def _listed(reader: JsonReader, body: Json, href: str, query: Query) -> Iterator
 
 def _searches(body: Json) -> bool:
     """Whether a document is the landing page of an API that can be searched."""
+    return _link(body, "search") is not None
+
+
+def _link(body: Json, rel: str) -> Json | None:
+    """The first link of a relation, whatever it leads to."""
     links = body.get("links")
-    return any(
-        isinstance(link, dict) and link.get("rel") == "search" for link in (links if isinstance(links, list) else ())
-    )
+    listed = links if isinstance(links, list) else ()
+    return next((link for link in listed if isinstance(link, dict) and link.get("rel") == rel), None)
 
 
 def _of_collection(reader: JsonReader, body: Json, href: str, query: Query) -> Iterator[Found]:
@@ -324,25 +327,28 @@ class _Api(StacApiIO):
 
     def search(self, query: Query) -> Iterator[Found]:
         """Items of the API whose landing page this is, page by page."""
-        with warnings.catch_warnings(action="ignore", category=UserWarning):  # of missing links and conformance
-            for feature in self._named(lambda: _searched(Client.open(self._href, stac_io=self), query)):
-                there = f"{self._href.rstrip('/')}/collections/{feature.get('collection')}/items/{feature.get('id')}"
-                origin = own_href(feature, there, self._reader.rule)
-                yield from guarded(str(feature.get("id"))[:80], lambda: [self._item(feature, origin)])  # noqa: B023
+        for feature in self._named(lambda: _searched(Client.open(self._href, stac_io=self), query)):
+            there = f"{self._href.rstrip('/')}/collections/{feature.get('collection')}/items/{feature.get('id')}"
+            yield from self._item(feature, there)
 
     def pages(self, body: Json) -> Iterator[Found]:
         """The items of a document, and of the pages that follow it."""
-        yield from items_in(body, self._href, rule=self._reader.rule)
-        link = next(
-            (link for link in body.get("links") or [] if isinstance(link, dict) and link.get("rel") == "next"), None
-        )
-        if link is not None and is_remote(self._href):
+        if not isinstance(body.get("features"), list):
+            yield parse_item(body, origin=self._href, rule=self._reader.rule)
+            return
+        link = _link(body, "next") if is_remote(self._href) else None
+        later: Iterator[Json] = iter(())
+        if link is not None:
             later = self.get_pages(str(link.get("href")), method=link.get("method", "GET"), parameters=link.get("body"))
-            for page in self._named(lambda: later):
-                yield from items_in(page, self._href, rule=self._reader.rule)
+        for page in chain([body], self._named(lambda: later)):
+            for feature in page["features"] if isinstance(page.get("features"), list) else ():
+                yield from self._item(feature, self._href)
 
-    def _item(self, feature: Json, origin: str | None) -> pystac.Item:
-        return parse_item(feature, origin=origin, rule=self._reader.rule)
+    def _item(self, feature: object, found: str) -> Iterator[Found]:
+        """The item of a page, which may fail without the others."""
+        name = str(feature.get("id"))[:80] if isinstance(feature, dict) else str(feature)[:40]
+        rule = self._reader.rule
+        yield from guarded(name, lambda: [parse_item(feature, origin=own_href(feature, found, rule), rule=rule)])
 
     def _named(self, start: Any) -> Iterator[Json]:  # noqa: ANN401  (a function without arguments)
         """What pystac-client gives, its errors by the name of the API."""

@@ -579,3 +579,16 @@ def test_masks_in_a_catalog_are_left_out_of_what_is_to_be_masked(features):
         assert ids(without_masks(find(api.url))) == {features[0]["id"]}
         with pytest.raises(UnsupportedItemError, match="'mask' is a mask of stac_cloudmask already"):
             resolve(next(item for item in search(api.url) if item.id == "mask"), ["blue"])
+
+
+def test_a_broken_item_of_a_page_fails_alone(features, tmp_path):
+    late = copy.deepcopy(features[0]) | {"id": "late"}
+    late["properties"]["datetime"] = "noon"
+    page = {"type": "FeatureCollection", "features": [late, 5, features[1]], "links": 5}
+    (tmp_path / "page.json").write_text(json.dumps(page))
+    *failures, item = load_items([str(tmp_path / "page.json")])
+    assert [failure.ref for failure in failures] == ["late", "5"]
+    assert "'noon' is not a time" in str(failures[0].error)
+    assert item.id == features[1]["id"]
+    with serve(tmp_path) as site:
+        assert len([found for found in find(f"{site.url}/page.json") if isinstance(found, Failure)]) == 2
