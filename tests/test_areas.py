@@ -14,7 +14,7 @@ import shapely
 from checks import checked, layers, read
 from offline import Validator
 from rasterio.warp import transform, transform_bounds
-from scenes import settings_of, write_items, write_model
+from scenes import BANDS, settings_of, write_items, write_model
 
 import stac_cloudmask as scm
 from stac_cloudmask.cli.app import main
@@ -25,7 +25,7 @@ from stac_cloudmask.pipeline.area import CONTEXT, HIGHEST, MARGIN, STRIDE, area_
 from stac_cloudmask.review.evaluate import evaluate
 from stac_cloudmask.review.explain import explain
 from stac_cloudmask.review.report import build_report
-from stac_cloudmask.simulate.scene import EPSG, LEFT, TOP
+from stac_cloudmask.simulate.scene import EPSG, LEFT, TOP, Recipe, write_simulated_item
 from tests.stac.range_server import serve
 
 COLLECTION = "simulated-sentinel-2-l2a-cloudmask"
@@ -73,6 +73,45 @@ def test_a_clipped_mask_is_that_part_of_the_whole(source, model, loader, resolut
     part, all_of_it = scm.cloud_mask(source, bbox=box, settings=settings), scm.cloud_mask(source, settings=settings)
     for name in ("cloud_mask", "cloud_probability", "shadow_probability", "mask_votes"):
         np.testing.assert_array_equal(part[name], same_pixels(all_of_it, part)[name])
+
+
+REAL = (
+    "earth-search-33twl/S2A_33TWL_20230818_0_L2A",
+    "earth-search-33twl/S2B_33TWL_20230810_0_L2A",
+    "hard/hard-cases/ireland_20221005",
+)
+
+
+def agreement(path):
+    """The share of pixels in three boxes whose class is that of the whole mask."""
+    item = pystac.Item.from_file(path)
+    item.make_asset_hrefs_absolute()
+    whole = scm.cloud_mask(item)
+    height, width = whole.cloud_mask.shape
+    side = min(height, width) // 3
+    equal = []
+    for down, across in ((0.5, 0.5), (0.25, 0.7), (0.75, 0.3)):
+        top, left = int(height * down) - side // 2, int(width * across) - side // 2
+        ys, xs = whole.y.values[[top, top + side - 1]], whole.x.values[[left, left + side - 1]]
+        box = transform_bounds(whole.odc.crs.to_wkt(), "EPSG:4326", xs[0], ys[1], xs[1], ys[0])
+        part = scm.cloud_mask(item, bbox=box)
+        equal.append((part.cloud_mask.values == same_pixels(whole, part).cloud_mask.values).ravel())
+    return np.concatenate(equal).mean()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("scene", REAL)
+def test_the_clipped_mask_of_a_real_scene_is_that_part_of_the_whole(shared, scene):
+    assert agreement(shared / "data" / scene / f"{Path(scene).name}.json") >= 0.995
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_long_shadows_fall_into_an_area_from_outside(tmp_path, seed):
+    recipe = Recipe(
+        height=1500, width=1500, seed=seed, cumulus=0.3, sun=Sun(azimuth=150.0, elevation=25.0), bands=BANDS
+    )
+    assert agreement(write_simulated_item(tmp_path, recipe)) >= 0.995
 
 
 def test_a_small_box_reads_and_computes_a_small_part(source, model, whole):

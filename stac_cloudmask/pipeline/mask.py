@@ -273,22 +273,11 @@ def mask_pixels(
             as_farmvibes=settings.merge == FARMVIBES,
             progress=partial(progress, "infer"),
         )
-    product = (
-        None
-        if scl is None
-        else ProductMask(
-            scl=scl[0],
-            factor=scl[1],
-            shape=scene.grid.shape,
-            cloud_codes=settings.scl_cloud,
-            shadow_codes=settings.scl_shadow,
-        )
-    )
     evidence = Evidence(
         cloud=found.cloud,
         shadow=found.shadow,
         gsd=gsd,
-        product=product,
+        product=None if scl is None else _product_mask(*scl, scene.grid.shape, settings),
         sun=sun,
         nir=found.nir,
         visible=found.visible,
@@ -323,6 +312,12 @@ def damage_notes(pixels: int) -> Iterator[str]:
     """Yield a note where digital numbers cannot be reflectance."""
     if pixels:
         yield f"{pixels} pixels have digital numbers between 32768 and 65534, which cannot be reflectance: no data"
+
+
+def _product_mask(scl: NDArray[np.uint8], factor: int, shape: tuple[int, int], settings: Settings) -> ProductMask:
+    return ProductMask(
+        scl=scl, factor=factor, shape=shape, cloud_codes=settings.scl_cloud, shadow_codes=settings.scl_shadow
+    )
 
 
 def to_dataset(mask: Mask, item: pystac.Item, *, settings: Settings) -> xr.Dataset:
