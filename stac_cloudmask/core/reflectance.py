@@ -14,6 +14,17 @@ U16 = NDArray[np.uint16]
 Scalar = TypeVar("Scalar", bound=np.generic)
 
 
+HIGHEST_DN: Final = 32767
+SATURATED_DN: Final = 65535
+"""The highest digital number of L2A, which has 15 bits, and the one that stands for too much light."""
+
+
+def is_damaged(dn: U16) -> NDArray[np.bool_]:
+    """True for digital numbers that L2A cannot have: negative ones that were written without their sign, and damage."""
+    damaged: NDArray[np.bool_] = (dn > HIGHEST_DN) & (dn < SATURATED_DN)
+    return damaged
+
+
 def to_reflectance(dn: U16, *, scales: Sequence[float], offsets: Sequence[int]) -> NDArray[np.float32]:
     """Reflectance of digital numbers: ``max(dn + offset, 0) * scale``.
 

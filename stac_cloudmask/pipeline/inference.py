@@ -12,7 +12,7 @@ import numpy as np
 
 from stac_cloudmask.core.grid import FARMVIBES_OVERLAP, FARMVIBES_SIZE, farmvibes_chips, plan_chips
 from stac_cloudmask.core.predict import ROLES, Bands, Member, Mosaic, predict_chips
-from stac_cloudmask.core.reflectance import block_mean, to_reflectance, to_rgb
+from stac_cloudmask.core.reflectance import block_mean, is_damaged, to_reflectance, to_rgb
 from stac_cloudmask.models.spec import shared_window
 
 if TYPE_CHECKING:
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 SIDE: Final = 1200
 """Samples along the longest side of a quicklook: two for each pixel of a thumbnail."""
 RGB: Final = ("red", "green", "blue")
-HIGHEST_DN, SATURATED_DN = 32767, 65535
 VISIBLE: Final = ("blue", "green", "red")
 NIR: Final = "nir"
 
@@ -158,7 +157,7 @@ def without_damage(dn: U16) -> tuple[U16, int]:
     Sentinel-2's digital numbers have 15 bits, and 65535 where a detector is saturated. What lies between are wrapped
     negative numbers or damage; models would take it for the brightest of clouds.
     """
-    damaged = ((dn > HIGHEST_DN) & (dn < SATURATED_DN)).any(axis=0)
+    damaged = is_damaged(dn).any(axis=0)
     count = int(np.count_nonzero(damaged))
     return (np.where(damaged, np.uint16(0), dn) if count else dn), count
 

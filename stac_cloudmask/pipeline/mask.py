@@ -92,7 +92,7 @@ class Mask:
         """What was decided on the way that the user may want to know."""
         doubtful = {band.offset.reason: band.offset.dn for band in self.sources.bands if band.offset.doubtful}
         taken = (f"BOA offset is doubtful, took {dn} DN: {reason}" for reason, dn in doubtful.items())
-        return (*taken, *self.decision.notes)
+        return (*taken, *self.sources.notes, *self.decision.notes)
 
 
 class Stopwatch:
@@ -189,7 +189,7 @@ def make_mask(
         if settings.area is not None:
             part_of(item, settings.area)  # before any file is opened
         sources = resolve_sources(item, models=models, settings=settings)
-        sun = None if sources.sun is None else Sun(azimuth=sources.sun[0], elevation=sources.sun[1])
+        sun = _sun(sources)
         place: Clip | None = None
 
         def window(grid: Grid) -> Window | None:
@@ -207,12 +207,16 @@ def make_mask(
         )
         _log_reading(scene.sources, scene.grid)
         scl = scene.scl()
+        sun = _sun(scene.noted())
     evidence, decision, quicklook = mask_pixels(
-        scene, scl=scl, sun=sun, settings=settings, models=models, progress=progress, watch=watch
+        scene, gsd=scene.gsd, scl=scl, sun=sun, settings=settings, models=models, progress=progress, watch=watch
     )
-    if place is None:
-        return Mask(scene.sources, scene.grid, evidence, decision, quicklook)
-    return _clipped(place, Mask(scene.sources, scene.grid, evidence, decision, quicklook))
+    mask = Mask(scene.noted(), scene.grid, evidence, decision, quicklook)
+    return mask if place is None else _clipped(place, mask)
+
+
+def _sun(sources: Sources) -> Sun | None:
+    return None if sources.sun is None else Sun(azimuth=sources.sun[0], elevation=sources.sun[1])
 
 
 def _log_reading(sources: Sources, grid: Grid) -> None:
@@ -241,6 +245,7 @@ def _clipped(place: Clip, mask: Mask) -> Mask:
 def mask_pixels(
     scene: Pixels,
     *,
+    gsd: float | None = None,
     scl: tuple[NDArray[np.uint8], int] | None,
     sun: Sun | None,
     settings: Settings,
@@ -252,6 +257,7 @@ def mask_pixels(
 
     Args:
         scene: The digital numbers of at least the bands of the models.
+        gsd: Meters on the ground along a pixel; None where those of the grid are.
         scl: The scene classification ``(y, x)``, and how many pixels of the scene one of its own spans along an axis.
         sun: Where the sun stands; None if unknown.
         settings: How the mask is made.
@@ -263,7 +269,7 @@ def mask_pixels(
         Probabilities and all else that the merge knew, its class map and votes, and a picture of the scene.
     """
     watch, models = watch or Stopwatch(), models or choose_models(settings)
-    gsd = scene.grid.gsd
+    gsd = gsd or scene.grid.gsd
     with watch.stage("infer"):
         found = infer(
             scene,

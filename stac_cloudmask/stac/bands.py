@@ -91,6 +91,7 @@ class Sources:
         bands: In the order asked for.
         scl: The scene classification; None where there is none.
         sun: Azimuth and elevation in degrees; None where unknown.
+        notes: What was found in its files that the user may want to know.
     """
 
     item_id: str
@@ -98,6 +99,7 @@ class Sources:
     bands: tuple[BandSource, ...]
     scl: BandSource | None
     sun: tuple[float, float] | None
+    notes: tuple[str, ...] = ()
 
 
 def resolve(

@@ -19,7 +19,7 @@ from rasterio.io import DatasetReader
 from stac_cloudmask.errors import BandNotFoundError, ConfigError, ReadError, StacCloudmaskError, UnsupportedItemError
 from stac_cloudmask.retry import DEFAULT_POLICY, PASSING, RetryPolicy, retrying
 from stac_cloudmask.stac.hrefs import is_file, is_remote, redact
-from stac_cloudmask.stac.providers import sign, store_of
+from stac_cloudmask.stac.providers import has_credentials, sign, store_of
 
 Value = TypeVar("Value")
 
@@ -34,9 +34,16 @@ SILENCE_SECONDS: Final = 20
 """How long a server may send next to nothing."""
 REQUEST_SECONDS: Final = 300
 """How long one request may take in all."""
-REPEATED: Final = ("HTTP response code", "CURL error", "got 0 bytes", "not recognized")
-"""Marks of errors that GDAL gives after its own repetitions, or for good; a body that was cut short has none."""
-NO_LOGIN: Final = ("InvalidCredentials", "AccessDenied", "InvalidAccessKeyId", "SignatureDoesNotMatch")
+CUT_SHORT: Final = ("IReadBlock", "Read error", "TIFFRead", "TIFFFetch", "opj_")
+NOT_BEGUN: Final = "got 0 bytes"
+"""Marks of a body that was cut short, which GDAL does not repeat; it did repeat what gave no byte at all."""
+NO_LOGIN: Final = (
+    "InvalidCredentials",
+    "AccessDenied",
+    "InvalidAccessKeyId",
+    "SignatureDoesNotMatch",
+    "AWS_NO_SIGN_REQUEST",
+)
 MISSING: Final = ("No such file", "NoSuch", "does not exist")
 LOGGERS: Final = ("odc.loader._rio", "rasterio._env", "rasterio._err", "rasterio._io", "stackstac.rio_reader")
 """Loggers that write hrefs, signatures included."""
@@ -123,6 +130,8 @@ def open_raster(
             raise permanent(f"there is no file {href}")
         raise BandNotFoundError(f"{where}: there is no file {href}; is the item up to date?")
     where = where or redact(href)
+    if not has_credentials(href):  # GDAL asks this machine's cloud for some, which is not to be repeated
+        retry = replace(retry, seconds=0)
     options = {} if level is None else {"overview_level": level}
     with (
         reading(href, where=where, retry=retry, fresh=False),
@@ -187,7 +196,7 @@ def explain(error: Exception, href: str, where: str) -> StacCloudmaskError:
             f"{shown} could not be read, {keeper} fails or cannot be reached: {text[:300]}; is this machine "
             "offline, or does it need a proxy (HTTPS_PROXY)?"
         )
-    kind = ReadError if any(mark in text for mark in REPEATED) else CutShortError
+    kind = CutShortError if NOT_BEGUN not in text and any(mark in text for mark in CUT_SHORT) else ReadError
     return kind(f"{shown} could not be read, {keeper} fails or the file is damaged: {text[:300]}")
 
 

@@ -199,10 +199,12 @@ def store_of(href: str) -> Store | None:
 
 def choose_href(hrefs: Sequence[str]) -> str:
     """Of several hrefs of one asset the first that can be read with the credentials that are there; else the first."""
-    return next((href for href in hrefs if _is_open(store_of(href))), hrefs[0])
+    return next(filter(has_credentials, hrefs), hrefs[0])
 
 
-def _is_open(store: Store | None) -> bool:
+def has_credentials(href: str) -> bool:
+    """Whether all that an absolute href needs is there, as far as GDAL's settings and the user's files tell."""
+    store = store_of(href)
     if store is None or not store.credentials or any(get_gdal_config(name) for name in store.credentials):
         return True
     return store.credentials is AWS and AWS_FILE.expanduser().is_file()

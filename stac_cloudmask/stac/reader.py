@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from rasterio.enums import MaskFlags
 
 from stac_cloudmask.core.grid import Window
-from stac_cloudmask.core.reflectance import mean_by_twos, mode_of_blocks, repeat, up_bilinear
+from stac_cloudmask.core.reflectance import HIGHEST_DN, is_damaged, mean_by_twos, mode_of_blocks, repeat, up_bilinear
 from stac_cloudmask.errors import ConfigError, StacCloudmaskWarning, UnsupportedItemError
 from stac_cloudmask.retry import DEFAULT_POLICY, RetryPolicy, retrying
 from stac_cloudmask.stac.boa_offset import DARK, of_array, settle
@@ -29,6 +29,7 @@ from stac_cloudmask.stac.hrefs import is_remote
 from stac_cloudmask.stac.loaders import Raster, load_library, native
 from stac_cloudmask.stac.metadata import MAX_PIXELS, make_grid
 from stac_cloudmask.stac.providers import SCL, sign
+from stac_cloudmask.stac.warp import ground
 from stac_cloudmask.stac.zarr import ZarrArray, open_array
 
 if TYPE_CHECKING:
@@ -288,10 +289,20 @@ class Layer:
     def read(self, row_off: int, height: int) -> U16:
         """Rows of the scene as ``(band, y, x)``."""
         start, stop = row_off * self.down, min((row_off + height) * self.down, self.window.height)
-        if self.up == 1:
-            return mean_by_twos(self.native(start, stop), self.down)
+        if self.up == self.down == 1:
+            return self.native(start, stop)
         window = replace(self.window, row_off=self.window.row_off + start, height=stop - start)
-        return mean_by_twos(up_bilinear(self.native(0, self.pixels.shape[1]), self.up, window=window), self.down)
+        fine = self.native(start, stop) if self.up == 1 else self.native(0, self.pixels.shape[1])
+        if fine.max(initial=0) <= HIGHEST_DN:
+            return self._resampled(fine, window)
+        damaged = is_damaged(fine)
+        rows = self._resampled(np.where(damaged, np.uint16(0), fine), window)
+        rows[is_damaged(rows)] = HIGHEST_DN  # a mean with saturated pixels is bright, not damaged
+        rows[self._resampled(damaged.astype(np.uint16), window) > 0] = HIGHEST_DN + 1  # and all that damage touches is
+        return rows
+
+    def _resampled(self, fine: U16, window: Window) -> U16:
+        return mean_by_twos(fine if self.up == 1 else up_bilinear(fine, self.up, window=window), self.down)
 
     @property
     def step(self) -> int:
@@ -343,6 +354,26 @@ class Scene:
             for index, band in zip(layer.indexes, layer.read(row_off, height), strict=True):
                 out[index] = band
         return out
+
+    @property
+    def gsd(self) -> float:
+        """Meters on the ground along a pixel."""
+        return ground(self.grid)[0]
+
+    def noted(self) -> Sources:
+        """The sources, with the sun as seen from the grid, and notes of what was found in its files."""
+        notes = []
+        gsd, north = ground(self.grid)
+        sun = self.sources.sun
+        if sun is not None and sun[1] <= 0:
+            notes.append(f"the item states a sun {-sun[1]:g} degrees below the horizon")
+        if (gsd, north) != (self.grid.gsd, 0.0):
+            notes.append(
+                f"a pixel of {self.grid.code} is {gsd:.4g} m on the ground, not {self.grid.gsd:g}, and its north is "
+                f"turned by {north:.1f} degrees; sizes and the sun's direction were corrected"
+            )
+            sun = None if sun is None else ((sun[0] - north) % 360, sun[1])
+        return replace(self.sources, sun=sun, notes=tuple(notes))
 
     def scl(self) -> tuple[NDArray[np.uint8], int] | None:
         """The whole scene classification ``(y, x)``, 0 is nodata, and its factor; None without one.

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
-from math import isfinite
 from typing import TYPE_CHECKING, Any, Final, Literal
 from urllib.parse import urlsplit
 
@@ -38,6 +38,36 @@ STRIKES: Final = 3
 """Failed reads after which a host is not asked again."""
 RGB: Final = ("red", "green", "blue")
 """Common names, in the order of a picture."""
+
+
+UTM: Final = (range(32601, 32661), range(32701, 32761))
+"""EPSG codes."""
+NEAR: Final = 0.01
+NEAR_DEGREES: Final = 3.5
+"""What scale and north of a grid may differ from the ground's: UTM does by 0.001 and 3 degrees, on any datum."""
+RADIUS: Final = 6378137.0
+ECCENTRICITY: Final = 0.00669438
+"""Of WGS 84: meters at the equator, and the square of the eccentricity."""
+LON_LAT: Final = "EPSG:4326"
+
+
+def ground(grid: Grid) -> tuple[float, float]:
+    """Meters on the ground along a pixel, and degrees from true north to that of the grid, clockwise, in its middle.
+
+    UTM, and whatever is as near to the ground, counts as exact.
+    """
+    if any(grid.epsg in zones for zones in UTM):
+        return grid.gsd, 0.0
+    x, y = grid.left + grid.gsd * grid.width / 2, grid.top - grid.gsd * grid.height / 2
+    xs, ys = [x, x, x + grid.gsd], [y, y + grid.gsd, y]
+    lons, lats = (np.radians(each) for each in transform(grid.code, LON_LAT, xs, ys))
+    bend = 1 - ECCENTRICITY * math.sin(lats[0]) ** 2
+    east = (lons[1:] - lons[0]) * math.cos(lats[0]) * RADIUS / math.sqrt(bend)
+    north = (lats[1:] - lats[0]) * RADIUS * (1 - ECCENTRICITY) / bend**1.5
+    gsd = math.sqrt(abs(east[0] * north[1] - east[1] * north[0]))
+    turn = math.degrees(math.atan2(east[0], north[0]))
+    is_near = math.isclose(gsd, grid.gsd, rel_tol=NEAR) and abs(turn) < NEAR_DEGREES
+    return (grid.gsd, 0.0) if is_near else (gsd, turn)
 
 
 class Views:
@@ -111,7 +141,6 @@ def rgb_keys(assets: Mapping[str, Json]) -> tuple[str, str, str] | None:
     return (found["red"], found["green"], found["blue"]) if len(found) == len(RGB) else None
 
 
-LON_LAT: Final = "EPSG:4326"
 DTYPES: Final = ("uint8", "uint16")
 
 
@@ -140,7 +169,7 @@ def read_pixel(item: pystac.Item, key: str, lon: float, lat: float) -> Pixel:
         if raster.dtypes[0] not in DTYPES or raster.crs is None:
             raise UnsupportedItemError(f"{where} has no codes at places: {raster.dtypes[0]}, {raster.crs}")
         xs, ys = transform(LON_LAT, raster.crs, [lon], [lat])
-        row, col = raster.index(xs[0], ys[0]) if isfinite(xs[0]) and isfinite(ys[0]) else (-1, -1)
+        row, col = raster.index(xs[0], ys[0]) if math.isfinite(xs[0]) and math.isfinite(ys[0]) else (-1, -1)
         if not (0 <= row < raster.height and 0 <= col < raster.width):
             raise ConfigError(f"{where}: longitude {lon:g}, latitude {lat:g} lies outside; its bbox is {item.bbox}")
         return Pixel(int(row), int(col), int(raster.read(1, window=Window(col, row, 1, 1))[0, 0]))

@@ -13,13 +13,16 @@ import pytest
 import rasterio
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pyproj import Geod, Transformer
+from rasterio.transform import from_origin
 
 from stac_cloudmask.core.grid import Grid, Window
-from stac_cloudmask.core.reflectance import block_mean, mean_by_twos, mode_of_blocks, repeat, up_bilinear
+from stac_cloudmask.core.reflectance import block_mean, is_damaged, mean_by_twos, mode_of_blocks, repeat, up_bilinear
 from stac_cloudmask.errors import BandNotFoundError, ConfigError, ReadError, StacCloudmaskWarning, UnsupportedItemError
 from stac_cloudmask.stac.bands import resolve
 from stac_cloudmask.stac.providers import BANDS
 from stac_cloudmask.stac.reader import open_scene
+from stac_cloudmask.stac.warp import ground
 from tests.offline import no_network
 from tests.stac.rasters import EPSG, LEFT, TOP, digital_numbers, item_of, scl_codes, write
 
@@ -345,3 +348,68 @@ def test_a_proj_of_another_installation_is_named_as_the_cause(made, tmp_path, va
     command = [sys.executable, "-c", code, made[0] / "proj.json"]
     ran = subprocess.run(command, capture_output=True, env=environment, check=False)
     assert b"unset the environment variables PROJ_LIB and PROJ_DATA" in ran.stderr
+
+
+@pytest.mark.parametrize("resolution", [None, 20, 30])
+def test_damaged_digital_numbers_stay_so_in_each_pixel_that_they_touch_and_change_no_other(tmp_path, resolution):
+    dn = digital_numbers((240, 240))
+    dn[10:20, 10:20], dn[50, 50] = 65200, 65535
+    write(tmp_path / "blue.tif", dn, 10)
+    write(tmp_path / "swir16.tif", dn[:120, :120], 20)
+    item = item_of(tmp_path, {"blue": "blue.tif", "swir16": "swir16.tif"})
+    scene = open_scene(resolve(item, ["blue", "swir16"], want_scl=False), resolution=resolution)
+    found = scene.dn(0, scene.grid.height)
+    damaged = is_damaged(found)
+    factor = 1 if resolution is None else resolution // 10
+    np.testing.assert_array_equal(damaged[0], block_mean((dn == 65200).astype(np.uint16), factor) > 0)
+    coarse = repeat((dn[:120, :120] == 65200).astype(np.uint16), 2)
+    np.testing.assert_array_equal(damaged[1], block_mean(coarse, factor) > 0)
+    clean = np.where(dn == 65200, 0, dn).astype(np.uint16)
+    for name, pixels in (("blue", clean), ("swir16", clean[:120, :120])):
+        write(tmp_path / f"{name}.tif", pixels, 10 if name == "blue" else 20)
+    expected = open_scene(resolve(item, ["blue", "swir16"], want_scl=False), resolution=resolution).dn(0, len(found[0]))
+    np.testing.assert_array_equal(found[~damaged], expected[~damaged])
+    assert found[0, 50 // factor, 50 // factor] > 12000
+
+
+def test_a_scene_in_utm_by_day_has_no_notes(made):
+    scene = made_scene(made, ["blue"])
+    scene.dn(0, 100)
+    assert scene.noted() == scene.sources
+    assert scene.gsd == 10.0
+
+
+@pytest.mark.parametrize("epsg", [3857, 3035, 3577, 3031])
+def test_sizes_and_north_are_those_of_the_ground_on_any_projected_grid(epsg):
+    middle = {3857: (15.5, 45.6), 3035: (25.0, 60.0), 3577: (147.0, -36.0), 3031: (60.0, -75.0)}[epsg]
+    to_grid = Transformer.from_crs(4326, epsg, always_xy=True)
+    x, y = to_grid.transform(*middle)
+    gsd, turn = ground(Grid(epsg=epsg, left=x - 1000, top=y + 1000, gsd=20.0, height=100, width=100))
+    geod = Geod(ellps="WGS84")
+    east = to_grid.transform(*geod.fwd(*middle, 90, 1000)[:2])
+    north = to_grid.transform(*geod.fwd(*middle, 0, 1000)[:2])
+    area = abs((east[0] - x) * (north[1] - y) - (east[1] - y) * (north[0] - x))
+    assert gsd == pytest.approx(20 * 1000 / area**0.5, rel=1e-3)
+    seen = np.degrees(np.arctan2(north[0] - x, north[1] - y))
+    assert (turn + seen) % 360 == pytest.approx(0, abs=0.1) or (turn + seen) % 360 == pytest.approx(360, abs=0.1)
+
+
+def test_the_sun_is_turned_into_a_grid_whose_north_is_not_up(tmp_path):
+    grid = from_origin(5_000_000, 4_000_000, 10, 10)
+    with rasterio.open(
+        tmp_path / "blue.tif", "w", driver="GTiff", dtype="uint16", count=1, height=64, width=64, nodata=0,
+        crs="EPSG:3035", transform=grid, tiled=True, blockxsize=64, blockysize=64,
+    ) as file:  # fmt: skip
+        file.write(digital_numbers((64, 64)), 1)
+    item = item_of(tmp_path, {"blue": "blue.tif"}, **{"view:sun_azimuth": 160.0, "view:sun_elevation": 40.0})
+    scene = open_scene(resolve(item, ["blue"], want_scl=False))
+    turn = ground(scene.grid)[1]
+    assert turn > 5
+    assert scene.noted().sun == (pytest.approx(160.0 - turn), 40.0)
+    assert "north is turned by" in scene.noted().notes[0]
+
+
+def test_a_sun_below_the_horizon_is_noted(made):
+    item = item_of(made[0], {"blue": "blue.tif"}, **{"view:sun_azimuth": 10.0, "view:sun_elevation": -3.0})
+    scene = open_scene(resolve(item, ["blue"], want_scl=False))
+    assert scene.noted().notes == ("the item states a sun 3 degrees below the horizon",)
