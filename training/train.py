@@ -46,10 +46,6 @@ SHARES: Final = {
     "simulated": 0.05,
 }
 """How often a window comes from a collection."""
-FINE: Final = 1500
-"""Steps after those in which small scenes count as much as large ones, and hard ones more."""
-FINE_RATE: Final = 1e-3
-FINE_SHARES: Final = SHARES | {"hard-cases": 0.30, "alberta-2020-snow": 0.17}
 INTERESTING: Final = 0.4
 """Share of windows that are the one of three with most shadow and doubt."""
 
@@ -75,15 +71,14 @@ class Pool:
         names = {kind: [path.stem.split("--")[1] for path in sorted(folder.glob(f"{kind}--*.npy"))] for kind in SHARES}
         return cls(scenes, {kind: np.array(["-" not in name for name in given]) for kind, given in names.items()})
 
-    def batch(self, step: int, *, fine: bool) -> Layers:
+    def batch(self, step: int) -> Layers:
         """The windows of a step ``(n, layer, y, x)``."""
         rng = np.random.default_rng([SEED, step])
-        return np.stack([self._window(rng, ORIGINALS if step >= EARLY else 1.0, fine=fine) for _ in range(BATCH)])
+        return np.stack([self._window(rng, ORIGINALS if step >= EARLY else 1.0) for _ in range(BATCH)])
 
-    def _window(self, rng: np.random.Generator, originals: float, *, fine: bool) -> Layers:
-        shares = FINE_SHARES if fine else SHARES
-        kind = rng.choice(list(shares), p=np.array([*shares.values()]) / sum(shares.values()))
-        weights = np.array([scene[0].size for scene in self.scenes[kind]]) ** (0.0 if fine else 0.5)
+    def _window(self, rng: np.random.Generator, originals: float) -> Layers:
+        kind = rng.choice(list(SHARES), p=np.array([*SHARES.values()]) / sum(SHARES.values()))
+        weights = np.array([scene[0].size for scene in self.scenes[kind]]) ** 0.5
         weights *= np.where(self.original[kind], originals, 1.0)
         cuts = 3 if rng.random() < INTERESTING else 1
         window = max((_cut(self.scenes[kind], weights, rng) for _ in range(cuts)), key=_interest)
@@ -124,14 +119,12 @@ def learn(net: Student, layers: Layers) -> tuple[torch.Tensor, float]:
 
 
 def rate(step: int, steps: int) -> float:
-    """Learning rate: a short rise, level, a linear fall; then another fall from a third."""
-    if step >= steps:
-        return FINE_RATE * (1 - (step - steps) / FINE)
+    """Learning rate: a short rise, level, a linear fall."""
     return RATE * min(1, (step + 1) / WARM_UP, (steps - step) / (DECAY * steps))
 
 
 def train(data: Path, run: Path, steps: int) -> None:
-    """Train for a number of steps and the fine ones, with a checkpoint every 250."""
+    """Train up to a number of steps, with a checkpoint every 250."""
     torch.manual_seed(SEED)
     torch.set_num_threads(1)  # small convolutions: a second thread mostly waits
     run.mkdir(parents=True, exist_ok=True)
@@ -145,10 +138,10 @@ def train(data: Path, run: Path, steps: int) -> None:
         first, spent = state["step"], state["seconds"]
     sums, started = np.zeros(2), time.process_time() - spent
     with (run / "log.txt").open("a") as log:
-        for step in range(first, steps + FINE):
+        for step in range(first, steps):
             for group in optimizer.param_groups:
                 group["lr"] = rate(step, steps)
-            loss, same = learn(net, pool.batch(step, fine=step >= steps))
+            loss, same = learn(net, pool.batch(step))
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
             nn.utils.clip_grad_norm_(net.parameters(), 5.0)
@@ -159,7 +152,7 @@ def train(data: Path, run: Path, steps: int) -> None:
                 figures = f"loss {sums[0] / 50:.4f} same class {sums[1] / 50:.4f} rate {rate(step, steps):.5f}"
                 print(f"{step + 1} {figures} CPU {used:.0f} s", file=log, flush=True)
                 sums[:] = 0
-            if (step + 1) % 250 == 0 or step + 1 == steps + FINE:
+            if (step + 1) % 250 == 0 or step + 1 == steps:
                 state = {"net": net.state_dict(), "optimizer": optimizer.state_dict(), "step": step + 1,
                          "seconds": time.process_time() - started}  # fmt: skip
                 torch.save(state, run / "new.pt")
