@@ -86,9 +86,12 @@ def test_files_go_where_the_upload_options_say(item, valid):
         (body,) = json.loads(done.stdout)["features"]
         place = f"{bucket}/cloudn-chips-cloudmask/2019/{OUTPUT}"
         own = {key: asset for key, asset in body["assets"].items() if asset["href"].startswith("s3://")}
-        assert {asset["href"] for asset in own.values()} == {f"{place}/cloud_mask.tif", f"{place}/thumbnail.png"}
+        files = {"cloud_mask.tif", "cloud_mask.qml", "cloud_mask.tif.aux.xml", "thumbnail.png"}
+        assert {asset["href"] for asset in own.values()} == {f"{place}/{name}" for name in files}
         sizes = OutputCatalog(bucket)._store.sizes(place.removeprefix(f"{bucket}/"))
-        assert sizes == {asset["href"].rsplit("/", 1)[1]: asset["file:size"] for asset in own.values()}
+        assert sizes.keys() == files
+        stated = {asset["href"]: asset["file:size"] for asset in own.values() if "file:size" in asset}
+        assert stated == {f"{place}/{name}": sizes[name] for name in ("cloud_mask.tif", "thumbnail.png")}
         assert "/masks/" not in json.dumps(body)
         assert body["properties"]["stac_cloudmask:models"][0]["name"] == "ukis-csmask-4b-l2a"
         valid(body)
@@ -138,7 +141,7 @@ def test_a_message_is_masked_with_the_parameters_of_a_derived_task(item, tmp_pat
     with pytest.raises(InvalidInput, match="may not name local files"):
         Masks.handler(event)
     (body,) = Masks.handler(item)["features"]
-    assert set(body["assets"]) == {"cloud_mask", "thumbnail"}
+    assert set(body["assets"]) == {"cloud_mask", "cloud_mask_gdal", "cloud_mask_qgis", "thumbnail"}
 
 
 def test_options_of_the_workflow_hold_and_those_for_other_tasks_are_left_alone(item, tmp_path):
