@@ -71,7 +71,7 @@ def part_of(item: pystac.Item, area: str) -> shapely.Geometry:
     Raises:
         OutsideAreaError: They do not touch.
     """
-    wanted = shapely.from_wkt(area)
+    wanted = read_area(area)
     lies = footprint(item.geometry, item.bbox)
     part = wanted if lies is None else shapely.intersection(wanted, shapely.make_valid(lies))
     if part.is_empty:
