@@ -211,6 +211,7 @@ def test_a_catalog_of_masks_has_nothing_to_mask_and_a_named_mask_is_refused(cli,
     assert cli("process", sources[0], "--out", tmp_path, *small)[0] == 0
     code, out, err = cli("process", "--catalog", tmp_path, "--out", tmp_path, *small)
     assert (code, out) == (1, "")
+    assert "1 items are masks of stac_cloudmask already and are left out" in err
     assert "no items found" in err
     mask = next(tmp_path.glob("*/scene-0000_cloudmask/*.json"))
     for extra in ([], ["--dry-run"]):

@@ -594,11 +594,14 @@ def _distinct(found: Sequence[Found], versions: Versions) -> Iterator[Found]:
 
 def without_masks(found: Iterable[Found]) -> Iterator[Found]:
     """What a search found without the masks of this package, which a catalog may list beside their sources."""
+    masks = 0
     for item in found:
         if isinstance(item, Failure) or not is_mask(item.properties):
             yield item
         else:
-            logger.info("item %r is a mask already and is left out", item.id)
+            masks += 1
+    if masks:
+        logger.warning("%d items are masks of stac_cloudmask already and are left out", masks)
 
 
 def place_of(item: pystac.Item) -> tuple[str, str]:
