@@ -208,6 +208,9 @@ class CountingCatalog:
             raise WriteError("the store is busy")
         self.batches.append(len(list(hrefs)))
 
+    def mirror(self, collections):
+        self.mirrored = set(collections)
+
     def write_json(self, name, body):
         self.reports[name] = body
 
