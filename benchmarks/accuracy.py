@@ -36,7 +36,7 @@ Codes = NDArray[np.uint8]
 
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 SEED = {"cloud_thr": 0.3, "shadow_thr": 0.2, "buffer": 50.0}
-"""FarmVibes.AI's thresholds, and its dilation of 5 pixels of 10 m in metres."""
+"""FarmVibes.AI's thresholds, and its dilation of 5 pixels of 10 m in meters."""
 CLASS_NAMES = {int(CloudClass.CLOUD): "cloud", int(CloudClass.CLOUD_SHADOW): "shadow"}
 
 

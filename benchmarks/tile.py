@@ -57,7 +57,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Print a row for each case; the command line's unless ``arguments`` are given."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sides", type=int, nargs="+", default=[10980], help="pixels of 10 m")
-    parser.add_argument("--resolutions", type=int, nargs="+", default=[10], help="metres")
+    parser.add_argument("--resolutions", type=int, nargs="+", default=[10], help="meters")
     parser.add_argument("--runtimes", nargs="+", default=RUNTIMES, help="MODEL:PROVIDER")
     parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--folder", type=Path, help="keep scenes and masks here; a temporary folder by default")

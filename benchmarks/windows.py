@@ -1,4 +1,4 @@
-"""What the window of the default model costs and changes: memory, CPU time, and scores on the labelled scenes.
+"""What the window of the default model costs and changes: memory, CPU time, and scores on the labeled scenes.
 
     python benchmarks/windows.py [--data ../shared/data] [--threads 2] [--overlap 32] [256 512 640 ...]
 

@@ -60,8 +60,8 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 def command_line() -> str:
     """Every command with its arguments and options, as typer describes them."""
     asked = ["stac_cloudmask.cli.app", "utils", "docs", "--name", "stac-cloudmask", "--title", "Command line"]
-    told = subprocess.run([sys.executable, "-m", "typer", *asked], capture_output=True, text=True, check=True, cwd=ROOT)
-    page = re.sub(r"(?m)^\* `--help`: .*\n", "", told.stdout)
+    text = subprocess.run([sys.executable, "-m", "typer", *asked], capture_output=True, text=True, check=True, cwd=ROOT)
+    page = re.sub(r"(?m)^\* `--help`: .*\n", "", text.stdout)
     page = re.sub(r"(?m)^\*\*(Commands|Options)\*\*:\n\n(\* `\w+`: .*\n)*(?=\n|\Z)", r"", page)  # cut short, or empty
     return page.replace("Exit code 0", "\nExit code 0")
 

@@ -53,8 +53,8 @@ def main() -> None:
     for name, picture in made.items():
         error = abs(picture - truth)
         wrong, empty = (100 * float(part.any("band").mean()) for part in (error > OFF, picture.isnull()))
-        told = f"mean error {float(error.mean()):.4f} reflectance, {wrong:.1f} % of pixels off by over {OFF}"
-        print(f"{name:<9} {told}, {empty:.1f} % never clear")
+        text = f"mean error {float(error.mean()):.4f} reflectance, {wrong:.1f} % of pixels off by over {OFF}"
+        print(f"{name:<9} {text}, {empty:.1f} % never clear")
     row = np.concatenate([picture[:3].transpose("y", "x", "band") for picture in made.values()], axis=1)
     Image.fromarray((255 * np.clip(np.nan_to_num(row) / 0.3, 0, 1)).astype(np.uint8)).save(OUT / "composites.png")
 

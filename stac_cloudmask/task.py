@@ -65,7 +65,7 @@ def _contents(envelope: Json) -> Iterator[Json]:
     """What is inside, however it is wrapped: SNS in SQS, SNS alone, raw delivery."""
     records = envelope.get("Records", [{"body": envelope.get("Message")}])
     if not isinstance(records, list):
-        raise UnsupportedItemError("the message's 'Records' are no list")
+        raise UnsupportedItemError("the message's 'Records' are not a list")
     for record in records:
         inner = record.get("Sns", record) if isinstance(record, dict) else {}
         body = _parsed(inner.get("Message", inner.get("body")))
@@ -104,7 +104,7 @@ def _as_payload(body: Json) -> Json:
     if isinstance(body.get("features"), list):
         return body
     found = ", ".join(sorted(body))[:200] or "nothing"
-    raise UnsupportedItemError(f"the input is no item, item collection, payload or message; it has {found}")
+    raise UnsupportedItemError(f"the input is not an item, item collection, payload or message; it has {found}")
 
 
 def _merged(payloads: Sequence[Json]) -> Json:
@@ -238,7 +238,7 @@ class CloudMaskTask(Task):
     def _uploaded(self, body: Json) -> Json:
         """The item with its own files where ``upload_options`` want them, and nothing that leads to the work directory.
 
-        A model whose item only lies there is still told by its name and hash in ``stac_cloudmask:models``.
+        A model whose item only lies there is still identified by its name and hash in ``stac_cloudmask:models``.
         """
         here = f"{self._workdir}/"
         own = [key for key, asset in body["assets"].items() if asset["href"].startswith(here)]
@@ -283,10 +283,10 @@ def _refuse_failures(results: Sequence[Result]) -> None:
     failed = [result for result in results if result.status == "failed"]
     if not failed:
         return
-    told = "; ".join(str(result.error) for result in failed)
+    text = "; ".join(str(result.error) for result in failed)
     if all(result.kind == "input" for result in failed):
-        raise InvalidInput(told)
-    raise ReadError(told)
+        raise InvalidInput(text)
+    raise ReadError(text)
 
 
 if __name__ == "__main__":

@@ -45,7 +45,7 @@ def cell_means(nir):
 
 
 def cumulus(*, shape=(360, 420), height=1000.0, sun=SUN, towards=1, seed=0, **how):
-    """Two clouds at ``height`` metres and their shadows; with ``towards=-1`` the shadows lie on the sunny side."""
+    """Two clouds at ``height`` meters and their shadows; with ``towards=-1`` the shadows lie on the sunny side."""
     cloud, shadow = np.zeros(shape, bool), np.zeros(shape, bool)
     down, right = (n * towards for n in shadow_shift(sun, height / np.tan(np.radians(sun.elevation)) / GSD))
     for row, col, radius in ((200, 150, 20), (150, 300, 25)):

@@ -226,7 +226,7 @@ def test_a_mask_of_others_that_holds_no_classes_is_refused_by_name(tmp_path, sou
     path = next((tmp_path).glob("*/*/*.json"))
     with rasterio.open(path.parent / "cloud_mask.tif", "r+", IGNORE_COG_LAYOUT_BREAK="YES") as file:
         file.write(np.full(file.shape, 77, np.uint8), 1)
-    with pytest.raises(UnsupportedItemError, match="holds 77, which is no class"):
+    with pytest.raises(UnsupportedItemError, match="holds 77, which is not a class"):
         explain("S2A_TEST", *point(200, 150), catalog=out)
 
 

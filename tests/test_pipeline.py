@@ -151,7 +151,7 @@ def test_a_coarser_mask_is_on_the_coarser_grid(source, model, valid, tmp_path):
 def test_a_resolution_that_does_not_fit_is_refused(source, model, tmp_path):
     result = process(source, tmp_path, model, resolution=15)
     assert (result.status, result.kind) == ("failed", "input")
-    assert "15 is no whole multiple of 10" in result.error
+    assert "15 is not a whole multiple of 10" in result.error
 
 
 def test_an_item_without_scl_is_masked_by_models_alone_only_on_request(own, model, valid, tmp_path):

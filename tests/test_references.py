@@ -64,7 +64,7 @@ def test_features_name_their_class_or_give_its_code():
 
 @pytest.mark.parametrize("text", ["", "::1=cloud", "labels.tif::1", "labels.tif::=cloud", "labels.tif::1="])
 def test_what_is_no_reference_is_refused(text):
-    with pytest.raises(ConfigError, match="is no reference"):
+    with pytest.raises(ConfigError, match="is not a reference"):
         parse_reference(text)
 
 

@@ -256,7 +256,7 @@ def darkness(cells: Cells, nir: FloatGrid, cloudy: BoolGrid, *, cell: float, rul
         nir: Near-infrared reflectance of its cells, NaN = nodata: these take the value of the nearest known cell, so
             that the edge of a scene looks neither dark nor lit.
         cloudy: True where a cell is cloud.
-        cell: Side of a cell in metres.
+        cell: Side of a cell in meters.
         rules: The constants.
     """
     lit = cells.valid & cells.clean & ~cloudy & (nir > rules.water)

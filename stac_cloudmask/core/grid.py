@@ -17,7 +17,7 @@ class Grid:
     """A north-up grid of square pixels.
 
     ``left`` and ``top`` are the outer corner of the first pixel, in the units of the CRS; ``gsd`` is the side of a
-    pixel in the same units (metres for every UTM zone).
+    pixel in the same units (meters for every UTM zone).
     """
 
     epsg: int

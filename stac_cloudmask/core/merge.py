@@ -34,7 +34,7 @@ SELECTED_SHADOW: Final = np.uint8(128)
 
 @dataclass(frozen=True, kw_only=True)
 class Cleanup:
-    """Clean-up in metres and square metres; 0 means none. Objects and holes are cleaned first, then grown.
+    """Clean-up in meters and square meters; 0 means none. Objects and holes are cleaned first, then grown.
 
     Attributes:
         cloud_buffer: Growth of cloud.
@@ -76,7 +76,7 @@ class Select(Protocol):
 
 
 def select_union(start: int, stop: int, votes: NDArray[np.uint8]) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:  # noqa: ARG001
-    """Whatever a model or the product says: FarmVibes.AI's rule, with cloud and shadow told apart."""
+    """Whatever a model or the product says: FarmVibes.AI's rule, with cloud and shadow kept separate."""
     cloud = (votes & CLOUD_VOTES) > 0
     shadow = (votes & SHADOW_VOTES) > 0
     return cloud, shadow

@@ -118,8 +118,8 @@ def agreement(
         class_map: ``(y, x)`` codes of `CloudClass`; 255 is nodata.
         reference: ``(y, x)`` codes of the same kind; 255 is "no label here".
         judged: Codes that the reference tells apart, without 0.
-        gsd: Side of a pixel in metres.
-        tolerance: Distance in metres, between pixel centers, that `ClassScores.tolerant_f1` forgives.
+        gsd: Side of a pixel in meters.
+        tolerance: Distance in meters, between pixel centers, that `ClassScores.tolerant_f1` forgives.
 
     Raises:
         ValueError: The two differ in shape, or ``judged`` holds 0 or nodata.
@@ -211,7 +211,7 @@ OUTCOMES: Final = (
     Outcome(name="only in the mask", rgb=FALSE),
     Outcome(name="cloud and shadow mistaken", rgb=MISTAKEN),
 )
-"""By the code that `outcomes` gives; told apart with red-green blindness, too."""
+"""Color of each code of `outcomes`; safe for red-green color blindness."""
 
 
 def outcomes(class_map: Codes, reference: Codes, *, judged: tuple[int, ...]) -> Codes:

@@ -1,4 +1,4 @@
-"""Clean-up of a boolean layer in metres and square metres, on any grid."""
+"""Clean-up of a boolean layer in meters and square meters, on any grid."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from scipy import ndimage
 
 EIGHT_CONNECTED: Final = np.ones((3, 3), dtype=bool)
 STRIP_ROWS: Final = 1024
-"""Rows that are labelled at once; keeps the int32 labels of a full tile at 45 MB."""
+"""Rows that are labeled at once; keeps the int32 labels of a full tile at 45 MB."""
 
 
 def dilate(layer: NDArray[np.bool_], *, radius: float) -> NDArray[np.bool_]:
@@ -84,7 +84,7 @@ def _label_strips(layer: NDArray[np.bool_]) -> tuple[list[tuple[int, int, int]],
 
 
 def _touching(upper: NDArray[np.int64], lower: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Pairs ``(n, 2)`` of labels of two neighbouring rows that touch, diagonals included; 0 is background."""
+    """Pairs ``(n, 2)`` of labels of two neighboring rows that touch, diagonals included; 0 is background."""
     found = [
         np.stack((upper, lower), axis=1),
         np.stack((upper[1:], lower[:-1]), axis=1),

@@ -91,10 +91,10 @@ class Policy:
     Attributes:
         cloud: Percent above which the cloud model votes.
         shadow: The same for cloud shadow.
-        cloud_buffer: Growth of cloud in metres.
-        shadow_buffer: Growth of cloud shadow in metres.
-        min_area: Smallest object kept, in square metres.
-        hole_area: Clear holes below this many square metres are closed.
+        cloud_buffer: Growth of cloud in meters.
+        shadow_buffer: Growth of cloud shadow in meters.
+        min_area: Smallest object kept, in square meters.
+        hole_area: Clear holes below this many square meters are closed.
     """
 
     cloud: int
@@ -128,7 +128,7 @@ class Policy:
         return Thresholds(cloud=self.cloud, shadow=self.shadow)
 
     def cleanup(self, *, shadow_before_buffer: bool) -> Cleanup:
-        """The clean-up, in metres and square metres."""
+        """The clean-up, in meters and square meters."""
         return Cleanup(
             cloud_buffer=self.cloud_buffer,
             shadow_buffer=self.shadow_buffer,
@@ -151,7 +151,7 @@ class Policy:
 
 POLICIES: Final = MappingProxyType(
     {
-        # the thresholds and the buffer of FarmVibes.AI's workflow, its 5 pixels of 10 m in metres
+        # the thresholds and the buffer of FarmVibes.AI's workflow, its 5 pixels of 10 m in meters
         "union": Policy(cloud=30, shadow=20, cloud_buffer=50.0, shadow_buffer=50.0),
         # docs/accuracy.md: chips' cloud F1 is within 0.005 from 15 to 45 percent of cloud and 37 to 62 m of buffer;
         # Alberta's shadow F1 within 0.005 from 45 to 90 percent of shadow, and any buffer of shadow costs
@@ -179,7 +179,7 @@ class Decision:
 
 
 def nir_factor(gsd: float) -> int:
-    """Pixels of ``gsd`` metres along the side of the near-infrared blocks that the policies want."""
+    """Pixels of ``gsd`` meters along the side of the near-infrared blocks that the policies want."""
     return RULES.cell_factor(gsd)
 
 
@@ -202,9 +202,9 @@ def decide(
         cloud_thr: Cloud probability above which the model votes, a whole percent in 0..1; None takes the policy's, as
             for all that follow.
         shadow_thr: The same for cloud shadow.
-        buffer: Growth in metres of cloud and of cloud shadow.
-        min_area: Smallest object kept, in square metres.
-        hole_area: Clear holes below this many square metres are closed.
+        buffer: Growth in meters of cloud and of cloud shadow.
+        min_area: Smallest object kept, in square meters.
+        hole_area: Clear holes below this many square meters are closed.
         threads: That work at once; the outcome is the same to the bit.
     """
     if merge == FARMVIBES:

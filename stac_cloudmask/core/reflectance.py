@@ -161,7 +161,7 @@ def _shifted(a: NDArray[Scalar], row: int, col: int) -> NDArray[Scalar]:
 
 
 def _up_plane(source: U16, factor: int, target: U16) -> None:
-    """Fill ``target``: as if all were valid first, then what lies beside nodata anew."""
+    """Fill ``target``: as if all were valid first, then again beside nodata."""
     phases = _phases(factor)
     whole = (2 * factor) ** 2
     wide = source.astype(np.uint32)

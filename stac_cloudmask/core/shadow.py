@@ -44,7 +44,7 @@ class Search:
         shadow: Percent of each cell that looks like shadow, uint8.
         valid: True where a cell has data.
         sun: Where the sun stands, above the horizon.
-        cell: Side of a cell in metres.
+        cell: Side of a cell in meters.
         reach: The constants.
         threads: That look at once.
     """
@@ -186,7 +186,7 @@ def window_sum(grid: NDArray[np.uint32], width: int) -> NDArray[np.uint32]:
 
 
 def kept_objects(labels: NDArray[np.int32], where: BoolGrid, *, share: float) -> BoolGrid:
-    """The labelled objects of which at least this share of the cells has ``where`` True; 0 is no object."""
+    """The labeled objects of which at least this share of the cells has ``where`` True; 0 is background."""
     size = np.bincount(labels.ravel())
     inside = np.bincount(labels[where], minlength=size.size)
     keep = inside >= share * size

@@ -75,7 +75,7 @@ class Evidence:
     Attributes:
         cloud: ``(y, x)`` uint8, whole percents of cloud probability, 255 = nodata; see ``predict.percent``.
         shadow: The same for cloud shadow.
-        gsd: Side of a pixel in metres.
+        gsd: Side of a pixel in meters.
         product: The product's mask; None where there is none.
         sun: Where the sun stands; None where nobody knows.
         nir: ``(y, x)`` float32 mean near-infrared reflectance of blocks of ``nir_factor`` pixels, NaN = nodata; None

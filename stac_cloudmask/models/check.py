@@ -100,7 +100,7 @@ def _activation(answer: NDArray[np.float32], spec: ModelSpec) -> Iterator[Findin
     if spec.activation == "none" and not probable:
         yield Finding(
             "error",
-            f"its output ranges from {low:.3g} to {high:.3g}, which are no probabilities; "
+            f"its output ranges from {low:.3g} to {high:.3g}, which are not probabilities; "
             f"name a post_processing_function in the item: scipy.special.softmax or scipy.special.expit",
         )
     if spec.activation == "softmax" and probable and np.allclose(answer.sum(axis=1), 1, atol=1e-3):

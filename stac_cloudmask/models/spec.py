@@ -130,7 +130,7 @@ def outputs(
 
 SHA256_MULTIHASH: Final = "1220"
 LONGEST_SIDE: Final = 8192
-"""Pixels of a window; more is no window."""
+"""Largest side of a window, in pixels."""
 LARGEST_ITEM: Final = 1_000_000
 """Bytes; a model item has a few thousand."""
 
@@ -156,7 +156,7 @@ class ModelWindow:
         if not 0 <= self.overlap < self.size:
             raise ValueError(f"window overlap must lie in [0, size={self.size}), got {self.overlap}")
         if self.multiple < 0 or (self.multiple and self.size % self.multiple):
-            raise ValueError(f"window size {self.size} is no multiple of {self.multiple}")
+            raise ValueError(f"window size {self.size} is not a multiple of {self.multiple}")
 
     def padded(self, side: int) -> int:
         """What a side of at most ``size`` pixels is padded to."""
@@ -242,12 +242,12 @@ def read_model_item(path: str | Path) -> ModelSpec:
     """The contract that an MLM item (v1.5) on disk states.
 
     Raises:
-        ModelError: The item is missing, is no MLM item, or states something that this package cannot do.
+        ModelError: The item is missing, is not an MLM item, or states something that this package cannot do.
     """
     path = Path(path).absolute()
     try:
         if path.stat().st_size > LARGEST_ITEM:
-            raise ModelError(f"{path}: more than {LARGEST_ITEM} bytes, which is no model item")
+            raise ModelError(f"{path}: more than {LARGEST_ITEM} bytes, which is not a model item")
         document = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
         raise ModelError(f"{path}: cannot be read as a model item: {error}") from error

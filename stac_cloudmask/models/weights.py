@@ -118,7 +118,7 @@ def fetch_model(
     Args:
         spec: The model; models whose weights are local or in a package are here already.
         cache: Directory; the user's cache when None.
-        progress: A bar that is told of the bytes that have come.
+        progress: A progress bar, updated with the bytes received.
         policy: How long a failing server is borne with.
 
     Raises:

@@ -323,7 +323,7 @@ def skipped(item_id: str, error: OutsideAreaError) -> Result:
 
 def _unexpected(item_id: str, error: Exception) -> Result:
     place = traceback.extract_tb(error.__traceback__)[-1]
-    told = f"unexpected {type(error).__name__} in {Path(place.filename).name}:{place.lineno}: {redact(str(error))}"
+    text = f"unexpected {type(error).__name__} in {Path(place.filename).name}:{place.lineno}: {redact(str(error))}"
     return Result(
-        item_id=item_id, status="failed", error=f"item {item_id!r}: {told}; please report it", kind="unexpected"
+        item_id=item_id, status="failed", error=f"item {item_id!r}: {text}; please report it", kind="unexpected"
     )

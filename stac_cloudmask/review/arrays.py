@@ -330,7 +330,7 @@ def _as_digital(pairs: list[tuple[float, float]]) -> tuple[tuple[float, ...] | N
         return None, ()
     offsets = [added / factor for factor, added in pairs]
     if any(abs(dn - round(dn)) > SLACK for dn in offsets):
-        raise ConfigError(f"scale {pairs[0][0]:g} and offset {pairs[0][1]:g} are no whole number of steps apart")
+        raise ConfigError(f"scale {pairs[0][0]:g} and offset {pairs[0][1]:g} are not a whole number of steps apart")
     return tuple(factor for factor, _ in pairs), tuple(round(dn) for dn in offsets)
 
 
@@ -352,7 +352,7 @@ def _ground(box: GeoBox) -> tuple[float, float]:
     """
     crs = box.crs.proj if box.crs is not None else None
     x, y = box.resolution.x, box.resolution.y
-    if crs is None or not crs.is_projected or crs.axis_info[0].unit_name not in {"metre", "meter"}:
+    if crs is None or not crs.is_projected or crs.axis_info[0].unit_conversion_factor != 1.0:
         raise ConfigError(f"the cube lies in {box.crs}; a metric CRS is needed, as the item's own UTM zone")
     if y >= 0 or x <= 0 or abs(x + y) > SLACK * x:
         raise ConfigError(f"pixels are {x:g} by {y:g}; square ones are needed, north up")

@@ -91,7 +91,9 @@ def parse_reference(text: str) -> Reference:
     source, _, meanings = text.partition("::")
     pairs = [pair.partition("=") for pair in meanings.split(",") if pair]
     if not source or not all(value and sign and name for value, sign, name in pairs):
-        raise ConfigError(f"{text!r} is no reference; write SOURCE or SOURCE::VALUE=CLASS,..., as labels.tif::1=cloud")
+        raise ConfigError(
+            f"{text!r} is not a reference; write SOURCE or SOURCE::VALUE=CLASS,..., as labels.tif::1=cloud"
+        )
     said = {value.strip().lower(): name.strip() for value, _, name in pairs}
     field = said.pop("field", FIELD)
     if unknown := [name for name in said.values() if name.lower() not in CLASS_WORDS]:
@@ -181,7 +183,7 @@ class EvaluationReport:
     Attributes:
         masks: The catalog that the masks come from.
         mask: Asset key of what was judged.
-        tolerance: Metres that the tolerant F1 forgives.
+        tolerance: Meters that the tolerant F1 forgives.
         scenes: One for each pair of mask and reference with labels in common.
         skipped: Why other pairs were left out.
     """
@@ -337,7 +339,7 @@ def _with_legend(found: Image.Image) -> Image.Image:
 
 
 TOLERANCE: Final = 20.0
-"""Metres: one pixel of the SCL."""
+"""Meters: one pixel of the SCL."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -373,7 +375,7 @@ class Pair:
         return mask, read_labels(self.reference, self.href, self.grid, self.meaning)
 
     def compare(self, tolerance: float) -> Agreement:
-        """Their agreement; ``tolerance`` in metres."""
+        """Their agreement; ``tolerance`` in meters."""
         mask, labels = self.read()
         return agreement(mask, labels, judged=self.judged, gsd=self.grid.gsd, tolerance=tolerance)
 
@@ -387,7 +389,7 @@ def evaluate(
         masks: An output catalog of this package.
         references: Asset keys of its items, or label files (GeoTIFF, GeoJSON, GeoPackage) that hold for all of them,
             each with ``::VALUE=CLASS,...`` where the labels do not tell themselves what they mean.
-        tolerance: Metres by which a boundary may be off for the tolerant F1.
+        tolerance: Meters by which a boundary may be off for the tolerant F1.
         mask: Asset key of what is judged: ``cloud_mask``, or ``scl`` to see what the product's own mask scores.
 
     Raises:

@@ -229,7 +229,7 @@ def explain(item: str | pystac.Item, lon: float, lat: float, *, catalog: str | N
         catalog: Where an id is looked up: an output catalog or a STAC API.
 
     Raises:
-        ConfigError: It is no mask, or the point lies outside.
+        ConfigError: It is not a mask, or the point lies outside.
         ReadError: The mask cannot be read.
     """
     found = _mask_item(item, catalog)
@@ -280,7 +280,7 @@ def _code(item: pystac.Item, pixel: Pixel) -> CloudClass:
     try:
         return CloudClass(pixel.value)
     except ValueError:
-        raise UnsupportedItemError(f"item {item.id!r}: {MASK} holds {pixel.value}, which is no class") from None
+        raise UnsupportedItemError(f"item {item.id!r}: {MASK} holds {pixel.value}, which is not a class") from None
 
 
 def _mapping(value: object) -> Mapping[str, object]:

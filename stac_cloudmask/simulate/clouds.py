@@ -27,14 +27,14 @@ if TYPE_CHECKING:
 BACKSCATTER: Final = 0.15
 """1 - g of cloud droplets, whose mean cosine of scattering g is 0.85."""
 HEIGHTS: Final = (600.0, 900.0, 1200.0, 1500.0, 2000.0)
-"""Heights of cumulus in metres; each cloud has one."""
+"""Heights of cumulus in meters; each cloud has one."""
 THICKNESS: Final = 0.06
 """Share of its height by which a cloud reaches below and above it."""
 CIRRUS_HEIGHT: Final = 8000.0
 FRINGE: Final = 25.0
-"""Deviation in metres of the blur by which cumulus fade at their edges."""
+"""Deviation in meters of the blur by which cumulus fade at their edges."""
 PENUMBRA: Final = 20.0
-"""Width in metres over which a shadow fades."""
+"""Width in meters over which a shadow fades."""
 
 CLOUD_BRIGHTNESS: Final = (1.08, 1.06, 1.02, 1.00, 1.00, 1.00, 1.00, 1.00, 1.00, 0.90, 0.62, 0.48)
 """Reflectance of a thick cloud relative to red, by band; water and ice absorb in the short-wave infrared."""
@@ -46,7 +46,7 @@ Deep shadows on farmland have 0.19 to 0.47 of the blue and 0.19 to 0.25 of the n
 GLOW: Final = 0.012
 """Reflectance that a thick cloud adds to pixels around it."""
 GLOW_REACH: Final = 120.0
-"""Metres."""
+"""Meters."""
 
 CLOUD_FROM: Final = 0.03
 """Share of the light that a cloud must send back to be cloud in the truth.
@@ -92,7 +92,7 @@ class Sky:
 
 
 def shadow_offset(sun: Sun, height: float, gsd: float) -> tuple[int, int]:
-    """Rows down and columns right from a thing at ``height`` metres to its shadow, on pixels of ``gsd`` metres."""
+    """Rows down and columns right from a thing at ``height`` meters to its shadow, on pixels of ``gsd`` meters."""
     reach = height / math.tan(math.radians(sun.elevation)) / gsd
     azimuth = math.radians(sun.azimuth)
     return round(reach * math.cos(azimuth)), round(-reach * math.sin(azimuth))
@@ -234,7 +234,7 @@ def scene_classification(rng: np.random.Generator, cover: Codes, sky: Sky, gsd: 
         rng: Source of the randomness.
         cover: ``(y, x)`` codes of `Cover`.
         sky: The clouds.
-        gsd: Side of a pixel of these in metres.
+        gsd: Side of a pixel of these in meters.
     """
     cover, beam, opacity = cover[::STEP, ::STEP], sky.beam[::STEP, ::STEP], sky.opacity[::STEP, ::STEP]
     luck = power_noise(rng, cover.shape, slope=3.0, outer=1500 / gsd / STEP)

@@ -108,11 +108,11 @@ FOREST_SHARE: Final = 0.20
 LAKE_SHARE: Final = 0.02
 TOWN_SHARE: Final = 0.04
 BLOCK: Final = 800.0
-"""Distance of farm roads, in metres; at most six strips of fields lie between two."""
+"""Distance of farm roads, in meters; at most six strips of fields lie between two."""
 ROAD_WIDTH: Final = 14.0
 RIVER_WIDTH: Final = 60.0
 PLOT: Final = 40.0
-"""Side of a plot in a town in metres: a house, a garden, a hall."""
+"""Side of a plot in a town in meters: a house, a garden, a hall."""
 PLOTS: Final = (Cover.TOWN, Cover.GRASS, Cover.FOREST, Cover.ROAD, Cover.ROOF)
 PLOT_SHARES: Final = (0.42, 0.20, 0.12, 0.16, 0.10)
 LENS_BLUR: Final = 0.55
@@ -125,7 +125,7 @@ def landscape(rng: Random, shape: Shape, gsd: float) -> tuple[Field, Codes]:
     Args:
         rng: Source of the randomness.
         shape: Height and width in pixels.
-        gsd: Side of a pixel in metres.
+        gsd: Side of a pixel in meters.
 
     Returns:
         Reflectance under a clear sky, ``(band, y, x)`` in the order of `BANDS`, and ``(y, x)`` codes of `Cover`.

@@ -43,7 +43,7 @@ PATCH: Final = 1830
 
 A sixth of a whole tile's 10980 and a multiple of 6, so that the bands of all pixel sizes repeat exactly."""
 FINE: Final = 10.0
-"""Pixel size in metres at which light is reckoned; coarser scenes are means of it."""
+"""Pixel size in meters at which light is reckoned; coarser scenes are means of it."""
 LEAST: Final = 4
 """Smallest side of a scene, in pixels."""
 NOISE: Final = 0.002
@@ -91,7 +91,7 @@ class Recipe:
     Attributes:
         height: Rows of the finest bands.
         width: Columns of the finest bands.
-        gsd: Side of their pixels in metres; the other bands have 2 and 6 times this.
+        gsd: Side of their pixels in meters; the other bands have 2 and 6 times this.
         seed: Another number, another scene.
         place: Number of the landscape: scenes of one place differ in their clouds only. None takes ``seed``, too.
         cumulus: Share (0..1) of the scene with low, thick clouds, without their fringes.
@@ -210,7 +210,7 @@ def write_simulated_item(
     Args:
         folder: Of ``catalog.json``; made if need be. Items written one after the other are listed together.
         recipe: What the scene is made from.
-        item_id: Id of the item; by default one that tells the seed.
+        item_id: Id of the item; by default one made from ``Recipe.seed``.
         collection: Id of its collection.
 
     Returns:

@@ -114,7 +114,7 @@ def _is_text(body: Json) -> bool:
 
 
 def hrefs(body: Json, rel: str) -> list[str]:
-    """Hrefs of the links of one relation; what is no link is none."""
+    """Hrefs of the links of one relation; what is not a link is left out."""
     links = body.get("links")
     return [
         str(link["href"])
@@ -236,7 +236,7 @@ class OutputCatalog:
         """
         collection_id, item_id, _ = ("", "", *href.split("/"))[-3:]
         if href != self.href(collection_id, item_id):
-            raise WriteError(f"{href} is no item of {self.out}; link takes what write_item returned")
+            raise WriteError(f"{href} is not an item of {self.out}; link takes what write_item returned")
         return collection_id, item_id
 
     def state(self, collection_id: str, item_id: str) -> str | None:
@@ -362,7 +362,7 @@ class OutputCatalog:
 
         Raises:
             ReadError: A file is missing or is not what the item says.
-            UnsupportedItemError: It is no valid item.
+            UnsupportedItemError: It is not a valid item.
             WriteError: The target cannot be written.
         """
         where = self.href(collection_id, item_id)

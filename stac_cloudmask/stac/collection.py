@@ -125,7 +125,7 @@ def new_catalog() -> Json:
 
 
 def new_collection(collection_id: str) -> Json:
-    """A collection without items; STAC wants an extent all the same, so it is no collection yet without items."""
+    """A collection without items; STAC requires an extent, so it is not a valid collection until it has items."""
     source = collection_id.removesuffix(f"-{SUFFIX}")
     body: Json = {
         "type": "Collection",

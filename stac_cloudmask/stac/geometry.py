@@ -181,7 +181,7 @@ def _in_degrees(feature: Feature, where: str) -> shapely.Geometry:
 
 
 def check_degrees(geometry: shapely.Geometry, where: str) -> None:
-    """Refuse coordinates that are no longitudes and latitudes.
+    """Refuse coordinates that are not longitudes and latitudes.
 
     Raises:
         ConfigError: Saying what they probably are.

@@ -1,6 +1,6 @@
 """Which hrefs may be read, and what of them may be shown.
 
-Items come from strangers. The rule, for an item (or link) read from ``base``:
+Items may come from untrusted sources. The rule, for an item (or link) read from ``base``:
 
 - Schemes are http, https, s3, gs and az, or a plain local path (``file:`` too). GDAL's own prefixes (``/vsi...``,
   ``DRIVER:...``), user info (``user:password@``), backslashes, control characters, spaces in URLs and non-ASCII hosts

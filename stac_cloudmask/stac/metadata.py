@@ -42,7 +42,7 @@ STATED_BASELINE: Final = re.compile(r"N?(\d{1,2})(?:\.(\d{1,2})(?:\.\d+)?|(\d{2}
 NAMED_BASELINE: Final = re.compile(r"_N(\d{2})\.?(\d{2})(?![\dA-Z])")
 """A baseline by itself (05.09, 5.1 of the number 5.10, N0509, 05.09.00), and in a product's or granule's name."""
 MADE_BY_USERS: Final = 99.0
-"""Baselines from here on are no baseline: N9999 is what Sen2Cor writes outside of ESA."""
+"""Numbers from here on are not baselines: N9999 is what Sen2Cor writes outside of ESA."""
 ZARR: Final = re.compile(r"application/(vnd[.+]|x-)?zarr\b", re.IGNORECASE)
 LEVEL_1: Final = re.compile(r"(L|MSI|level.?)1[ABC]?$", re.IGNORECASE)
 
@@ -110,7 +110,7 @@ def asset_grid(item: pystac.Item, key: str) -> Grid | None:
     """The grid by the projection extension, asset first, then item; None where it is not fully stated.
 
     Raises:
-        UnsupportedItemError: For a grid that is no north-up grid of square pixels, or absurdly large.
+        UnsupportedItemError: For a grid that is not a north-up grid of square pixels, or absurdly large.
     """
     asset, common = item.assets[key].extra_fields, item.properties
     epsg = asset_epsg(item, key)
@@ -171,7 +171,7 @@ def make_grid(epsg: int, transform: object, shape: object, *, where: str) -> Gri
     height, width = sides
     if not all(side.is_integer() and 1 <= side <= MAX_SIDE for side in sides) or height * width > MAX_PIXELS:
         raise UnsupportedItemError(
-            f"{where}: proj:shape {[*sides]} is no raster of at most {MAX_SIDE} a side and {MAX_PIXELS} pixels"
+            f"{where}: proj:shape {[*sides]} is not a raster of at most {MAX_SIDE} a side and {MAX_PIXELS} pixels"
         )
     return Grid(epsg=epsg, left=left, top=top, gsd=gsd, height=int(height), width=int(width))
 
@@ -287,7 +287,7 @@ EO_NAMES: Final[Mapping[str, str]] = {name: name for name in BANDS if not name.s
 """Common names of the eo extension that mean one band; its plain ``rededge`` may be any of four."""
 
 QUALITY: Final = re.compile(r"msk|mask|qual|qi|pvi|preview|detfoo|satura|defect|cld|snw")
-"""What is told of a band rather than measured in it: parts of keys such as ``MSK_DETFOO_B02``."""
+"""Metadata about a band rather than its measurements: parts of keys such as ``MSK_DETFOO_B02``."""
 
 WAVELENGTH_TOLERANCE: Final = 0.012
 """In um: satellites and baselines differ by up to 0.01; the closest two bands, B08 and B8A, lie 0.028 apart."""

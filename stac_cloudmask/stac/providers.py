@@ -211,7 +211,7 @@ def has_credentials(href: str) -> bool:
 
 
 def identify(item: pystac.Item) -> Provider:
-    """The provider of an item, told by its assets, links and properties; copies on other hosts are recognized too."""
+    """The provider of an item, by its assets, links and properties; copies on other hosts are recognized too."""
     found = list(signs(item))
     for provider in PROVIDERS:
         if any(re.match(mark, sign) for mark in provider.marks for sign in found):

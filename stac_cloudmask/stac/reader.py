@@ -556,5 +556,7 @@ def whole_factor(grid: Grid, resolution: float | None, *, where: str) -> int:
     """
     factor = 1.0 if resolution is None else resolution / grid.gsd
     if factor < 1 or not math.isclose(factor, round(factor), rel_tol=1e-9):
-        raise ConfigError(f"resolution {resolution:g} is no whole multiple of {grid.gsd:g}, the pixel size of {where}")
+        raise ConfigError(
+            f"resolution {resolution:g} is not a whole multiple of {grid.gsd:g}, the pixel size of {where}"
+        )
     return round(factor)

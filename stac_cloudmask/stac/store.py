@@ -45,7 +45,7 @@ class Store(Protocol):
         ...
 
     def read_json(self, name: str) -> Json | None:
-        """The content of a JSON file; None if there is none, or if it is no JSON."""
+        """The content of a JSON file; None if there is none, or if it is not JSON."""
         ...
 
     def sizes(self, folder: str) -> dict[str, int]:
@@ -143,7 +143,7 @@ class LocalStore:
         with self._named_errors(), self._lock(), self.workdir() as work:
             before = self.read_json(name)
             if before is None and (self._root / name).exists():
-                raise WriteError(f"{self._root / name} is there but is no JSON object; repair or remove it")
+                raise WriteError(f"{self._root / name} exists but is not a JSON object; repair or remove it")
             after = change(before)
             if after != before:
                 self._move(_staged(after, work / "0"), name)

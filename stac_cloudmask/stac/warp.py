@@ -88,7 +88,7 @@ class Views:
 
         Raises:
             ReadError: It cannot be read.
-            UnsupportedItemError: The href is not allowed, or it is no raster of one band and 8 bits.
+            UnsupportedItemError: The href is not allowed, or it is not a raster of one band and 8 bits.
         """
         return self._read(href, grid, base=base, how="mode", fill=fill, dtype="uint8").astype(np.uint8)
 

@@ -67,7 +67,7 @@ def test_a_missing_checksum_is_found(findings):
 
 
 def test_logits_without_an_activation_are_found(findings):
-    assert "are no probabilities" in texts(findings(activation=None))[0]
+    assert "are not probabilities" in texts(findings(activation=None))[0]
 
 
 def test_classes_in_another_order_are_found(findings):

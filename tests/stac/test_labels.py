@@ -169,7 +169,7 @@ CUSTOM = (
     'PROJCS["My own zone",GEOGCS["WGS 84",DATUM["WGS_1984",SPHEROID["WGS 84",6378137,298.257223563]],'
     'PRIMEM["Greenwich",0],UNIT["degree",0.0174532925199433]],PROJECTION["Transverse_Mercator"],'
     'PARAMETER["latitude_of_origin",0],PARAMETER["central_meridian",15],PARAMETER["scale_factor",0.9996],'
-    'PARAMETER["false_easting",500000],PARAMETER["false_northing",0],UNIT["metre",1]]'
+    'PARAMETER["false_easting",500000],PARAMETER["false_northing",0],UNIT["meter",1]]'
 )
 POLYGONS = [FEATURES[0], FEATURES[1]]
 

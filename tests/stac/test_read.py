@@ -174,7 +174,7 @@ def test_the_mode_of_a_block_counts_valid_pixels_and_lets_cloud_win_a_tie():
 
 @pytest.mark.parametrize("resolution", [5, 15, 10.5])
 def test_a_resolution_that_is_no_whole_multiple_is_refused(made, resolution):
-    with pytest.raises(ConfigError, match=f"resolution {resolution:g} is no whole multiple of 10"):
+    with pytest.raises(ConfigError, match=f"resolution {resolution:g} is not a whole multiple of 10"):
         made_scene(made, ["blue"], resolution=resolution)
 
 

@@ -178,7 +178,7 @@ def test_a_lost_update_of_a_store_without_conditions_is_made_again(bucket):
 
 def test_a_shared_file_that_is_no_json_is_not_written_over(tmp_path):
     (tmp_path / "collection.json").write_text("precious, but broken")
-    with pytest.raises(WriteError, match=r"collection\.json.*no JSON"):
+    with pytest.raises(WriteError, match=r"collection\.json.*not a JSON object"):
         LocalStore(tmp_path).update_json("collection.json", lambda _: {})
     assert (tmp_path / "collection.json").read_text() == "precious, but broken"
 

@@ -54,7 +54,7 @@ def _stated(source: Json) -> dict[str, object]:
 
 
 def thresholds(item: Json) -> dict[str, float | None]:
-    """Percent of probability above which ``cloud`` and ``shadow`` are voted for; metres that the buffers reach."""
+    """Percent of probability above which ``cloud`` and ``shadow`` are voted for; meters that the buffers reach."""
     merge = item["properties"].get(f"{OWN}merge") or {}
     share = {name: number(merge.get(f"{name}_thr")) for name in ("cloud", "shadow")}
     reach = {name: number(merge.get(name)) for name in ("cloud_buffer", "shadow_buffer")}

@@ -35,7 +35,7 @@ const percent = (value) => (isNumber(value) ? `${value.toFixed(1)} %` : "–");
 const short = (value) => (isNumber(value) ? value.toFixed(1) : "–");
 const day = (time) => (time === null ? "no date" : new Date(time).toISOString().slice(0, 10));
 const minute = (time) => (time === null ? "no date" : `${new Date(time).toISOString().slice(0, 16).replace("T", " ")} UTC`);
-const metres = (value) => value >= 1e4 ? `${(value / 1e3).toFixed(1)} km` : `${Number(value.toFixed(value < 10 ? 1 : 0)).toLocaleString("en")} m`;
+const meters = (value) => value >= 1e4 ? `${(value / 1e3).toFixed(1)} km` : `${Number(value.toFixed(value < 10 ? 1 : 0)).toLocaleString("en")} m`;
 
 // The page's own check of what Python already checked: a reference leads to the web or to a file, or nowhere.
 function link(href, text) {

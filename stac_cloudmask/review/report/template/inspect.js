@@ -8,7 +8,7 @@ function because(scene, byte) {
   const reach = scene.thresholds[code === 1 ? "cloud_buffer" : "shadow_buffer"];
   if (code === 3) return "The scene has no pixel here, or SCL says so.";
   if (!scene.has_votes) return "Which source flagged it was not published; process with --votes to see it here.";
-  if (byte & ADDED) return `The buffer${reach ? ` of ${metres(reach)}` : ""} around ${CLASS_NAMES[code]} added it.`;
+  if (byte & ADDED) return `The buffer${reach ? ` of ${meters(reach)}` : ""} around ${CLASS_NAMES[code]} added it.`;
   if (code === 0) return byte & REMOVED ? "A source flagged it, and the merge policy or the clean-up removed it." : "No source flags cloud or shadow here.";
   const model = byte & (code === 1 ? 16 : 32);
   const name = CLASS_NAMES[code];
@@ -51,10 +51,10 @@ function pixelRows(scene, byte, row, col) {
 function resolution(scene) {
   const factor = scene.unit;
   const { gsd } = scene.grid;
-  const own = factor === 1 ? `one pixel of the mask, ${metres(gsd)}` : `${metres(factor * gsd)}: the most frequent value of ${factor} × ${factor} pixels of the mask (${metres(gsd)})`;
+  const own = factor === 1 ? `one pixel of the mask, ${meters(gsd)}` : `${meters(factor * gsd)}: the most frequent value of ${factor} × ${factor} pixels of the mask (${meters(gsd)})`;
   const coarse = Object.entries(scene.planes).filter(([, plane]) => plane.factor > factor);
   const names = coarse.filter(([name]) => name !== "mask").map(([name]) => (name === "scl" ? "SCL" : `${name} probability`)).join(", ");
-  const rest = names ? ` At ${metres(coarse[0][1].factor * gsd)}: ${names}.` : "";
+  const rest = names ? ` At ${meters(coarse[0][1].factor * gsd)}: ${names}.` : "";
   const means = scene.planes.cloud ? ` Probabilities are means in steps of ${INDEX.step} %.` : "";
   return `Read from the pictures in this file, where a pixel is ${own}.${rest}${means}`;
 }
@@ -125,7 +125,7 @@ function factLines(item, scene) {
     ["Source", item.source],
     ["Collection", item.collection],
     ["Platform", item.platform],
-    ["Grid", scene.grid ? `${scene.grid.shape[1]} × ${scene.grid.shape[0]} pixels of ${metres(scene.grid.gsd)}, ${scene.grid.code}` : null],
+    ["Grid", scene.grid ? `${scene.grid.shape[1]} × ${scene.grid.shape[0]} pixels of ${meters(scene.grid.gsd)}, ${scene.grid.code}` : null],
     ...scene.facts,
   ];
   return lines.filter(([, text]) => text).flatMap(([label, text]) => [el("dt", { text: label }), el("dd", { text })]);

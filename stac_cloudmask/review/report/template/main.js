@@ -126,7 +126,7 @@ function aboutArea() {
   const { area } = stage;
   $("area-text").hidden = !area;
   if (!area) return;
-  const size = [area.right - area.left, area.bottom - area.top].map((side) => metres(side * area.grid.gsd)).join(" × ");
+  const size = [area.right - area.left, area.bottom - area.top].map((side) => meters(side * area.grid.gsd)).join(" × ");
   const found = areaShares.get(current.item?.number);
   const dates = [...areaShares.values()].filter((one) => isNumber(one?.clear));
   const mostly = dates.filter((one) => one.clear >= 80).length;
