@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from functools import cache
 from html import escape
-from importlib.metadata import version
+from importlib.metadata import distributions, version
 from pathlib import Path
 from types import MappingProxyType
 from typing import Final, Literal
@@ -20,9 +20,9 @@ VERSION: Final = version("stac-cloudmask")
 
 @cache
 def software() -> Mapping[str, str]:
-    """Versions by name of the packages that pixels and probabilities pass through."""
+    """Versions by name of the packages that pixels and probabilities pass through, as far as they are installed."""
     names = ("numpy", "scipy", "onnxruntime", "rasterio", "stackstac", "odc-stac")
-    return MappingProxyType({name: version(name) for name in names})
+    return MappingProxyType({name: version(name) for name in names if any(distributions(name=name))})
 
 
 Status = Literal["done", "up-to-date", "skipped", "failed", "planned"]

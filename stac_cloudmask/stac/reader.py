@@ -366,7 +366,7 @@ class Scene:
         gsd, north = ground(self.grid)
         sun = self.sources.sun
         if sun is not None and sun[1] <= 0:
-            notes.append(f"the item states a sun {-sun[1]:g} degrees below the horizon")
+            notes.append(f"the item states a sun at {sun[1]:g} degrees, which is not above the horizon")
         if (gsd, north) != (self.grid.gsd, 0.0):
             notes.append(
                 f"a pixel of {self.grid.code} is {gsd:.4g} m on the ground, not {self.grid.gsd:g}, and its north is "

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Final
 from rasterio.errors import RasterioError
 from rasterio.io import DatasetReader, MemoryFile
 
-from stac_cloudmask.errors import BandNotFoundError, UnsupportedItemError
+from stac_cloudmask.errors import BandNotFoundError, ReadError, UnsupportedItemError
 from stac_cloudmask.stac.gdal import permanent
 from stac_cloudmask.stac.hrefs import redact
 from stac_cloudmask.stac.metadata import MAX_PIXELS, number
@@ -81,7 +81,7 @@ class ZarrArray:
             for (first, last), side in zip((rows, cols), self.chunks, strict=True)
         )
         names = [self.key.format(*place) for place in product(*places)]
-        with JsonReader(Connection(policy=self.retry)) as reader:
+        with _reading(self.where, self.retry) as reader:
             found = {f"{self.name}/{name}": _optional(reader, f"{self.href}/{name}") for name in names}
         with self.open({name: chunk for name, chunk in found.items() if chunk is not None}) as file:
             pixels: NDArray[np.generic] = file.read(1, window=(rows, cols))
@@ -116,7 +116,7 @@ def open_array(href: str, *, where: str, retry: RetryPolicy) -> ZarrArray:
         UnsupportedItemError: It is not a two-dimensional array of chunks of a believable size.
         ReadError: Its server fails.
     """
-    with JsonReader(Connection(policy=retry)) as reader:
+    with _reading(where, retry) as reader:
         group, _, name = href.rpartition("/")
         documents = _documents(reader, group, name)
         if f"{name}/.zarray" not in documents:
@@ -182,3 +182,15 @@ def _optional(reader: JsonReader, href: str) -> bytes | None:
         return reader.fetch(href)
     except MissingError:
         return None
+
+
+@contextmanager
+def _reading(where: str, retry: RetryPolicy) -> Iterator[JsonReader]:
+    """What fetches; its errors name what they were for."""
+    try:
+        with JsonReader(Connection(policy=retry)) as reader:
+            yield reader
+    except ReadError as error:
+        if where not in str(error):
+            error.args = (f"{where}: {error}",)
+        raise

@@ -412,4 +412,4 @@ def test_the_sun_is_turned_into_a_grid_whose_north_is_not_up(tmp_path):
 def test_a_sun_below_the_horizon_is_noted(made):
     item = item_of(made[0], {"blue": "blue.tif"}, **{"view:sun_azimuth": 10.0, "view:sun_elevation": -3.0})
     scene = open_scene(resolve(item, ["blue"], want_scl=False))
-    assert scene.noted().notes == ("the item states a sun 3 degrees below the horizon",)
+    assert scene.noted().notes == ("the item states a sun at -3 degrees, which is not above the horizon",)

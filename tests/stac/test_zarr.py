@@ -88,7 +88,7 @@ def test_a_server_that_fails_now_and_then_changes_no_bit(folder, bands):
 def test_a_chunk_that_a_server_does_not_give_is_an_error_and_not_nodata(folder, bands):
     with (
         serve(folder, lambda _, __, path: 503 if path.endswith("b02/1.1") else None) as site,
-        pytest.raises(ReadError, match=r"b02/1\.1 answers with status 503") as caught,
+        pytest.raises(ReadError, match=r"asset 'B02_10m'.*b02/1\.1 answers with status 503") as caught,
     ):
         read(item_of_arrays(site.url, bands), retry=RetryPolicy(seconds=0.05, pause=0.01))
     assert caught.value.retryable
