@@ -14,7 +14,7 @@ from stac_cloudmask.core.classes import CloudClass
 from stac_cloudmask.core.grid import Grid
 from stac_cloudmask.core.policy import decide
 from stac_cloudmask.core.votes import Vote
-from stac_cloudmask.errors import ConfigError, ReadError, UnsupportedItemError
+from stac_cloudmask.errors import ConfigError, StacCloudmaskError, UnsupportedItemError
 from stac_cloudmask.review.explain import PixelRecord, explain, reasons
 from stac_cloudmask.stac.catalog import OutputCatalog
 from stac_cloudmask.stac.cog import write_bits_cog, write_class_cog, write_percent_cog
@@ -159,10 +159,10 @@ def test_an_item_that_is_not_there_is_named(out):
         explain("S2A_OTHER", 15.0, 42.0, catalog=out)
 
 
-def test_a_mask_that_is_gone_is_a_read_error(tmp_path, source, evidence, decision):
+def test_a_mask_that_is_gone_is_named(tmp_path, source, evidence, decision):
     out = published(tmp_path, source, evidence, decision, everything=False)
     (tmp_path / "sentinel-2-l2a-cloudmask" / "S2A_TEST_cloudmask" / "cloud_mask.tif").unlink()
-    with pytest.raises(ReadError, match="asset 'cloud_mask'"):
+    with pytest.raises(StacCloudmaskError, match="asset 'cloud_mask': there is no file"):
         explain("S2A_TEST", *point(5, 5), catalog=out)
 
 
@@ -198,7 +198,7 @@ def test_sources_say_what_they_voted():
         (1, 4, {}, "certain somewhere"),
         (1, 1, {"scl": 10}, "thin cirrus of SCL counts where"),
         (1, 1, {"scl": 9}, "is trusted where"),
-        (0, 1 | 16, {"scl": 9}, "is trusted only where the model finds more than 5 % of cloud in 10 % of the object"),
+        (0, 1 | 16, {"scl": 9}, "is trusted only where the model finds more than 5 % of cloud in 25 % of the object"),
         (0, 4 | 16, {}, "no part of the model's cloud is certain"),
         (0, 4 | 16, {"min_area": 900.0}, "or its object is smaller than 900 m2"),
         (0, 8 | 16, {}, "no cloud that was found can cast it here with the sun at azimuth 158 and elevation 58"),

@@ -54,10 +54,12 @@ Tolerance = Annotated[float, typer.Option(metavar="M", min=0, help="Meters by wh
 Judged = Annotated[str, typer.Option("--mask", help="Asset that is judged; `scl` judges the source's own mask.")]
 Pictures = Annotated[Path | None, typer.Option(metavar="DIR", help="Write an agreement map per scene.")]
 To = Annotated[str, typer.Option(metavar="API_URL|DIR|s3://...", help="STAC API with transactions, or a store.")]
-Masks = Annotated[str, typer.Argument(metavar="DIR", help="Output catalog, local or s3://...")]
+MasksFolder = Annotated[str, typer.Argument(metavar="DIR", help="Output catalog, local or s3://...")]
 Attach = Annotated[bool, typer.Option("--attach", help="Add the masks to the source items of the API instead.")]
 Detach = Annotated[bool, typer.Option("--detach", help="Take added masks away from the source items again.")]
-Page = Annotated[Path | None, typer.Option("--out", metavar="FILE", help="The HTML file; default: DIR/report.html.")]
+ReportFile = Annotated[
+    Path | None, typer.Option("--out", metavar="FILE", help="The HTML file; default: DIR/report.html.")
+]
 
 
 def demo(*, out: Folder = Path("demo"), seed: Seed = 0, size: Size = 1024, json: options.Json = False) -> None:
@@ -82,9 +84,9 @@ def demo(*, out: Folder = Path("demo"), seed: Seed = 0, size: Size = 1024, json:
 
 
 def report(
-    directory: Masks,
+    directory: MasksFolder,
     *,
-    out: Page = None,
+    out: ReportFile = None,
 ) -> None:
     """Write one HTML file to look at all masks of a catalog, with the scene below and the reasons of each pixel.
 
@@ -132,7 +134,7 @@ def evaluate(
 
 
 def publish(
-    directory: Masks,
+    directory: MasksFolder,
     *,
     to: To,
     attach: Attach = False,
@@ -168,7 +170,7 @@ def publish(
 
 
 def export(
-    directory: Masks,
+    directory: MasksFolder,
     file: Annotated[Path, typer.Argument(metavar="FILE", help="`.ndjson` (for pypgstac) or `.parquet`.")],
     *,
     asset_root: options.AssetRoot = None,

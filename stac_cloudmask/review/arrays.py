@@ -16,7 +16,7 @@ from pyproj import Proj
 from stac_cloudmask.config import Settings
 from stac_cloudmask.core.classes import CLASSES, CloudClass
 from stac_cloudmask.core.grid import Grid
-from stac_cloudmask.core.votes import Sun
+from stac_cloudmask.core.votes import VOTES_NODATA, Sun
 from stac_cloudmask.errors import ConfigError
 from stac_cloudmask.pipeline.mask import choose_models, mask_pixels, resolve_sources
 from stac_cloudmask.review.cubes import SLACK, geobox, items_by_step, lon_lat_of, spatial_axes
@@ -52,7 +52,7 @@ class ArrayMask:
         cloud_mask: ``(y, x)`` uint8: 0 clear, 1 cloud, 2 cloud shadow, 255 nodata.
         cloud_probability: ``(y, x)`` uint8 whole percents, 255 = nodata.
         shadow_probability: The same for cloud shadow.
-        mask_votes: ``(y, x)`` uint8 bits of what each source found.
+        mask_votes: ``(y, x)`` uint8 bits of what each source found, 255 = nodata.
         notes: Rules that were skipped, and why.
     """
 
@@ -166,9 +166,10 @@ def _masked(scene: ArrayPixels, scl: U8 | None, sun: tuple[float, float] | None,
     )
     angles = None if sun is None else Sun(azimuth=float(sun[0]) % 360, elevation=float(sun[1]))
     evidence, decision, _ = mask_pixels(scene, scl=classes, sun=angles, settings=settings)
+    votes = np.where(decision.class_map == CloudClass.NODATA, np.uint8(VOTES_NODATA), decision.votes)
     return ArrayMask(
         cloud_mask=decision.class_map, cloud_probability=evidence.cloud, shadow_probability=evidence.shadow,
-        mask_votes=decision.votes, notes=decision.notes,
+        mask_votes=votes, notes=decision.notes,
     )  # fmt: skip
 
 

@@ -63,7 +63,7 @@ SCL_VALUES: Final[Mapping[str, int]] = MappingProxyType(
 
 
 @dataclass(frozen=True, kw_only=True)
-class Reference:
+class LabelSource:
     """Labels to judge by.
 
     Attributes:
@@ -82,7 +82,7 @@ class Reference:
         return is_vector(self.source) or self.source.lower().endswith((".tif", ".tiff")) or Path(self.source).exists()
 
 
-def parse_reference(text: str) -> Reference:
+def parse_reference(text: str) -> LabelSource:
     """A reference from ``SOURCE`` or ``SOURCE::VALUE=CLASS,...``; ``field=NAME`` names a vector's property.
 
     Raises:
@@ -98,12 +98,12 @@ def parse_reference(text: str) -> Reference:
     field = said.pop("field", FIELD)
     if unknown := [name for name in said.values() if name.lower() not in CLASS_WORDS]:
         raise ConfigError(f"{text!r}: no class {unknown[0]!r}; there are {', '.join(info.name for info in CLASSES)}")
-    return Reference(
+    return LabelSource(
         source=source, values={value: CLASS_WORDS[name.lower()] for value, name in said.items()}, field=field
     )
 
 
-def meaning_of(reference: Reference, asset: Mapping[str, Any]) -> Meaning:
+def meaning_of(reference: LabelSource, asset: Mapping[str, Any]) -> Meaning:
     """What its values mean: by the user, else by the class table of the asset, else by its key, else as our own codes.
 
     Args:
@@ -133,7 +133,7 @@ def judged_classes(meaning: Meaning) -> tuple[int, ...]:
     return tuple(sorted(set(meaning.values.values()) - {int(CloudClass.CLEAR), int(CloudClass.NODATA)}))
 
 
-def read_labels(reference: Reference, href: str, grid: Grid, meaning: Meaning) -> NDArray[np.uint8]:
+def read_labels(reference: LabelSource, href: str, grid: Grid, meaning: Meaning) -> NDArray[np.uint8]:
     """The labels on the grid of a mask, ``(y, x)`` class codes; 255 where there is none."""
     if is_vector(href):
         return vector_labels(Path(href), grid, meaning, field=reference.field)
@@ -359,7 +359,7 @@ class Pair:
     grid: Grid
     mask_href: str
     mask_meaning: Meaning
-    reference: Reference
+    reference: LabelSource
     href: str
     meaning: Meaning
     layers: MaskLayers
@@ -419,11 +419,11 @@ def evaluate(
     )
 
 
-def _needed(reference: Reference, mask: str) -> list[str]:
+def _needed(reference: LabelSource, mask: str) -> list[str]:
     return [MASK, mask] if reference.is_file else [MASK, mask, reference.source]
 
 
-def _pair(item: Json, reference: Reference, mask: str) -> Pair:
+def _pair(item: Json, reference: LabelSource, mask: str) -> Pair:
     asset = {} if reference.is_file else item["assets"][reference.source]
     return Pair(
         grid=mask_grid(item, MASK),

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 from stac_cloudmask.core.calibrated import SCL_CIRRUS
 from stac_cloudmask.core.classes import CLASSES, SCL_CLASSES, CloudClass
+from stac_cloudmask.core.merge import CLOUD_VOTES
 from stac_cloudmask.core.policy import RULES
 from stac_cloudmask.core.predict import PERCENT_NODATA
 from stac_cloudmask.core.votes import VOTES_NODATA, Vote
@@ -22,9 +23,6 @@ from stac_cloudmask.stac.warp import Pixel, read_pixel
 
 if TYPE_CHECKING:
     import pystac
-
-CLOUD_VOTES: Final = Vote.PRODUCT_CLOUD | Vote.CLOUD_MODEL
-SHADOW_VOTES: Final = Vote.PRODUCT_SHADOW | Vote.SHADOW_MODEL
 
 CERTAIN: Final = f"a mean cloud probability of {RULES.certain} % over {RULES.cell:g} m, or trusted cloud of SCL"
 HINTED: Final = f"the model finds more than {RULES.hint} % of cloud in {100 * RULES.support:g} % of the object"

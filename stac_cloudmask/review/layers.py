@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     U8 = NDArray[np.uint8]
     Json = Mapping[str, Any]
 
-Pixel = TypeVar("Pixel", np.uint8, np.uint16)
+DType = TypeVar("DType", np.uint8, np.uint16)
 
 MASK: Final = "cloud_mask"
 """Asset key, and variable of a dataset, of the mask."""
@@ -142,7 +142,7 @@ class MaskLayers:
     def _means(self, key: str, grid: Grid, *, fill: int, dtype: str) -> NDArray[np.uint16] | None:
         return self._read(key, lambda href: self.views.means(href, grid, base=self.home, fill=fill, dtype=dtype))
 
-    def _read(self, key: str, read: Callable[[str], NDArray[Pixel]]) -> NDArray[Pixel] | None:
+    def _read(self, key: str, read: Callable[[str], NDArray[DType]]) -> NDArray[DType] | None:
         """Read an asset that may be missing or out of reach; an asset that failed is not tried again."""
         href = self.hrefs.get(key)
         if href is None:

@@ -73,8 +73,6 @@ def _sha256(text: str) -> str:
 
 
 Json = dict[str, Any]
-Progress = Callable[[int, int], None]
-"""Told how many items are done, of how many."""
 
 LEAST_BYTES, MOST_BYTES, ALL_BYTES = 66_000, 6_000_000, 33_000_000
 """Bytes of the pixels of an item, at least and at most, and of all items; as text in the page they are a third more."""
@@ -82,7 +80,9 @@ BROKEN: Final = (StacCloudmaskError, ValueError, TypeError, AttributeError, Look
 """What comes of an item that is not what this package writes."""
 
 
-def build_report(catalog: str | Path, out_file: str | Path, *, progress: Progress | None = None) -> Path:
+def build_report(
+    catalog: str | Path, out_file: str | Path, *, progress: Callable[[int, int], None] | None = None
+) -> Path:
     """Write one HTML file to look at all masks of a catalog; it needs nothing else and no network.
 
     Pictures are read from the bands that the items refer to. What cannot be read is left out, with a note on the page.
@@ -90,7 +90,7 @@ def build_report(catalog: str | Path, out_file: str | Path, *, progress: Progres
     Args:
         catalog: An output catalog of this package, a path or URL.
         out_file: The file; it appears whole or not at all.
-        progress: Told as items are done.
+        progress: Called with how many items are done, of how many.
 
     Returns:
         The absolute path of the file.
@@ -107,7 +107,7 @@ def build_report(catalog: str | Path, out_file: str | Path, *, progress: Progres
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         with temporary.open("w", encoding="utf-8") as file:
-            _write(file, masks, listed, target, progress or _nobody)
+            _write(file, masks, listed, target, progress or (lambda *_: None))
         temporary.replace(target)
     except OSError as error:
         raise WriteError(f"{target}: the report cannot be written: {error}") from error
@@ -117,11 +117,13 @@ def build_report(catalog: str | Path, out_file: str | Path, *, progress: Progres
     return target
 
 
-def _nobody(done: int, total: int) -> None:
-    """Tell nobody."""
-
-
-def _write(file: TextIO, masks: OutputCatalog, listed: list[tuple[str, str]], target: Path, progress: Progress) -> None:
+def _write(
+    file: TextIO,
+    masks: OutputCatalog,
+    listed: list[tuple[str, str]],
+    target: Path,
+    progress: Callable[[int, int], None],
+) -> None:
     page, views = load_page(), Views()
     places = Places(catalog=masks.root, page=target.parent)
     file.write(page.head(title=f"Cloud masks: {_name(masks)}"))
