@@ -21,6 +21,7 @@ CLI, PYTHON, CHANGES = "reference/cli.md", "reference/python.md", "changelog.md"
 
 FURTHER: Final = (
     "stac_cloudmask.pipeline.result.Estimate",
+    "stac_cloudmask.progress.Stage",
     "stac_cloudmask.review.explain.Explanation",
     "stac_cloudmask.stac.collection.write_ndjson",
     "stac_cloudmask.stac.collection.write_geoparquet",

@@ -174,7 +174,7 @@ def test_bands_and_mask_of_a_clipped_item_load_together(source, model, tmp_path)
         np.testing.assert_array_equal(loaded["red"].values[0], raster.read(1, window=window))
 
 
-def test_report_evaluate_and_explain_work_with_clipped_items(source, model, tmp_path):
+def test_report_evaluate_explain_and_publish_work_with_clipped_items(source, model, tmp_path):
     window = Window(300, 400, 200, 300)
     [result] = scm.process(source, out=tmp_path, bbox=box_of(window), settings=settings_of(model, votes=True))
     report = evaluate(tmp_path, references=["reference"])
@@ -185,6 +185,9 @@ def test_report_evaluate_and_explain_work_with_clipped_items(source, model, tmp_
     lon, lat = shapely.box(*item.bbox).centroid.coords[0]
     why = explain(result.output, lon, lat)
     assert why is not None
+    copy = tmp_path.with_name("copy")
+    assert [sent.status for sent in scm.publish(str(tmp_path), to=str(copy))] == ["done"]
+    assert checked(copy) == {item.id}
 
 
 def test_an_area_beside_the_item_or_without_data_in_it_is_said_and_no_failure(source, model, whole, tmp_path):
