@@ -2,8 +2,8 @@
 
     python -m benchmarks.areas [--side 10980] [--box 500] [--folder DIR] [--json FILE]
 
-Each is masked in a process of its own. Time is that of reading, inference and merge, after libraries and model are
-loaded; memory is what the process takes beyond that at most.
+Each is masked in a process of its own. Time is that of reading, inference and merge, after libraries are loaded and
+the model has run once; memory is what the process takes beyond that at most.
 """
 
 from __future__ import annotations
@@ -65,7 +65,9 @@ def measure(path: str, box: int) -> Figures:
         settings = Settings(area=area_of(bbox=(lon - east, lat - half, lon + east, lat + half)))
     load_library(settings.loader)
     for spec in choose_models(settings):
-        segmenter(spec, settings).open()
+        segmenter(spec, settings).predict(
+            np.zeros((1, len(spec.bands), spec.window.size, spec.window.size), np.float32)
+        )
     with_libraries = peak_megabytes()
     begun = perf_counter()
     mask = make_mask(item, settings=settings)
