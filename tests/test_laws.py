@@ -39,7 +39,9 @@ class Pixels:
 
     scene: np.ndarray
     strip: int = 16
-    bands: Bands = BANDS
+    bands: tuple = SPEC.bands
+    scales: tuple = BANDS.scales
+    offsets: tuple = BANDS.offsets
 
     @property
     def grid(self):
@@ -82,7 +84,8 @@ def evidence_of(dn, scl):
         product=product,
         sun=SUN,
         nir=found.nir,
-        nir_factor=found.nir_factor,
+        nir_factor=nir_factor(10),
+        visible=found.visible,
     )
 
 
