@@ -44,7 +44,7 @@ def cell_means(nir):
     return np.nanmean(padded.reshape(height // k, k, width // k, k), axis=(1, 3)).astype(np.float32)
 
 
-def cumulus(*, shape=(360, 420), height=1000.0, sun=SUN, towards=1, seed=0, **how):
+def cumulus(*, shape=(360, 424), height=1000.0, sun=SUN, towards=1, seed=0, **how):
     """Two clouds at ``height`` meters and their shadows; with ``towards=-1`` the shadows lie on the sunny side."""
     cloud, shadow = np.zeros(shape, bool), np.zeros(shape, bool)
     down, right = (n * towards for n in shadow_shift(sun, height / np.tan(np.radians(sun.elevation)) / GSD))

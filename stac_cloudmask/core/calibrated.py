@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, fields
 from functools import cached_property
-from math import sqrt
+from math import log2, sqrt
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
@@ -25,7 +25,7 @@ from stac_cloudmask.core.votes import Evidence, Vote
 
 if TYPE_CHECKING:
     from stac_cloudmask.core.merge import Thresholds
-    from stac_cloudmask.core.votes import Evidence, Sun
+    from stac_cloudmask.core.votes import Evidence
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,8 +106,11 @@ class Rules:
     reach: Reach = field(default_factory=Reach)
 
     def cell_factor(self, gsd: float) -> int:
-        """Pixels of ``gsd`` meters along the side of a cell, at least one."""
-        return max(1, round(self.cell / gsd))
+        """Pixels of ``gsd`` meters along the side of a cell: a power of two, as the stride of the models is.
+
+        So a scene that is cut where its windows may be cut has the same cells.
+        """
+        return 1 << max(0, round(log2(self.cell / gsd)))
 
 
 BoolGrid = NDArray[np.bool_]
@@ -243,6 +246,10 @@ def block_sum(pixels: NDArray[np.bool_] | NDArray[np.uint8], factor: int) -> NDA
 
 FloatGrid = NDArray[np.float32]
 
+LEAST_SUM: Final = 1e-4
+"""Reflectance of green and near infrared together, at least, of which a ratio is taken."""
+FULLY_WET: Final = 0.02
+"""Normalized difference of green and near infrared (NDWI) from which a cell is nothing but water."""
 SMOOTHINGS: Final = ((4.0, 0.01), (1.0, 0.05))
 """Width of the smoothing relative to ``Rules.background``, and the share of lit ground in it from which it is used:
 the scene's median gives way to the wider surroundings, these to the closer ones."""
@@ -370,8 +377,8 @@ def calibrated(evidence: Evidence, rules: Rules, thresholds: Thresholds, *, thre
     cells = reduce_scene(evidence, thresholds, rules, threads=threads)
     sunlit = evidence.sun is not None and 0 < evidence.sun.elevation <= 90  # noqa: PLR2004 (the zenith)
     survey = _Survey(evidence, rules, cells, factor * evidence.gsd, threads)
-    allowed = survey.allowed if sunlit else np.ones(cells.valid.shape, np.bool_)
-    dark, edge = survey.dark, 0.0
+    allowed, edge = survey.allowed, 0.0
+    dark = None if survey.dark is None else survey.without_lit_water(survey.dark)
     flags = survey.believed * BELIEVED | survey.supported * SUPPORTED | survey.veiled * VEILED
     flags |= survey.bright_holes * BRIGHT
     if dark is None:
@@ -460,11 +467,11 @@ class _Survey:
     @cached_property
     def believed(self) -> BoolGrid:
         """The convincing clouds, without small ones whose shadow would be seen and is not."""
-        sun = self.evidence.sun
-        if sun is None or not 0 < sun.elevation <= 90 or self.dark is None:  # noqa: PLR2004 (the zenith)
+        search = self._search(self.convincing)
+        if search is None or self.dark is None:
             return self.convincing
         labels = objects(self.convincing)
-        bare = shadowless(self._search(sun, self.convincing), labels)
+        bare = shadowless(search, labels)
         said = np.bincount(labels[self.product], minlength=bare.size)
         bare &= 2 * said < np.bincount(labels.ravel(), minlength=bare.size)
         return self.convincing & ~bare[labels]
@@ -517,24 +524,42 @@ class _Survey:
 
     @cached_property
     def allowed(self) -> BoolGrid:
-        """Where the sun allows shadow. Water lies in shade where most of the land around it does."""
-        sun = self.evidence.sun
-        assert sun is not None  # noqa: S101 (asked of sunlit scenes only)
-        search = self._search(sun, self.believed)
-        allowed = reachable(search)
+        """Where the sun allows shadow."""
+        search = self._search(self.believed)
+        return np.ones(self.cells.valid.shape, np.bool_) if search is None else reachable(search)
+
+    def without_lit_water(self, dark: FloatGrid) -> FloatGrid:
+        """Return darkness with water in the sun as light as lit ground; where most land around is shaded, it is shaded.
+
+        Between land and water it changes as their colors do, not from cell to cell, so that no line shows.
+        """
+        visible, nir = self.evidence.visible, self.evidence.nir
+        if visible is None or nir is None:
+            return dark
         labels = objects(self.water)
         near = ndimage.maximum_filter(labels, size=2 * self.rules.shore + 1)
         near[~self.cells.valid | self.cloudy | ndimage.binary_dilation(self.water, EIGHT_CONNECTED)] = 0
         count = np.bincount(near.ravel(), minlength=labels.max(initial=0) + 1)
-        shaded = np.bincount(near[search.dark & allowed], minlength=count.size)
-        in_shade = 2 * shaded >= np.maximum(count, 1)
-        in_shade[0] = True
-        lit: BoolGrid = allowed & in_shade[labels]
-        return lit
+        shaded = np.bincount(near[(self.looks_shaded >= MOST) & self.allowed], minlength=count.size)
+        lit = 2 * shaded < np.maximum(count, 1)
+        lit[0] = False
+        wet = np.nan_to_num((visible[1] - nir) / np.maximum(visible[1] + nir, LEAST_SUM) / FULLY_WET)
+        wet = np.clip(wet, 0, 1) * ndimage.binary_dilation(lit[labels], EIGHT_CONNECTED)
+        light: FloatGrid = (dark + wet * (1 - np.minimum(dark, 1))).astype(np.float32)
+        return light
 
-    def _search(self, sun: Sun, cloud: BoolGrid) -> Search:
+    @property
+    def looks_shaded(self) -> NDArray[np.uint8]:
+        """Percent of each cell that looks like shadow on dark land."""
+        return self.cells.shadow * (self.dim & ~self.water)
+
+    def _search(self, cloud: BoolGrid) -> Search | None:
+        """Return the scene with some cells as clouds; None where the sun is not known or not up."""
+        sun = self.evidence.sun
+        if sun is None or not 0 < sun.elevation <= 90:  # noqa: PLR2004 (the zenith)
+            return None
         return Search(
-            cloud=cloud & (self.some_cloud | self.product), shadow=self.cells.shadow * (self.dim & ~self.water),
+            cloud=cloud & (self.some_cloud | self.product), shadow=self.looks_shaded,
             valid=self.cells.valid, sun=sun, cell=self.cell, reach=self.rules.reach, threads=self.threads,
         )  # fmt: skip
 

@@ -25,7 +25,11 @@ if TYPE_CHECKING:
     import pystac
 
 CERTAIN: Final = f"a mean cloud probability of {RULES.certain} % over {RULES.cell:g} m, or trusted cloud of SCL"
-HINTED: Final = f"the model finds more than {RULES.hint} % of cloud in {100 * RULES.support:g} % of the object"
+HINTED: Final = (
+    f"the model finds more than {RULES.hint} % of cloud in {100 * RULES.support:g} % of what lies within "
+    f"{RULES.around:g} m, or thin cloud veils the ground"
+)
+VEILED: Final = f"the model finds more than {RULES.cirrus} % of cloud, or thin cloud veils the ground"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,7 +129,7 @@ def _cloud(facts: PixelRecord, votes: Vote) -> str:
     if votes & Vote.CLOUD_MODEL:
         return f"cloud: its object is certain somewhere, by {CERTAIN}"
     if facts.scl == SCL_CIRRUS:
-        return f"cloud: thin cirrus of SCL counts where the model finds more than {RULES.cirrus} % of cloud"
+        return f"cloud: thin cirrus of SCL counts where {VEILED}"
     return f"cloud: a cloud of SCL is trusted where {HINTED}"
 
 
@@ -134,7 +138,7 @@ def _removals(facts: PixelRecord, votes: Vote) -> Iterator[str]:
     if votes & Vote.CLOUD_MODEL:
         yield f"no part of the model's cloud is certain, by {CERTAIN}"
     elif votes & Vote.PRODUCT_CLOUD and facts.scl == SCL_CIRRUS:
-        yield f"thin cirrus of SCL counts only where the model finds more than {RULES.cirrus} % of cloud"
+        yield f"thin cirrus of SCL counts only where {VEILED}"
     elif votes & Vote.PRODUCT_CLOUD:
         yield f"a cloud of SCL is trusted only where {HINTED}"
     if votes & Vote.SHADOW_MODEL:

@@ -70,7 +70,7 @@ def test_an_explicit_buffer_grows_shadow_too():
 
 
 def test_farmvibes_is_the_seeds_merge_in_pixels():
-    evidence = cumulus(scl=np.full((360, 420), 4))
+    evidence = cumulus(scl=np.full((360, 424), 4))
     evidence.product.scl[:20, :20] = 0
     evidence.product.scl[300:310, 300:310] = 9
     evidence.cloud[5, 400] = evidence.shadow[5, 400] = 255
@@ -99,7 +99,7 @@ def test_farmvibes_has_no_area_of_its_own_for_holes():
         decide(line([0], [0], scl=None), merge="farmvibes", hole_area=100)
 
 
-@pytest.mark.parametrize(("gsd", "factor"), [(10, 6), (30, 2), (120, 1)])
+@pytest.mark.parametrize(("gsd", "factor"), [(10, 8), (30, 2), (120, 1)])
 def test_near_infrared_is_wanted_in_cells(gsd, factor):
     assert nir_factor(gsd) == factor
 
@@ -123,7 +123,7 @@ def test_farmvibes_states_the_thresholds_and_buffers_that_it_applied():
 
 @pytest.mark.parametrize("name", ["union", "calibrated", "farmvibes"])
 def test_only_what_somebody_said_is_removed_and_only_where_it_is_not_found(name):
-    evidence = cumulus(scl=np.full((360, 420), 4))
+    evidence = cumulus(scl=np.full((360, 424), 4))
     evidence.product.scl[300:310, 300:310] = 10
     evidence.cloud[20, 20] = 95
     found = decide(evidence, merge=name, min_area=800)
