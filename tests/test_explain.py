@@ -102,7 +102,8 @@ def test_the_chain_tells_of_cirrus_that_only_the_product_sees(out):
     assert found.class_name == "clear"
     assert found.reasons[0] == "SCL is 10 (thin cirrus): a vote for cloud"
     assert found.reasons[-1] == (
-        "removed: thin cirrus of SCL counts only where the model finds more than 20 % of cloud, or thin cloud veils the ground"
+        "removed: thin cirrus of SCL counts only where the model finds more than 20 % of cloud, "
+        "or thin cloud veils the ground"
     )
 
 
