@@ -86,6 +86,7 @@ class Settings:
         max_halo: Meters around an area, at most, in which clouds are looked for whose shadows fall into it.
         probabilities: Also write the probabilities.
         votes: Also write mask_votes: which source flagged each pixel.
+        scl: Also write scl: ESA's scene classification with cloud and cloud shadow put right, for what reads SCL today.
         mask_only: Leave the bands of the source out of the output item.
         collection_config: JSON file with what the owner of the output collection says of it: id, title, description,
             license, keywords, providers, links.
@@ -119,6 +120,7 @@ class Settings:
     max_halo: float = 6_000.0
     probabilities: bool = False
     votes: bool = False
+    scl: bool = False
     mask_only: bool = False
     collection_config: str | None = None
     overwrite: bool = False

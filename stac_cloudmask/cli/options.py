@@ -149,7 +149,7 @@ Fast = Annotated[
 PANELS: Final = {
     MODEL: ("cloud_model", "shadow_model", "cloud_thr", "shadow_thr", "model_cache", "provider", "threads"),
     MERGE: ("merge", "buffer", "min_area", "hole_area"),
-    OUTPUT: ("probabilities", "votes", "mask_only", "collection_config", "overwrite"),
+    OUTPUT: ("probabilities", "votes", "scl", "mask_only", "collection_config", "overwrite"),
 }
 """Where the help shows the options that are made from `Settings`; all others are about reading."""
 NAMES: Final = {"private_hosts": "--allow-host", "local_roots": "--allow-folder"}

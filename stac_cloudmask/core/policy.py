@@ -170,12 +170,14 @@ class Decision:
         votes: ``(y, x)`` uint8 bits of `Vote`, 0 where nodata.
         parameters: Thresholds, sizes and constants as they were applied, by name.
         notes: Rules that were skipped, and why.
+        scl: ``(y, x)`` uint8, the scene classification with this mask in it, 0 = nodata; None where nobody asked.
     """
 
     class_map: NDArray[np.uint8]
     votes: NDArray[np.uint8]
     parameters: Parameters
     notes: tuple[str, ...] = ()
+    scl: NDArray[np.uint8] | None = None
 
 
 def nir_factor(gsd: float) -> int:

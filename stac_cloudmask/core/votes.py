@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from enum import IntFlag
+from enum import IntEnum, IntFlag
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
+from stac_cloudmask.core.classes import CloudClass
 from stac_cloudmask.core.grid import Window
 from stac_cloudmask.core.reflectance import repeat
 
@@ -17,6 +18,29 @@ if TYPE_CHECKING:
 SCL_NODATA: Final = 0
 VOTES_NODATA: Final = 255
 """Votes have fewer than eight bits, so that no combination of them is this."""
+
+
+class Scl(IntEnum):
+    """Codes of ESA's scene classification that rules ask for."""
+
+    NODATA = 0
+    DARK = 2
+    SHADOW = 3
+    VEGETATION = 4
+    BARE = 5
+    WATER = 6
+    UNCLASSIFIED = 7
+    MEDIUM_CLOUD = 8
+    HIGH_CLOUD = 9
+    CIRRUS = 10
+
+
+HIGH_PROBABILITY: Final = 65
+"""Percent of cloud above which cloud has a high probability in ESA's scene classification."""
+VEGETATED, BARREN = 0.4, 0.2
+"""Normalized difference of near infrared and red (NDVI) from which ground is vegetation, and up to which it is bare."""
+DARK_WATER: Final = 0.12
+"""Near-infrared reflectance up to which ground that is brighter in green is water."""
 
 
 class Vote(IntFlag):
@@ -103,3 +127,39 @@ class Evidence:
         """The same with empty arrays in their place."""
         nothing = np.empty((0, 0), np.uint8)
         return replace(self, cloud=nothing, shadow=nothing)
+
+
+def ground_codes(green: NDArray[np.float32], red: NDArray[np.float32], nir: NDArray[np.float32]) -> NDArray[np.uint8]:
+    """Return `Scl` codes of clear ground by its reflectance: water, vegetation, bare, or unclassified between them."""
+    ndvi = (nir - red) / np.maximum(nir + red, np.float32(1e-4))
+    codes = np.full(nir.shape, Scl.UNCLASSIFIED, np.uint8)
+    codes[ndvi >= VEGETATED] = Scl.VEGETATION
+    codes[ndvi <= BARREN] = Scl.BARE
+    codes[(green > nir) & (nir <= DARK_WATER)] = Scl.WATER
+    return codes
+
+
+def improved_scl(
+    class_map: NDArray[np.uint8], cloud: NDArray[np.uint8], ground: NDArray[np.uint8], scl: NDArray[np.uint8] | None
+) -> NDArray[np.uint8]:
+    """Return the scene classification with cloud and cloud shadow as a mask has them; all are ``(y, x)`` uint8.
+
+    Cloud keeps the product's code for cloud, or takes one by its probability. What the product calls cloud or shadow
+    and the mask calls clear takes the code of its ground. All else stays.
+
+    Args:
+        class_map: Codes of `CloudClass`.
+        cloud: Whole percents of cloud probability.
+        ground: From ``ground_codes``.
+        scl: The product's codes; None where there are none.
+    """
+    given = ground if scl is None else scl
+    clouds = (Scl.MEDIUM_CLOUD, Scl.HIGH_CLOUD, Scl.CIRRUS)
+    was_cloud = np.isin(given, clouds)
+    likely = np.where(cloud > HIGH_PROBABILITY, np.uint8(Scl.HIGH_CLOUD), np.uint8(Scl.MEDIUM_CLOUD))
+    codes = np.where(was_cloud | (given == Scl.SHADOW), ground, given)
+    is_cloud = class_map == CloudClass.CLOUD
+    codes[is_cloud] = np.where(was_cloud, given, likely)[is_cloud]
+    codes[class_map == CloudClass.CLOUD_SHADOW] = Scl.SHADOW
+    codes[class_map == CloudClass.NODATA] = SCL_NODATA
+    return codes

@@ -13,6 +13,8 @@ import numpy as np
 from stac_cloudmask.core.grid import FARMVIBES_OVERLAP, FARMVIBES_SIZE, farmvibes_chips, plan_chips
 from stac_cloudmask.core.predict import ROLES, Bands, Member, Mosaic, predict_chips
 from stac_cloudmask.core.reflectance import block_mean, is_damaged, to_reflectance, to_rgb
+from stac_cloudmask.core.votes import ground_codes
+from stac_cloudmask.errors import ConfigError
 from stac_cloudmask.models.spec import shared_window
 
 if TYPE_CHECKING:
@@ -81,6 +83,7 @@ class Inference:
         visible: ``(band, y, x)`` the same of blue, green and red.
         quicklook: ``(y, x, 3)`` uint8, the scene in natural colors, every ``step_of`` pixels; None where no model reads
             red, green and blue.
+        ground: ``(y, x)`` uint8 codes of clear ground, see ``ground_codes``; None where nobody asked.
         damaged: Pixels whose digital numbers cannot be reflectance; they are nodata.
     """
 
@@ -89,6 +92,7 @@ class Inference:
     nir: NDArray[np.float32] | None
     visible: NDArray[np.float32] | None
     quicklook: NDArray[np.uint8] | None
+    ground: NDArray[np.uint8] | None = None
     damaged: int = 0
 
 
@@ -99,6 +103,7 @@ def infer(
     nir_factor: int,
     in_memory: bool = False,
     as_farmvibes: bool = False,
+    want_ground: bool = False,
     progress: Progress = lambda *_: None,
 ) -> Inference:
     """Run the models over every pixel.
@@ -111,6 +116,7 @@ def infer(
         nir_factor: Pixels along the side of a block of ``nir`` and ``visible``.
         in_memory: Whether the whole scene is read first; the result is the same to the bit.
         as_farmvibes: Lay windows, and take pixels without data in any band for nodata, as FarmVibes.AI does.
+        want_ground: Whether the kind of ground is told from its colors, pixel by pixel.
         progress: Called as rows of windows are done.
 
     Raises:
@@ -120,6 +126,7 @@ def infer(
     percents: dict[Role, NDArray[np.uint8]] = {}
     quicklook, blocks = Quicklook(scene), BlockMeans(scene, nir_factor)
     passes, damaged = plan_passes(parts), 0
+    ground: list[NDArray[np.uint8]] = []
     for number, (window, group) in enumerate(passes):
         members = [part.member for part in group]
         roles = [role for role in ROLES if any(role in member.roles for member in members)]
@@ -131,6 +138,8 @@ def infer(
             rows, count = (read, 0) if as_farmvibes else without_damage(read)
             if number == 0:
                 damaged += count
+                if want_ground:
+                    ground.append(kinds_of_ground(scene, rows))
                 quicklook.add(held.stop, rows)
                 blocks.add(held.stop, rows)
             held.add(rows)
@@ -147,8 +156,18 @@ def infer(
         nir=None if nir is None else nir[0],
         visible=blocks.of(*VISIBLE),
         quicklook=quicklook.rgb,
+        ground=np.concatenate(ground) if ground else None,
         damaged=damaged,
     )
+
+
+def kinds_of_ground(scene: Pixels, rows: U16) -> NDArray[np.uint8]:
+    """Return the codes of clear ground in some rows of a scene; see ``ground_codes``."""
+    if not {"green", "red", NIR} <= set(scene.bands):
+        raise ConfigError(f"scl needs models that read green, red and nir; these read {', '.join(scene.bands)}")
+    at = [scene.bands.index(name) for name in ("green", "red", NIR)]
+    scales, offsets = [scene.scales[i] for i in at], [scene.offsets[i] for i in at]
+    return ground_codes(*to_reflectance(rows[at], scales=scales, offsets=offsets))
 
 
 def without_damage(dn: U16) -> tuple[U16, int]:

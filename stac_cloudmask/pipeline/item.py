@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from stac_cloudmask.core.classes import CLASSES, CloudClass
+from stac_cloudmask.core.classes import CLASSES, SCL_CLASSES, CloudClass
 from stac_cloudmask.errors import OutsideAreaError, StacCloudmaskError
 from stac_cloudmask.models.registry import is_followable, model_document
 from stac_cloudmask.models.weights import weights_sha256
@@ -226,6 +226,11 @@ def _write_files(mask: Mask, folder: Path, plan: Plan) -> dict[str, AssetFile]:
             write_percent_cog(folder / f"{key}.tif", percent, grid, title=title, tags=tags, threads=threads)
     if settings.votes:
         write_bits_cog(folder / "mask_votes.tif", mask.votes, grid, fields=VOTES, tags=tags, threads=threads)
+    if decision.scl is not None:
+        title = str(ASSETS["scl"]["title"])
+        write_class_cog(
+            folder / "scl.tif", decision.scl, grid, classes=SCL_CLASSES, title=title, tags=tags, threads=threads
+        )
     written = {key: folder / file_name_of(key) for key in ASSETS}
     return {key: file_facts(path) for key, path in written.items() if path.exists()}
 

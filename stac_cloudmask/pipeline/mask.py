@@ -22,7 +22,7 @@ from odc.geo.xr import xr_coords
 from stac_cloudmask.core.classes import CLASSES, CloudClass
 from stac_cloudmask.core.policy import FARMVIBES, Decision, decide, nir_factor
 from stac_cloudmask.core.predict import PERCENT_NODATA, Member, Role
-from stac_cloudmask.core.votes import VOTES_NODATA, Evidence, ProductMask, Sun, Vote
+from stac_cloudmask.core.votes import VOTES_NODATA, Evidence, ProductMask, Sun, Vote, improved_scl
 from stac_cloudmask.errors import OutsideAreaError
 from stac_cloudmask.models.registry import find_model
 from stac_cloudmask.models.session import OnnxSegmenter
@@ -277,6 +277,7 @@ def mask_pixels(
             nir_factor=nir_factor(gsd),
             in_memory=settings.in_memory,
             as_farmvibes=settings.merge == FARMVIBES,
+            want_ground=settings.scl,
             progress=partial(progress, "infer"),
         )
     evidence = Evidence(
@@ -302,6 +303,9 @@ def mask_pixels(
             threads=settings.threads or CPU_COUNT,
         )
         progress("merge", 1, 1)
+    if found.ground is not None:
+        given = None if evidence.product is None else evidence.product.classes(0, scene.grid.height)
+        decision = replace(decision, scl=improved_scl(decision.class_map, found.cloud, found.ground, given))
     notes = (*gsd_notes(models, gsd), *damage_notes(found.damaged))
     return evidence, replace(decision, notes=(*decision.notes, *notes)), found.quicklook
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from enum import IntEnum
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
@@ -12,6 +11,7 @@ from scipy import ndimage, sparse
 
 from stac_cloudmask.core.classes import CloudClass
 from stac_cloudmask.core.morphology import dilate
+from stac_cloudmask.core.votes import Scl
 from stac_cloudmask.simulate.landscape import Cover, power_noise, top_share
 
 if TYPE_CHECKING:
@@ -196,21 +196,6 @@ SHADED: Final = 0.4
 """Share of the direct light, at most, that is left where a shadow can be found."""
 CIRRUS_FROM, THIN_FROM, MEDIUM_FROM, HIGH_FROM = 0.03, 0.12, 0.22, 0.40
 """Share of the light, at least, that a cloud of each kind sends back."""
-
-
-class Scl(IntEnum):
-    """Codes of the scene classification."""
-
-    NODATA = 0
-    DARK = 2
-    SHADOW = 3
-    VEGETATION = 4
-    BARE = 5
-    WATER = 6
-    UNCLASSIFIED = 7
-    MEDIUM_CLOUD = 8
-    HIGH_CLOUD = 9
-    CIRRUS = 10
 
 
 BY_COVER: Final = {

@@ -17,9 +17,9 @@ import numpy as np
 from stac_cloudmask.core.classes import CloudClass
 from stac_cloudmask.core.grid import Grid
 from stac_cloudmask.core.reflectance import block_mean
-from stac_cloudmask.core.votes import Sun
+from stac_cloudmask.core.votes import Scl, Sun
 from stac_cloudmask.errors import ConfigError
-from stac_cloudmask.simulate.clouds import STEP, Scl, average, draw_sky, look_down, scene_classification
+from stac_cloudmask.simulate.clouds import STEP, average, draw_sky, look_down, scene_classification
 from stac_cloudmask.simulate.item import SimulatedProperties, source_item, store_item, write_layer
 from stac_cloudmask.simulate.landscape import BANDS, landscape
 from stac_cloudmask.stac.hrefs import safe_id

@@ -4,14 +4,13 @@ import numpy as np
 import pytest
 
 from stac_cloudmask.core.morphology import dilate
-from stac_cloudmask.core.votes import Sun
+from stac_cloudmask.core.votes import Scl, Sun
 from stac_cloudmask.simulate.clouds import (
     CIRRUS_FOUND,
     DARK_WATER,
     ROOF_AS_CLOUD,
     SHADOW_FOUND,
     UNCLASSIFIED,
-    Scl,
     Sky,
     draw_sky,
     scene_classification,
