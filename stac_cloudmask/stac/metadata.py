@@ -309,7 +309,7 @@ def stated_band(item: pystac.Item, key: str) -> str | None:
 
 def is_zarr(asset: pystac.Asset) -> bool:
     """Whether an asset is a Zarr array or a group of them, by its media type or its path."""
-    return bool(ZARR.match(asset.media_type or "")) or ".zarr" in asset.href.partition("?")[0]
+    return bool(ZARR.match(str(asset.media_type or ""))) or ".zarr" in asset.href.partition("?")[0]
 
 
 def group_bands(item: pystac.Item, key: str) -> list[str | None]:
