@@ -1,10 +1,11 @@
-"""Reproduce the accuracy table: four masks of every real scene against what is known of it.
+"""Reproduce the accuracy tables: four masks of every real scene against what is known of it, hard cases first.
 
-    python benchmarks/accuracy.py [--data DIR | --simulated N] [--markdown FILE] [--json FILE] [--pictures DIR]
+    python benchmarks/accuracy.py [--data DIR ... | --simulated N] [--markdown FILE] [--json FILE] [--pictures DIR]
                                    [--provider NAME]
 
-Scenes with a ``reference*`` asset are scored, the others show how much of them is flagged. Other scenes are scored by
-the same code: put them into the catalog, with a reference asset named ``reference-shadow`` or ``reference-cloud``.
+Scenes with boxes drawn by eye, ``eye-labels/ITEM.json`` in a folder above them, show how much of each kind of box is
+found. Scenes with another ``reference*`` asset are scored, the others show how much of them is flagged. Others are
+scored by the same code: put them into a catalog, with an asset ``reference-shadow`` or ``reference-cloud``.
 """
 
 from __future__ import annotations
@@ -33,17 +34,24 @@ from stac_cloudmask.review.evaluate import judged_classes, meaning_of, parse_ref
 from stac_cloudmask.simulate.scene import Recipe, write_simulated_item
 
 Codes = NDArray[np.uint8]
+Box = tuple[int, int, int, int, str, str]
 
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 SEED = {"cloud_thr": 0.3, "shadow_thr": 0.2, "buffer": 50.0}
 """FarmVibes.AI's thresholds, and its dilation of 5 pixels of 10 m in meters."""
+MEANING = {
+    "clear": CloudClass.CLEAR, "cloud": CloudClass.CLOUD, "thin": CloudClass.CLOUD, "shadow": CloudClass.CLOUD_SHADOW,
+}  # fmt: skip
+"""The class that each label of a box stands for."""
 CLASS_NAMES = {int(CloudClass.CLOUD): "cloud", int(CloudClass.CLOUD_SHADOW): "shadow"}
 
 
 def main() -> None:
     """Score all scenes and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, default=DATA, help="folder with a catalog.json")
+    parser.add_argument(
+        "--data", type=Path, nargs="+", default=[DATA / "hard", DATA], help="folders with a catalog.json"
+    )
     parser.add_argument("--simulated", type=int, metavar="N", help="score N simulated scenes instead")
     parser.add_argument("--markdown", type=Path, help="also write the table here")
     parser.add_argument("--json", type=Path, help="write all scores here")
@@ -52,10 +60,11 @@ def main() -> None:
     given = parser.parse_args()
     warnings.simplefilter("ignore", StacCloudmaskWarning)
     with TemporaryDirectory() as folder:
-        data = simulated(Path(folder), given.simulated) if given.simulated else given.data
-        if not (data / "catalog.json").is_file():
-            parser.error(f"{data} has no catalog.json; --data names the folder with the real scenes")
-        rows = [row for item in scenes(data) for row in judge(item, given.pictures, given.provider)]
+        folders = [simulated(Path(folder), given.simulated)] if given.simulated else given.data
+        for data in folders:
+            if not (data / "catalog.json").is_file():
+                parser.error(f"{data} has no catalog.json; --data names the folders with the real scenes")
+        rows = [row for data in folders for item in scenes(data) for row in judge(item, given.pictures, given.provider)]
     table = markdown(rows)
     print(table)
     if given.markdown:
@@ -97,8 +106,11 @@ def judge(item: pystac.Item, pictures: Path | None, provider: str) -> Iterator[d
     start = perf_counter()
     masks, grid = masks_of(item, provider)
     print(f"{item.id}: {perf_counter() - start:.1f} s", file=sys.stderr)
-    keys = [key for key in item.assets if key.startswith("reference")]
-    if not keys:
+    keys = [key for key in item.assets if key.startswith("reference") and key != "reference-eye"]
+    if boxes := boxes_of(item):
+        found = {name: recall(codes, boxes) for name, codes in masks.items()}
+        yield {"scene": item.id, "class": "boxes", "masks": found}
+    if not keys and not boxes:
         yield {"scene": item.id, "class": "flagged", "masks": {name: flagged(codes) for name, codes in masks.items()}}
     for key in keys:
         reference = parse_reference(key)
@@ -120,6 +132,23 @@ def judge(item: pystac.Item, pictures: Path | None, provider: str) -> Iterator[d
             yield {"scene": item.id, "class": CLASS_NAMES[code], "masks": found}
         if pictures is not None:
             draw(pictures, f"{item.id}.{key}", masks, labels, judged)
+
+
+def boxes_of(item: pystac.Item) -> list[Box]:
+    """Boxes that people drew: first row and column, one past the last row and column, label, what it is."""
+    places = [folder / "eye-labels" / f"{item.id}.json" for folder in Path(item.get_self_href() or "").parents]
+    file = next((place for place in places if place.is_file()), None)
+    return [] if file is None else [tuple(box) for box in json.loads(file.read_text())["boxes"]]
+
+
+def recall(codes: Codes, boxes: list[Box]) -> dict[str, list[int]]:
+    """By label: how many pixels of its boxes have its class, and how many with data there are."""
+    found = {label: [0, 0] for label in MEANING}
+    for top, left, bottom, right, label, _ in boxes:
+        box = codes[top:bottom, left:right]
+        found[label][0] += int(np.count_nonzero(box == MEANING[label]))
+        found[label][1] += int(np.count_nonzero(box != CloudClass.NODATA))
+    return found
 
 
 def masks_of(item: pystac.Item, provider: str) -> tuple[dict[str, Codes], Any]:
@@ -171,11 +200,13 @@ def draw(folder: Path, name: str, masks: Mapping[str, Codes], labels: Codes, jud
 
 
 def markdown(rows: list[dict[str, Any]]) -> str:
-    """The table: F1 with producer's and user's accuracy, or percent flagged; then the means by class."""
+    """The tables: recall in boxes; F1 with producer's and user's accuracy, and its means; percent flagged."""
     names = list(dict.fromkeys(name for row in rows for name in row["masks"]))
     names.sort(key=["SCL", "ukis argmax", "union", "calibrated"].index)
-    lines = [f"| scene | class | {' | '.join(names)} |", f"| --- | --- |{' --- |' * len(names)}"]
-    scored = [row for row in rows if row["class"] != "flagged"]
+    head = [f"| scene | class | {' | '.join(names)} |", f"| --- | --- |{' --- |' * len(names)}"]
+    boxed = [row for row in rows if row["class"] == "boxes"]
+    lines = [*box_lines(boxed, names), "", *head] if boxed else head
+    scored = [row for row in rows if row["class"] not in {"flagged", "boxes"}]
     for row in scored:
         cells = [score_cell(row["masks"].get(name)) for name in names]
         lines.append(f"| {row['scene']} | {row['class']} F1 (PA / UA) | {' | '.join(cells)} |")
@@ -189,12 +220,35 @@ def markdown(rows: list[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
+def box_lines(rows: list[dict[str, Any]], names: list[str]) -> list[str]:
+    """Share of the pixels of all boxes of a label that have its class, by scene and over all."""
+    pooled = {
+        name: {
+            label: np.sum([row["masks"][name][label] for row in rows if name in row["masks"]], axis=0)
+            for label in MEANING
+        }
+        for name in names
+    }
+    lines = [f"| {'/'.join(MEANING)} | {' | '.join(names)} |", f"| --- |{' --- |' * len(names)}"]
+    for scene, masks in [*((row["scene"], row["masks"]) for row in rows), ("**all boxes**", pooled)]:
+        cells = [box_cell(masks.get(name)) for name in names]
+        lines.append(f"| {scene} | {' | '.join(cells)} |")
+    return lines
+
+
+def box_cell(found: Mapping[str, Any] | None) -> str:
+    """Recall by label; a dash where there are no boxes."""
+    if found is None:
+        return "-"
+    return "/".join(f"{found[label][0] / found[label][1]:.3f}" if found[label][1] else "-" for label in MEANING)
+
+
 def score_cell(found: Mapping[str, float | None] | None) -> str:
     """F1, with producer's and user's accuracy in brackets."""
     if found is None or found["f1"] is None:
         return "-"
     rates = (found["producers_accuracy"], found["users_accuracy"])
-    return f"{found['f1']:.3f} ({' / '.join('-' if rate is None else f'{rate:.2f}' for rate in rates)})"
+    return f"{found['f1']:.3f} ({'/'.join('-' if rate is None else f'{rate:.2f}' for rate in rates)})"
 
 
 def mean_cell(found: list[Mapping[str, float | None] | None]) -> str:
@@ -205,7 +259,7 @@ def mean_cell(found: list[Mapping[str, float | None] | None]) -> str:
 
 def flag_cell(found: Mapping[str, float] | None) -> str:
     """Percent of cloud and of shadow."""
-    return "-" if found is None else f"{found['cloud']:.2f} / {found['shadow']:.2f}"
+    return "-" if found is None else f"{found['cloud']:.2f}/{found['shadow']:.2f}"
 
 
 if __name__ == "__main__":

@@ -34,8 +34,8 @@ if TYPE_CHECKING:
 
 OUT: Final = Path(__file__).resolve().parents[1] / "docs" / "img"
 SHOWN: Final = (
-    "alberta_20200625", "alberta_20200720", "S2A_33TWL_20230818_0_L2A", "S2A_29RKH_20200219_0_L2A", "bolzano_20220612",
-    "cloudn_chip2",
+    "ireland_20221005", "alberta_20200411", "alberta16_20200501", "exeter_20240602", "exeter_20240816",
+    "alberta_20200625", "S2A_33TWL_20230818_0_L2A", "S2A_29RKH_20200219_0_L2A", "bolzano_20220612", "cloudn_chip2",
 )  # fmt: skip
 """The scenes of the page, by item id."""
 SIDE: Final = 480
@@ -67,12 +67,14 @@ VOTE_COLORS: Final[dict[str, Color]] = {
 def main() -> None:
     """Write a picture for every scene."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, default=DATA, help="folder with a catalog.json")
+    parser.add_argument(
+        "--data", type=Path, nargs="+", default=[DATA / "hard", DATA], help="folders with a catalog.json"
+    )
     parser.add_argument("--out", type=Path, default=OUT, help="folder for the pictures")
     given = parser.parse_args()
     warnings.simplefilter("ignore", StacCloudmaskWarning)
     given.out.mkdir(parents=True, exist_ok=True)
-    for item in scenes(given.data):
+    for item in (item for folder in given.data for item in scenes(folder)):
         if item.id not in SHOWN:
             continue
         picture = encoded(draw(item))

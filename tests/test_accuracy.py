@@ -5,6 +5,7 @@ import pystac
 import pytest
 import rasterio
 
+from benchmarks.accuracy import MEANING, boxes_of, recall, scenes
 from stac_cloudmask.config import Settings
 from stac_cloudmask.core.classes import CloudClass
 from stac_cloudmask.pipeline.mask import make_mask
@@ -46,8 +47,8 @@ def flagged(made):
 
 def test_shadows_of_alberta_are_found(masks):
     scores = [f1(masks("alberta-2020", date), "reference-shadow", CloudClass.CLOUD_SHADOW) for date in ALBERTA]
-    assert np.mean(scores) >= 0.80, scores
-    assert min(scores) >= 0.70, scores
+    assert np.mean(scores) >= 0.83, scores
+    assert min(scores) >= 0.80, scores
 
 
 def test_cirrus_that_only_the_product_sees_does_not_cover_a_clear_scene(masks):
@@ -57,7 +58,7 @@ def test_cirrus_that_only_the_product_sees_does_not_cover_a_clear_scene(masks):
 def test_clouds_of_the_chips_are_found_without_product_mask_and_sun(masks):
     made = [masks("cloudn-chips", chip, missing_scl="model-only") for chip in CHIPS]
     scores = [f1(one, "reference-cloud", CloudClass.CLOUD) for one in made]
-    assert np.mean(scores) >= 0.92, scores
+    assert np.mean(scores) >= 0.93, scores
     assert all(len(decision.notes) == 2 for _, decision in made)
 
 
@@ -70,3 +71,31 @@ def test_sand_is_not_cloud(masks):
     cloud = decision.class_map == CloudClass.CLOUD
     assert 0.02 < cloud.mean() < 0.05
     assert not cloud[-500:, :500].any()
+
+
+@pytest.fixture(scope="module")
+def found_in_boxes(shared):
+    """By scene and label: how many pixels of the boxes drawn by eye are found, and how many there are."""
+    found = {}
+    for item in scenes(shared / "data" / "hard"):
+        boxes, has_scl = boxes_of(item), "scl" in item.assets
+        if boxes:
+            settings = Settings(missing_scl="fail" if has_scl else "model-only", threads=2)
+            found[item.id] = recall(make_mask(item, settings=settings).decision.class_map, boxes)
+    return found
+
+
+@pytest.mark.parametrize(("label", "least"), [("clear", 0.97), ("cloud", 0.99), ("thin", 0.93), ("shadow", 0.95)])
+def test_hard_cases_are_found(found_in_boxes, label, least):
+    right, of = np.sum([counts[label] for counts in found_in_boxes.values()], axis=0)
+    assert label in MEANING
+    assert right / of >= least
+
+
+def test_no_hard_scene_loses_a_tenth_of_its_clear_boxes(found_in_boxes):
+    shares = {
+        scene: counts["clear"][0] / counts["clear"][1] for scene, counts in found_in_boxes.items() if counts["clear"][1]
+    }
+    assert min(shares.values()) >= 0.9, shares
+    assert shares["alberta_20200411"] >= 0.97
+    assert shares["chip_101657"] == 1

@@ -68,18 +68,16 @@ class Rules:
             Bolzano reach 95 on 3,400 m2, yet no cell there has a mean of 60.
         cirrus: Percent from which product cirrus counts. On alberta_20200625 the product calls 92 % of the scene
             cirrus, where the model stays below 1 for 95 % of it.
-        hint: Cloud percent that supports a product cloud.
+        hint: Percent of cloud that supports a product cloud, and of shadow from which product shadow counts: the
+            product is right nine times in ten where it says shadow (Alberta), sees what the model does not at 120 m.
         support: A product cloud counts where this share of the pixels around has a hint of cloud.
         around: Meters to all sides that count as around.
         veil: What blue has above half of red beyond clear ground where thin cloud dims the ground: at least 0.03, and
             no more than 0.1: what is brighter is snow, a roof, or cloud that the model sees.
-        product_shadow: Percent from which product shadow counts. The product is right nine times in ten where it says
-            shadow (Alberta), and sees at 120 m what the model does not.
         deep: Mean shadow percent of a cell in the core of a shadow.
         clean: Mean cloud and shadow percent below which a cell is lit ground.
         halfway: A shadow's edge is where near infrared has fallen this far from lit ground to the shadow's core. The
             core has 0.20 and 0.23 of lit ground on clear Alberta dates, 0.43 in haze, 0.55 under Sahara's thin cloud.
-        core: The core's near infrared, as a share of lit ground, where a scene shows none.
         dim: Ground must be darker than this share of the lit ground nearby to be shadow at all.
         background: Standard deviation in meters of the smoothing that gives the near infrared of lit ground nearby.
         water: Near-infrared reflectance up to which ground that is brighter in green is water.
@@ -94,11 +92,9 @@ class Rules:
     support: float = 0.25
     around: float = 250.0
     veil: tuple[float, float] = (0.03, 0.1)
-    product_shadow: int = 5
     deep: int = 90
     clean: int = 20
     halfway: float = 0.5
-    core: float = 0.3
     dim: float = 0.85
     background: float = 1_000.0
     water: float = 0.12
@@ -182,7 +178,7 @@ def candidates(evidence: Evidence, start: int, stop: int, votes: NDArray[np.uint
     product = (votes & PRODUCT_CLOUD) > 0
     cirrus = np.zeros(votes.shape, np.bool_)
     if evidence.product is not None and (votes & (PRODUCT_CLOUD | PRODUCT_SHADOW)).any():
-        shadow |= ((votes & PRODUCT_SHADOW) > 0) & (evidence.shadow[start:stop] > rules.product_shadow)
+        shadow |= ((votes & PRODUCT_SHADOW) > 0) & (evidence.shadow[start:stop] > rules.hint)
         cirrus = product & (evidence.product.classes(start, stop) == SCL_CIRRUS)
         product &= ~cirrus
         cloud |= cirrus & (evidence.cloud[start:stop] > rules.cirrus)
@@ -566,7 +562,9 @@ class _Survey:
 
 def _edge(core: FloatGrid, rules: Rules) -> float:
     """Darkness of a shadow's edge: halfway between lit ground (1) and the core of this scene's shadows."""
-    deepest = float(np.median(core)) if core.size else rules.core
+    if not core.size:
+        return rules.dim
+    deepest = float(np.median(core))
     return min(1 - rules.halfway * (1 - deepest), rules.dim)
 
 

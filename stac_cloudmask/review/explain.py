@@ -150,9 +150,9 @@ def _removals(facts: PixelRecord, votes: Vote) -> Iterator[str]:
 
 
 def _product_shadow(facts: PixelRecord) -> Iterator[str]:
-    if facts.shadow is None or facts.shadow <= RULES.product_shadow:
-        yield f"shadow of SCL counts only where the model finds more than {RULES.product_shadow} % of shadow"
-    if facts.shadow is None or facts.shadow > RULES.product_shadow:
+    if facts.shadow is None or facts.shadow <= RULES.hint:
+        yield f"shadow of SCL counts only where the model finds more than {RULES.hint} % of shadow"
+    if facts.shadow is None or facts.shadow > RULES.hint:
         yield _lit(facts, dark=False)
 
 
