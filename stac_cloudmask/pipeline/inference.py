@@ -116,7 +116,7 @@ def infer(
         nir_factor: Pixels along the side of a block of ``nir`` and ``visible``.
         in_memory: Whether the whole scene is read first; the result is the same to the bit.
         as_farmvibes: Lay windows, and take pixels without data in any band for nodata, as FarmVibes.AI does.
-        want_ground: Whether the kind of ground is told from its colors, pixel by pixel.
+        want_ground: Whether the kind of ground is derived from its colors, pixel by pixel.
         progress: Called as rows of windows are done.
 
     Raises:
