@@ -244,7 +244,6 @@ def _tags(plan: Plan) -> dict[str, str]:
         "MASK_ITEM": plan.item_id,
         "MODELS": ", ".join(f"{spec.name} ({' and '.join(roles)})" for spec, roles in plan.models.items()),
         "MERGE_POLICY": plan.settings.merge,
-        "FINGERPRINT": plan.fingerprint,
     }
 
 
