@@ -169,7 +169,7 @@ def test_without_an_owner_the_collection_names_esa_and_the_software():
 @pytest.mark.parametrize(
     ("config", "why"),
     [
-        ('{"titel": "x"}', "titel"),
+        ('{"caption": "x"}', "caption"),
         ('{"title": 3}', "not a text"),
         ('{"providers": {}}', "not a list"),
         ('{"links": [{"rel": "about"}]}', "not a link"),
