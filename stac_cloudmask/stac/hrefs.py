@@ -64,10 +64,10 @@ def is_file_url(href: str) -> bool:
 
 
 def local_path(href: str) -> Path:
-    """The path of a plain path or a ``file:`` URL, in which ``%20`` is a space."""
+    """The path of a plain path or ``file:`` URL; there ``%20`` is a space, and ``file://a/b`` the relative ``a/b``."""
     if not is_file_url(href):
         return Path(href)
-    return Path(url2pathname(re.sub(r"(?i)^file:(//(localhost)?(?=/))?", "", href)))
+    return Path(url2pathname(re.sub(r"(?i)^file:(//(localhost(?=/))?)?", "", href)))
 
 
 def check_href(href: str, *, base: str | None, rule: HrefRule = DEFAULT_RULE) -> str:
