@@ -55,6 +55,14 @@ RANGES: Final = {
     "threads": (1, 10_000),
     "retry_seconds": (0.0, LARGEST),
 }
+TEXTS: Final = ("shadow_model", "model_cache", "collection_config")
+TUPLES: Final = {
+    "cloud_model": str,
+    "scl_cloud": Integral,
+    "scl_shadow": Integral,
+    "private_hosts": str,
+    "local_roots": str,
+}
 SCL_CLASSES: Final = frozenset(range(1, 12))
 """Codes of the scene classification that can mean something; 0 is nodata."""
 
@@ -138,12 +146,19 @@ class Settings:
                 raise ConfigError(f"{name} is one of {', '.join(choices)}, got {getattr(self, name)!r}")
         for name, (least, most) in RANGES.items():
             _check_number(name, getattr(self, name), least, most)
-        for name in ("cloud_thr", "shadow_thr"):
-            _check_percent(name, getattr(self, name))
-        if not (isinstance(self.cloud_model, tuple) and self.cloud_model):
-            raise ConfigError(f"cloud_model takes a tuple of at least one model, got {self.cloud_model!r}")
+        _check_percent("cloud_thr", self.cloud_thr)
+        _check_percent("shadow_thr", self.shadow_thr)
+        for name, kind in TUPLES.items():
+            _check_tuple(name, getattr(self, name), kind)
+        for name in TEXTS:
+            _check_text(name, getattr(self, name))
+        if not self.cloud_model:
+            raise ConfigError("cloud_model takes at least one model, got none")
         if not isinstance(self.threads, Integral | None):
             raise ConfigError(f"threads is a whole number, got {self.threads!r}")
+        self._check_scl()
+
+    def _check_scl(self) -> None:
         if set(self.scl_cloud) & set(self.scl_shadow) or {*self.scl_cloud, *self.scl_shadow} - SCL_CLASSES:
             raise ConfigError(
                 f"SCL classes are 1 to 11 and mean one thing each, got cloud {self.scl_cloud} and shadow "
@@ -159,6 +174,17 @@ class Settings:
 def _check_number(name: str, value: float | None, least: float, most: float) -> None:
     if value is not None and (not isinstance(value, Real) or isinstance(value, bool) or not least <= value <= most):
         raise ConfigError(f"{name} must be a number from {least:g} to {most:g}, got {value!r:.40}")
+
+
+def _check_tuple(name: str, value: tuple[object, ...] | None, kind: type) -> None:
+    if value is not None and not (isinstance(value, tuple) and all(isinstance(one, kind) for one in value)):
+        what = "texts" if kind is str else "whole numbers"
+        raise ConfigError(f"{name} is a tuple of {what}, got {value!r:.40}")
+
+
+def _check_text(name: str, value: str | None) -> None:
+    if not isinstance(value, str | None):
+        raise ConfigError(f"{name} is a text, got {value!r:.40}")
 
 
 def _check_percent(name: str, value: float | None) -> None:

@@ -44,7 +44,7 @@ def test_how_a_mask_is_made_is_no_part_of_what_it_is(changes):
         ({"buffer": [1]}, "buffer must be a number"),
         ({"threads": 1.5}, "threads is a whole number"),
         ({"threads": 0}, "threads must be a number from 1"),
-        ({"scl_cloud": (8.5,)}, "SCL classes are 1 to 11"),
+        ({"scl_cloud": (8.5,)}, "a tuple of whole numbers"),
         ({"scl_cloud": (3, 8)}, "mean one thing each"),
         ({"merge": ["union"]}, "merge is one of"),
         ({"merge": "x"}, "merge is one of"),
