@@ -36,7 +36,7 @@ def test_how_a_mask_is_made_is_no_part_of_what_it_is(changes):
 @pytest.mark.parametrize(
     ("changes", "says"),
     [
-        ({"cloud_model": "ukis"}, "cloud_model takes a tuple"),
+        ({"cloud_model": "ukis"}, "cloud_model is a tuple"),
         ({"cloud_model": ()}, "at least one model"),
         ({"cloud_thr": "0.3"}, "cloud_thr must be a number from 0 to 1"),
         ({"cloud_thr": True}, "cloud_thr must be a number"),

@@ -14,7 +14,7 @@ from offline import Validator, no_network
 
 import stac_cloudmask as scm
 from stac_cloudmask.pipeline.run import run
-from stac_cloudmask.stac.search import find
+from stac_cloudmask.stac.search import Query, find
 
 pytestmark = pytest.mark.slow
 
@@ -32,7 +32,7 @@ SCENE = "S2A_33TWL_20230818_0_L2A"
 def masked(shared, out, collection, **settings):
     catalog = str(shared / "data" / "catalog.json")
     with no_network():
-        found = find(catalog, collection=collection)
+        found = find(catalog, Query(collection=collection))
         return list(run(found, settings=scm.Settings(threads=2, **settings), out=str(out)))
 
 
