@@ -112,6 +112,7 @@ def test_numpy_arrays_give_the_mask_of_their_item(cube, items, season):
         np.testing.assert_array_equal(getattr(found, name), dataset[name].values)
 
 
+@pytest.mark.filterwarnings("ignore:Dataset has no geotransform")  # odc-loader's, where it warps
 def test_other_metric_grids_are_masked_with_their_size_on_the_ground_and_their_north(items, season):
     mercator = odc.stac.load(items[3:4], bands=BANDS, crs="EPSG:3857", resolution=170, chunks={})
     mask = scm.mask_cube(mercator, items[3]).isel(time=0).values
