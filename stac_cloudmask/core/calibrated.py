@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, fields
 from functools import cached_property
 from math import log2, sqrt
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,10 +22,6 @@ from stac_cloudmask.core.reflectance import repeat
 from stac_cloudmask.core.shadow import MOST, Search, objects, reachable, shadowless, window_sum
 from stac_cloudmask.core.strips import in_order
 from stac_cloudmask.core.votes import Evidence, Vote
-
-if TYPE_CHECKING:
-    from stac_cloudmask.core.merge import Thresholds
-    from stac_cloudmask.core.votes import Evidence
 
 
 @dataclass(frozen=True, kw_only=True)
