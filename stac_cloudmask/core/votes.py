@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from enum import IntEnum, IntFlag
 from typing import TYPE_CHECKING, Final
 
@@ -122,11 +122,6 @@ class Evidence:
         """``(height, width)`` of the scene in pixels."""
         height, width = self.cloud.shape
         return height, width
-
-    def without_probabilities(self) -> Evidence:
-        """The same with empty arrays in their place."""
-        nothing = np.empty((0, 0), np.uint8)
-        return replace(self, cloud=nothing, shadow=nothing)
 
 
 def ground_codes(green: NDArray[np.float32], red: NDArray[np.float32], nir: NDArray[np.float32]) -> NDArray[np.uint8]:

@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stac_cloudmask.core.votes import Evidence, ProductMask, Sun, Vote
+from stac_cloudmask.core.votes import ProductMask, Vote
 
 
 @st.composite
@@ -40,16 +40,3 @@ def test_the_product_votes_for_cloud_and_shadow_by_its_codes_and_for_nothing_els
     np.testing.assert_array_equal((votes & Vote.PRODUCT_CLOUD) > 0, cloud)
     np.testing.assert_array_equal((votes & Vote.PRODUCT_SHADOW) > 0, shadow)
     assert not (votes & ~np.uint8(Vote.PRODUCT_CLOUD | Vote.PRODUCT_SHADOW)).any()
-
-
-def test_evidence_without_probabilities_keeps_all_else():
-    product = ProductMask(scl=np.zeros((2, 3), np.uint8), factor=2, shape=(4, 6), cloud_codes=(9,), shadow_codes=(3,))
-    sun, nir = Sun(azimuth=150.0, elevation=40.0), np.zeros((2, 3), np.float32)
-    cloud, shadow = np.zeros((2, 4, 6), np.uint8)
-    whole = Evidence(cloud=cloud, shadow=shadow, gsd=20.0, product=product, sun=sun, nir=nir, nir_factor=2)
-    rest = whole.without_probabilities()
-    assert whole.shape == (4, 6)
-    assert (rest.cloud.size, rest.shadow.size) == (0, 0)
-    assert (rest.cloud.dtype, rest.shadow.dtype, rest.shape) == (np.uint8, np.uint8, (0, 0))
-    assert (rest.gsd, rest.nir_factor) == (20.0, 2)
-    assert (rest.product, rest.sun, rest.nir) == (product, sun, nir)

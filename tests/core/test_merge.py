@@ -8,7 +8,7 @@ from scipy import ndimage
 from stac_cloudmask.core import merge as merging
 from stac_cloudmask.core.classes import CloudClass
 from stac_cloudmask.core.merge import Cleanup, Thresholds, merge, select_union
-from stac_cloudmask.core.votes import Evidence, ProductMask, Sun, Vote
+from stac_cloudmask.core.votes import Evidence, ProductMask, Vote
 
 NO_CLEANUP = Cleanup(cloud_buffer=0, shadow_buffer=0, min_area=0, hole_area=0)
 THRESHOLDS = Thresholds(cloud=30, shadow=20)
@@ -115,16 +115,6 @@ def test_a_buffer_hides_shadow_only_where_it_is_told_to():
     found = union(evidence, hidden)
     np.testing.assert_array_equal(found.class_map, [[1, 1, 1, 0]])
     assert found.votes[0, 1] == Vote.SHADOW_MODEL | Vote.BUFFER
-
-
-def test_evidence_without_probabilities_keeps_everything_else():
-    rng = np.random.default_rng(8)
-    layer, nir = rng.integers(0, 101, (6, 9), np.uint8), rng.random((2, 3), np.float32)
-    evidence = Evidence(cloud=layer, shadow=layer, gsd=20.0, sun=Sun(azimuth=150, elevation=40), nir=nir, nir_factor=3)
-    bare = evidence.without_probabilities()
-    assert (bare.cloud.size, bare.shadow.size, evidence.cloud.shape) == (0, 0, (6, 9))
-    assert (bare.gsd, bare.sun, bare.nir_factor) == (20.0, evidence.sun, 3)
-    assert bare.nir is nir
 
 
 @pytest.mark.parametrize("gsd", [5.0, 10.0, 20.0])
