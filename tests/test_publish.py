@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pystac
@@ -13,11 +14,12 @@ from s3 import s3_server
 from strict_api import Fault, strict_api
 
 from stac_cloudmask.errors import ConfigError
+from stac_cloudmask.pipeline.area import area_of, clipped_item
 from stac_cloudmask.pipeline.publish import GIVE_UP, publish
 from stac_cloudmask.retry import RetryPolicy
 from stac_cloudmask.stac.catalog import OutputCatalog
 from stac_cloudmask.stac.collection import new_collection
-from stac_cloudmask.stac.item import mask_item
+from stac_cloudmask.stac.item import AssetFile, attached, detached, mask_item
 from stac_cloudmask.stac.transactions import StacApi
 
 HURRIED = RetryPolicy(seconds=0.3, pause=0.1)
@@ -199,6 +201,31 @@ def test_masks_are_attached_to_the_source_items_and_taken_away_again_without_a_t
     links = ("links",)  # the API sets those
     now = [[list(ids), {k: v for k, v in body.items() if k not in links}] for ids, body in api.items.items()]
     assert now == [[ids, {k: v for k, v in body.items() if k not in links}] for ids, body in held]
+
+
+def test_masks_of_two_areas_and_of_the_whole_are_attached_to_one_item_and_each_is_taken_away_by_itself(shared):
+    source = read_items(next((shared / "data" / "items").glob("earth-search__sentinel-2-c1*.json")))[0]
+    west, south, east, north = source.bbox
+    middle = (west + east) / 2
+    halves = [area_of(bbox=(west, south, middle, north)), area_of(bbox=(middle, south, east, north))]
+    parts = [source, *(clipped_item(source, half) for half in halves)]
+    file = AssetFile(name="cloud_mask.tif", size=1, checksum="1220" + "ab" * 32)
+    masks = [
+        mask_item(part, replace(facts_of(source, class_map(), {}), files={"cloud_mask": file}, source_id=source.id))
+        for part in parts
+    ]
+    bodies = [mask.to_dict(transform_hrefs=False) for mask in masks]
+    before = item = source.to_dict(transform_hrefs=False)
+    for body in bodies:
+        item = attached(item, body)
+    areas = [part.id.removeprefix(f"{source.id}_") for part in parts[1:]]
+    keys = {"cloud_mask", *(f"cloud_mask_{area}" for area in areas)}
+    assert item["assets"].keys() - before["assets"].keys() == keys
+    assert item["assets"][f"cloud_mask_{areas[0]}"]["title"] == f"Cloud and cloud-shadow mask, area {areas[0]}"
+    item = detached(item, bodies[0])
+    assert item["assets"].keys() - before["assets"].keys() == keys - {"cloud_mask"}
+    assert any("classification" in schema for schema in item["stac_extensions"])
+    assert detached(detached(item, bodies[1]), bodies[2]) == before
 
 
 def test_an_asset_of_the_source_is_never_replaced(source, api, held, roots):

@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from stac_cloudmask.core.classes import CLASSES, SCL_CLASSES, CloudClass
+from stac_cloudmask.core.classes import SCL_CLASSES
 from stac_cloudmask.errors import OutsideAreaError, StacCloudmaskError
 from stac_cloudmask.models.registry import is_followable, model_document
 from stac_cloudmask.models.weights import weights_sha256
@@ -42,6 +42,7 @@ from stac_cloudmask.stac.item import (
     MaskFacts,
     ModelUse,
     class_counts,
+    cover_of,
     file_facts,
     mask_item,
     output_collection,
@@ -285,14 +286,6 @@ def _lineage(mask: Mask, models: Models) -> str:
     product = "without a product mask" if mask.sources.scl is None else "merged with the product's scene classification"
     notes = "".join(f" {note[:1].upper()}{note[1:]}." for note in mask.decision.notes)
     return f"ONNX models {used}, {product}.{notes}"
-
-
-def cover_of(counts: Mapping[int, int]) -> dict[str, float]:
-    """Percent of the valid pixels by class name, and of all pixels for nodata."""
-    total = sum(counts.values())
-    valid = total - counts.get(CloudClass.NODATA, 0)
-    whole = {info.code: total if info.code == CloudClass.NODATA else valid for info in CLASSES}
-    return {info.name: round(100 * counts.get(info.code, 0) / max(whole[info.code], 1), 4) for info in CLASSES}
 
 
 def attempt(item: pystac.Item, *, settings: Settings, out: str, progress: Progress = no_progress) -> Result:

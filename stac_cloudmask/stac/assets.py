@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterable, Mapping
+from itertools import zip_longest
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import parse_qsl, urlsplit, urlunsplit
@@ -13,7 +14,7 @@ from stac_cloudmask.core.classes import CLASSES, SCL_CLASSES, ClassInfo, CloudCl
 from stac_cloudmask.errors import UnsupportedItemError, redact
 from stac_cloudmask.stac.boa_offset import boa_offset, scale_of
 from stac_cloudmask.stac.hrefs import check_href, is_remote
-from stac_cloudmask.stac.metadata import asset_band, baseline, sun_angles
+from stac_cloudmask.stac.metadata import asset_band, asset_epsg, baseline, sun_angles, tile_of
 
 if TYPE_CHECKING:
     import pystac
@@ -32,16 +33,13 @@ new one contradicts, as is what the extension for Sentinel-2 does not have or ha
 the source was stored by the first version of the storage extension, which would be said of the mask, too."""
 ACCESS: Final = ("auth:", "storage:")
 """How the source's files are reached: of no use without them."""
-RENAMED: Final = MappingProxyType(
-    {
-        "eo:bands": ("eo:", ("common_name", "center_wavelength", "full_width_half_max", "solar_illumination")),
-        "raster:bands": (
-            "raster:",
-            ("scale", "offset", "spatial_resolution", "sampling", "bits_per_sample", "histogram"),
-        ),
-    }
+PREFIXES: Final = MappingProxyType(
+    dict.fromkeys(("common_name", "center_wavelength", "full_width_half_max", "solar_illumination"), "eo:")
+    | dict.fromkeys(("scale", "offset", "spatial_resolution", "sampling", "bits_per_sample", "histogram"), "raster:")
 )
-"""Where STAC 1.0 kept bands, and which of their fields have a prefix since 1.1."""
+"""Of the fields of ``eo:bands`` and ``raster:bands``, where STAC 1.0 kept bands, those that have a prefix since 1.1."""
+REPLACED: Final = frozenset({"alternate", "bands", "eo:bands", "raster:bands", "proj:epsg"})
+"""Fields that are carried in another form."""
 OF_VALUES: Final = re.compile(r"raster:.+|data_type|nodata|unit|statistics")
 """Fields of a band's values, which stand on the asset where it has one band."""
 
@@ -51,7 +49,6 @@ PICTURES: Final = frozenset({"thumbnail", "overview"})
 HARMLESS: Final = frozenset({"asset", "assets", "collection", "f", "format", "id", "item", "items", "versionid"})
 """Query parameters that name a thing. Any other may sign a request or let somebody in."""
 ESA_ID: Final = re.compile(r"S2[A-D]_MSIL2A_\d{8}T\d{6}_N\d{4}_R\d{3}_T\d{2}[A-Z]{3}_\d{8}T\d{6}")
-MGRS: Final = re.compile(r"(?:MGRS-)?(\d{1,2})([C-HJ-NP-X][A-HJ-NP-Z][A-HJ-NP-V])")
 
 
 def unsigned(href: str) -> str:
@@ -94,9 +91,11 @@ def scene_properties(item: pystac.Item, *, with_assets: bool) -> Json:
             taken[name] = re.sub(r"[ _]", "-", taken[name].lower())
     if isinstance(taken.get("instruments"), list):
         taken["instruments"] = [str(name).lower() for name in taken["instruments"]]
-    sun = sun_angles(item)
-    angles = {"view:sun_azimuth": sun[0], "view:sun_elevation": sun[1]} if sun else {}
-    return taken | angles | _product_uri(item) | _grid_code(item.properties)
+    if (sun := sun_angles(item)) is not None:
+        taken |= {"view:sun_azimuth": sun[0], "view:sun_elevation": sun[1]}
+    if (tile := tile_of(item)) is not None:  # with two digits for its zone, as its standard and most providers write it
+        taken["grid:code"] = f"MGRS-{tile}"
+    return taken | _product_uri(item)
 
 
 def _product_uri(item: pystac.Item) -> Json:
@@ -106,23 +105,11 @@ def _product_uri(item: pystac.Item) -> Json:
     return {"s2:product_uri": f"{name}.SAFE"} if name else {}
 
 
-def _grid_code(properties: Json) -> Json:
-    """The tile with two digits for its zone, as its standard and most providers write it."""
-    parts = (properties.get(f"mgrs:{part}", "") for part in ("utm_zone", "latitude_band", "grid_square"))
-    for code in (properties.get("grid:code"), properties.get("s2:mgrs_tile"), "".join(map(str, parts))):
-        if found := MGRS.fullmatch(str(code)):
-            return {"grid:code": f"MGRS-{int(found[1]):02d}{found[2]}"}
-    return {}
-
-
 def self_href(item: pystac.Item) -> str | None:
     """Where the source item can be found, by a URL if its own or its canonical href is one; absolute and unsigned."""
     links = (link.get_href(transform_href=False) for link in item.links if link.rel == "canonical")
-    for href in sorted(filter(None, (item.get_self_href(), *links)), key=is_remote, reverse=True):
-        absolute = _checked(href, None)
-        if absolute:
-            return absolute
-    return None
+    hrefs = sorted(filter(None, (item.get_self_href(), *links)), key=is_remote, reverse=True)
+    return next(filter(None, (_checked(href, None) for href in hrefs)), None)
 
 
 def license_links(item: pystac.Item) -> list[Json]:
@@ -135,8 +122,10 @@ def license_links(item: pystac.Item) -> list[Json]:
     ]
 
 
-def carried_assets(item: pystac.Item, *, bands: Mapping[str, BandSource], choice: str) -> dict[str, Json]:
-    """The source's rasters by absolute, unsigned href, otherwise as the source describes them, in STAC 1.1.
+def carried_assets(
+    item: pystac.Item, *, bands: Mapping[str, BandSource], product_mask: str | None, choice: str
+) -> dict[str, Json]:
+    """Return the source's rasters by absolute, unsigned href, otherwise as the source describes them, in STAC 1.1.
 
     Scale and offset of reflectance are those of this package's rule, whatever the source declares: a reader that
     applies them gets the reflectance that the mask was made from. An href that must not be read is not passed on.
@@ -144,16 +133,17 @@ def carried_assets(item: pystac.Item, *, bands: Mapping[str, BandSource], choice
     Args:
         item: The source.
         bands: The bands that were read, by asset key.
-        choice: The setting ``boa_offset``, for the bands that were not.
+        product_mask: Asset key of the scene classification that was read; None without one.
+        choice: The setting ``boa_offset``, for the bands that were not read.
     """
+    found = baseline(item)
+    level = {"processing:level": "L2A"} | ({} if found is None else {"processing:version": f"{found:05.2f}"})
     carried = {}
     for key, asset in item.assets.items():
         href = _checked(asset.href, item.get_self_href())
-        body = asset.to_dict()
-        if href and _is_raster(body, href):
-            described = _modern(shown(body), item) | _processing(item)
-            carried[key] = described | {"href": href} | _alternate(body, item)
-            carried[key] |= _reflectance(item, key, bands.get(key), choice)
+        if href and (key in bands or key == product_mask or _is_raster(asset)):
+            described = _modern(item, key) | level | {"href": href} | _alternate(asset, item)
+            carried[key] = described | _reflectance(item, key, bands.get(key), choice)
     return carried
 
 
@@ -164,27 +154,23 @@ def _checked(href: str, base: str | None) -> str | None:
         return None
 
 
-def _is_raster(asset: Json, href: str) -> bool:
-    kind = str(asset.get("type") or "")
-    roles = asset.get("roles")
-    if isinstance(roles, list) and any(isinstance(role, str) and role in PICTURES for role in roles):
+def _is_raster(asset: pystac.Asset) -> bool:
+    kind, name = str(asset.media_type or "").lower(), urlsplit(asset.href).path.lower()
+    if any(role in PICTURES for role in _listed(asset.roles)):
         return False
-    return kind.startswith(RASTER_TYPES) or (not kind and urlsplit(href).path.lower().endswith((".tif", ".jp2")))
+    return kind.startswith(RASTER_TYPES) or (not kind and name.endswith((".tif", ".tiff", ".jp2")))
 
 
-def _processing(item: pystac.Item) -> Json:
-    """Level and baseline of a carried band: those of the item are the mask's."""
-    found = baseline(item)
-    return {"processing:level": "L2A"} | ({"processing:version": f"{found:05.2f}"} if found is not None else {})
+def _listed(value: object) -> list[Any]:
+    return value if isinstance(value, list) else []
 
 
-def _alternate(asset: Json, item: pystac.Item) -> Json:
+def _alternate(asset: pystac.Asset, item: pystac.Item) -> Json:
     """Other hrefs of the same file, absolute and unsigned."""
-    listed = asset.get("alternate")
-    others = listed.items() if isinstance(listed, dict) else ()
+    stated = asset.extra_fields.get("alternate")
     kept = {
         name: shown(other) | {"href": href}
-        for name, other in others
+        for name, other in (stated.items() if isinstance(stated, dict) else ())
         if isinstance(other, dict) and (href := _checked(str(other.get("href", "")), item.get_self_href()))
     }
     return {"alternate": kept} if kept else {}
@@ -193,28 +179,27 @@ def _alternate(asset: Json, item: pystac.Item) -> Json:
 def _reflectance(item: pystac.Item, key: str, band: BandSource | None, choice: str) -> Json:
     """``raster:scale`` and ``raster:offset`` of a reflectance band; nothing for classes, quality layers, pictures."""
     if band is not None:
-        scale, offset = band.scale, band.offset.dn
+        scale, dn = band.scale, band.offset.dn
     elif asset_band(item, key) is None:
         return {}
     else:
         try:
             scale = scale_of(item, key)
-            offset = boa_offset(item, key).dn if choice == "auto" else int(choice)
+            dn = boa_offset(item, key).dn if choice == "auto" else int(choice)
         except UnsupportedItemError:
             return {}
-    declared = {"data_type": "uint16", "nodata": 0, "raster:scale": scale}
-    return declared | {"raster:offset": round(offset * scale, 9)}
+    return {"data_type": "uint16", "nodata": 0, "raster:scale": scale, "raster:offset": round(dn * scale, 9)}
 
 
-def _modern(asset: Json, item: pystac.Item) -> Json:
+def _modern(item: pystac.Item, key: str) -> Json:
     """An asset in the words of STAC 1.1, with what it inherited from the properties of its item."""
-    old = {"alternate", "bands", "proj:epsg", *RENAMED}
-    described = {name: value for name, value in asset.items() if name not in old}
-    if not any(name in asset for name in ("proj:shape", "proj:transform")):
+    asset = shown(item.assets[key].to_dict())
+    described = {name: value for name, value in asset.items() if name not in REPLACED}
+    if not {"proj:shape", "proj:transform"} & asset.keys():
         inherited = {name: item.properties.get(name) for name in ("proj:shape", "proj:transform")}
         described |= {name: value for name, value in inherited.items() if value is not None}
-    if code := _code(asset) or _code(item.properties):
-        described["proj:code"] = code
+    if (epsg := asset_epsg(item, key)) is not None:
+        described["proj:code"] = f"EPSG:{epsg}"
     bands = _bands(asset)
     if len(bands) == 1:
         described |= {name: value for name, value in bands[0].items() if OF_VALUES.fullmatch(name)}
@@ -222,25 +207,14 @@ def _modern(asset: Json, item: pystac.Item) -> Json:
     return described | ({"bands": bands} if any(bands) else {})
 
 
-def _code(fields: Json) -> str | None:
-    """The CRS of STAC 1.1, or that of 1.0 in the new spelling."""
-    if fields.get("proj:code"):
-        return str(fields["proj:code"])
-    return f"EPSG:{fields['proj:epsg']}" if isinstance(fields.get("proj:epsg"), int) else None
-
-
 def _bands(asset: Json) -> list[Json]:
     """``bands`` of STAC 1.1, or ``eo:bands`` and ``raster:bands`` of 1.0 put together, one dict a band."""
-    if isinstance(asset.get("bands"), list):
-        return [band for band in asset["bands"] if isinstance(band, dict)]
-    merged: list[Json] = []
-    for field, (prefix, names) in RENAMED.items():
-        listed = asset.get(field)
-        for index, band in enumerate(listed if isinstance(listed, list) else []):
-            merged += [{} for _ in range(index + 1 - len(merged))]
-            if isinstance(band, dict):
-                merged[index] |= {f"{prefix}{name}" if name in names else name: value for name, value in band.items()}
-    return merged
+    modern, *old = (
+        [band if isinstance(band, dict) else {} for band in _listed(asset.get(name))]
+        for name in ("bands", "eo:bands", "raster:bands")
+    )
+    merged = (eo | raster for eo, raster in zip_longest(*old, fillvalue={}))
+    return modern or [{PREFIXES.get(name, "") + name: value for name, value in band.items()} for band in merged]
 
 
 COG: Final = "image/tiff; application=geotiff; profile=cloud-optimized"
@@ -425,18 +399,15 @@ def extensions_of(*bodies: Mapping[str, Any], declared: Iterable[str] = ()) -> l
         bodies: Properties and assets.
         declared: Schemas that the source declares; those of fields that are here and not in `EXTENSIONS` are kept.
     """
-    names = {name for body in bodies for name in _names(body)}
-    used = {prefix: schema for prefix, schema in EXTENSIONS.items() if _is_used(prefix, names)}
-    for schema in declared:
-        name = str(schema).rstrip("/").split("/")[-3:][0]
+    names = (name.partition(":") for body in bodies for name in _names(body))
+    used = {head + colon for head, colon, _ in names}  # "eo:", "renders"
+    schemas = [schema for prefix, schema in EXTENSIONS.items() if prefix in used]
+    for schema in map(str, declared):
+        name = schema.rstrip("/").split("/")[-3:][0]
         prefix = FOREIGN.get(name, f"{name}:")
-        if prefix not in EXTENSIONS and _is_used(prefix, names):
-            used[prefix] = str(schema)
-    return list(used.values())
-
-
-def _is_used(prefix: str, names: Iterable[str]) -> bool:
-    return any(name == prefix or (prefix.endswith(":") and name.startswith(prefix)) for name in names)
+        if prefix in used and prefix not in EXTENSIONS:
+            schemas.append(schema)
+    return schemas
 
 
 def _names(value: object) -> set[str]:

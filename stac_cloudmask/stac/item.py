@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import pystac
-from shapely.errors import ShapelyError
 from shapely.geometry import shape
 
 from stac_cloudmask.core.classes import CLASSES, CloudClass
@@ -40,22 +39,14 @@ if TYPE_CHECKING:
 
     Json = dict[str, Any]
 
-CHUNK = 1 << 20
-"""Bytes or pixels looked at in one go."""
-
 
 @dataclass(frozen=True, kw_only=True)
 class AssetFile:
-    """A file that was written for an asset: its name beside the item, its size in bytes, its SHA-256 in hex."""
+    """A file that was written for an asset: its name beside the item, its size in bytes, its multihash in hex."""
 
     name: str
     size: int
-    sha256: str
-
-    @property
-    def checksum(self) -> str:
-        """The multihash that ``file:checksum`` wants: 12 = SHA-256, 20 = 32 bytes, in hex."""
-        return f"1220{self.sha256}"
+    checksum: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,31 +105,21 @@ class MaskFacts:
     notes: tuple[str, ...] = ()
     seconds: Mapping[str, float] = field(default_factory=dict)
 
-    @property
-    def valid(self) -> int:
-        """Pixels that have data."""
-        return valid_pixels(self.counts)
-
 
 def file_facts(path: Path) -> AssetFile:
-    """Name, size and hash of a file as it lies on the disk."""
-    digest = hashlib.sha256()
+    """Return name, size and multihash of a file as it lies on the disk."""
     with path.open("rb") as stream:
-        while chunk := stream.read(CHUNK):
-            digest.update(chunk)
-        size = stream.tell()
-    return AssetFile(name=path.name, size=size, sha256=digest.hexdigest())
+        digest = hashlib.file_digest(stream, "sha256")
+    # a multihash: 12 is SHA-256, 20 are its 32 bytes
+    return AssetFile(name=path.name, size=path.stat().st_size, checksum=f"1220{digest.hexdigest()}")
 
 
-def valid_pixels(counts: Mapping[int, int]) -> int:
-    """Pixels that have data, of those counted by code."""
-    return sum(count for code, count in counts.items() if code != CloudClass.NODATA)
-
-
-def cover(counts: Mapping[int, int], code: CloudClass) -> float | None:
-    """Percent of the pixels with data that have this class; None where no pixel is valid."""
-    valid = valid_pixels(counts)
-    return round(100 * counts.get(code, 0) / valid, 4) if valid else None
+def cover_of(counts: Mapping[int, int]) -> dict[str, float]:
+    """Return percent of the valid pixels by class name, and of all pixels for nodata."""
+    total = sum(counts.values())
+    valid = total - counts.get(CloudClass.NODATA, 0)
+    whole = {info.code: total if info.code == CloudClass.NODATA else valid for info in CLASSES}
+    return {info.name: round(100 * counts.get(info.code, 0) / max(whole[info.code], 1), 4) for info in CLASSES}
 
 
 def timestamp(time: datetime) -> str:
@@ -147,15 +128,8 @@ def timestamp(time: datetime) -> str:
 
 
 def class_counts(class_map: NDArray[np.uint8]) -> dict[int, int]:
-    """Pixels by code, for every class of the table; ``class_map`` is ``(y, x)`` uint8.
-
-    In strips, as numpy's count would hold eight bytes a pixel.
-    """
-    rows = max(1, CHUNK // max(1, class_map.shape[1]))
-    total = np.zeros(256, np.int64)
-    for top in range(0, class_map.shape[0], rows):
-        total += np.bincount(class_map[top : top + rows].ravel(), minlength=256)
-    return {int(info.code): int(total[info.code]) for info in CLASSES}
+    """Return the number of pixels by code, for every class; ``class_map`` is ``(y, x)`` uint8."""
+    return {int(info.code): int(np.count_nonzero(class_map == info.code)) for info in CLASSES}
 
 
 SUFFIX: Final = "cloudmask"
@@ -197,16 +171,17 @@ def mask_item(source: pystac.Item, facts: MaskFacts) -> pystac.Item:
     source owns is referred to absolutely and unsigned. Nothing is fetched.
 
     Args:
-        source: The item that the mask was made from, its asset hrefs absolute.
+        source: The item that the mask was made from, its asset hrefs absolute, with a footprint.
         facts: The mask and how it came about.
 
     Raises:
-        UnsupportedItemError: The source's id or its collection's cannot name an output, or it has no footprint.
+        UnsupportedItemError: The source's id or its collection's cannot name an output.
     """
     assets: dict[str, Json] = {}
     if not facts.mask_only:
         bands = {band.asset_key: band for band in facts.bands}
-        assets = carried_assets(source, bands=bands, choice=str(facts.settings.get("boa_offset", "auto")))
+        choice = str(facts.settings.get("boa_offset", "auto"))
+        assets = carried_assets(source, bands=bands, product_mask=facts.product_mask, choice=choice)
     assets |= {key: _asset(key, facts) for key in ASSETS if key in facts.files}
     properties = _properties(source, facts)
     collection = facts.collection_id or output_collection(source.collection_id)
@@ -216,7 +191,7 @@ def mask_item(source: pystac.Item, facts: MaskFacts) -> pystac.Item:
         "stac_extensions": extensions_of(properties, *assets.values(), declared=source.stac_extensions),
         "id": output_id(source.id),
         "collection": collection,
-        "geometry": _footprint(source),
+        "geometry": source.geometry,
         "bbox": _bbox(source),
         "properties": properties,
         "links": [*_structure(collection), *_provenance(source, facts), *license_links(source)],
@@ -225,36 +200,12 @@ def mask_item(source: pystac.Item, facts: MaskFacts) -> pystac.Item:
     return pystac.Item.from_dict(item, preserve_dict=False, migrate=False)
 
 
-def _footprint(source: pystac.Item) -> Json:
-    geometry = source.geometry
-    if not geometry:
-        raise UnsupportedItemError(f"item {source.id!r} has no geometry; STAC APIs need a footprint to publish it")
-    try:
-        if _is_numeric(geometry) and not shape(geometry).is_empty:
-            return geometry
-    except (ValueError, TypeError, AttributeError, KeyError, IndexError, RecursionError, ShapelyError):
-        pass
-    raise UnsupportedItemError(f"item {source.id!r} has no valid geometry: {str(geometry)[:80]}; correct the item")
-
-
-def _is_numeric(geometry: Json) -> bool:
-    """Whether all coordinates are finite numbers: GEOS takes texts for numbers."""
-    waiting = [part["coordinates"] for part in geometry.get("geometries", [geometry])]
-    while waiting:
-        part = waiting.pop()
-        if isinstance(part, list | tuple):
-            waiting.extend(part)
-        elif number(part) is None:
-            return False
-    return True
-
-
 def _bbox(source: pystac.Item) -> list[float]:
     """The source's bounding box; that of its footprint where it has none, or none that can be."""
     stated = source.bbox
     if isinstance(stated, list) and len(stated) in {4, 6} and None not in map(number, stated):
         return stated
-    return list(shape(_footprint(source)).bounds)
+    return list(shape(source.geometry).bounds)
 
 
 def _properties(source: pystac.Item, facts: MaskFacts) -> Json:
@@ -265,7 +216,7 @@ def _properties(source: pystac.Item, facts: MaskFacts) -> Json:
         "created": created,
         "updated": created,
         "gsd": facts.grid.gsd,
-        **_cover(facts),
+        **_cover(facts.counts),
         "processing:level": "L4",
         "processing:datetime": created,
         "processing:lineage": facts.lineage,
@@ -278,15 +229,13 @@ def _properties(source: pystac.Item, facts: MaskFacts) -> Json:
     }
 
 
-def _cover(facts: MaskFacts) -> Json:
+def _cover(counts: Mapping[int, int]) -> Json:
     """Cover over the valid pixels; the source's own values go to the link back to it."""
-    total = max(1, sum(facts.counts.values()))
-    stated = {
-        "eo:cloud_cover": cover(facts.counts, CloudClass.CLOUD),
-        "s2:cloud_shadow_percentage": cover(facts.counts, CloudClass.CLOUD_SHADOW),
-        "s2:nodata_pixel_percentage": round(100 * (total - facts.valid) / total, 4),
-    }
-    return {name: value for name, value in stated.items() if value is not None}
+    shares = cover_of(counts)
+    nodata = {"s2:nodata_pixel_percentage": shares["nodata"]}
+    if counts.get(CloudClass.NODATA, 0) == sum(counts.values()):
+        return nodata
+    return {"eo:cloud_cover": shares["cloud"], "s2:cloud_shadow_percentage": shares["cloud_shadow"], **nodata}
 
 
 def _projection(facts: MaskFacts) -> Json:
@@ -339,37 +288,27 @@ def _structure(collection: str) -> list[Json]:
 
 
 def _provenance(source: pystac.Item, facts: MaskFacts) -> list[Json]:
-    links: list[Json] = []
-    href = self_href(source)
-    if href:
-        link = {
-            "rel": "derived_from",
-            "href": href,
-            "type": ITEM_TYPE,
-            "title": f"Source item {facts.source_id or source.id}",
-        }
-        stated = ("eo:cloud_cover", "s2:cloud_shadow_percentage")
-        covers = {name: number(source.properties.get(name)) for name in stated}
-        links.append(link | {name: value for name, value in covers.items() if value is not None})
-    links += [
-        {
-            "rel": "derived_from",
-            "href": unsigned(model.href),
-            "type": ITEM_TYPE,
-            "title": f"Model {model.name}",
-            "mlm:name": model.name,
-        }
+    models = [
+        _derived_from(unsigned(model.href), f"Model {model.name}", {"mlm:name": model.name})
         for model in facts.models
         if model.href
     ]
-    return links
+    href = self_href(source)
+    if href is None:
+        return models
+    stated = {name: number(source.properties.get(name)) for name in ("eo:cloud_cover", "s2:cloud_shadow_percentage")}
+    covers = {name: value for name, value in stated.items() if value is not None}
+    return [_derived_from(href, f"Source item {facts.source_id or source.id}", covers), *models]
+
+
+def _derived_from(href: str, title: str, stated: Json) -> Json:
+    return {"rel": "derived_from", "href": href, "type": ITEM_TYPE, "title": title, **stated}
 
 
 def source_ids(mask: Json) -> tuple[str, str]:
-    """Ids of the collection and of the item that a mask was made from."""
-    stated = mask["properties"].get(f"{OWN}source") or {}  # masks before 0.2 do not state it
-    collection = stated.get("collection") or str(mask["collection"]).removesuffix(f"-{SUFFIX}")
-    return collection, stated.get("id") or str(mask["id"]).removesuffix(f"_{SUFFIX}")
+    """Return the ids of the collection and of the item that a mask was made from."""
+    stated = mask["properties"][f"{OWN}source"]
+    return stated["collection"] or DEFAULT_COLLECTION, stated["id"]
 
 
 ATTACHED: Final = f"{OWN}attached"
@@ -377,46 +316,60 @@ ATTACHED: Final = f"{OWN}attached"
 
 
 def attached(source: Json, mask: Json) -> Json:
-    """A source item with the mask's own files as assets of its own; nothing else of it changes.
+    """Return a source item with a mask's own files as assets of its own; nothing else of it changes.
 
     Args:
         source: The JSON of the item.
-        mask: The JSON of its mask, its hrefs absolute.
+        mask: The JSON of its mask, its hrefs absolute. The assets of a mask of a part have the hash of the area in
+            their keys, so that an item can hold the masks of several areas.
 
     Raises:
         UnsupportedItemError: An asset of the source has the name of one of the mask's.
     """
     bare = detached(source, mask)
-    added = {_attached_key(key): dict(asset) for key, asset in mask["assets"].items() if key in ASSETS}
+    area = mask["id"].removeprefix(source["id"]).removesuffix(SUFFIX).strip("_")
+    added = {
+        _attached_key(key, area): _attached_asset(asset, area)
+        for key, asset in mask["assets"].items()
+        if key in ASSETS and asset.get("title") == ASSETS[key]["title"]  # an SCL may be the source's
+    }
     taken = sorted(added.keys() & bare["assets"].keys())
     if taken:
         raise UnsupportedItemError(f"item {source['id']!r} has assets {', '.join(taken)} of its own already")
-    for asset in added.values():
-        asset["roles"] = [role for role in asset["roles"] if role != "thumbnail"]
-    known = bare.get("stac_extensions") or []
-    schemas = [schema for schema in extensions_of(*added.values()) if schema not in known]
-    noted = {**bare["properties"].get(ATTACHED, {}), mask["id"]: {"assets": sorted(added), "stac_extensions": schemas}}
+    known, noted = bare.get("stac_extensions") or [], bare["properties"].get(ATTACHED, {})
+    of_source = set(known) - _schemas(noted)
+    schemas = [schema for schema in extensions_of(*added.values()) if schema not in of_source]
+    noted = {**noted, mask["id"]: {"assets": sorted(added), "stac_extensions": schemas}}
     return bare | {
         "assets": bare["assets"] | added,
-        "stac_extensions": [*known, *schemas],
+        "stac_extensions": [*known, *(schema for schema in schemas if schema not in known)],
         "properties": bare["properties"] | {ATTACHED: noted},
     }
 
 
 def detached(source: Json, mask: Json) -> Json:
-    """A source item as it was before `attached`."""
+    """Return a source item as it was before `attached`; masks of other areas stay."""
     noted = dict(source["properties"].get(ATTACHED) or {})
     mine = noted.pop(mask["id"], {"assets": [], "stac_extensions": []})
+    unused = set(mine["stac_extensions"]) - _schemas(noted)
     properties = {name: value for name, value in source["properties"].items() if name != ATTACHED}
     return source | {
         "assets": {key: asset for key, asset in source["assets"].items() if key not in mine["assets"]},
-        "stac_extensions": [
-            each for each in source.get("stac_extensions") or [] if each not in mine["stac_extensions"]
-        ],
+        "stac_extensions": [schema for schema in source.get("stac_extensions") or [] if schema not in unused],
         "properties": properties | ({ATTACHED: noted} if noted else {}),
     }
 
 
-def _attached_key(key: str) -> str:
+def _schemas(noted: Json) -> set[str]:
+    return {schema for one in noted.values() for schema in one["stac_extensions"]}
+
+
+def _attached_key(key: str, area: str) -> str:
     """The name of an asset among those of the source, which may have a thumbnail and an SCL, too."""
-    return key if key.startswith(("cloud_", "shadow_", "mask_")) else f"cloud_mask_{key}"
+    name = key if key.startswith(("cloud_", "shadow_", "mask_")) else f"cloud_mask_{key}"
+    return f"{name}_{area}" if area else name
+
+
+def _attached_asset(asset: Json, area: str) -> Json:
+    title = f"{asset['title']}, area {area}" if area else asset["title"]
+    return {**asset, "title": title, "roles": [role for role in asset["roles"] if role != "thumbnail"]}
