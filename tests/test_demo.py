@@ -2,8 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from stac_cloudmask.config import Settings
-from stac_cloudmask.errors import ConfigError, StacCloudmaskError
+from stac_cloudmask.errors import StacCloudmaskError
 from stac_cloudmask.simulate.demo import demo
 from stac_cloudmask.simulate.scene import Recipe
 from tests.offline import no_network
@@ -41,16 +40,6 @@ def test_a_second_demo_has_nothing_to_do_and_scores_its_own_scene(outcome):
     assert again.improved.scenes[0].agreement == outcome.improved.scenes[0].agreement
     other = demo(outcome.masks.parent, recipe=Recipe(height=128, width=128, seed=12))
     assert [scene.item_id for scene in other.improved.scenes] == ["SIM_33TXK_000012_L2A_cloudmask"]
-
-
-def test_a_scene_without_scl_has_no_product_to_score(tmp_path):
-    recipe = Recipe(height=128, width=128, scl=False)
-    assert demo(tmp_path, recipe=recipe, settings=Settings(missing_scl="model-only")).product is None
-
-
-def test_a_demo_that_cannot_be_scored_is_refused(tmp_path):
-    with pytest.raises(ConfigError, match="mask_only"):
-        demo(tmp_path, settings=Settings(mask_only=True))
 
 
 def test_a_scene_that_cannot_be_masked_is_an_error(tmp_path):

@@ -40,16 +40,17 @@ MAIN_JOB = """
 import sys
 from pathlib import Path
 import stac_cloudmask as scm
-from stac_cloudmask.simulate.demo import demo
-from stac_cloudmask.simulate.scene import Recipe
+from stac_cloudmask.review.report import build_report
+from stac_cloudmask.simulate.scene import Recipe, write_simulated_item
 
 out = Path(sys.argv[1])
 settings = scm.Settings(loader=sys.argv[2])
-made = demo(out, recipe=Recipe(height=128, width=128, seed=11), settings=settings)
-[again] = scm.process(made.item, out=made.masks, settings=settings)
-[sent] = scm.publish(made.masks, to=str(out / "copy"))
-mask = scm.cloud_mask(made.item.as_uri(), settings=settings)
-print(made.result.status, again.status, sent.status, sorted(set(mask.cloud_mask.values.ravel().tolist()) - {255}))
+item = write_simulated_item(out / "source", Recipe(height=128, width=128, seed=11))
+[first], [again] = (scm.process(item, out=out / "masks", settings=settings) for _ in range(2))
+build_report(out / "masks", out / "report.html")
+[sent] = scm.publish(out / "masks", to=str(out / "copy"))
+mask = scm.cloud_mask(item.as_uri(), settings=settings)
+print(first.status, again.status, sent.status, sorted(set(mask.cloud_mask.values.ravel().tolist()) - {255}))
 """
 
 

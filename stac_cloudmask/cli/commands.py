@@ -71,8 +71,7 @@ def demo(*, out: Folder = Path("demo"), seed: Seed = 0, size: Size = 1024, json:
     from stac_cloudmask.simulate.scene import Recipe  # noqa: PLC0415
 
     made = run_demo(out, recipe=Recipe(seed=seed, height=size, width=size))
-    named = [("SCL", made.product), ("improved mask", made.improved)]
-    scored = [(name, report) for name, report in named if report is not None]
+    scored = [("SCL", made.product), ("improved mask", made.improved)]
     if json:
         console.put_json({"result": made.result.to_dict(), **{name: report.to_dict() for name, report in scored}})
         return

@@ -78,12 +78,7 @@ class Sky:
         """Share of the light that all clouds send back."""
         return 1 - (1 - self.cumulus) * (1 - self.cirrus)
 
-    def coarsen(self, factor: int) -> Sky:
-        """The same sky on pixels ``factor`` times as wide, which must fill it without rest."""
-        fields = (average(field, factor) for field in (self.cumulus, self.cirrus, self.relief, self.beam))
-        return Sky(**dict(zip(("cumulus", "cirrus", "relief", "beam"), fields, strict=True)))
-
-    def truth(self) -> NDArray[np.uint8]:
+    def truth(self) -> Codes:
         """The class map of this sky; where cloud and shadow both hold, cloud wins."""
         class_map = np.full(self.beam.shape, CloudClass.CLEAR, np.uint8)
         class_map[self.beam < SHADOW_BELOW] = CloudClass.CLOUD_SHADOW
@@ -124,14 +119,6 @@ def look_down(ground: Field, sky: Sky, gsd: float) -> Field:
     for i, (brightness, skylight) in enumerate(zip(CLOUD_BRIGHTNESS, SKYLIGHT, strict=True)):
         out[i] = ground[i] * (skylight + (1 - skylight) * sky.beam) * through + top * np.float32(brightness)
     return out
-
-
-def average(field: Field, factor: int) -> Field:
-    """Means of blocks of ``factor`` x ``factor`` pixels, which must fill ``(..., y, x)`` without rest."""
-    height, width = field.shape[-2:]
-    blocks = field.reshape(*field.shape[:-2], height // factor, factor, width // factor, factor)
-    means: Field = blocks.mean((-3, -1))
-    return means
 
 
 def _reflected(depth: Field) -> Field:
@@ -198,18 +185,12 @@ CIRRUS_FROM, THIN_FROM, MEDIUM_FROM, HIGH_FROM = 0.03, 0.12, 0.22, 0.40
 """Share of the light, at least, that a cloud of each kind sends back."""
 
 
-BY_COVER: Final = {
-    Cover.CROP: Scl.VEGETATION,
-    Cover.GRASS: Scl.VEGETATION,
-    Cover.RIPE_CROP: Scl.VEGETATION,
-    Cover.FOREST: Scl.VEGETATION,
-    Cover.LAKE: Scl.WATER,
-    Cover.RIVER: Scl.WATER,
-}
+GREEN: Final = (Cover.CROP, Cover.GRASS, Cover.RIPE_CROP, Cover.FOREST)
+BY_COVER: Final = dict.fromkeys(GREEN, Scl.VEGETATION) | dict.fromkeys((Cover.LAKE, Cover.RIVER), Scl.WATER)
 """What is not listed is bare."""
 
 
-def scene_classification(rng: np.random.Generator, cover: Codes, sky: Sky, gsd: float) -> Codes:
+def scene_classification(rng: Random, cover: Codes, sky: Sky, gsd: float) -> Codes:
     """The SCL, ``(y, x)`` uint8 codes on pixels twice as wide as those of ``cover`` and ``sky``.
 
     Its faults: most shadows are missed, some called water or dark area; thin cloud is called clear, or cirrus in
@@ -234,13 +215,7 @@ def scene_classification(rng: np.random.Generator, cover: Codes, sky: Sky, gsd: 
     return scl
 
 
-def _add_clouds(
-    rng: np.random.Generator,
-    scl: Codes,
-    opacity: NDArray[np.float32],
-    cirrus: NDArray[np.float32],
-    luck: NDArray[np.float32],
-) -> None:
+def _add_clouds(rng: Random, scl: Codes, opacity: Field, cirrus: Field, luck: Field) -> None:
     """Put clouds into ``scl``: thick ones are right, all others are matters of luck."""
     blocks = cirrus[::BLOCK, ::BLOCK] > CIRRUS_FROM
     found = dilate(blocks, radius=2).repeat(BLOCK, 0).repeat(BLOCK, 1)[: scl.shape[0], : scl.shape[1]]

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from stac_cloudmask.config import Settings
-from stac_cloudmask.errors import ConfigError, StacCloudmaskError
+from stac_cloudmask.errors import StacCloudmaskError
 from stac_cloudmask.pipeline.run import run
 from stac_cloudmask.review.evaluate import evaluate
 from stac_cloudmask.review.layers import MASK
@@ -19,12 +19,7 @@ from stac_cloudmask.stac.search import load_items
 
 if TYPE_CHECKING:
     from stac_cloudmask.pipeline.result import Result
-    from stac_cloudmask.pipeline.run import Engine
     from stac_cloudmask.review.evaluate import EvaluationReport
-
-SOURCE, MASKS = "source", "masks"
-"""Folders of the two catalogs."""
-REPORT = "report.html"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,8 +29,8 @@ class Demo:
     Attributes:
         item: JSON file of the simulated item.
         masks: Folder of the output catalog.
-        result: What became of the item.
-        product: Scores of the item's own mask, its SCL; None where it has none.
+        result: The outcome of the item.
+        product: Scores of the item's own mask, its SCL.
         improved: Scores of the new mask.
         report: HTML file to look at the mask.
     """
@@ -43,46 +38,32 @@ class Demo:
     item: Path
     masks: Path
     result: Result
-    product: EvaluationReport | None
+    product: EvaluationReport
     improved: EvaluationReport
     report: Path
 
 
-def demo(
-    out: str | Path, *, recipe: Recipe = DEFAULT, settings: Settings | None = None, engine: Engine | None = None
-) -> Demo:
+def demo(out: Path, *, recipe: Recipe = DEFAULT) -> Demo:
     """Simulate a scene, mask it, score the mask and draw it; nothing is downloaded.
 
     Args:
         out: Folder for the catalog of the scene, ``source``, that of its mask, ``masks``, and ``report.html``.
         recipe: What the scene is made from.
-        settings: How the mask is made; ``mask_only`` would leave out the truth that the mask is scored by.
-        engine: What carries out the run; this process by default.
 
     Raises:
-        ConfigError: ``settings`` has ``mask_only``.
         StacCloudmaskError: The scene could not be masked.
     """
-    settings = settings or Settings()
-    if settings.mask_only:
-        raise ConfigError("the demo scores the mask by the item's reference, which mask_only leaves out")
-    item = write_simulated_item(Path(out) / SOURCE, recipe)
-    masks = Path(out) / MASKS
-    (result,) = run(load_items([str(item)]), settings=settings, out=str(masks), engine=engine)
+    item, masks = write_simulated_item(out / "source", recipe), out / "masks"
+    (result,) = run(load_items([str(item)]), settings=Settings(), out=str(masks))
     if result.error is not None:
         raise StacCloudmaskError(result.error)
-    return Demo(
-        item=item,
-        masks=masks,
-        result=result,
-        product=_scores(masks, item, SCL) if recipe.scl else None,
-        improved=_scores(masks, item, MASK),
-        report=build_report(masks, Path(out) / REPORT),
-    )
+    product, improved = (_scores(masks, item, mask) for mask in (SCL, MASK))
+    report = build_report(masks, out / "report.html")
+    return Demo(item=item, masks=masks, result=result, product=product, improved=improved, report=report)
 
 
 def _scores(masks: Path, item: Path, mask: str) -> EvaluationReport:
-    """Scores of a mask of this item; the catalog may hold those of earlier demos, too."""
+    """The scores of a mask of this item; the catalog may hold those of earlier demos, too."""
     report = evaluate(masks, references=[REFERENCE], mask=mask)
     scenes = tuple(scene for scene in report.scenes if scene.item_id == output_id(item.stem))
     return replace(report, scenes=scenes)

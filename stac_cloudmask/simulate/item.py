@@ -1,219 +1,111 @@
-"""Source items made here: COGs, STAC item, collection and catalog in the manner of Earth Search."""
+"""Source items of simulated scenes: COGs, STAC item, collection and catalog in the manner of Earth Search."""
 
 from __future__ import annotations
 
-import json
-from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
+import pystac
 import rasterio
-from rasterio.warp import transform
+from rasterio.warp import transform_geom
+from shapely.geometry import shape
 
+from stac_cloudmask.core.classes import CloudClass
 from stac_cloudmask.stac.assets import COG, class_list
-from stac_cloudmask.stac.item import timestamp
+from stac_cloudmask.stac.geometry import LON_LAT
 from stac_cloudmask.stac.providers import BANDS, SCL
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-    from datetime import datetime
     from pathlib import Path
 
     from numpy.typing import NDArray
 
     from stac_cloudmask.core.grid import Grid
+    from stac_cloudmask.simulate.scene import Recipe
 
-VERSION: Final = "1.0.0"
-EXTENSIONS: Final = [
-    f"https://stac-extensions.github.io/{name}/schema.json"
-    for name in (
-        "classification/v2.0.0",
-        "eo/v1.1.0",
-        "projection/v1.1.0",
-        "raster/v1.1.0",
-        "sentinel-2/v1.0.0",
-        "view/v1.0.0",
-    )
-]
-SCALE: Final = 0.0001
-WGS84: Final = "EPSG:4326"
+EXTENSIONS: Final = ("classification/v2.0.0", "eo/v1.1.0", "projection/v1.1.0", "raster/v1.1.0", "view/v1.0.0")
+FIRST_DAY: Final = datetime(2023, 6, 1, 10, 0, tzinfo=UTC)
+DAYS: Final = 3650
+STEPS, RAISED = 10_000, 1000
+"""Digital numbers of reflectance 1, and what is added to them, as since ESA's baseline 04.00."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class SimulatedProperties:
-    """What an item says of its scene.
-
-    Attributes:
-        item_id: Its id, safe as part of a path.
-        collection: Id of its collection, likewise.
-        datetime: When it was taken; timezone-aware.
-        sun: Azimuth and elevation of the sun in degrees.
-        cloud_cover: Percent of the valid pixels, as the product has it.
-        baseline: ESA's processing baseline.
-        offset: Reflectance to add after scaling, as the bands declare it; None where they do not.
-        applied: The flag that an offset is already applied; None where there is no flag.
-        seed: The number that the scene was made from.
-    """
-
-    item_id: str
-    collection: str
-    datetime: datetime
-    sun: tuple[float, float]
-    cloud_cover: float
-    baseline: str
-    offset: float | None
-    applied: bool | None
-    seed: int
-
-
-def write_layer(
-    path: Path, layer: NDArray[np.uint16] | NDArray[np.uint8], grid: Grid, *, nodata: int, threads: int = 2
-) -> None:
+def write_layer(path: Path, layer: NDArray[np.uint16] | NDArray[np.uint8], grid: Grid, *, nodata: int) -> None:
     """Write one layer as COG: the fastest compression, overviews by mean (uint16) or mode (uint8, codes)."""
     resampling = "average" if layer.dtype == np.uint16 else "mode"
     with rasterio.open(
         path, "w", driver="COG", count=1, dtype=layer.dtype, nodata=nodata, height=grid.height, width=grid.width,
         crs=grid.code, transform=rasterio.Affine(*grid.transform), blocksize=512, compress="deflate", level=1,
-        predictor=2, num_threads=threads, overview_resampling=resampling,
+        predictor=2, num_threads=2, overview_resampling=resampling,
     ) as cog:  # fmt: skip
         cog.write(layer, 1)
 
 
-def source_item(facts: SimulatedProperties, grids: Mapping[str, Grid]) -> dict[str, Any]:
-    """The item of a scene with a layer of each key in ``grids``, in ``<key>.tif`` beside it."""
-    finest = min(grids.values(), key=lambda grid: grid.gsd)
-    ring = _footprint(finest)
-    lons, lats = zip(*ring, strict=True)
-    return {
-        "type": "Feature",
-        "stac_version": VERSION,
-        "stac_extensions": EXTENSIONS,
-        "id": facts.item_id,
-        "collection": facts.collection,
-        "geometry": {"type": "Polygon", "coordinates": [ring]},
-        "bbox": [min(lons), min(lats), max(lons), max(lats)],
-        "properties": _properties(facts, finest),
-        "links": [
-            {"rel": "root", "href": "../../catalog.json", "type": "application/json"},
-            {"rel": "parent", "href": "../collection.json", "type": "application/json"},
-            {"rel": "collection", "href": "../collection.json", "type": "application/json"},
-        ],
-        "assets": {key: _asset(key, grid, facts.offset) for key, grid in grids.items()},
-    }
+def source_item(item_id: str, recipe: Recipe, cloud_cover: float) -> pystac.Item:
+    """Return the item of a scene, whose layers lie in ``<key>.tif`` beside it.
 
-
-def store_item(folder: Path, item: Mapping[str, Any]) -> Path:
-    """Write an item beside its files, and list it in the collection and the catalog in ``folder``."""
-    name, collection = str(item["id"]), str(item["collection"])
-    home = folder / collection
-    path = home / name / f"{name}.json"
-    _write_json(path, item)
-    listed = _read_json(home / "collection.json") or _collection(item)
-    _link(listed, f"./{name}/{name}.json", "item")
-    _extend(listed["extent"], item)
-    _write_json(home / "collection.json", listed)
-    catalog = _read_json(folder / "catalog.json") or _catalog()
-    _link(catalog, f"./{collection}/collection.json", "child")
-    _write_json(folder / "catalog.json", catalog)
-    return path
-
-
-def _footprint(grid: Grid) -> list[tuple[float, float]]:
-    left, bottom, right, top = grid.bounds
-    xs, ys = [left, right, right, left, left], [bottom, bottom, top, top, bottom]
-    lons, lats = transform(grid.code, WGS84, xs, ys)[:2]
-    return [(round(lon, 7), round(lat, 7)) for lon, lat in zip(lons, lats, strict=True)]
-
-
-def _properties(facts: SimulatedProperties, grid: Grid) -> dict[str, Any]:
-    stamp = timestamp(facts.datetime)
-    flag = {} if facts.applied is None else {"earthsearch:boa_offset_applied": facts.applied}
-    return {
-        "datetime": stamp,
-        "title": f"Simulated scene, seed {facts.seed}",
+    Args:
+        item_id: Its id.
+        recipe: What the scene is made from.
+        cloud_cover: Percent of the valid pixels, as the product has it.
+    """
+    left, bottom, right, top = recipe.grid.bounds
+    ring = [(left, bottom), (right, bottom), (right, top), (left, top), (left, bottom)]
+    outline = transform_geom(recipe.grid.code, LON_LAT, {"type": "Polygon", "coordinates": [ring]}, precision=7)
+    properties = {
+        "title": f"Simulated scene, seed {recipe.seed}",
         "platform": "sentinel-2a",
         "constellation": "sentinel-2",
         "instruments": ["msi"],
-        "gsd": grid.gsd,
-        "eo:cloud_cover": facts.cloud_cover,
-        "view:sun_azimuth": facts.sun[0],
-        "view:sun_elevation": facts.sun[1],
-        "proj:epsg": grid.epsg,
+        "gsd": recipe.grid.gsd,
+        "eo:cloud_cover": cloud_cover,
+        "view:sun_azimuth": recipe.sun.azimuth,
+        "view:sun_elevation": recipe.sun.elevation,
+        "proj:epsg": recipe.grid.epsg,
         "s2:product_type": "S2MSI2A",
-        "s2:processing_baseline": facts.baseline,
-        **flag,
+        "s2:processing_baseline": "05.11",
     }
+    return pystac.Item(
+        item_id, outline, [*shape(outline).bounds], FIRST_DAY + timedelta(days=recipe.seed % DAYS), properties,
+        stac_extensions=[f"https://stac-extensions.github.io/{name}/schema.json" for name in EXTENSIONS],
+        assets={key: _asset(key, recipe.layer_grid(key)) for key in recipe.layers},
+    )  # fmt: skip
 
 
-def _asset(key: str, grid: Grid, offset: float | None) -> dict[str, Any]:
-    asset: dict[str, Any] = {
-        "href": f"./{key}.tif",
-        "type": COG,
-        "gsd": grid.gsd,
-        "proj:shape": list(grid.shape),
-        "proj:transform": list(grid.transform),
-        "raster:bands": [{"nodata": 0, "data_type": "uint8", "spatial_resolution": grid.gsd}],
-        "roles": ["data"],
-    }
+def store_item(folder: Path, item: pystac.Item, collection_id: str) -> Path:
+    """Write an item beside its files, and list it in the collection and the catalog in ``folder``."""
+    root, home = folder / "catalog.json", folder / collection_id / "collection.json"
+    if root.exists():
+        catalog = pystac.Catalog.from_file(root)
+    else:
+        catalog = pystac.Catalog("simulated", "Simulated Sentinel-2 scenes.", href=str(root))
+    if home.exists():
+        collection = pystac.Collection.from_file(home)
+        collection.remove_item(item.id)
+    else:
+        about = "Simulated scenes with a reference mask; nothing here was seen by a satellite."
+        extent, title = pystac.Extent.from_items([item]), "Simulated Sentinel-2 L2A"
+        collection = pystac.Collection(collection_id, about, extent, title, license="MIT")
+        catalog.add_child(collection)
+    collection.add_item(item)
+    collection.update_extent_from_items()
+    for written in (catalog, collection, item):
+        written.save_object(include_self_link=False)
+    return home.parent / item.id / f"{item.id}.json"
+
+
+def _asset(key: str, grid: Grid) -> pystac.Asset:
+    fields: dict[str, Any] = {"gsd": grid.gsd, "proj:shape": [*grid.shape], "proj:transform": [*grid.transform]}
+    values: dict[str, Any] = {"nodata": 0, "data_type": "uint8", "spatial_resolution": grid.gsd}
+    roles = ["data"]
     if key in BANDS:
-        band = BANDS[key]
-        declared = {} if offset is None else {"scale": SCALE, "offset": offset}
-        asset["raster:bands"] = [{"nodata": 0, "data_type": "uint16", "spatial_resolution": grid.gsd, **declared}]
-        common_name = key.rstrip("123") if key.startswith("rededge") else key
-        asset["eo:bands"] = [{"name": band.esa, "common_name": common_name, "center_wavelength": band.wavelength}]
-        asset["roles"] = ["data", "reflectance"]
+        band, common_name = BANDS[key], key.rstrip("123") if key.startswith("rededge") else key
+        values |= {"data_type": "uint16", "scale": 1 / STEPS, "offset": -RAISED / STEPS}
+        fields["eo:bands"] = [{"name": band.esa, "common_name": common_name, "center_wavelength": band.wavelength}]
+        roles = ["data", "reflectance"]
     elif key != SCL:
-        asset["raster:bands"][0]["nodata"] = 255
-        asset["classification:classes"] = class_list()
-        asset["roles"] = ["reference"]
-    return asset
-
-
-def _collection(item: Mapping[str, Any]) -> dict[str, Any]:
-    stamp = item["properties"]["datetime"]
-    return {
-        "type": "Collection",
-        "stac_version": VERSION,
-        "id": item["collection"],
-        "title": "Simulated Sentinel-2 L2A",
-        "description": "Simulated scenes with a reference mask; nothing here was seen by a satellite.",
-        "license": "MIT",
-        "extent": {"spatial": {"bbox": [item["bbox"]]}, "temporal": {"interval": [[stamp, stamp]]}},
-        "links": [
-            {"rel": "root", "href": "../catalog.json", "type": "application/json"},
-            {"rel": "parent", "href": "../catalog.json", "type": "application/json"},
-        ],
-    }
-
-
-def _catalog() -> dict[str, Any]:
-    return {
-        "type": "Catalog",
-        "stac_version": VERSION,
-        "id": "simulated",
-        "description": "Simulated Sentinel-2 scenes.",
-        "links": [{"rel": "root", "href": "./catalog.json", "type": "application/json"}],
-    }
-
-
-def _link(parent: dict[str, Any], href: str, rel: str) -> None:
-    link = {"rel": rel, "href": href, "type": "application/geo+json" if rel == "item" else "application/json"}
-    if link not in parent["links"]:
-        parent["links"].append(link)
-
-
-def _extend(extent: dict[str, Any], item: Mapping[str, Any]) -> None:
-    known, new = extent["spatial"]["bbox"][0], item["bbox"]
-    extent["spatial"]["bbox"][0] = [*map(min, known[:2], new[:2]), *map(max, known[2:], new[2:])]
-    first, last = extent["temporal"]["interval"][0]
-    stamp = item["properties"]["datetime"]
-    extent["temporal"]["interval"][0] = [min(first, stamp), max(last, stamp)]
-
-
-def _read_json(path: Path) -> dict[str, Any] | None:
-    return json.loads(path.read_text()) if path.exists() else None
-
-
-def _write_json(path: Path, value: Mapping[str, Any]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(value, indent=1) + "\n")
+        values["nodata"] = int(CloudClass.NODATA)
+        fields["classification:classes"] = class_list()
+        roles = ["reference"]
+    return pystac.Asset(f"./{key}.tif", media_type=COG, roles=roles, extra_fields=fields | {"raster:bands": [values]})

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from enum import IntEnum
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
@@ -16,21 +15,14 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     Field = NDArray[np.float32]
-    from collections.abc import Mapping
-
     Codes = NDArray[np.uint8]
-    Numbers = NDArray[np.intp]
+    Flags = NDArray[np.bool_]
     Shape = tuple[int, int]
     Random = np.random.Generator
 
 
 def power_noise(
-    rng: np.random.Generator,
-    shape: tuple[int, int],
-    *,
-    slope: float,
-    outer: float,
-    stretch: tuple[float, float] = (1, 1),
+    rng: Random, shape: Shape, *, slope: float, outer: float, stretch: tuple[float, float] = (1, 1)
 ) -> Field:
     """A Gaussian field of mean 0 and deviation 1, ``(y, x)`` float32, periodic in both directions.
 
@@ -78,7 +70,7 @@ class Cover(IntEnum):
     ROAD = 11
 
 
-SPECTRA: Final[Mapping[Cover, tuple[float, ...]]] = MappingProxyType({
+SPECTRA: Final = {
     Cover.CROP: (0.018, 0.027, 0.058, 0.032, 0.090, 0.285, 0.360, 0.390, 0.400, 0.400, 0.190, 0.090),
     Cover.RIPE_CROP: (0.035, 0.052, 0.088, 0.102, 0.150, 0.235, 0.275, 0.300, 0.315, 0.325, 0.310, 0.200),
     Cover.GRASS: (0.022, 0.036, 0.066, 0.056, 0.105, 0.220, 0.270, 0.300, 0.310, 0.315, 0.235, 0.135),
@@ -91,7 +83,7 @@ SPECTRA: Final[Mapping[Cover, tuple[float, ...]]] = MappingProxyType({
     Cover.TOWN: (0.075, 0.088, 0.105, 0.112, 0.128, 0.160, 0.175, 0.190, 0.196, 0.200, 0.215, 0.185),
     Cover.ROOF: (0.330, 0.360, 0.385, 0.400, 0.410, 0.420, 0.428, 0.435, 0.440, 0.440, 0.400, 0.340),
     Cover.ROAD: (0.085, 0.102, 0.125, 0.140, 0.152, 0.165, 0.175, 0.185, 0.190, 0.194, 0.235, 0.210),
-})  # fmt: skip
+}  # fmt: skip
 """Surface reflectance per cover, in the order of `BANDS`: a temperate country in summer."""
 
 PARCELS: Final = tuple(cover for cover in Cover if cover < Cover.FOREST)
@@ -99,9 +91,7 @@ PARCEL_SHARES: Final = (0.36, 0.14, 0.24, 0.08, 0.07, 0.11)
 
 SMOOTH: Final = 0.06
 """Relative deviation of the reflectance from pixel to pixel."""
-ROUGHNESS: Final[Mapping[Cover, float]] = MappingProxyType(
-    {Cover.FOREST: 0.22, Cover.TOWN: 0.30, Cover.ROOF: 0.25, Cover.LAKE: 0.04}
-)
+ROUGHNESS: Final = {Cover.FOREST: 0.22, Cover.TOWN: 0.30, Cover.ROOF: 0.25, Cover.LAKE: 0.04}
 """The same, where a cover is not `SMOOTH`."""
 
 FOREST_SHARE: Final = 0.20
@@ -149,7 +139,7 @@ def landscape(rng: Random, shape: Shape, gsd: float) -> tuple[Field, Codes]:
     return out, cover
 
 
-def _draw_map(rng: Random, cover: Codes, road: NDArray[np.bool_], gsd: float) -> NDArray[np.bool_]:
+def _draw_map(rng: Random, cover: Codes, road: Flags, gsd: float) -> Flags:
     """Draw all that is not farmland into ``cover``; True where farmland is left."""
     shape = cover.shape
     relief = power_noise(rng, shape, slope=4.0, outer=9000 / gsd)
@@ -161,11 +151,11 @@ def _draw_map(rng: Random, cover: Codes, road: NDArray[np.bool_], gsd: float) ->
     steepness = np.hypot(*np.gradient(relief))
     cover[np.abs(relief) < steepness * RIVER_WIDTH / gsd / 2] = Cover.RIVER
     cover[relief < -top_share(-relief, LAKE_SHARE)] = Cover.LAKE
-    farmed: NDArray[np.bool_] = cover < Cover.FOREST
+    farmed: Flags = cover < Cover.FOREST
     return farmed
 
 
-def _parcels(rng: Random, shape: Shape, gsd: float) -> tuple[Numbers, NDArray[np.bool_]]:
+def _parcels(rng: Random, shape: Shape, gsd: float) -> tuple[NDArray[np.intp], Flags]:
     """Number of the parcel that each pixel belongs to, and where the roads between the blocks of parcels run."""
     angle = rng.uniform(-0.4, 0.4)
     y, x = np.indices(shape, np.float32) * np.float32(gsd)
