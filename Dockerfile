@@ -4,8 +4,10 @@ ARG PYTHON=3.13
 FROM python:${PYTHON}-slim AS build
 ARG EXTRAS=s3
 COPY . /src
-RUN python -m venv /opt/stac-cloudmask \
-    && /opt/stac-cloudmask/bin/pip install --no-cache-dir "/src[${EXTRAS}]"
+RUN python -m venv /opt/uv \
+    && /opt/uv/bin/pip install --no-cache-dir uv \
+    && /opt/uv/bin/uv venv /opt/stac-cloudmask \
+    && /opt/uv/bin/uv pip install --no-cache --python /opt/stac-cloudmask "/src[${EXTRAS}]"
 
 FROM python:${PYTHON}-slim
 COPY --from=build /opt/stac-cloudmask /opt/stac-cloudmask
