@@ -4,23 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Final
 
 import onnx
+import onnxruntime
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]  # comes with onnx, without types
 from onnx import GraphProto, ModelProto, TensorProto
+from onnxruntime.capi import onnxruntime_pybind11_state as ort
 
 from stac_cloudmask.errors import ChecksumError, ModelError
+from stac_cloudmask.models import surgery
 from stac_cloudmask.models.spec import LONGEST_SIDE
-from stac_cloudmask.models.surgery import (
-    enlarge_later,
-    fold_norms,
-    fold_padding,
-    is_flat,
-    localize_means,
-    quantize,
-    widen,
-)
 from stac_cloudmask.models.weights import HEAD, diagnose, mismatch
 
 if TYPE_CHECKING:
@@ -30,6 +25,16 @@ if TYPE_CHECKING:
 
 LARGEST_FILE: Final = 2_000_000_000
 """Bytes; protobuf's own limit is 2 GiB."""
+ERRORS: Final = (
+    ort.Fail,
+    ort.InvalidArgument,
+    ort.InvalidGraph,
+    ort.InvalidProtobuf,
+    ort.NotImplemented,
+    ort.RuntimeException,
+    UnicodeError,  # a broken file's names in onnxruntime's message
+)
+"""What onnxruntime raises for graphs that it cannot run."""
 RANK: Final = 4
 FREE_AXES: Final = ("windows", "band", "window_height", "window_width")
 """Names of the input's axes, where they are free."""
@@ -68,15 +73,32 @@ def load_graph(
     if not spec.window.multiple:
         return data
     _free_window(model.graph)
-    if local_means:
-        side = round(MEAN_SIDE * (height or width or spec.window.size))
-        localize_means(model.graph, cell=spec.window.multiple, side=side)
-        if is_flat(model):
-            for change in (fold_padding, fold_norms, widen):
-                change(model)
-            enlarge_later(model, transposed=transposed)
-            quantize(model, ranges or {})
+    if local_means and surgery.is_flat(model):
+        surgery.widen(model)
+        model = simplified(model, path)
+        wiring = surgery.Wiring(model, spec.window.multiple)
+        around = surgery.localize_means(wiring, side=round(MEAN_SIDE * (height or width or spec.window.size)))
+        surgery.replace(model.graph, around | surgery.enlarge_later(wiring, transposed=transposed))
+        surgery.quantize(model, ranges or {})
     return bytes(model.SerializeToString())
+
+
+def simplified(model: ModelProto, path: Path) -> ModelProto:
+    """Return a graph with constants computed, and padding and normalization taken into convolutions.
+
+    Raises:
+        ModelError: ONNX Runtime cannot run it; names ``path``.
+    """
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
+    options.log_severity_level = 3
+    with TemporaryDirectory() as folder:
+        options.optimized_model_filepath = f"{folder}/simplified.onnx"
+        try:
+            onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+        except ERRORS as error:
+            raise ModelError(f"{path}: onnxruntime cannot run it: {error}") from error
+        return onnx.load_model(options.optimized_model_filepath)
 
 
 def _read(path: Path, spec: ModelSpec) -> bytes:
@@ -152,8 +174,7 @@ def _sides(value: onnx.ValueInfoProto) -> list[int]:
 
 def _free_window(graph: GraphProto) -> None:
     """Forget a fixed height and width, and all shapes that were inferred from them."""
-    initial = {tensor.name for tensor in graph.initializer}
-    [given] = [value for value in graph.input if value.name not in initial]
+    given = surgery.input_of(graph)
     for axis in (0, 2, 3):
         given.type.tensor_type.shape.dim[axis].dim_param = FREE_AXES[axis]
     for value in graph.output:

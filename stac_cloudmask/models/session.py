@@ -16,12 +16,11 @@ from typing import TYPE_CHECKING, Any, Final, get_args
 import numpy as np
 import onnxruntime
 from dask.system import CPU_COUNT
-from onnxruntime.capi import onnxruntime_pybind11_state as ort
 from scipy.special import expit
 
 from stac_cloudmask.config import Provider
 from stac_cloudmask.errors import ConfigError, ModelError
-from stac_cloudmask.models.graph import FREE_AXES, load_graph
+from stac_cloudmask.models.graph import ERRORS, FREE_AXES, load_graph
 from stac_cloudmask.models.registry import int8_ranges
 from stac_cloudmask.models.weights import locate
 
@@ -37,16 +36,6 @@ DN_PER_REFLECTANCE: Final = np.float32(1e4)
 """Sentinel-2's quantification value."""
 EXECUTION: Final = MappingProxyType({"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"})
 """What onnxruntime calls the providers that it carries out."""
-ERRORS: Final = (
-    ort.Fail,
-    ort.InvalidArgument,
-    ort.InvalidGraph,
-    ort.InvalidProtobuf,
-    ort.NotImplemented,
-    ort.RuntimeException,
-    UnicodeError,  # a broken file's names in onnxruntime's message
-)
-
 
 Run = Callable[["F32"], "F32"]
 """A graph: ``(n, band, y, x)`` -> ``(n, channel, y, x)``."""

@@ -8,9 +8,9 @@ import onnxruntime
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from stac_cloudmask.models.graph import load_graph
+from stac_cloudmask.models.graph import load_graph, simplified
 from stac_cloudmask.models.registry import find_model
-from stac_cloudmask.models.surgery import enlarge_later, fold_norms, fold_padding, localize_means, quantize, widen
+from stac_cloudmask.models.surgery import Wiring, enlarge_later, localize_means, quantize, replace, widen
 from stac_cloudmask.models.weights import locate
 
 RNG = np.random.default_rng(7)
@@ -48,6 +48,19 @@ def answer(model, chips):
     return run(model.SerializeToString(), chips)
 
 
+def localize(model):
+    """Make the means of a model local, and return it."""
+    replace(model.graph, localize_means(Wiring(model, 8), side=40))
+    return model
+
+
+def enlarge(model, *, transposed=True):
+    """Let the decoder of a model enlarge later; return how many convolutions do."""
+    changes = enlarge_later(Wiring(model, 8), transposed=transposed)
+    replace(model.graph, changes)
+    return len(changes)
+
+
 @pytest.fixture
 def chips():
     return RNG.normal(0, 1, (1, 2, 256, 256)).astype(np.float32)
@@ -59,7 +72,7 @@ def chips():
 )
 def test_a_pixel_is_moved_by_its_surroundings_and_by_nothing_farther_away(mean, chips):
     model = block(**mean)
-    assert localize_means(model.graph, cell=8, side=40) == 1
+    assert operators(localize(model))["AveragePool"] == 2
     far = chips.copy()
     far[..., 160:] += 5
     moved = np.abs(answer(model, far) - answer(model, chips)).max((0, 1, 2))
@@ -75,7 +88,7 @@ def test_a_mean_over_the_whole_window_is_moved_from_anywhere(chips):
 
 def test_where_a_scene_is_cut_does_not_matter_far_from_the_cut(chips):
     model = block()
-    localize_means(model.graph, cell=8, side=40)
+    localize(model)
     np.testing.assert_allclose(answer(model, chips)[..., 64:], answer(model, chips[..., 64:])[..., 32:], atol=1e-5)
 
 
@@ -83,7 +96,7 @@ def test_a_scene_that_is_the_same_everywhere_has_the_answer_of_the_whole_mean():
     flat = np.ones((1, 2, 64, 64), np.float32)
     model = block()
     before = answer(model, flat)
-    localize_means(model.graph, cell=8, side=40)
+    localize(model)
     np.testing.assert_allclose(answer(model, flat), before, atol=1e-5)
 
 
@@ -99,21 +112,12 @@ def test_a_scene_that_is_the_same_everywhere_has_the_answer_of_the_whole_mean():
 )
 def test_what_is_not_such_a_block_stays_as_it_is(other):
     before = other.SerializeToString()
-    assert localize_means(other.graph, cell=8, side=40) == 0
+    assert localize_means(Wiring(other, 8), side=40) == {}
     assert other.SerializeToString() == before
 
 
 def test_features_finer_or_coarser_than_a_cell_allows_stay_as_they_are():
-    assert localize_means(block().graph, cell=3, side=9) == 0
-
-
-@pytest.mark.parametrize("name", ["ukis-csmask-4b-l2a", "ukis-csmask-6b-l2a"])
-def test_all_blocks_of_the_ukis_models_are_found(name):
-    spec = find_model(name)
-    model = onnx.load_model_from_string(load_graph(locate(spec), spec))
-    means = sum(node.op_type == "GlobalAveragePool" for node in model.graph.node)
-    assert localize_means(model.graph, cell=32, side=256) == means == 32
-    onnx.checker.check_model(model)
+    assert localize_means(Wiring(block(), 3), side=9) == {}
 
 
 def decoder(*, factor=2, mode="nearest", skip=True, norm=True, relu=True, axis=1, half=False):
@@ -164,9 +168,8 @@ def operators(model):
 def test_a_decoder_that_convolves_before_it_enlarges_gives_the_same(options, transposed, chips):
     model = decoder(**options)
     before = answer(model, chips[..., :34, :46])
-    assert fold_padding(model) == 1
-    assert fold_norms(model) == options.get("norm", True)
-    assert enlarge_later(model, transposed=transposed) == 1
+    model = simplified(model, "decoder")
+    assert enlarge(model, transposed=transposed) == 1
     onnx.checker.check_model(model)
     assert operators(model).keys().isdisjoint({"Resize", "Concat", "BatchNormalization", "Pad"})
     np.testing.assert_allclose(answer(model, chips[..., :34, :46]), before, atol=1e-4)
@@ -174,24 +177,34 @@ def test_a_decoder_that_convolves_before_it_enlarges_gives_the_same(options, tra
 
 @pytest.mark.parametrize("options", [{"mode": "linear"}, {"factor": 3, "skip": False}])
 def test_other_ways_to_enlarge_stay_as_they_are(options):
-    model = decoder(norm=False, **options)
+    model = simplified(decoder(norm=False, **options), "decoder")
     before = operators(model)
-    assert enlarge_later(model, transposed=True) == 0
+    assert enlarge(model) == 0
     assert operators(model) == before
 
 
-def test_what_is_used_twice_stays_as_it_is(chips):
-    model = decoder()
-    model.graph.output.append(helper.make_tensor_value_info("all", TensorProto.FLOAT, ["n", 9, None, None]))
-    model.graph.output.append(helper.make_tensor_value_info("joint", TensorProto.FLOAT, ["n", 5, None, None]))
-    assert fold_norms(model) == enlarge_later(model, transposed=True) == 0
+@pytest.mark.parametrize("name", ["all", "joint"])
+def test_what_others_use_too_keeps_its_values(name, chips):
+    model = decoder(norm=False)
+    channels = {"all": 9, "joint": 5}[name]
+    model.graph.output.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, ["n", channels, None, None]))
+    model = simplified(model, "decoder")
+
+    def both():
+        session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+        return session.run(None, {"chips": chips[..., :34, :46]})
+
+    before = both()
+    assert enlarge(model) == 1
+    for after, expected in zip(both(), before, strict=True):
+        np.testing.assert_allclose(after, expected, atol=1e-4)
 
 
 def test_widened_weights_keep_their_values_and_nothing_is_narrow_any_more(chips):
     model = decoder(half=True)
     before = answer(model, chips[..., :34, :46])
     narrow = {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
-    assert widen(model) == 7
+    widen(model)
     for tensor in model.graph.initializer:
         np.testing.assert_array_equal(numpy_helper.to_array(tensor), narrow[tensor.name])
         assert tensor.data_type != TensorProto.FLOAT16
@@ -202,19 +215,31 @@ def test_widened_weights_keep_their_values_and_nothing_is_narrow_any_more(chips)
 def test_the_ukis_models_are_made_faster_and_give_the_same(name):
     spec = find_model(name)
     model = onnx.load_model_from_string(load_graph(locate(spec), spec))
-    widen(model)
     chips = RNG.normal(0, 1, (1, len(spec.bands), 96, 128)).astype(np.float32)
+    widen(model)
     before = run(model.SerializeToString(), chips)
-    assert (fold_padding(model), fold_norms(model), enlarge_later(model, transposed=True)) == (33, 105, 5)
+    model = simplified(model, "ukis")
+    assert enlarge(model) == 5
+    assert operators(model).keys().isdisjoint({"Concat", "BatchNormalization", "Pad", "Reshape", "Resize"})
     np.testing.assert_allclose(run(model.SerializeToString(), chips), before, atol=1e-3)
+
+
+@pytest.mark.parametrize("name", ["ukis-csmask-4b-l2a", "ukis-csmask-6b-l2a"])
+def test_all_blocks_of_the_ukis_models_are_found(name):
+    spec = find_model(name)
+    model = onnx.load_model_from_string(load_graph(locate(spec), spec, local_means=True))
+    onnx.checker.check_model(model)
+    assert operators(model)["AveragePool"] == 2 * 32
+    assert "GlobalAveragePool" not in operators(model)
 
 
 def test_convolutions_in_whole_numbers_give_nearly_the_same_and_others_stay(chips):
     model = decoder(norm=False)
     before = answer(model, chips[..., :34, :46])
-    fold_padding(model)
-    enlarge_later(model, transposed=False)
-    assert quantize(model, {"coarse": (-6.0, 6.0), "fine": (-6.0, 6.0)}) == 2
+    model = simplified(model, "decoder")
+    enlarge(model, transposed=False)
+    quantize(model, {"coarse": (-6.0, 6.0), "fine": (-6.0, 6.0)})
+    assert operators(model)["QuantizeLinear"] == 2
     onnx.checker.check_model(model)
     difference = answer(model, chips[..., :34, :46]) - before
     assert 0 < np.abs(difference).mean() < 0.02 * before.std()
@@ -222,6 +247,6 @@ def test_convolutions_in_whole_numbers_give_nearly_the_same_and_others_stay(chip
 
 def test_without_ranges_nothing_is_turned_into_whole_numbers():
     model = decoder()
-    before = model.SerializeToString()
-    assert quantize(model, {}) == 0
-    assert operators(model) == operators(onnx.load_model_from_string(before))
+    before = operators(model)
+    quantize(model, {})
+    assert operators(model) == before
