@@ -216,8 +216,6 @@ class CloudMaskTask(Task):
 
     def _finished(self, catalog: OutputCatalog, href: str) -> Json:
         body = catalog.item(*catalog.ids(href))
-        if body is None:
-            raise ReadError(f"{href} vanished after it was written")
         return body | {"collection": self._collection(body)}
 
     def _source_collections(self) -> set[str | None]:

@@ -18,9 +18,9 @@ import pystac
 from dask.system import CPU_COUNT
 
 from stac_cloudmask.errors import ConfigError, ReadError, StacCloudmaskError, StacCloudmaskWarning
-from stac_cloudmask.pipeline.item import attempt, failed
+from stac_cloudmask.pipeline.item import attempt
 from stac_cloudmask.pipeline.mask import Progress, no_progress
-from stac_cloudmask.pipeline.result import Result
+from stac_cloudmask.pipeline.result import Result, failed
 from stac_cloudmask.stac.hrefs import redact
 
 if TYPE_CHECKING:

@@ -30,7 +30,7 @@ from stac_cloudmask.pipeline.mask import (
     no_progress,
     resolve_sources,
 )
-from stac_cloudmask.pipeline.result import VERSION, Result, Status, software
+from stac_cloudmask.pipeline.result import VERSION, Result, Status, failed, software
 from stac_cloudmask.stac.assets import ASSETS, OWN, VOTES, file_name_of, unsigned
 from stac_cloudmask.stac.catalog import OutputCatalog
 from stac_cloudmask.stac.cog import write_bits_cog, write_class_cog, write_percent_cog, write_thumbnail
@@ -299,17 +299,6 @@ def attempt(item: pystac.Item, *, settings: Settings, out: str, progress: Progre
     except Exception as error:
         logger.debug("item %r", item.id, exc_info=True)
         return _unexpected(item.id, error)
-
-
-def failed(item_id: str, error: StacCloudmaskError) -> Result:
-    """The record of an item that could not be masked; names the item whatever the error says."""
-    text = redact(str(error))
-    return Result(
-        item_id=item_id,
-        status="failed",
-        error=text if item_id in text else f"item {item_id!r}: {text}",
-        kind="infrastructure" if error.retryable else "input",
-    )
 
 
 def skipped(item_id: str, error: OutsideAreaError) -> Result:

@@ -10,10 +10,13 @@ from html import escape
 from importlib.metadata import distributions, version
 from pathlib import Path
 from types import MappingProxyType
-from typing import Final, Literal
+from typing import TYPE_CHECKING, Final, Literal
 
 from stac_cloudmask.core.classes import CLASSES
 from stac_cloudmask.stac.hrefs import is_remote
+
+if TYPE_CHECKING:
+    from stac_cloudmask.errors import StacCloudmaskError
 
 VERSION: Final = version("stac-cloudmask")
 
@@ -90,6 +93,17 @@ class Result:
     def _repr_html_(self) -> str:
         """What a notebook shows."""
         return result_html(self)
+
+
+def failed(item_id: str, error: StacCloudmaskError) -> Result:
+    """Return the record of an item that failed; it names the item whatever the error says."""
+    text = str(error)
+    return Result(
+        item_id=item_id,
+        status="failed",
+        error=text if item_id in text else f"item {item_id!r}: {text}",
+        kind="infrastructure" if error.retryable else "input",
+    )
 
 
 def result_html(result: Result) -> str:

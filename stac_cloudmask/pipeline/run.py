@@ -7,20 +7,19 @@ import logging
 import queue
 import threading
 from collections import Counter
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
-from contextlib import AbstractContextManager, ExitStack, closing
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import ExitStack, closing
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Self, TypeVar
 
 from stac_cloudmask.errors import OutsideAreaError, StacCloudmaskError, UnsupportedItemError, WriteError
 from stac_cloudmask.pipeline.executors import Engine, InProcess, OnDask, open_engine
-from stac_cloudmask.pipeline.item import attempt, failed, keep_models, preview_item, skipped
+from stac_cloudmask.pipeline.item import attempt, keep_models, preview_item, skipped
 from stac_cloudmask.pipeline.mask import OUTSIDE_GSD, choose_models, segmenter
-from stac_cloudmask.pipeline.publish import Target, open_target
-from stac_cloudmask.pipeline.result import VERSION
-from stac_cloudmask.retry import DEFAULT_POLICY, RetryPolicy
+from stac_cloudmask.pipeline.publish import Publication, Target
+from stac_cloudmask.pipeline.result import VERSION, failed
 from stac_cloudmask.stac.catalog import OutputCatalog
 from stac_cloudmask.stac.collection import read_config
 from stac_cloudmask.stac.hrefs import redact
@@ -145,25 +144,6 @@ __all__ = ["Engine", "InProcess", "OnDask", "Publication", "attempt", "open_engi
 MODEL_FILES = (".json", ".onnx")
 
 
-@dataclass(frozen=True, kw_only=True)
-class Publication:
-    """Where masks are published besides the catalog; see `stac_cloudmask.pipeline.publish.publish`.
-
-    Attributes:
-        to: A STAC API, a directory or ``s3://...``.
-        headers: Sent to the API with every request; shown nowhere.
-        asset_root: Where the files of the catalog are served from.
-        source_roots: Where local files of the source items are served from: URLs by local folder.
-        retry: How long a busy API is asked again.
-    """
-
-    to: str
-    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
-    asset_root: str | None = None
-    source_roots: Mapping[str, str] = field(default_factory=dict)
-    retry: RetryPolicy = DEFAULT_POLICY
-
-
 def run(
     items: Iterable[pystac.Item | Failure],
     *,
@@ -196,7 +176,7 @@ def run(
     failures: list[Failure] = []
     with ExitStack() as stack:
         ledger = stack.enter_context(Ledger(catalog, settings))
-        target = None if publication is None else stack.enter_context(_open(publication, catalog))
+        target = None if publication is None else stack.enter_context(publication.open(catalog))
         doubtful = False
         stream = (engine or InProcess()).results(_found(items, failures), settings=settings, out=catalog.root)
         for result in _with_failures(stack.enter_context(closing(stream)), failures):
@@ -249,17 +229,6 @@ def _portable(settings: Settings) -> Settings:
 
 def _absolute(path: str) -> str:
     return str(Path(path).absolute())
-
-
-def _open(publication: Publication, catalog: OutputCatalog) -> AbstractContextManager[Target]:
-    return open_target(
-        catalog,
-        to=publication.to,
-        headers=publication.headers,
-        asset_root=publication.asset_root,
-        source_roots=publication.source_roots,
-        retry=publication.retry,
-    )
 
 
 def _found(items: Iterable[pystac.Item | Failure], failures: list[Failure]) -> Iterator[pystac.Item]:

@@ -23,13 +23,12 @@ from stac_cloudmask.stac.collection import (
     new_collection,
     new_page,
     require_place_and_time,
-    with_asset,
     with_child,
     write_geoparquet,
 )
 from stac_cloudmask.stac.hrefs import is_remote, safe_id
 from stac_cloudmask.stac.item import ITEM_TYPE, JSON_TYPE, file_facts
-from stac_cloudmask.stac.static import parsed
+from stac_cloudmask.stac.static import is_asset, is_link, links_of, parsed, wrong_members
 from stac_cloudmask.stac.store import open_store
 
 if TYPE_CHECKING:
@@ -41,9 +40,15 @@ if TYPE_CHECKING:
 
 CATALOG: Final = "catalog.json"
 TABLE: Final = "items.parquet"
-PARQUET: Final = "application/vnd.apache.parquet"
-NO_CONFIG: Final[Mapping[str, Any]] = MappingProxyType({})
-NO_ROOTS: Final[Mapping[str, str]] = MappingProxyType({})
+TABLE_ASSET: Final = MappingProxyType(
+    {
+        "href": f"./{TABLE}",
+        "type": "application/vnd.apache.parquet",
+        "title": "All items as a table",
+        "roles": ["collection-mirror"],
+    }
+)
+NOTHING: Final[Mapping[str, Any]] = MappingProxyType({})
 ABOVE: Final = "../../"
 """The catalog's folder as seen from an item."""
 DIGEST: Final = 12
@@ -51,61 +56,49 @@ DIGEST: Final = 12
 
 
 def item_name(collection_id: str, item_id: str) -> str:
-    """The name of an item in the store; an id that could be a path is refused here at the latest."""
+    """Return the name of an item in the store; an id that could be a path is refused here at the latest."""
     checked = safe_id(item_id)
     return f"{safe_id(collection_id, what='collection')}/{checked}/{checked}.json"
 
 
 def document_name(folder: str, stem: str, body: Json) -> str:
-    """The name of a document that items refer to; it tells the content, which never changes under that name."""
+    """Return the name of a document that items refer to; it tells the content, which never changes under it."""
     digest = hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()[:DIGEST]
     return f"{safe_id(folder, what='folder')}/{safe_id(f'{stem}-{digest}.json', what='file')}"
 
 
 def own_files(body: Json) -> dict[str, str]:
-    """Names of the files that lie beside an item, by asset key."""
+    """Return the names of the files that lie beside an item, by asset key.
+
+    Raises:
+        UnsupportedItemError: A name could lead elsewhere.
+    """
     found = {key: str(asset.get("href")) for key, asset in body.get("assets", {}).items()}
     return {key: file_name(href) for key, href in found.items() if href.startswith("./")}
 
 
 def file_name(href: str) -> str:
-    """The name of a file beside an item."""
+    """Return the name of a file beside an item."""
     return safe_id(href.removeprefix("./"), what="file")
 
 
 def documents(body: Json) -> list[str]:
-    """Names of the documents of its own catalog that an item was made from."""
-    names = [href.removeprefix(ABOVE) for href in hrefs(body, "derived_from") if href.startswith(ABOVE)]
+    """Return the names of the documents of its own catalog that an item was made from."""
+    names = [href.removeprefix(ABOVE) for href in links_of(body, "derived_from") if href.startswith(ABOVE)]
     return ["/".join(safe_id(part, what="file") for part in name.split("/")) for name in names]
 
 
 def is_document(name: str, body: Json) -> bool:
-    """Whether a document lies under the name that tells its content; any other name could be that of something else."""
+    """Return whether a document lies under the name that tells its content; other names may be of something else."""
     folder, _, file = name.rpartition("/")
     stem = file[: -len("-.json") - DIGEST]
     return name == document_name(folder, stem, body)
 
 
 def is_item(body: Json) -> bool:
-    """Whether JSON is as much of an item as this package relies on, and can be written again."""
-    properties, assets, links = (body.get(name) for name in ("properties", "assets", "links"))
-    return (
-        isinstance(body.get("id"), str)
-        and isinstance(properties, dict)
-        and isinstance(assets, dict)
-        and all(isinstance(asset, dict) and isinstance(asset.get("href"), str) for asset in assets.values())
-        and isinstance(links, list)
-        and all(isinstance(link, dict) and isinstance(link.get("href"), str) and "rel" in link for link in links)
-        and _is_text(body)
-    )
-
-
-def is_itself(body: Json, collection_id: str, item_id: str) -> bool:
-    """Whether an item is the one that its place says: published, it would replace the one that it says it is."""
-    return (body["id"], body.get("collection")) == (item_id, collection_id)
-
-
-def _is_text(body: Json) -> bool:
+    """Return whether JSON is as much of an item as this package relies on, and can be written again."""
+    if wrong_members(body) or not all(map(is_asset, body["assets"].values())) or not all(map(is_link, body["links"])):
+        return False
     try:
         json.dumps(body, allow_nan=False, ensure_ascii=False).encode()
     except (ValueError, RecursionError):  # not finite, half a character, or too deep
@@ -113,29 +106,8 @@ def _is_text(body: Json) -> bool:
     return True
 
 
-def hrefs(body: Json, rel: str) -> list[str]:
-    """Hrefs of the links of one relation; what is not a link is left out."""
-    links = body.get("links")
-    return [
-        str(link["href"])
-        for link in (links if isinstance(links, list) else [])
-        if isinstance(link, dict) and link.get("rel") == rel and "href" in link
-    ]
-
-
-def absolute(body: Json, *, root: str, collection_id: str, item_id: str) -> Json:
-    """An item whose links and assets lead to the same places from anywhere; ``root`` is the catalog's folder.
-
-    Raises:
-        UnsupportedItemError: It names a file of its own by something that could lead elsewhere.
-    """
-    own_files(body)
-    places = {ABOVE: f"{root}/", "../": f"{root}/{collection_id}/", "./": f"{root}/{collection_id}/{item_id}/"}
-    return body | {part: moved(body[part], places) for part in ("links", "assets")}
-
-
 def moved(value: Any, places: Mapping[str, str]) -> Any:  # noqa: ANN401  (any JSON)
-    """JSON in which every text that starts like a key starts like its value instead; the first key that fits counts."""
+    """Return JSON in which texts that start like a key start like its value instead; the first key that fits counts."""
     if isinstance(value, dict):
         return {key: moved(inner, places) for key, inner in value.items()}
     if isinstance(value, list):
@@ -144,8 +116,12 @@ def moved(value: Any, places: Mapping[str, str]) -> Any:  # noqa: ANN401  (any J
     return value if start is None else places[start] + value.removeprefix(start)
 
 
+def _moved_hrefs(body: Json, places: Mapping[str, str]) -> Json:
+    return body | {part: moved(body[part], places) for part in ("links", "assets")}
+
+
 def followable(body: Json, roots: Mapping[str, str]) -> Json:
-    """An item with hrefs that others can follow.
+    """Return an item with hrefs that others can follow.
 
     A local file goes by the longest of ``roots`` that it lies below, else by an alternate href of its own. Relative
     hrefs, which move along, stay.
@@ -153,37 +129,39 @@ def followable(body: Json, roots: Mapping[str, str]) -> Json:
     Raises:
         PublishError: An href leads to a file of this machine that nobody else could read.
     """
+    served = tuple(roots.values())
     places = {f"{local}/": f"{url}/" for local, url in sorted(roots.items(), key=lambda pair: -len(pair[0]))}
-    assets = {key: _followable_asset(asset, roots) for key, asset in moved(body["assets"], places).items()}
-    links = moved(body["links"], places)
-    local = [(f"asset {key!r}", asset["href"]) for key, asset in assets.items()]
-    local += [(f"link {link['rel']!r}", link["href"]) for link in links if link["rel"] != "self"]
-    for what, href in local:
-        if not (is_remote(href) or href.startswith((".", *roots.values()))):
+    whole = _moved_hrefs(body, places)
+    assets = {key: _followable_asset(asset, served) for key, asset in whole["assets"].items()}
+    links = [link for link in whole["links"] if link["rel"] != "self" or _leads(link["href"], served)]
+    hrefs = [(f"asset {key!r}", asset["href"]) for key, asset in assets.items()]
+    hrefs += [(f"link {link['rel']!r}", link["href"]) for link in links]
+    for what, href in hrefs:
+        if not _leads(href, (".", *served)):
             raise PublishError(
                 f"item {body['id']!r}: {what} is {href}, which only this machine can read; --asset-root says where the "
                 "catalog is served, --source-root LOCAL=URL where the source's files are"
             )
-    return body | {"assets": assets, "links": [link for link in links if _may_leave(link, roots)]}
+    return body | {"assets": assets, "links": links}
 
 
-def _followable_asset(asset: Json, roots: Mapping[str, str]) -> Json:
-    """An asset by an alternate href that others can follow, where its own leads to a file of this machine."""
+def _leads(href: str, served: tuple[str, ...]) -> bool:
+    """Return whether others can follow an href."""
+    return is_remote(href) or href.startswith(served)
+
+
+def _followable_asset(asset: Json, served: tuple[str, ...]) -> Json:
+    """Return an asset by an alternate href that others can follow, where its own leads to a file of this machine."""
     if "alternate" not in asset:
         return asset
     kept = {name: other for name, other in asset["alternate"].items() if is_remote(other["href"])}
-    stays = is_remote(asset["href"]) or asset["href"].startswith((".", *roots.values()))
-    href = asset["href"] if stays else next((other["href"] for other in kept.values()), asset["href"])
+    hrefs = [asset["href"], *(other["href"] for other in kept.values())]
+    href = next((href for href in hrefs if _leads(href, (".", *served))), asset["href"])
     return asset | {"href": href, "alternate": kept}
 
 
-def _may_leave(link: Json, roots: Mapping[str, str]) -> bool:
-    """A link to the item itself is only of use where others can follow it."""
-    return link["rel"] != "self" or is_remote(link["href"]) or link["href"].startswith(tuple(roots.values()))
-
-
 def existing_catalog(place: str | Path) -> OutputCatalog:
-    """The output catalog in a folder, which may also be named by its ``catalog.json``.
+    """Open the output catalog in a folder, which may also be named by its ``catalog.json``.
 
     Raises:
         ConfigError: There is none; says where one is, if that is near.
@@ -213,7 +191,7 @@ class OutputCatalog:
     can be found is whole. Any number of runs may write to one catalog at the same time.
     """
 
-    def __init__(self, out: str | Path, *, config: Mapping[str, Any] = NO_CONFIG) -> None:
+    def __init__(self, out: str | Path, *, config: Mapping[str, Any] = NOTHING) -> None:
         """Open the catalog at ``out``; ``config`` is what the owner of its collections says of them."""
         self.out = str(out)
         self._store = open_store(out)
@@ -221,15 +199,15 @@ class OutputCatalog:
 
     @property
     def root(self) -> str:
-        """Absolute href of the catalog's folder."""
+        """The absolute href of the catalog's folder."""
         return self._store.href(CATALOG).removesuffix(f"/{CATALOG}")
 
     def href(self, collection_id: str, item_id: str) -> str:
-        """Absolute href of an item, whether it is there or not."""
+        """Return the absolute href of an item, whether it is there or not."""
         return self._store.href(item_name(collection_id, item_id))
 
     def ids(self, href: str) -> tuple[str, str]:
-        """Ids of collection and item of an href that ``href`` or ``write_item`` gave.
+        """Return the ids of collection and item of an href that ``href`` or ``write_item`` gave.
 
         Raises:
             WriteError: It lies outside of this catalog.
@@ -240,28 +218,24 @@ class OutputCatalog:
         return collection_id, item_id
 
     def state(self, collection_id: str, item_id: str) -> str | None:
-        """Fingerprint of an item that is there with all its own files in the size that it states; else None."""
+        """Return the fingerprint of an item that is there whole, see `stored`; else None."""
         body = self.stored(collection_id, item_id)
-        if body is None:
-            return None
-        fingerprint = body.get("properties", {}).get(f"{OWN}fingerprint")
+        fingerprint = None if body is None else body["properties"].get(f"{OWN}fingerprint")
         return fingerprint if isinstance(fingerprint, str) else None
 
     def stored(self, collection_id: str, item_id: str) -> Json | None:
-        """The JSON of an item that is there whole, as it lies there; else None."""
+        """Return the JSON of an item that is there with all its own files in the size that it states; else None."""
         body = self._read(collection_id, item_id)
-        return body if body is not None and self._is_whole(collection_id, item_id, body) else None
-
-    def fetch(self, collection_id: str, item_id: str, name: str, target: Path) -> None:
-        """Copy a file of an item to a local path.
-
-        Raises:
-            ReadError: There is no such file.
-        """
-        self._store.get(f"{collection_id}/{item_id}/{safe_id(name, what='file')}", target)
+        if body is None:
+            return None
+        sizes = self._store.sizes(f"{collection_id}/{item_id}")
+        files = own_files(body)
+        stated = [(name, body["assets"][key].get("file:size")) for key, name in files.items()]
+        whole = all(name in sizes and size in (None, sizes[name]) for name, size in stated)
+        return body if files and whole else None
 
     def workdir(self) -> AbstractContextManager[Path]:
-        """A folder for the files of one item before ``write_item`` takes them; it cleans up after killed runs, too."""
+        """Make a folder for the files of one item until ``write_item`` takes them; killed runs are cleaned up after."""
         return self._store.workdir()
 
     def write_item(self, item: pystac.Item, files: Mapping[str, Path]) -> str:
@@ -301,49 +275,65 @@ class OutputCatalog:
             WriteError: A collection or the catalog cannot be written, or an href lies outside of this catalog.
         """
         for collection_id, names in groupby(sorted(map(self.ids, hrefs)), key=lambda ids: ids[0]):
-            bodies = [body for _, item_id in names if (body := self._listable(collection_id, item_id)) is not None]
+            bodies = []
+            for _, item_id in names:
+                try:
+                    bodies.append(self._listable(collection_id, item_id))
+                except (ReadError, UnsupportedItemError) as error:
+                    logger.warning("%s; it is not listed", error)
             if bodies:
                 self._list(collection_id, bodies)
 
     def listed(self) -> Iterator[tuple[str, str]]:
-        """Ids of collection and item of everything that the catalog lists."""
-        root = self._store.read_json(CATALOG) or {"links": []}
-        for child in hrefs(root, "child"):
+        """Yield the ids of collection and item of everything that the catalog lists."""
+        for child in links_of(self._store.read_json(CATALOG), "child"):
             collection_id = child.removeprefix("./").removesuffix("/collection.json")
             for href in self._listed(collection_id):
                 yield collection_id, href.removeprefix("./").partition("/")[0]
 
     def items(self, roots: Mapping[str, str] | None = None) -> Iterator[Json]:
-        """The JSON of every item that the catalog lists, see ``item``; one that is not there is left out and logged.
-
-        Args:
-            roots: Where others find local files, see `followable`; None lets local hrefs stay.
+        """Yield every item that the catalog lists, see `item`; one that is not there is logged.
 
         Raises:
             PublishError: An item names files that others cannot read.
         """
-        for collection_id, item_id in self.listed():
-            body = self.item(collection_id, item_id)
-            if body is None or not is_itself(body, collection_id, item_id):
-                logger.warning("%s is listed and not there, or is another item", self.href(collection_id, item_id))
+        for ids in self.listed():
+            try:
+                body = self.item(*ids, roots)
+            except ReadError as error:
+                logger.warning("%s", error)
             else:
-                yield body if roots is None else followable(body, roots)
+                yield body
 
-    def item(self, collection_id: str, item_id: str) -> Json | None:
-        """The JSON of an item, every href made absolute, its own href as ``self`` link; None if it is not there."""
+    def item(self, collection_id: str, item_id: str, roots: Mapping[str, str] | None = None) -> Json:
+        """Return the JSON of an item, every href made absolute, its own href as ``self`` link.
+
+        Args:
+            collection_id: Its collection.
+            item_id: Its id.
+            roots: Where others find local files, see `followable`; None lets local hrefs stay.
+
+        Raises:
+            ReadError: It is not there.
+            PublishError: It names files that others cannot read.
+        """
+        href = self.href(collection_id, item_id)
         body = self._read(collection_id, item_id)
-        if body is None:
-            return None
-        whole = absolute(body, root=self.root, collection_id=collection_id, item_id=item_id)
+        if body is None or not _is_itself(body, collection_id, item_id):
+            raise ReadError(f"{href} is listed and not there, or is another item")
+        own_files(body)  # refuses names that could lead elsewhere
+        folder = f"{self.root}/{collection_id}"
+        whole = _moved_hrefs(body, {ABOVE: f"{self.root}/", "../": f"{folder}/", "./": f"{folder}/{item_id}/"})
         links = [link for link in whole["links"] if link["rel"] != "self"]
-        return whole | {"links": [*links, _self_link(self.href(collection_id, item_id))]}
+        whole = whole | {"links": [*links, _self_link(href)]}
+        return whole if roots is None else followable(whole, roots)
 
     def exists(self) -> bool:
-        """Whether there is a catalog already."""
+        """Return whether there is a catalog already."""
         return self._store.read_json(CATALOG) is not None
 
-    def roots(self, asset_root: str | None, source_roots: Mapping[str, str] = NO_ROOTS) -> dict[str, str]:
-        """Where others find what lies below local folders, for `followable`."""
+    def roots(self, asset_root: str | None, source_roots: Mapping[str, str] = NOTHING) -> dict[str, str]:
+        """Return where others find what lies below local folders, for `followable`."""
         sources = {
             Path(local).absolute().as_posix().rstrip("/"): url.rstrip("/") for local, url in source_roots.items()
         }
@@ -351,8 +341,8 @@ class OutputCatalog:
 
     def copy_item(
         self, collection_id: str, item_id: str, target: OutputCatalog, *, roots: Mapping[str, str] | None = None
-    ) -> str:
-        """Copy an item and its own files to another catalog; the href it has there, for ``target.link``.
+    ) -> None:
+        """Copy an item and its own files to another catalog; ``target.link`` then lists it.
 
         Args:
             collection_id: Its collection.
@@ -366,11 +356,7 @@ class OutputCatalog:
             WriteError: The target cannot be written.
         """
         where = self.href(collection_id, item_id)
-        body = self._read(collection_id, item_id)
-        itself = body is not None and is_itself(body, collection_id, item_id)
-        if body is None or not itself or not self._is_whole(collection_id, item_id, body):
-            raise ReadError(f"{where} is not there whole, or is another item; process its source again")
-        require_place_and_time(body)  # what could not be listed is not copied
+        body = self._listable(collection_id, item_id)
         body = body | {"links": [link for link in body["links"] if link["rel"] != "self"]}
         if roots is not None:
             body = followable(body, self.roots(None, roots))
@@ -388,11 +374,19 @@ class OutputCatalog:
                     raise ReadError(
                         f"{where}: asset {key!r} is not the file that was written; process its source again"
                     )
-            return target.write_item(parsed(body, href=None), files)
+            target.write_item(parsed(body, href=None), files)
 
-    def collection(self, collection_id: str) -> Json | None:
-        """The JSON of a collection as it lies there; None if it is not."""
-        return self._store.read_json(f"{safe_id(collection_id, what='collection')}/collection.json")
+    def collection(self, collection_id: str) -> Json:
+        """Return the JSON of a collection as it lies there.
+
+        Raises:
+            ReadError: It is not there.
+        """
+        name = f"{safe_id(collection_id, what='collection')}/collection.json"
+        body = self._store.read_json(name)
+        if body is None:
+            raise ReadError(f"{self._store.href(name)} is not there")
+        return body
 
     def _read(self, collection_id: str, item_id: str) -> Json | None:
         body = self._store.read_json(item_name(collection_id, item_id))
@@ -403,7 +397,7 @@ class OutputCatalog:
         self._store.put({safe_id(name, what="file"): body})
 
     def write_document(self, folder: str, stem: str, body: Json) -> str:
-        """Keep a document that items refer to, under a name that tells its content, so that it never changes.
+        """Keep a document that items refer to under a name that tells its content, so that it never changes.
 
         Args:
             folder: At the root of the catalog.
@@ -436,57 +430,49 @@ class OutputCatalog:
                 logger.warning("collection %r has no %s of its present items: %s", collection_id, TABLE, error)
 
     def _rows(self, collection_id: str) -> Iterator[Json]:
-        """The items of a collection, their hrefs as seen from the collection."""
+        """Yield the items of a collection, their hrefs as seen from the collection."""
         for href in self._listed(collection_id):
             item_id = href.removeprefix("./").partition("/")[0]
             body = self._read(collection_id, item_id)
             if body is not None:
-                places = {ABOVE: "../", "../": "./", "./": f"./{item_id}/"}
-                yield body | {part: moved(body[part], places) for part in ("links", "assets")}
+                yield _moved_hrefs(body, {ABOVE: "../", "../": "./", "./": f"./{item_id}/"})
 
     def _listed(self, collection_id: str) -> list[str]:
-        """Hrefs of the items that a collection and its pages list, each once."""
-        collection = self.collection(collection_id) or {"links": []}
-        found = hrefs(collection, "item")
-        for page in hrefs(collection, "child"):
-            body = self._store.read_json(f"{collection_id}/{safe_id(page.removeprefix('./'), what='page')}")
-            found += hrefs(body or {}, "item")
+        """Return the hrefs of the items that a collection and its pages list, each once."""
+        collection = self._store.read_json(f"{collection_id}/collection.json")
+        found = links_of(collection, "item")
+        for page in links_of(collection, "child"):
+            name = safe_id(page.removeprefix("./"), what="page")
+            found += links_of(self._store.read_json(f"{collection_id}/{name}"), "item")
         return list(dict.fromkeys(found))
 
     def _list(self, collection_id: str, bodies: list[Json]) -> None:
         known = set(self._listed(collection_id))
         left = [href for href in map(item_href, bodies) if href not in known]
+        name = f"{collection_id}/collection.json"
 
         def widened(found: Json | None) -> Json:
             body = configured(found or new_collection(collection_id), self._config)
             return self._with_self(listing(covering(body, bodies), left), name)
 
-        name = f"{collection_id}/collection.json"
+        def with_collection(found: Json | None) -> Json:
+            return self._with_self(with_child(found or new_catalog(), f"./{name}", collection["title"]), CATALOG)
+
         self._store.update_json(name, widened)
         collection = self.collection(collection_id)
-        if collection is None:
-            raise WriteError(f"{self.out}: collection {collection_id!r} vanished while it was written")
-        self._list_on_pages(collection, [href for href in left if href not in set(hrefs(collection, "item"))])
-        self._store.update_json(
-            CATALOG,
-            lambda found: self._with_self(
-                with_child(found or new_catalog(), f"./{name}", collection["title"]), CATALOG
-            ),
-        )
+        left = [href for href in left if href not in set(links_of(collection, "item"))]
+        number = max(2, len(links_of(collection, "child")) + 1)
+        while left:
+            left, number = self._list_on_page(collection, left, number), number + 1
+        self._store.update_json(CATALOG, with_collection)
 
     def _with_self(self, body: Json, name: str) -> Json:
-        """A catalog or collection with its own href, where others can follow that."""
+        """Return a catalog or collection with its own href, where others can follow that."""
         link = {"rel": "self", "href": self._store.href(name), "type": JSON_TYPE}
         return body if link in body["links"] or not is_remote(self.root) else body | {"links": [*body["links"], link]}
 
-    def _list_on_pages(self, collection: Json, left: list[str]) -> None:
-        """List what has no room in the collection's own file, so that no file grows without an end."""
-        number = max(2, len(hrefs(collection, "child")) + 1)
-        while left:
-            left, number = self._list_on_page(collection, left, number), number + 1
-
     def _list_on_page(self, collection: Json, left: list[str], number: int) -> list[str]:
-        """List items on one page; those that it had no room for."""
+        """List items on a page, so that no file grows without an end; return those that it had no room for."""
         page, name = new_page(collection, number), f"items-{number}.json"
         full_name = f"{collection['id']}/{name}"
         self._store.update_json(full_name, lambda found: listing(found or page, left))
@@ -494,27 +480,27 @@ class OutputCatalog:
             f"{collection['id']}/collection.json",
             lambda found: with_child(found or collection, f"./{name}", page["title"]),
         )
-        there = set(hrefs(self._store.read_json(full_name) or {}, "item"))
+        there = set(links_of(self._store.read_json(full_name), "item"))
         return [href for href in left if href not in there]
 
-    def _listable(self, collection_id: str, item_id: str) -> Json | None:
-        body = self._read(collection_id, item_id)
-        try:
-            if body is not None and self._is_whole(collection_id, item_id, body):
-                require_place_and_time(body)
-                return body
-        except UnsupportedItemError as error:
-            logger.warning("%s", error)
-        logger.warning("%s is not there whole and is not listed", self.href(collection_id, item_id))
-        return None
+    def _listable(self, collection_id: str, item_id: str) -> Json:
+        """Return the JSON of an item that is there whole, and that a collection can cover.
 
-    def _is_whole(self, collection_id: str, item_id: str, body: Json) -> bool:
-        sizes = self._store.sizes(f"{collection_id}/{item_id}")
-        files = own_files(body)
-        return bool(files) and all(
-            name in sizes and body["assets"][key].get("file:size", sizes[name]) == sizes[name]
-            for key, name in files.items()
-        )
+        Raises:
+            ReadError: It is not whole.
+            UnsupportedItemError: It states no place or no time.
+        """
+        body = self.stored(collection_id, item_id)
+        if body is None or not _is_itself(body, collection_id, item_id):
+            where = self.href(collection_id, item_id)
+            raise ReadError(f"{where} is not there whole, or is another item; process its source again")
+        require_place_and_time(body)
+        return body
+
+
+def _is_itself(body: Json, collection_id: str, item_id: str) -> bool:
+    """Return whether an item is the one that its place says; published, it would replace the one that it says it is."""
+    return (body["id"], body.get("collection")) == (item_id, collection_id)
 
 
 def _self_link(href: str) -> Json:
@@ -522,5 +508,5 @@ def _self_link(href: str) -> Json:
 
 
 def _with_table(found: Json | None) -> Json:
-    table = {"href": f"./{TABLE}", "type": PARQUET, "title": "All items as a table", "roles": ["collection-mirror"]}
-    return with_asset(found or {}, "items", table)
+    body = found or {}
+    return body | {"assets": {**body.get("assets", {}), "items": dict(TABLE_ASSET)}}

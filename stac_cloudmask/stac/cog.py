@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
-import uuid
 from collections.abc import Mapping
-from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final, Literal
@@ -16,18 +14,18 @@ import rasterio
 from PIL import Image
 from rasterio._err import CPLE_BaseError  # what GDAL's CreateCopy raises; rasterio.errors does not have it
 from rasterio.errors import RasterioError
-from rasterio.shutil import copy as copy_raster
+from rasterio.io import MemoryFile
 
 from stac_cloudmask.core.classes import CLASSES, CloudClass
 from stac_cloudmask.core.predict import PERCENT_NODATA
 from stac_cloudmask.core.votes import VOTES_NODATA
-from stac_cloudmask.errors import WriteError
+from stac_cloudmask.stac.assets import NODATA_NAMES
+from stac_cloudmask.stac.store import whole_file
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
 
     from numpy.typing import NDArray
-    from rasterio.io import DatasetWriter
 
     from stac_cloudmask.core.classes import ClassInfo
     from stac_cloudmask.core.grid import Grid
@@ -65,29 +63,25 @@ def write_class_cog(
         grid: The grid of ``class_map``.
         classes: The class table that codes, names and colors come from.
         title: The band's description.
-        tags: What else the file says of itself, by name.
+        tags: Further tags of the file, by name.
         threads: Threads for compression and overviews.
 
     Raises:
         WriteError: The file cannot be written; nothing is left behind.
     """
-    _write(
-        path,
-        class_map,
-        grid,
-        nodata=next(info.code for info in classes if info.name in {"nodata", "no_data"}),
-        overview="mode",
+    band = _Band(
         title=title,
-        tags=tags,
-        band_tags={f"CLASS_{info.code}": info.title for info in classes},
+        nodata=next(info.code for info in classes if info.name in NODATA_NAMES),
+        tags={f"CLASS_{info.code}": info.title for info in classes},
         colors={info.code: info.rgba for info in classes},
-        threads=threads,
     )
-    for sidecar, text in (
-        (path.with_name(f"{path.name}.aux.xml"), gdal_metadata(classes)),
-        (path.with_suffix(".qml"), qgis_style(classes)),
-    ):
-        with _whole_file(sidecar) as temporary:
+    _write(path, class_map, grid, band, tags=tags, threads=threads)
+    sidecars = {
+        path.with_name(f"{path.name}.aux.xml"): gdal_metadata(classes),
+        path.with_suffix(".qml"): qgis_style(classes),
+    }
+    for sidecar, text in sidecars.items():
+        with whole_file(sidecar) as temporary:
             temporary.write_text(text, encoding="utf-8")
 
 
@@ -105,17 +99,8 @@ def write_percent_cog(
     Raises:
         WriteError: The file cannot be written; nothing is left behind.
     """
-    _write(
-        path,
-        percent,
-        grid,
-        nodata=PERCENT_NODATA,
-        overview="average",
-        title=title,
-        tags=tags,
-        unit="%",
-        threads=threads,
-    )
+    band = _Band(title=title, nodata=PERCENT_NODATA, overview="AVERAGE", unit="%")
+    _write(path, percent, grid, band, tags=tags, threads=threads)
 
 
 def write_bits_cog(
@@ -124,7 +109,6 @@ def write_bits_cog(
     grid: Grid,
     *,
     fields: Sequence[tuple[str, str]] = (),
-    title: str = "Votes behind the mask",
     tags: Mapping[str, str] = NO_TAGS,
     threads: int = 2,
 ) -> None:
@@ -135,25 +119,63 @@ def write_bits_cog(
         bits: The fields, of which there are at most seven: no combination of them is 255.
         grid: The grid of ``bits``.
         fields: Name and meaning of the bits, lowest first.
-        title: The band's description.
-        tags: What else the file says of itself, by name.
+        tags: Further tags of the file, by name.
         threads: Threads for compression and overviews.
 
     Raises:
         WriteError: The file cannot be written; nothing is left behind.
     """
     meanings = {f"BIT_{offset}": f"{name}: {meaning}" for offset, (name, meaning) in enumerate(fields)}
-    _write(
-        path,
-        bits,
-        grid,
-        nodata=VOTES_NODATA,
-        overview="mode",
-        title=title,
-        tags=tags,
-        band_tags=meanings,
-        threads=threads,
-    )
+    band = _Band(title="Votes behind the mask", nodata=VOTES_NODATA, tags=meanings)
+    _write(path, bits, grid, band, tags=tags, threads=threads)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Band:
+    """The description of a file's only band.
+
+    Attributes:
+        title: Its description.
+        nodata: The value of pixels without data.
+        overview: GDAL's resampling for overviews.
+        tags: Tags of the band: what its values or bits mean.
+        colors: Red, green, blue and opacity by value.
+        unit: The unit of its values.
+    """
+
+    title: str
+    nodata: int
+    overview: Literal["MODE", "AVERAGE"] = "MODE"
+    tags: Mapping[str, str] = field(default_factory=dict)
+    colors: Mapping[int, tuple[int, int, int, int]] | None = None
+    unit: str = ""
+
+
+def _write(
+    path: Path, array: NDArray[np.uint8], grid: Grid, band: _Band, *, tags: Mapping[str, str], threads: int
+) -> None:
+    """Write one band by GDAL's COG driver, in memory first: GDAL does not report a disk that is full."""
+    if array.shape != grid.shape:
+        raise ValueError(f"an array of {array.shape} does not fill a grid of {grid.shape}")
+    layout = {
+        "crs": grid.code, "transform": rasterio.Affine(*grid.transform), "height": grid.height, "width": grid.width,
+        "count": 1, "dtype": "uint8", "nodata": band.nodata, "blocksize": BLOCK, "compress": "DEFLATE",
+        "overview_resampling": band.overview, "num_threads": threads, "bigtiff": "IF_SAFER",
+    }  # fmt: skip
+    with (
+        whole_file(path, RasterioError, CPLE_BaseError) as temporary,
+        rasterio.Env(GDAL_CACHEMAX=GDAL_CACHE, GDAL_NUM_THREADS=threads),
+        MemoryFile() as memory,
+    ):
+        with memory.open(driver="COG", **layout) as cog:
+            cog.write(array, 1)
+            cog.set_band_description(1, band.title)
+            cog.set_band_unit(1, band.unit)
+            cog.update_tags(**tags)
+            cog.update_tags(1, **band.tags)
+            if band.colors:
+                cog.write_colormap(1, dict(band.colors))
+        temporary.write_bytes(memory.getbuffer())
 
 
 def gdal_metadata(classes: Sequence[ClassInfo]) -> str:
@@ -194,7 +216,7 @@ def qgis_style(classes: Sequence[ClassInfo]) -> str:
     renderer = SubElement(pipe, "rasterrenderer", type="paletted", band="1", opacity="1", alphaBand="-1")
     palette = SubElement(renderer, "colorPalette")
     for info in classes:
-        if info.name not in {"nodata", "no_data"}:
+        if info.name not in NODATA_NAMES:
             color = {"color": f"#{info.color_hint.lower()}", "alpha": str(info.rgba[3])}
             SubElement(palette, "paletteEntry", {"value": str(info.code), "label": info.title, **color})
     return f"<!DOCTYPE qgis PUBLIC 'http://mrcc.com/qgis.dtd' 'SYSTEM'>\n{_xml(root)}"
@@ -210,8 +232,6 @@ def write_thumbnail(
     class_map: NDArray[np.uint8],
     *,
     quicklook: NDArray[np.uint8] | None = None,
-    classes: Sequence[ClassInfo] = CLASSES,
-    side: int = THUMBNAIL_SIDE,
 ) -> None:
     """Write a small PNG of a class map: its colors, or its cloud and shadow over a picture of the scene.
 
@@ -219,20 +239,18 @@ def write_thumbnail(
         path: Where the file goes; it appears whole or not at all.
         class_map: ``(y, x)`` uint8 codes.
         quicklook: ``(y, x, 3)`` uint8 red, green, blue of the same extent, at any size.
-        classes: The class table that the colors come from.
-        side: The longest side of the picture, in pixels.
 
     Raises:
         WriteError: The file cannot be written; nothing is left behind.
     """
     # Four samples a side and output pixel smooth the edges; more cost time and show nothing.
-    step = max(1, max(class_map.shape) // (4 * side))
+    step = max(1, max(class_map.shape) // (4 * THUMBNAIL_SIDE))
     sampled = class_map[::step, ::step]
-    picture = Image.fromarray(_palette(classes, overlay=quicklook is not None)[sampled])
-    picture.thumbnail((side, side), Image.Resampling.BOX)
+    picture = Image.fromarray(_palette(overlay=quicklook is not None)[sampled])
+    picture.thumbnail((THUMBNAIL_SIDE, THUMBNAIL_SIDE), Image.Resampling.BOX)
     if quicklook is not None:
         picture = _over(quicklook, picture, sampled != CloudClass.NODATA)
-    with _whole_file(path) as temporary:
+    with whole_file(path) as temporary:
         picture.save(temporary, format="PNG", optimize=True)
 
 
@@ -245,96 +263,12 @@ def _over(quicklook: NDArray[np.uint8], picture: Image.Image, valid: NDArray[np.
     return both.quantize(256, Image.Quantize.FASTOCTREE)
 
 
-def _palette(classes: Sequence[ClassInfo], *, overlay: bool) -> NDArray[np.uint8]:
+def _palette(*, overlay: bool) -> NDArray[np.uint8]:
     """Red, green, blue and alpha of every code, ``(256, 4)``: in an overlay what is clear is not painted."""
     table = np.zeros((256, 4), np.uint8)
-    for info in classes:
+    for info in CLASSES:
         if overlay and info.painted:
             table[info.code] = (*info.rgb, round(255 * OVERLAY_OPACITY))
         elif not overlay and info.code != CloudClass.NODATA:
             table[info.code] = (*info.rgb, 255)
     return table
-
-
-def _write(
-    path: Path,
-    array: NDArray[np.uint8],
-    grid: Grid,
-    *,
-    nodata: int,
-    overview: Literal["mode", "average"],
-    title: str,
-    tags: Mapping[str, str],
-    band_tags: Mapping[str, str] = NO_TAGS,
-    colors: Mapping[int, tuple[int, int, int, int]] | None = None,
-    unit: str | None = None,
-    threads: int,
-) -> None:
-    """Write tiles to a plain GeoTIFF next to ``path``, then let GDAL's COG driver order them."""
-    if array.shape != grid.shape:
-        raise ValueError(f"an array of {array.shape} does not fill a grid of {grid.shape}")
-    with _whole_file(path) as cog, rasterio.Env(GDAL_CACHEMAX=GDAL_CACHE, GDAL_NUM_THREADS=threads):
-        flat = cog.with_suffix(".flat.tif")
-        try:
-            with _flat(flat, grid, nodata=nodata, threads=threads) as tiles:
-                for top in range(0, grid.height, BLOCK):
-                    rows = top, min(top + BLOCK, grid.height)
-                    tiles.write(array[slice(*rows)], 1, window=(rows, (0, grid.width)))
-                tiles.set_band_description(1, title)
-                tiles.update_tags(**tags)
-                tiles.update_tags(1, **band_tags)
-                if unit:
-                    tiles.set_band_unit(1, unit)
-                if colors:
-                    tiles.write_colormap(1, dict(colors))
-            copy_raster(
-                flat,
-                cog,
-                driver="COG",
-                BLOCKSIZE=BLOCK,
-                COMPRESS="DEFLATE",
-                OVERVIEW_RESAMPLING=overview.upper(),
-                NUM_THREADS=threads,
-                BIGTIFF="IF_SAFER",
-            )
-        finally:
-            _remove(flat)
-
-
-def _flat(path: Path, grid: Grid, *, nodata: int, threads: int) -> DatasetWriter:
-    return rasterio.open(
-        path,
-        "w",
-        driver="GTiff",
-        dtype="uint8",
-        count=1,
-        height=grid.height,
-        width=grid.width,
-        crs=grid.code,
-        transform=rasterio.Affine(*grid.transform),
-        nodata=nodata,
-        tiled=True,
-        blockxsize=BLOCK,
-        blockysize=BLOCK,
-        compress="lzw",
-        num_threads=threads,
-    )
-
-
-@contextmanager
-def _whole_file(path: Path) -> Iterator[Path]:
-    """A temporary name beside ``path``, renamed to it at the end."""
-    temporary = path.with_name(f".{path.stem}.{os.getpid()}.{uuid.uuid4().hex[:8]}.tmp{path.suffix}")
-    try:
-        yield temporary
-        temporary.replace(path)
-    except (OSError, RasterioError, CPLE_BaseError) as error:
-        raise WriteError(f"{path}: cannot be written: {error}") from error
-    finally:
-        _remove(temporary)
-
-
-def _remove(temporary: Path) -> None:
-    """Delete a file if that is possible; on a disk that may no longer be written, what went wrong first counts."""
-    with suppress(OSError):
-        temporary.unlink(missing_ok=True)

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import uuid
 from collections.abc import Mapping
-from contextlib import contextmanager, suppress
 from copy import deepcopy
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -18,9 +16,10 @@ from stac_cloudmask.stac.assets import ASSETS, extensions_of, renders
 from stac_cloudmask.stac.hrefs import safe_id
 from stac_cloudmask.stac.item import CATALOG_TITLE, ITEM_TYPE, JSON_TYPE, SUFFIX, collection_title
 from stac_cloudmask.stac.metadata import number
+from stac_cloudmask.stac.store import whole_file
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Sequence
 
     Json = dict[str, Any]
 
@@ -37,8 +36,11 @@ PROCESSOR: Final[Json] = {
     "description": "The software that made the masks; who ran it and who hosts them is for the owner to say.",
     "roles": ["processor"],
 }
-CONFIGURABLE: Final = frozenset({"id", "title", "description", "license", "keywords", "providers", "links"})
-"""What the owner of a collection can set."""
+CONFIGURABLE: Final = {
+    **dict.fromkeys(("id", "title", "description", "license"), str),
+    **dict.fromkeys(("keywords", "providers", "links"), list),
+}
+"""What the owner of a collection can set, and its type."""
 SUMMARIES: Final = {
     **dict.fromkeys(("platform", "constellation", "instruments", "gsd", "processing:level"), SummaryStrategy.ARRAY),
     **dict.fromkeys(("proj:code", "grid:code"), SummaryStrategy.ARRAY),
@@ -46,16 +48,8 @@ SUMMARIES: Final = {
 }
 """Properties whose values, or range of values, the collection states."""
 OF_ONE_FILE: Final = (
-    "href",
-    "created",
-    "updated",
-    "file:",
-    "proj:",
-    "alternate",
-    "view:",
-    "processing:version",
-    "classification:",
-)
+    "href", "created", "updated", "file:", "proj:", "alternate", "view:", "processing:version", "classification:",
+)  # fmt: skip
 """Fields of a carried asset that differ from item to item."""
 BOXES: Final = (4, 6)
 """Numbers of a bbox, without heights and with."""
@@ -65,43 +59,41 @@ PAGE: Final = 1000
 
 
 def read_config(config: str) -> Json:
-    """What the owner of a collection says of it: a partial collection, as JSON or the path of a JSON file.
+    """Read what the owner of a collection says of it: a partial collection, as JSON or the path of a JSON file.
 
     Raises:
         ConfigError: It is not a JSON object, or sets something else than `CONFIGURABLE`.
     """
-    name = "the collection's configuration" if config.lstrip().startswith("{") else config
+    inline = config.lstrip().startswith("{")
+    name = "the collection's configuration" if inline else config
     try:
-        body = json.loads(config if name != config else Path(config).read_bytes())
+        body = json.loads(config if inline else Path(config).read_bytes())
     except (OSError, ValueError) as error:
         raise ConfigError(f"{name} is not JSON that can be read: {error}") from error
+    settable = ", ".join(sorted(CONFIGURABLE))
     if not isinstance(body, dict):
-        raise ConfigError(f"{name} is not a JSON object; it is part of a collection: {', '.join(sorted(CONFIGURABLE))}")
-    return _checked_config(body, name)
+        raise ConfigError(f"{name} is not a JSON object; it is part of a collection: {settable}")
+    if unknown := sorted(body.keys() - CONFIGURABLE):
+        raise ConfigError(f"{name} sets {', '.join(unknown)}; it can set {settable}")
+    _check_config(body, name)
+    return body
 
 
-def _checked_config(config: Json, name: str) -> Json:
-    """The configuration of a collection, as it was given."""
-    unknown = sorted(set(config) - CONFIGURABLE)
-    if unknown:
-        raise ConfigError(f"{name} sets {', '.join(unknown)}; it can set {', '.join(sorted(CONFIGURABLE))}")
-    for key, value in config.items():
-        wanted = list if key in {"keywords", "providers", "links"} else str
-        if not isinstance(value, wanted):
-            raise ConfigError(f"{name}: {key} is {value!r}, not a {'list' if wanted is list else 'text'}")
-    for link in config.get("links", []):
+def _check_config(body: Json, name: str) -> None:
+    for key, value in body.items():
+        if not isinstance(value, CONFIGURABLE[key]):
+            raise ConfigError(f"{name}: {key} is {value!r}, not a {'list' if CONFIGURABLE[key] is list else 'text'}")
+    for link in body.get("links", []):
         if not isinstance(link, dict) or not {"rel", "href"} <= link.keys():
             raise ConfigError(f"{name}: {link!r} is not a link with rel and href")
-    if "id" in config:
-        try:
-            safe_id(config["id"], what="collection")
-        except UnsupportedItemError as error:
-            raise ConfigError(f"{name}: {error}") from error
-    return config
+    try:
+        safe_id(body.get("id", CATALOG_ID), what="collection")
+    except UnsupportedItemError as error:
+        raise ConfigError(f"{name}: {error}") from error
 
 
 def configured(collection: Json, config: Mapping[str, Any]) -> Json:
-    """The collection as its owner wants it; ESA stays named as producer unless the owner names another."""
+    """Return the collection as its owner wants it; ESA stays named as producer unless the owner names another."""
     if not config:
         return collection
     given = {key: value for key, value in config.items() if key not in {"id", "links"}}
@@ -113,19 +105,30 @@ def configured(collection: Json, config: Mapping[str, Any]) -> Json:
 
 
 def new_catalog() -> Json:
-    """The root catalog, without children."""
-    return {
-        "type": "Catalog",
-        "stac_version": "1.1.0",
-        "id": CATALOG_ID,
-        "title": CATALOG_TITLE,
-        "description": "Cloud and cloud-shadow masks for Sentinel-2 L2A scenes, made by stac_cloudmask.",
-        "links": [{"rel": "root", "href": "./catalog.json", "type": JSON_TYPE, "title": CATALOG_TITLE}],
-    }
+    """Return the root catalog, without children."""
+    description = "Cloud and cloud-shadow masks for Sentinel-2 L2A scenes, made by stac_cloudmask."
+    return _catalog(CATALOG_ID, CATALOG_TITLE, description, [_link("root", "./catalog.json", CATALOG_TITLE)])
+
+
+def new_page(collection: Json, number: int) -> Json:
+    """Return a catalog below a collection that lists more of its items, beside ``collection.json``."""
+    title = f"Items of {collection['title']}, part {number}"
+    root = _link("root", "../catalog.json", CATALOG_TITLE)
+    parent = _link("parent", "./collection.json", collection["title"])
+    return _catalog(f"{collection['id']}-items-{number}", title, title, [root, parent])
+
+
+def _catalog(identifier: str, title: str, description: str, links: list[Json]) -> Json:
+    head = {"type": "Catalog", "stac_version": "1.1.0", "id": identifier}
+    return head | {"title": title, "description": description, "links": links}
+
+
+def _link(rel: str, href: str, title: str) -> Json:
+    return {"rel": rel, "href": href, "type": JSON_TYPE, "title": title}
 
 
 def new_collection(collection_id: str) -> Json:
-    """A collection without items; STAC requires an extent, so it is not a valid collection until it has items."""
+    """Return a collection without items, which is not valid yet: STAC requires an extent."""
     source = collection_id.removesuffix(f"-{SUFFIX}")
     body: Json = {
         "type": "Collection",
@@ -144,32 +147,16 @@ def new_collection(collection_id: str) -> Json:
         "item_assets": {key: dict(fields) for key, fields in ASSETS.items()},
         "renders": renders(),
         "links": [
-            {"rel": "root", "href": "../catalog.json", "type": JSON_TYPE, "title": CATALOG_TITLE},
-            {"rel": "parent", "href": "../catalog.json", "type": JSON_TYPE, "title": CATALOG_TITLE},
+            _link("root", "../catalog.json", CATALOG_TITLE),
+            _link("parent", "../catalog.json", CATALOG_TITLE),
             {"rel": "license", "href": SENTINEL_LICENSE, "title": "Terms of Sentinel data"},
         ],
     }
     return body | {"stac_extensions": extensions_of(body)}
 
 
-def new_page(collection: Json, number: int) -> Json:
-    """A catalog below a collection that lists more of its items, beside ``collection.json``."""
-    title = f"Items of {collection['title']}, part {number}"
-    return {
-        "type": "Catalog",
-        "stac_version": "1.1.0",
-        "id": f"{collection['id']}-items-{number}",
-        "title": title,
-        "description": title,
-        "links": [
-            {"rel": "root", "href": "../catalog.json", "type": JSON_TYPE, "title": CATALOG_TITLE},
-            {"rel": "parent", "href": "./collection.json", "type": JSON_TYPE, "title": collection["title"]},
-        ],
-    }
-
-
 def listing(body: Json, hrefs: Iterable[str]) -> Json:
-    """A collection or page with these items listed as far as there is room; what it lists already stays as it is."""
+    """Return a collection or page that lists these items, too, as far as there is room."""
     listed = [link["href"] for link in body["links"] if link["rel"] == "item"]
     new = [href for href in dict.fromkeys(hrefs) if href not in set(listed)][: max(0, PAGE - len(listed))]
     links = [{"rel": "item", "href": href, "type": ITEM_TYPE, "title": href.split("/")[1]} for href in new]
@@ -177,19 +164,14 @@ def listing(body: Json, hrefs: Iterable[str]) -> Json:
 
 
 def with_child(body: Json, href: str, title: str) -> Json:
-    """A catalog or collection with a child listed, once."""
+    """Return a catalog or collection with a child listed, once."""
     if any(link["rel"] == "child" and link["href"] == href for link in body["links"]):
         return body
-    return body | {"links": [*body["links"], {"rel": "child", "href": href, "type": JSON_TYPE, "title": title}]}
-
-
-def with_asset(collection: Json, key: str, asset: Json) -> Json:
-    """A collection with an asset of its own."""
-    return collection | {"assets": {**collection.get("assets", {}), key: asset}}
+    return body | {"links": [*body["links"], _link("child", href, title)]}
 
 
 def item_href(item: Json) -> str:
-    """Where an item lies, as seen from its collection."""
+    """Return where an item lies, as seen from its collection."""
     return f"./{item['id']}/{item['id']}.json"
 
 
@@ -199,11 +181,10 @@ def require_place_and_time(item: Json) -> None:
     Raises:
         UnsupportedItemError: It states no box or no time.
     """
-    bbox = item.get("bbox")
     try:
-        if isinstance(bbox, list) and len(bbox) in BOXES and None not in map(number, bbox):
+        if len(item["bbox"]) in BOXES and None not in map(number, item["bbox"]):
             extent = pystac.Extent.from_items([_place_and_time(item)])
-            if extent.temporal.intervals[0][0] and extent.temporal.intervals[0][1]:
+            if all(extent.temporal.intervals[0]):
                 return
     except (ValueError, TypeError, KeyError, AttributeError, OverflowError):
         pass
@@ -211,18 +192,19 @@ def require_place_and_time(item: Json) -> None:
 
 
 def covering(collection: Json, items: Sequence[Json]) -> Json:
-    """The collection with extent, summaries and descriptions of assets widened to these items.
+    """Return the collection with extent, summaries and descriptions of assets widened to these items.
 
     Adding the same items again changes nothing; their order does not matter to what is covered.
     """
     if not items:
         return collection
     summaries = pystac.Summaries(deepcopy(collection.get("summaries") or {}), maxcount=2**31)
-    summaries.combine(Summarizer(SUMMARIES).summarize([_place_and_time(item) for item in items]))
+    parts = [_place_and_time(item) for item in items]
+    summaries.combine(Summarizer(SUMMARIES).summarize(parts))
     for name in summaries.lists.keys() & SUMMARIES.keys():
         summaries.lists[name] = sorted(dict.fromkeys(summaries.lists[name]), key=str)
     wider = collection | {
-        "extent": _extent(collection["extent"], items),
+        "extent": _extent(collection["extent"], parts),
         "summaries": dict(sorted(summaries.to_dict().items())),
         "item_assets": {**_carried(items), **(collection.get("item_assets") or {})},
     }
@@ -231,14 +213,12 @@ def covering(collection: Json, items: Sequence[Json]) -> Json:
     return wider | {"stac_extensions": [*known, *(schema for schema in used if schema not in known)]}
 
 
-def _extent(known: Json, items: Sequence[Json]) -> Json:
-    """The extent of a collection and of these items; one box across the antimeridian makes it go around the world."""
-    parts = [_place_and_time(item) for item in items]
+def _extent(known: Json, parts: list[pystac.Item]) -> Json:
+    """Return the extent of a collection and of items; a box across the antimeridian makes it go around the world."""
     if known["spatial"]["bbox"]:
         start, end = known["temporal"]["interval"][0]
-        times = {"datetime": None, "start_datetime": start or end, "end_datetime": end or start}
-        bbox = list(known["spatial"]["bbox"][0])
-        parts.append(_place_and_time({"id": "known", "bbox": bbox, "properties": times}))
+        times = {"start_datetime": start or end, "end_datetime": end or start}
+        parts = [*parts, _place_and_time({"id": "known", "bbox": known["spatial"]["bbox"][0], "properties": times})]
     extent = pystac.Extent.from_items(parts).to_dict()
     if any(part.bbox[0] > part.bbox[2] for part in parts if part.bbox):
         extent["spatial"]["bbox"][0][::2] = WORLD
@@ -246,26 +226,20 @@ def _extent(known: Json, items: Sequence[Json]) -> Json:
 
 
 def _place_and_time(item: Json) -> pystac.Item:
-    """An item without anything but what a collection sums up; heights left out."""
+    """Return an item without anything but what a collection sums up; heights are left out."""
     bbox = item["bbox"]
     half = len(bbox) // 2
     names = {"datetime", "start_datetime", "end_datetime", *SUMMARIES}
     properties = {name: value for name, value in item["properties"].items() if name in names and value is not None}
     body: Json = {
-        "type": "Feature",
-        "stac_version": "1.1.0",
-        "id": item["id"],
-        "geometry": None,
-        "bbox": [*bbox[:2], *bbox[half : half + 2]],
-        "properties": {"datetime": None, **properties},
-        "links": [],
-        "assets": {},
-    }
+        "type": "Feature", "stac_version": "1.1.0", "id": item["id"], "links": [], "assets": {}, "geometry": None,
+        "bbox": [*bbox[:2], *bbox[half : half + 2]], "properties": {"datetime": None, **properties},
+    }  # fmt: skip
     return pystac.Item.from_dict(body, migrate=False)
 
 
 def _carried(items: Sequence[Json]) -> Json:
-    """Descriptions of the assets that items carry from their sources."""
+    """Return the descriptions of the assets that items carry from their sources."""
     return {
         key: {name: value for name, value in asset.items() if not name.startswith(OF_ONE_FILE)}
         for item in items
@@ -284,7 +258,7 @@ def write_ndjson(items: Iterable[Json], path: Path) -> int:
         WriteError: The file cannot be written; one that was there is kept.
     """
     count = 0
-    with _whole(path) as temporary, temporary.open("w", encoding="utf-8") as lines:
+    with whole_file(path) as temporary, temporary.open("w", encoding="utf-8") as lines:
         for item in items:
             lines.write(json.dumps(item, separators=(",", ":"), allow_nan=False) + "\n")
             count += 1
@@ -308,32 +282,14 @@ def write_geoparquet(items: Iterable[Json], path: Path) -> int:
     rows = [_without_empty(item) for item in items]
     if not rows:
         raise WriteError(f"{path}: there are no items, and the columns of a table come from its items")
-    with _whole(path) as temporary:
-        try:
-            rustac.write_sync(str(temporary), rows, format="geoparquet")
-        except rustac.RustacError as error:
-            raise WriteError(f"{path}: cannot be written: {error}") from error
+    with whole_file(path, rustac.RustacError) as temporary:
+        rustac.write_sync(str(temporary), rows, format="geoparquet")
     return len(rows)
 
 
 def _without_empty(value: Any) -> Any:  # noqa: ANN401  (any JSON)
-    """JSON without empty objects, which Parquet does not have."""
+    """Return JSON without empty objects, which Parquet does not have."""
     if isinstance(value, dict):
         pairs = ((key, _without_empty(inner)) for key, inner in value.items())
         return {key: inner for key, inner in pairs if inner != {}}
     return [_without_empty(inner) for inner in value] if isinstance(value, list) else value
-
-
-@contextmanager
-def _whole(path: Path) -> Iterator[Path]:
-    """A temporary name beside ``path``, renamed to it at the end."""
-    temporary = path.with_name(f".{uuid.uuid4().hex}{path.suffix}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        yield temporary
-        temporary.replace(path)
-    except OSError as error:
-        raise error if isinstance(error, WriteError) else WriteError(f"{path}: cannot be written: {error}") from error
-    finally:
-        with suppress(OSError):
-            temporary.unlink(missing_ok=True)

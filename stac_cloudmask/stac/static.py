@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
@@ -25,6 +26,11 @@ if TYPE_CHECKING:
     from types import TracebackType
 
 Json = dict[str, Any]
+
+MEMBERS: Final = MappingProxyType(
+    {"id": str, "properties": dict, "assets": dict, "links": list, "collection": str | None},
+)
+"""Members of an item that are relied on, and their types."""
 
 MAX_BYTES: Final = 2**28
 """Larger documents are refused."""
@@ -333,18 +339,16 @@ def _checked(body: object, place: str) -> Json:
         kind = body.get("type") if isinstance(body, dict) else type(body).__name__
         raise UnsupportedItemError(f"{place} holds {str(kind)[:40]!r} rather than an item; a catalog goes to catalog=")
     found = {"stac_version": "1.0.0", "links": [], "stac_extensions": [], **body}
-    wrong = [
-        name
-        for name, kind in (("id", str), ("properties", dict), ("assets", dict), ("links", list))
-        if not isinstance(found.get(name), kind)
-    ]
-    if not isinstance(found.get("collection"), str | None):
-        wrong.append("collection")
-    if wrong:
+    if wrong := wrong_members(found):
         raise UnsupportedItemError(f"item {_shown(body)} of {place} has no valid {', '.join(wrong)}")
-    found["links"] = [link for link in found["links"] if _is_link(link) and link["rel"] not in DROPPED]
-    found["assets"] = {key: asset for key, asset in found["assets"].items() if _is_asset(asset)}
+    found["links"] = [link for link in found["links"] if is_link(link) and link["rel"] not in DROPPED]
+    found["assets"] = {key: asset for key, asset in found["assets"].items() if is_asset(asset)}
     return found
+
+
+def wrong_members(body: Json) -> list[str]:
+    """Return the names of an item's members that are missing or of another type than STAC's."""
+    return [name for name, kind in MEMBERS.items() if not isinstance(body.get(name), kind)]
 
 
 def _in_utc(body: Json, place: str) -> Json:
@@ -375,11 +379,13 @@ def _placed(body: Json) -> Json:
     return {"geometry": json.loads(shapely.to_geojson(lies)), "bbox": box}
 
 
-def _is_asset(asset: object) -> bool:
+def is_asset(asset: object) -> bool:
+    """Return whether JSON is an asset with an href that can be parsed."""
     return isinstance(asset, dict) and _parses(asset.get("href"))
 
 
-def _is_link(link: object) -> bool:
+def is_link(link: object) -> bool:
+    """Return whether JSON is a link with a relation and an href that can be parsed."""
     return isinstance(link, dict) and isinstance(link.get("rel"), str) and _parses(link.get("href"))
 
 
@@ -407,9 +413,7 @@ def _href(href: str, origin: str | None, rule: HrefRule) -> str:
 def links_of(body: object, rel: str) -> list[str]:
     """Hrefs of the links of one relation."""
     links = body.get("links") if isinstance(body, dict) else None
-    return [
-        link["href"] for link in (links if isinstance(links, list) else []) if _is_link(link) and link["rel"] == rel
-    ]
+    return [link["href"] for link in (links if isinstance(links, list) else []) if is_link(link) and link["rel"] == rel]
 
 
 MAX_DEPTH: Final = 16

@@ -13,13 +13,13 @@ from datetime import timedelta
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final
 
 from filelock import FileLock, Timeout
 
-from stac_cloudmask.errors import ConfigError, ReadError, WriteError
+from stac_cloudmask.errors import ConfigError, ReadError, StacCloudmaskError, WriteError
 from stac_cloudmask.retry import DEFAULT_POLICY, RetryPolicy, retrying
-from stac_cloudmask.stac.hrefs import local_path, redact
+from stac_cloudmask.stac.hrefs import local_path
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -31,57 +31,14 @@ if TYPE_CHECKING:
 WORK: Final = ".stac_cloudmask"
 """Folder inside an output directory for temporary files and locks."""
 LOCK: Final = "lock"
+LOCKED: Final = ".lock"
+"""What the name of a temporary folder ends in for the lock that its owner holds."""
 LOCK_SECONDS: Final = 120.0
 """How long a change waits for others; one takes milliseconds."""
-UNLOCKED_SECONDS: Final = 24 * 3600.0
-"""Age at which a temporary folder without a lock, as versions before 0.2 made them, is removed."""
 
 
-class Store(Protocol):
-    """Files below a root, by relative name with ``/``."""
-
-    def href(self, name: str) -> str:
-        """Absolute href of a file."""
-        ...
-
-    def read_json(self, name: str) -> Json | None:
-        """The content of a JSON file; None if there is none, or if it is not JSON."""
-        ...
-
-    def sizes(self, folder: str) -> dict[str, int]:
-        """Size in bytes of the files in a folder, by their name in it; empty if there is no such folder."""
-        ...
-
-    def get(self, name: str, target: Path) -> None:
-        """Copy a file to a local path.
-
-        Raises:
-            ReadError: There is no such file.
-        """
-        ...
-
-    def put(self, files: Mapping[str, Path | Json]) -> None:
-        """Write files in this order, moving local ones and serializing JSON; each appears whole or not at all."""
-        ...
-
-    def update_json(self, name: str, change: Change) -> None:
-        """Replace a JSON file by what ``change`` makes of it, losing no change that others make at the same time.
-
-        ``change`` gets None for a file that is not there. It may be called several times and must be idempotent.
-        """
-        ...
-
-    def remove(self, name: str) -> None:
-        """Delete a file if it is there."""
-        ...
-
-    def workdir(self) -> AbstractContextManager[Path]:
-        """A local folder for files on their way; gone at the end, or at the next call after a crash."""
-        ...
-
-
-def open_store(out: str | Path) -> Store:
-    """The store of an output location: a path, ``file://``, ``s3://``, ``gs://`` or ``az://``.
+def open_store(out: str | Path) -> LocalStore | ObjectStore:
+    """Return the store of an output location: a path, ``file://``, ``s3://``, ``gs://`` or ``az://``.
 
     Raises:
         ConfigError: The location cannot be written to, or the package for it is missing.
@@ -95,26 +52,25 @@ def open_store(out: str | Path) -> Store:
 
 
 class LocalStore:
-    """A directory."""
+    """A directory of files by relative name with ``/``."""
 
     def __init__(self, root: Path) -> None:
         self._root = root.absolute()
 
     def href(self, name: str) -> str:
-        """Absolute path of a file."""
+        """Return the absolute path of a file."""
         return (self._root / name).as_posix()
 
     def read_json(self, name: str) -> Json | None:
-        """See ``Store``."""
+        """Return the content of a JSON file; None if there is none, or if it is not a JSON object."""
         with self._named_errors():
             try:
-                body = json.loads((self._root / name).read_bytes())
-            except (FileNotFoundError, NotADirectoryError, ValueError, RecursionError):
+                return _object((self._root / name).read_bytes())
+            except (FileNotFoundError, NotADirectoryError):
                 return None
-        return body if isinstance(body, dict) else None
 
     def sizes(self, folder: str) -> dict[str, int]:
-        """See ``Store``."""
+        """Return the size in bytes of the files in a folder, by name; empty if there is no such folder."""
         with self._named_errors():
             try:
                 with os.scandir(self._root / folder) as entries:
@@ -123,15 +79,19 @@ class LocalStore:
                 return {}
 
     def get(self, name: str, target: Path) -> None:
-        """See ``Store``."""
-        with self._named_errors():
-            try:
-                shutil.copyfile(self._root / name, target)
-            except FileNotFoundError as error:
-                raise ReadError(f"{self.href(name)} is not there") from error
+        """Copy a file to a local path.
+
+        Raises:
+            ReadError: There is no such file.
+        """
+        with self._named_errors(), _named_if_missing(self.href(name)):
+            shutil.copyfile(self._root / name, target)
 
     def put(self, files: Mapping[str, Path | Json]) -> None:
-        """See ``Store``; the files become visible together, as far as other runs are concerned."""
+        """Write files in this order, moving local ones and serializing JSON; each appears whole or not at all.
+
+        They become visible together, as far as other runs are concerned.
+        """
         with self._named_errors(), self.workdir() as work:
             ready = {name: _staged(content, work / f"{k}") for k, (name, content) in enumerate(files.items())}
             with self._lock():
@@ -139,7 +99,10 @@ class LocalStore:
                     self._move(staged, name)
 
     def update_json(self, name: str, change: Change) -> None:
-        """See ``Store``."""
+        """Replace a JSON file by what ``change`` makes of it, losing no change that others make at the same time.
+
+        ``change`` gets None for a file that is not there. It may be called several times and must be idempotent.
+        """
         with self._named_errors(), self._lock(), self.workdir() as work:
             before = self.read_json(name)
             if before is None and (self._root / name).exists():
@@ -149,30 +112,29 @@ class LocalStore:
                 self._move(_staged(after, work / "0"), name)
 
     def remove(self, name: str) -> None:
-        """See ``Store``."""
+        """Delete a file if it is there."""
         with self._named_errors():
             (self._root / name).unlink(missing_ok=True)
 
     @contextmanager
     def workdir(self) -> Iterator[Path]:
-        """See ``Store``; it lies inside the root, so that files are moved by renaming.
+        """Make a local folder for files on their way; it is gone at the end, or at the next call after a crash.
 
-        Its owner holds a lock beside it; a folder whose lock can be taken has been abandoned.
+        It lies inside the root, so that files are moved by renaming. Its owner holds a lock beside it; a folder whose
+        lock can be taken has been abandoned.
         """
         parent = self._root / WORK
         with self._named_errors():
+            parent.mkdir(parents=True, exist_ok=True)
             _remove_abandoned(parent)
-            run = parent / f"run-{uuid.uuid4().hex}"
-            folder = run / "files"
-            folder.mkdir(parents=True)
-            lock = FileLock(run / LOCK)
+            lock = FileLock(parent / f"run-{uuid.uuid4().hex}{LOCKED}")
             lock.acquire()
+            folder = _folder_of(lock)
+            folder.mkdir()
         try:
             yield folder
         finally:
-            shutil.rmtree(folder, ignore_errors=True)
-            lock.release()
-            shutil.rmtree(run, ignore_errors=True)
+            _remove(lock)
 
     def _move(self, staged: Path, name: str) -> None:
         target = self._root / name
@@ -182,46 +144,41 @@ class LocalStore:
 
     @contextmanager
     def _lock(self) -> Iterator[None]:
-        """Exclusive among all runs on this directory; the system releases it however the process ends."""
-        (self._root / WORK).mkdir(parents=True, exist_ok=True)
+        """Keep all other runs on this directory waiting; the system releases the lock however the process ends."""
         path = self._root / WORK / LOCK
         try:
+            path.parent.mkdir(parents=True, exist_ok=True)
             with FileLock(path, timeout=LOCK_SECONDS):
                 yield
         except Timeout:
             raise WriteError(f"{path}: another run has held this lock for {LOCK_SECONDS:.0f} s; is it stuck?") from None
 
-    @contextmanager
-    def _named_errors(self) -> Iterator[None]:
-        try:
-            yield
-        except (ReadError, WriteError):
-            raise
-        except OSError as error:
-            raise WriteError(
-                f"{self._root}: {error}; the output needs a directory that may be written and has room"
-            ) from error
+    def _named_errors(self) -> AbstractContextManager[None]:
+        return _named(str(self._root), "the output needs a directory that may be written and has room", OSError)
+
+
+def _folder_of(lock: FileLock) -> Path:
+    return Path(lock.lock_file.removesuffix(LOCKED))
+
+
+def _remove(lock: FileLock) -> None:
+    """Delete a temporary folder and its lock, which is held; Windows deletes no file that is open, as the lock is."""
+    shutil.rmtree(_folder_of(lock), ignore_errors=True)
+    lock.release()
+    Path(lock.lock_file).unlink(missing_ok=True)
 
 
 def _remove_abandoned(parent: Path) -> None:
     """Delete the temporary folders whose owners are gone."""
-    for run in parent.glob("run-*"):
-        if (run / LOCK).exists() or _is_old(run):
-            with suppress(Timeout, FileNotFoundError):
-                with FileLock(run / LOCK, blocking=False):
-                    shutil.rmtree(run / "files", ignore_errors=True)
-                shutil.rmtree(run, ignore_errors=True)  # Windows deletes no file that is open, as the lock was
-
-
-def _is_old(folder: Path) -> bool:
-    try:
-        return time.time() - folder.stat().st_mtime > UNLOCKED_SECONDS
-    except FileNotFoundError:
-        return False
+    for path in parent.glob(f"run-*{LOCKED}"):
+        lock = FileLock(path, blocking=False)
+        with suppress(Timeout):
+            lock.acquire()
+            _remove(lock)
 
 
 def _staged(content: Path | Json, target: Path) -> Path:
-    """The content in a file that is safely on the disk, ready to be renamed; local files are taken, not copied."""
+    """Put content into a file that is safely on the disk, ready to be renamed; local files are moved, not copied."""
     if isinstance(content, Path):
         shutil.move(content, target)
     else:
@@ -232,8 +189,17 @@ def _staged(content: Path | Json, target: Path) -> Path:
 
 
 def dumped(body: Json) -> bytes:
-    """JSON as it is written."""
+    """Return JSON as it is written."""
     return json.dumps(body, indent=2, allow_nan=False).encode()
+
+
+def _object(content: bytes) -> Json | None:
+    """Return the JSON object in a file; None for anything else."""
+    try:
+        body = json.loads(content)
+    except (ValueError, RecursionError):
+        return None
+    return body if isinstance(body, dict) else None
 
 
 def _sync_folder(path: Path) -> None:
@@ -247,10 +213,48 @@ def _sync_folder(path: Path) -> None:
 
 
 @contextmanager
-def local_workdir() -> Iterator[Path]:
-    """A folder in the system's place for temporary files."""
-    with tempfile.TemporaryDirectory(prefix="stac-cloudmask-") as folder:
-        yield Path(folder)
+def _named(place: str, hint: str, *kinds: type[Exception]) -> Iterator[None]:
+    """Raise errors of these kinds as errors of this package that name the place and say what would help."""
+    try:
+        yield
+    except StacCloudmaskError:
+        raise
+    except kinds as error:
+        raise WriteError(f"{place}: {_first_line(error)}; {hint}") from error
+
+
+@contextmanager
+def _named_if_missing(href: str) -> Iterator[None]:
+    try:
+        yield
+    except FileNotFoundError as error:
+        raise ReadError(f"{href} is not there") from error
+
+
+@contextmanager
+def whole_file(path: Path, *kinds: type[Exception]) -> Iterator[Path]:
+    """Yield a temporary name beside ``path`` that is renamed to it at the end, so that nobody reads half of a file.
+
+    Args:
+        path: Where the file goes.
+        kinds: What writing it may raise, besides OSError.
+
+    Raises:
+        WriteError: The file cannot be written; nothing is left behind, and a file that was there is kept.
+    """
+    failures: tuple[type[Exception], ...] = (OSError, *kinds)
+    temporary = path.with_name(f".{uuid.uuid4().hex}{path.suffix}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield temporary
+        temporary.replace(path)
+    except StacCloudmaskError:
+        raise
+    except failures as error:
+        raise WriteError(f"{path}: cannot be written: {error}") from error
+    finally:
+        with suppress(OSError):  # on a disk that may no longer be written, what went wrong first counts
+            temporary.unlink(missing_ok=True)
 
 
 CONTENTION: Final = RetryPolicy(seconds=60, pause=0.1)
@@ -268,10 +272,10 @@ TYPES: Final = {
 
 
 class ObjectStore:
-    """A prefix of a bucket or container: ``s3://``, ``gs://``, ``az://`` and what obstore knows besides.
+    """A prefix of a bucket or container (``s3://``, ``gs://``, ``az://``), with the methods of `LocalStore`.
 
-    A shared object is replaced on the condition that it is still the one that was read. Stores that do not know
-    conditions are read back after a change.
+    A shared object is replaced on the condition that it is still the one that was read. Stores without conditional
+    writes are read back after a change.
     """
 
     def __init__(self, root: str) -> None:
@@ -294,63 +298,55 @@ class ObjectStore:
         self._conditional = True
 
     def href(self, name: str) -> str:
-        """URL of an object."""
+        """Return the URL of an object."""
         return f"{self._url}/{name}"
 
     def read_json(self, name: str) -> Json | None:
-        """See ``Store``."""
+        """See `LocalStore`."""
         return self._found(name)[0]
 
     def sizes(self, folder: str) -> dict[str, int]:
-        """See ``Store``."""
+        """See `LocalStore`."""
         with self._named_errors():
             listed = self._api.list_with_delimiter(self._store, folder)["objects"]
         return {entry["path"].rpartition("/")[2]: entry["size"] for entry in listed}
 
     def get(self, name: str, target: Path) -> None:
-        """See ``Store``."""
-        with self._named_errors():
-            try:
-                content = self._api.get(self._store, name)
-            except FileNotFoundError as error:
-                raise ReadError(f"{self.href(name)} is not there") from error
-            with target.open("wb") as file:
-                for chunk in content:
-                    file.write(chunk)
+        """See `LocalStore`."""
+        with self._named_errors(), _named_if_missing(self.href(name)), target.open("wb") as file:
+            file.writelines(self._api.get(self._store, name))
 
     def put(self, files: Mapping[str, Path | Json]) -> None:
-        """See ``Store``."""
+        """See `LocalStore`; files become visible one by one."""
         with self._named_errors():
             for name, content in files.items():
                 body = content if isinstance(content, Path) else dumped(content)
                 self._api.put(self._store, name, body, attributes=_attributes(name))
 
     def update_json(self, name: str, change: Change) -> None:
-        """See ``Store``."""
+        """See `LocalStore`."""
         retrying(lambda: self._change(name, change), policy=CONTENTION)
 
     def remove(self, name: str) -> None:
-        """See ``Store``."""
+        """See `LocalStore`."""
         with self._named_errors(), suppress(FileNotFoundError):
             self._api.delete(self._store, name)
 
-    def workdir(self) -> AbstractContextManager[Path]:
-        """See ``Store``; it lies on this machine."""
-        return local_workdir()
+    @contextmanager
+    def workdir(self) -> Iterator[Path]:
+        """See `LocalStore`; it lies in the system's place for temporary files."""
+        with tempfile.TemporaryDirectory(prefix="stac-cloudmask-") as folder:
+            yield Path(folder)
 
     def _found(self, name: str) -> tuple[Json | None, Json | None]:
-        """The content of a JSON object, and what the store calls this version of it; None for what is not there."""
+        """Return the content of a JSON object and the store's name of this version; None for what is not there."""
         with self._named_errors():
             try:
                 content = self._api.get(self._store, name)
             except FileNotFoundError:
                 return None, None
             version = {key: content.meta[key] for key in ("e_tag", "version") if content.meta.get(key)}
-            try:
-                body = json.loads(bytes(content.bytes()))
-            except (ValueError, RecursionError):
-                return None, version
-        return (body if isinstance(body, dict) else None), version
+            return _object(bytes(content.bytes())), version
 
     def _change(self, name: str, change: Change) -> None:
         before, version = self._found(name)
@@ -361,7 +357,7 @@ class ObjectStore:
             raise WriteError(f"{self.href(name)}: others changed it at the same time, again and again; try again")
 
     def _replace(self, name: str, body: Json, version: Json | None) -> bool:
-        """Write if the object is still this version, or still missing; whether it was."""
+        """Write if the object is still this version, or still missing; return whether it was."""
         self._conditional = self._conditional and version != {}
         mode: Any = ("create" if version is None else version) if self._conditional else "overwrite"
         with self._named_errors():
@@ -377,21 +373,14 @@ class ObjectStore:
         return True
 
     def _holds(self, name: str, change: Change) -> bool:
-        """Whether a change is still there after others had the time to write over it."""
+        """Return whether a change is still there after others had the time to write over it."""
         time.sleep(SETTLING)
         now = self.read_json(name)
         return now is not None and change(now) == now
 
-    @contextmanager
-    def _named_errors(self) -> Iterator[None]:
-        try:
-            yield
-        except (ReadError, WriteError):
-            raise
-        except (OSError, NotImplementedError, self._errors.BaseError) as error:
-            raise WriteError(
-                f"{self._url}: {redact(_first_line(error))}; check the bucket, its region and your rights"
-            ) from error
+    def _named_errors(self) -> AbstractContextManager[None]:
+        kinds = (OSError, NotImplementedError, self._errors.BaseError)
+        return _named(self._url, "check the bucket, its region and your rights", *kinds)
 
 
 @cache

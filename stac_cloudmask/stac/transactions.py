@@ -9,7 +9,7 @@ from urllib.parse import quote
 
 import httpx2
 
-from stac_cloudmask.errors import ConfigError, PublishError, ReadError, WriteError
+from stac_cloudmask.errors import ConfigError, PublishError, ReadError, StacCloudmaskError, WriteError
 from stac_cloudmask.retry import DEFAULT_POLICY, PASSING, RetryPolicy, retry_after, retrying
 from stac_cloudmask.stac.collection import covering
 from stac_cloudmask.stac.hrefs import redact
@@ -30,6 +30,10 @@ HIERARCHY: Final = frozenset({"root", "parent", "collection", "self", "items", "
 TIMEOUT: Final = 60.0
 """Seconds that an answer may take."""
 REDIRECTS: Final = 5
+LOGIN: Final = "; does the API want a header such as 'Authorization: Bearer ...'?"
+NO_TRANSACTIONS: Final = "; does the API have the transaction extension?"
+HINTS: Final = {401: LOGIN, 403: LOGIN, 404: NO_TRANSACTIONS, 405: NO_TRANSACTIONS}
+"""What would help, by status."""
 PUTS: Final = 3
 """How often an item that seems to be there and not to be there is written; others may delete it in between."""
 
@@ -114,13 +118,12 @@ class StacApi:
     def cover(self, collection_id: str, items: Sequence[Json]) -> None:
         """Widen the extent and the summaries of a collection to these items, where the API lets collections change."""
         href = self._collection_href(collection_id)
-        found = self._send("GET", href).json()
-        wider = covering(found, items)
-        if wider == found:
-            return
         try:
-            self._send("PUT", href, wider | {"links": _foreign_links(wider)})
-        except PublishError as error:
+            found = self._send("GET", href).json()
+            wider = covering(found, items)
+            if wider != found:
+                self._send("PUT", href, wider | {"links": _foreign_links(wider)})
+        except StacCloudmaskError as error:
             logger.warning("the extent of collection %r was left as it is: %s", collection_id, error)
 
     def _collection_href(self, collection_id: str) -> str:
@@ -150,24 +153,19 @@ class StacApi:
         raise failure
 
     def _answer(self, method: str, href: str, body: Json | None) -> httpx2.Response:
-        """What the server answers, on the way of its own redirects."""
+        """Return what the server answers, on the way of its own redirects."""
         response = self._http.request(method, href, json=body)
         for _ in range(REDIRECTS):
-            target = _on_same_host(response)
-            if target is None:
+            if response.next_request is None or not _keeps_all(response, response.next_request.url):
                 break
-            response = self._http.request(method, target, json=body)
+            response = self._http.send(response.next_request)
         return response
 
     def _reason(self, response: httpx2.Response) -> str:
-        """Status and the beginning of what the server says, without anything secret."""
-        hint = ""
-        if response.status_code in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN):
-            hint = "; does the API want a header such as 'Authorization: Bearer ...'?"
+        """Return the status and the beginning of what the server says, without anything secret."""
+        hint = HINTS.get(response.status_code, "")
         if response.is_redirect:
             hint = f"; it leads to {redact(response.headers.get('location', ''))}: give that address"
-        if response.status_code in (HTTPStatus.METHOD_NOT_ALLOWED, HTTPStatus.NOT_FOUND):
-            hint = "; does the API have the transaction extension?"
         said = " ".join(response.text.split())[:200]
         return self._shown(f"{response.status_code} {response.reason_phrase} {said}".rstrip() + hint)
 
@@ -178,16 +176,10 @@ class StacApi:
         return redact(text)
 
 
-def _on_same_host(response: httpx2.Response) -> httpx2.URL | None:
-    """Where a redirect leads that keeps the method, the host and the encryption; None for any other answer."""
-    if response.status_code not in (HTTPStatus.TEMPORARY_REDIRECT, HTTPStatus.PERMANENT_REDIRECT):
-        return None
-    try:
-        target = response.url.join(response.headers.get("location", ""))
-    except httpx2.InvalidURL:
-        return None
-    safe = target.scheme in {response.url.scheme, "https"}
-    return target if safe and target.host == response.url.host else None
+def _keeps_all(response: httpx2.Response, target: httpx2.URL) -> bool:
+    """Return whether a redirect keeps the method, the host and the encryption."""
+    keeps_method = response.status_code in (HTTPStatus.TEMPORARY_REDIRECT, HTTPStatus.PERMANENT_REDIRECT)
+    return keeps_method and target.host == response.url.host and target.scheme in {response.url.scheme, "https"}
 
 
 def _foreign_links(body: Json) -> list[Json]:

@@ -153,8 +153,9 @@ def test_a_full_disk_is_an_error_that_names_the_file_and_leaves_nothing(tmp_path
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_missing_directory_is_an_error_that_names_the_file(tmp_path):
+def test_a_place_that_cannot_be_written_is_an_error_that_names_the_file(tmp_path):
     array = blobs(40, 40)
+    (tmp_path / "nowhere").touch()
     with pytest.raises(WriteError, match=r"nowhere/a\.tif"):
         write_class_cog(tmp_path / "nowhere" / "a.tif", array, grid_of(array))
     with pytest.raises(WriteError, match=r"nowhere/t\.png"):

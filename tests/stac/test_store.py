@@ -261,16 +261,6 @@ def test_what_a_killed_run_left_is_cleaned_up_by_the_next_and_live_runs_keep_the
         assert not left.exists()
 
 
-def test_folders_of_earlier_versions_which_had_no_locks_are_kept_for_a_day(tmp_path):
-    fresh, old = (tmp_path / WORK / f"run-0123456789ab-1-{n}-00000000" for n in (1, 2))
-    for folder in (fresh, old):
-        folder.mkdir(parents=True)
-    os.utime(old, (0, 0))
-    with LocalStore(tmp_path).workdir():
-        assert fresh.exists()
-        assert not old.exists()
-
-
 def test_what_users_keep_beside_temporary_folders_is_left_alone(tmp_path):
     (tmp_path / WORK / "mine").mkdir(parents=True)
     os.utime(tmp_path / WORK / "mine", (0, 0))

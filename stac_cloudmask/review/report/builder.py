@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-import uuid
 from base64 import b64encode
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from html import escape
@@ -16,13 +14,14 @@ from string import Template
 from typing import Any, Final, TextIO
 
 from stac_cloudmask.core.classes import CLASSES, SCL_CLASSES
-from stac_cloudmask.errors import ConfigError, ReadError, StacCloudmaskError, WriteError
+from stac_cloudmask.errors import ConfigError, StacCloudmaskError
 from stac_cloudmask.pipeline.result import VERSION
 from stac_cloudmask.review.layers import MASK_VOTES, MaskLayers
 from stac_cloudmask.review.report.planes import STEP, UNKNOWN, base64, pack, script_json
 from stac_cloudmask.review.report.summary import Places, decisions, links, summary, thresholds
 from stac_cloudmask.stac.catalog import OutputCatalog, existing_catalog
 from stac_cloudmask.stac.hrefs import redact
+from stac_cloudmask.stac.store import whole_file
 from stac_cloudmask.stac.warp import Views
 
 SCRIPTS: Final = ("dom", "model", "paint", "stage", "list", "timeline", "inspect", "main")
@@ -103,17 +102,8 @@ def build_report(
     listed = sorted(set(masks.listed()))
     if not listed:
         raise ConfigError(f"{catalog}: no mask is listed here; make some with: stac-cloudmask process ... --out DIR")
-    temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}.tmp")
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("w", encoding="utf-8") as file:
-            _write(file, masks, listed, target, progress or (lambda *_: None))
-        temporary.replace(target)
-    except OSError as error:
-        raise WriteError(f"{target}: the report cannot be written: {error}") from error
-    finally:
-        with suppress(OSError):  # what went wrong first counts
-            temporary.unlink(missing_ok=True)
+    with whole_file(target) as temporary, temporary.open("w", encoding="utf-8") as file:
+        _write(file, masks, listed, target, progress or (lambda *_: None))
     return target
 
 
@@ -164,8 +154,6 @@ def _item(
     collection_id, item_id = listed
     try:
         item = masks.item(collection_id, item_id)
-        if item is None:
-            raise ReadError("it is listed but not there")
         entry, layers = summary(item), MaskLayers.of(item, views)
         details: Json = {"facts": decisions(item), "links": links(item, places), "thresholds": thresholds(item)}
     except BROKEN as error:
