@@ -9,12 +9,12 @@ import argparse
 import io
 import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
 import numpy as np
 import rasterio
 from accuracy import DATA, scenes
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, ImageFont
 
 from stac_cloudmask.config import Settings
 from stac_cloudmask.core.classes import CLASSES, CloudClass
@@ -24,6 +24,8 @@ from stac_cloudmask.pipeline.mask import make_mask
 from stac_cloudmask.stac.bands import resolve
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     import pystac
     from numpy.typing import NDArray
 
@@ -41,8 +43,12 @@ SHOWN: Final = (
 SIDE: Final = 480
 """Longest side of a panel in pixels."""
 MOST_BYTES: Final = 200_000
-BAR: Final = 18
+BAR: Final = 26
 """Height of a line of text in pixels."""
+TEXT: Final = 18
+"""Size of the text in pixels, where it fits."""
+GAP: Final = 14
+"""Pixels between the words of a legend, with those between a word and its square."""
 
 SCL_COLORS: Final[tuple[Color, ...]] = (
     (0, 0, 0), (255, 0, 0), (60, 60, 60), (110, 60, 20), (30, 140, 40), (230, 210, 90), (30, 60, 220),
@@ -155,13 +161,21 @@ def panel(title: str, pixels: Rgb, legend: dict[str, Color]) -> Image.Image:
     sheet = Image.new("RGB", (size[0], size[1] + 2 * BAR), "white")
     sheet.paste(image.resize(size, how), (0, BAR))
     pen = ImageDraw.Draw(sheet)
-    pen.text((3, 3), title, fill="black")
-    left = 3
+    pen.text((3, 3), title, fill="black", font=fitting([title], size[0]))
+    font = fitting(legend, size[0])
+    left, side = 3.0, font.size * 0.7
     for name, color in legend.items():
-        pen.rectangle((left, size[1] + BAR + 4, left + 9, size[1] + BAR + 13), fill=color, outline="black")
-        pen.text((left + 12, size[1] + BAR + 3), name, fill="black")
-        left += 18 + int(pen.textlength(name))
+        top = size[1] + BAR + 3 + 0.3 * font.size
+        pen.rectangle((left, top, left + side, top + side), fill=color, outline="black")
+        pen.text((left + side + 4, size[1] + BAR + 3), name, fill="black", font=font)
+        left += side + GAP + pen.textlength(name, font=font)
     return sheet
+
+
+def fitting(words: Iterable[str], width: int) -> ImageFont.FreeTypeFont:
+    """The largest font in which words with colored squares before them fit in a line."""
+    fonts = (cast("ImageFont.FreeTypeFont", ImageFont.load_default(size)) for size in range(TEXT, 8, -1))
+    return next(f for f in fonts if sum(f.getlength(word) + 0.7 * f.size + GAP for word in words) <= width)
 
 
 def encoded(image: Image.Image) -> bytes:

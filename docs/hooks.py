@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 from mkdocs.structure.files import File
 
 import stac_cloudmask
+from stac_cloudmask import errors
 
 if TYPE_CHECKING:
     from mkdocs.config.defaults import MkDocsConfig
@@ -30,6 +31,13 @@ FURTHER: Final = (
     "stac_cloudmask.task.CloudMaskTask",
 )
 """What users call that is not at the top of the package."""
+
+ERRORS: Final = tuple(
+    f"stac_cloudmask.errors.{name}"
+    for name, found in vars(errors).items()
+    if isinstance(found, type) and found.__module__ == errors.__name__
+)
+"""The errors and the warning."""
 
 _absent: Final[set[str]] = set()
 """Pages of the menu that are not there."""
@@ -73,9 +81,9 @@ def python_calls() -> str:
     public = sorted(names, key=lambda name: (name[0].isupper(), name))  # calls first
     own = [f"::: stac_cloudmask.{name}" for name in public]
     more = [f"::: {path}" for path in FURTHER]
-    errors = "::: stac_cloudmask.errors\n    options: {show_root_heading: false}"
+    raised = [f"::: {name}" for name in ERRORS if name.rpartition(".")[2] not in names]
     parts = ["# Python", "```python\nimport stac_cloudmask as scm\n```", "## Calls and records", *own]
-    return "\n\n".join([*parts, "## In modules of their own", *more, "## Errors", errors])
+    return "\n\n".join([*parts, "## In modules of their own", *more, "## Errors", *raised])
 
 
 def _listed(nav: Any) -> set[str]:  # noqa: ANN401  (as YAML has it)
