@@ -24,7 +24,7 @@ with atheris.instrument_imports(include=["stac_cloudmask"]):
     from stac_cloudmask.stac.bands import resolve
     from stac_cloudmask.stac.hrefs import check_href, is_remote, redact
     from stac_cloudmask.stac.labels import Meaning, vector_labels
-    from stac_cloudmask.stac.static import items_in, read_json
+    from stac_cloudmask.stac.static import Failure, items_in, read_json
 
 LONGEST: Final = 12_000
 """Bytes of an input: shorter ones are tried oftener."""
@@ -41,6 +41,8 @@ def _item(data: bytes) -> None:
     path.write_bytes(data)
     body, _ = read_json(str(path))
     for item in items_in(body, REMOTE):
+        if isinstance(item, Failure):
+            raise item.error
         sources = resolve(item, ["red", "nir"])
         if not all(is_remote(source.href) for source in sources.bands):
             raise AssertionError("a remote item reads local files")

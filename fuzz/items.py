@@ -22,8 +22,8 @@ from stac_cloudmask.pipeline.item import Models, choose_models, plan_item
 from stac_cloudmask.pipeline.mask import href_rule, resolve_sources
 from stac_cloudmask.stac.hrefs import is_remote
 from stac_cloudmask.stac.item import AssetFile, MaskFacts, ModelUse, mask_item
-from stac_cloudmask.stac.search import Query
-from stac_cloudmask.stac.static import items_in, parse_item
+from stac_cloudmask.stac.query import Query
+from stac_cloudmask.stac.static import Failure, items_in, parse_item
 
 if TYPE_CHECKING:
     from stac_cloudmask.stac.bands import Sources
@@ -102,6 +102,8 @@ def _tried(bodies: list[str], chance: random.Random) -> str:
     document = body if chance.random() < 0.8 else {"type": "FeatureCollection", "features": [body]}
     rule = href_rule(settings)
     item = parse_item(body, origin=None, rule=rule) if origin is None else next(items_in(document, origin, rule=rule))
+    if isinstance(item, Failure):
+        raise item.error
     _searched(item, chance)
     models = _models(settings.cloud_model, settings.shadow_model)
     plan = plan_item(item, settings=settings, models=models)

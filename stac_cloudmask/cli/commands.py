@@ -21,8 +21,8 @@ def search(*, wanted: options.Search, json: options.Json = False) -> None:
     Example: `stac-cloudmask search --catalog https://earth-search.aws.element84.com/v1 --collection sentinel-2-l2a
     --bbox 12 46 13 47 --datetime 2023-08-01/2023-08-31 --max-cloud-cover 60`
     """
-    from stac_cloudmask.stac.search import Failure, find  # noqa: PLC0415  (keeps --help fast)
-    from stac_cloudmask.stac.static import Connection  # noqa: PLC0415
+    from stac_cloudmask.stac.search import find  # noqa: PLC0415  (keeps --help fast)
+    from stac_cloudmask.stac.static import Connection, Failure  # noqa: PLC0415
 
     if wanted.catalog is None:
         raise ConfigError("search needs --catalog, the URL or path of a STAC API or static catalog")

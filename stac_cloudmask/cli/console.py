@@ -29,7 +29,7 @@ from stac_cloudmask.errors import StacCloudmaskError, redact
 
 if TYPE_CHECKING:
     from stac_cloudmask.pipeline.result import Estimate, Result
-    from stac_cloudmask.stac.search import Query
+    from stac_cloudmask.stac.query import Query
 
 stderr: Final = Console(stderr=True, highlight=False)
 

@@ -18,7 +18,7 @@ from stac_cloudmask.config import FAST, Settings
 from stac_cloudmask.errors import ConfigError
 
 if TYPE_CHECKING:
-    from stac_cloudmask.stac.search import Query
+    from stac_cloudmask.stac.query import Query
 
 SEARCH = "Search"
 MODEL = "Models and thresholds"
@@ -233,7 +233,7 @@ def search_options(
     catalog_header: CatalogHeaders = None,
 ) -> Search:
     """Return what the options of a search ask for."""
-    from stac_cloudmask.stac.search import Query  # noqa: PLC0415  (keeps --help fast)
+    from stac_cloudmask.stac.query import Query  # noqa: PLC0415  (keeps --help fast)
 
     query = Query(
         collection=collection,

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     import pystac
 
     from stac_cloudmask.pipeline.result import Result
-    from stac_cloudmask.stac.search import Failure
+    from stac_cloudmask.stac.static import Failure
 
 Items = Annotated[list[str] | None, typer.Argument(help="Item ids (with --catalog), item URLs or item JSON paths.")]
 Out = Annotated[

@@ -24,7 +24,7 @@ from stac_cloudmask.retry import RetryPolicy
 from stac_cloudmask.stac.hrefs import is_remote
 from stac_cloudmask.stac.providers import SCL
 from stac_cloudmask.stac.reader import open_files, whole_factor
-from stac_cloudmask.stac.search import Failure
+from stac_cloudmask.stac.static import Failure
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

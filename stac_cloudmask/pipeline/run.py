@@ -23,7 +23,8 @@ from stac_cloudmask.pipeline.result import VERSION, failed
 from stac_cloudmask.stac.catalog import OutputCatalog
 from stac_cloudmask.stac.collection import read_config
 from stac_cloudmask.stac.hrefs import redact
-from stac_cloudmask.stac.search import Failure, place_of, version_of
+from stac_cloudmask.stac.search import place_of, version_of
+from stac_cloudmask.stac.static import Failure
 
 if TYPE_CHECKING:
     from types import TracebackType

@@ -40,14 +40,7 @@ if TYPE_CHECKING:
 
 CATALOG: Final = "catalog.json"
 TABLE: Final = "items.parquet"
-TABLE_ASSET: Final = MappingProxyType(
-    {
-        "href": f"./{TABLE}",
-        "type": "application/vnd.apache.parquet",
-        "title": "All items as a table",
-        "roles": ["collection-mirror"],
-    }
-)
+PARQUET: Final = "application/vnd.apache.parquet"
 NOTHING: Final[Mapping[str, Any]] = MappingProxyType({})
 ABOVE: Final = "../../"
 """The catalog's folder as seen from an item."""
@@ -63,8 +56,12 @@ def item_name(collection_id: str, item_id: str) -> str:
 
 def document_name(folder: str, stem: str, body: Json) -> str:
     """Return the name of a document that items refer to; it tells the content, which never changes under it."""
-    digest = hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()[:DIGEST]
-    return f"{safe_id(folder, what='folder')}/{safe_id(f'{stem}-{digest}.json', what='file')}"
+    return f"{safe_id(folder, what='folder')}/{safe_id(f'{stem}{_ending(body)}', what='file')}"
+
+
+def _ending(document: Json) -> str:
+    """Return what the name of a document ends in; any other name could be that of something else."""
+    return f"-{hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()[:DIGEST]}.json"
 
 
 def own_files(body: Json) -> dict[str, str]:
@@ -86,13 +83,6 @@ def documents(body: Json) -> list[str]:
     """Return the names of the documents of its own catalog that an item was made from."""
     names = [href.removeprefix(ABOVE) for href in links_of(body, "derived_from") if href.startswith(ABOVE)]
     return ["/".join(safe_id(part, what="file") for part in name.split("/")) for name in names]
-
-
-def is_document(name: str, body: Json) -> bool:
-    """Return whether a document lies under the name that tells its content; other names may be of something else."""
-    folder, _, file = name.rpartition("/")
-    stem = file[: -len("-.json") - DIGEST]
-    return name == document_name(folder, stem, body)
 
 
 def is_item(body: Json) -> bool:
@@ -362,7 +352,7 @@ class OutputCatalog:
             body = followable(body, self.roots(None, roots))
         for name in documents(body):
             document = self._store.read_json(name)
-            if document is None or not is_document(name, document):
+            if document is None or not name.endswith(_ending(document)):
                 raise ReadError(f"{self._store.href(name)} is not there; process the source of {where} again")
             target._keep(name, document)
         with target.workdir() as work:
@@ -509,4 +499,5 @@ def _self_link(href: str) -> Json:
 
 def _with_table(found: Json | None) -> Json:
     body = found or {}
-    return body | {"assets": {**body.get("assets", {}), "items": dict(TABLE_ASSET)}}
+    table = {"href": f"./{TABLE}", "type": PARQUET, "title": "All items as a table", "roles": ["collection-mirror"]}
+    return body | {"assets": {**body.get("assets", {}), "items": table}}

@@ -179,7 +179,7 @@ def _write(
 
 
 def gdal_metadata(classes: Sequence[ClassInfo]) -> str:
-    """What GDAL keeps beside a TIFF: class names, and a color table with opacities, which TIFF does not have."""
+    """Return what GDAL keeps beside a TIFF: class names, and a color table with opacities, which TIFF does not have."""
     by_code = {info.code: info for info in classes}
     band = Element("PAMRasterBand", band="1")
     table = SubElement(band, "ColorTable")
@@ -196,7 +196,7 @@ def gdal_metadata(classes: Sequence[ClassInfo]) -> str:
 
 
 def _attribute_table(classes: Sequence[ClassInfo]) -> Element:
-    """GDAL's raster attribute table: value, name, red, green, blue and opacity of each class."""
+    """Return GDAL's raster attribute table: value, name, red, green, blue and opacity of each class."""
     table = Element("GDALRasterAttributeTable", tableType="thematic")
     for index, (name, kind, usage) in enumerate(RAT_COLUMNS):
         column = SubElement(table, "FieldDefn", index=str(index))
@@ -210,7 +210,7 @@ def _attribute_table(classes: Sequence[ClassInfo]) -> Element:
 
 
 def qgis_style(classes: Sequence[ClassInfo]) -> str:
-    """The style of a class map for QGIS: every class by its name and color, what is not painted transparent."""
+    """Return the style of a class map for QGIS: names and colors of the classes; what is not painted is transparent."""
     root = Element("qgis", version="3.22", styleCategories="Symbology")
     pipe = SubElement(root, "pipe")
     renderer = SubElement(pipe, "rasterrenderer", type="paletted", band="1", opacity="1", alphaBand="-1")
@@ -255,7 +255,7 @@ def write_thumbnail(
 
 
 def _over(quicklook: NDArray[np.uint8], picture: Image.Image, valid: NDArray[np.bool_]) -> Image.Image:
-    """A picture over a quicklook, where valid; of 256 colors, as more take four times the room."""
+    """Draw a picture over a quicklook, where valid; of 256 colors, as more take four times the room."""
     below = Image.fromarray(quicklook).resize(picture.size, Image.Resampling.BOX).convert("RGBA")
     both = Image.alpha_composite(below, picture)
     seen = Image.fromarray(valid.astype(np.uint8) * 255).resize(picture.size, Image.Resampling.BOX)
@@ -264,7 +264,7 @@ def _over(quicklook: NDArray[np.uint8], picture: Image.Image, valid: NDArray[np.
 
 
 def _palette(*, overlay: bool) -> NDArray[np.uint8]:
-    """Red, green, blue and alpha of every code, ``(256, 4)``: in an overlay what is clear is not painted."""
+    """Return red, green, blue and alpha of every code, ``(256, 4)``: in an overlay what is clear is not painted."""
     table = np.zeros((256, 4), np.uint8)
     for info in CLASSES:
         if overlay and info.painted:

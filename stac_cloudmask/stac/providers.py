@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from threading import Lock
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
 from rasterio.env import get_gdal_config
@@ -32,22 +31,20 @@ class Band:
     wavelength: float
 
 
-BANDS: Final[Mapping[str, Band]] = MappingProxyType(
-    {
-        "coastal": Band(esa="B01", gsd=60, wavelength=0.443),
-        "blue": Band(esa="B02", gsd=10, wavelength=0.492),
-        "green": Band(esa="B03", gsd=10, wavelength=0.560),
-        "red": Band(esa="B04", gsd=10, wavelength=0.665),
-        "rededge1": Band(esa="B05", gsd=20, wavelength=0.704),
-        "rededge2": Band(esa="B06", gsd=20, wavelength=0.740),
-        "rededge3": Band(esa="B07", gsd=20, wavelength=0.783),
-        "nir": Band(esa="B08", gsd=10, wavelength=0.837),
-        "nir08": Band(esa="B8A", gsd=20, wavelength=0.865),
-        "nir09": Band(esa="B09", gsd=60, wavelength=0.945),
-        "swir16": Band(esa="B11", gsd=20, wavelength=1.613),
-        "swir22": Band(esa="B12", gsd=20, wavelength=2.195),
-    }
-)
+BANDS: Final[Mapping[str, Band]] = {
+    "coastal": Band(esa="B01", gsd=60, wavelength=0.443),
+    "blue": Band(esa="B02", gsd=10, wavelength=0.492),
+    "green": Band(esa="B03", gsd=10, wavelength=0.560),
+    "red": Band(esa="B04", gsd=10, wavelength=0.665),
+    "rededge1": Band(esa="B05", gsd=20, wavelength=0.704),
+    "rededge2": Band(esa="B06", gsd=20, wavelength=0.740),
+    "rededge3": Band(esa="B07", gsd=20, wavelength=0.783),
+    "nir": Band(esa="B08", gsd=10, wavelength=0.837),
+    "nir08": Band(esa="B8A", gsd=20, wavelength=0.865),
+    "nir09": Band(esa="B09", gsd=60, wavelength=0.945),
+    "swir16": Band(esa="B11", gsd=20, wavelength=1.613),
+    "swir22": Band(esa="B12", gsd=20, wavelength=2.195),
+}
 """By the common names that Earth Search uses, the vocabulary of the whole package."""
 
 SCL: Final = "scl"
@@ -70,12 +67,12 @@ class Provider:
 
 
 def _keys(*patterns: str) -> Mapping[str, Keys]:
-    """Asset keys of every band from patterns of ``{name}``, ``{esa}`` and ``{gsd}``."""
-    bands = {
-        name: tuple(p.format(name=name, esa=band.esa, gsd=band.gsd) for p in patterns) for name, band in BANDS.items()
+    """Return asset keys of every band and of SCL from patterns of ``{name}``, ``{esa}`` and ``{gsd}``."""
+    bands = {name: (band.esa, band.gsd) for name, band in BANDS.items()} | {SCL: (SCL.upper(), SCL_GSD)}
+    return {
+        name: tuple(pattern.format(name=name, esa=esa, gsd=gsd) for pattern in patterns)
+        for name, (esa, gsd) in bands.items()
     }
-    scl = tuple(p.format(name=SCL, esa=SCL.upper(), gsd=SCL_GSD) for p in patterns)
-    return MappingProxyType(bands | {SCL: scl})
 
 
 PROVIDERS: Final = (
@@ -144,7 +141,7 @@ class Store:
     prefix: str
     name: str
     needs: str = ""
-    gdal: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    gdal: Mapping[str, str] = field(default_factory=dict)
     credentials: tuple[str, ...] = ()
     tokens: str | None = None
 
@@ -157,16 +154,14 @@ STORES: Final = (
         prefix="s3://sentinel-s2-l2a/",
         name="AWS (requester pays)",
         needs="the credentials of an AWS account, which pays",
-        gdal=MappingProxyType({"AWS_REQUEST_PAYER": "requester"}),
+        gdal={"AWS_REQUEST_PAYER": "requester"},
         credentials=AWS,
     ),
     Store(
         prefix="s3://eodata/",
         name="CDSE",
         needs=CDSE_KEYS,
-        gdal=MappingProxyType(
-            {"AWS_S3_ENDPOINT": "eodata.dataspace.copernicus.eu", "AWS_VIRTUAL_HOSTING": "FALSE"},
-        ),
+        gdal={"AWS_S3_ENDPOINT": "eodata.dataspace.copernicus.eu", "AWS_VIRTUAL_HOSTING": "FALSE"},
         credentials=AWS,
     ),
     *(
@@ -193,17 +188,17 @@ STORES: Final = (
 
 
 def store_of(href: str) -> Store | None:
-    """The store that an absolute href lies in; None for one that is not known."""
+    """Return the store that an absolute href lies in; None for one that is not known."""
     return next((store for store in STORES if href.startswith(store.prefix)), None)
 
 
 def choose_href(hrefs: Sequence[str]) -> str:
-    """Of several hrefs of one asset the first that can be read with the credentials that are there; else the first."""
+    """Return the first of an asset's hrefs that can be read with the credentials that are there; else the first."""
     return next(filter(has_credentials, hrefs), hrefs[0])
 
 
 def has_credentials(href: str) -> bool:
-    """Whether all that an absolute href needs is there, as far as GDAL's settings and the user's files tell."""
+    """Return whether all that an absolute href needs is there, as far as GDAL's settings and the user's files tell."""
     store = store_of(href)
     if store is None or not store.credentials or any(get_gdal_config(name) for name in store.credentials):
         return True
@@ -211,16 +206,14 @@ def has_credentials(href: str) -> bool:
 
 
 def identify(item: pystac.Item) -> Provider:
-    """The provider of an item, by its assets, links and properties; copies on other hosts are recognized too."""
+    """Return the provider of an item, by its assets, links and properties; copies on other hosts are recognized too."""
     found = list(signs(item))
-    for provider in PROVIDERS:
-        if any(re.match(mark, sign) for mark in provider.marks for sign in found):
-            return provider
-    return GENERIC
+    known = (one for one in PROVIDERS if any(re.match(mark, sign) for mark in one.marks for sign in found))
+    return next(known, GENERIC)
 
 
 def signs(item: pystac.Item) -> Iterator[str]:
-    """What tells an item's origin: ``collection:``, ``property:``, ``link:`` and ``href:`` of its assets."""
+    """Yield what tells an item's origin: ``collection:``, ``property:``, ``link:`` and ``href:`` of its assets."""
     if item.collection_id:
         yield f"collection:{item.collection_id}"
     yield from (f"property:{name}" for name in item.properties)
@@ -235,7 +228,7 @@ _asking: Final = Lock()
 
 
 def sign(href: str, *, retry: RetryPolicy = DEFAULT_POLICY) -> str:
-    """An absolute href as its store wants it; a token is kept until it is about to expire.
+    """Return an absolute href as its store wants it; a token is kept until it is about to expire.
 
     Raises:
         ReadError: No token could be had.

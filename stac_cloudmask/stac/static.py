@@ -1,13 +1,13 @@
-"""Read JSON, parse items, and walk static catalogs."""
+"""Read JSON documents, parse items, and walk static catalogs."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final, TypeVar, TypeVarTuple
 from urllib.parse import urlsplit
 
 import fsspec
@@ -22,10 +22,9 @@ from stac_cloudmask.stac.geometry import BROKEN, bbox_of, footprint
 from stac_cloudmask.stac.hrefs import DEFAULT_RULE, HrefRule, absolute, check_href, is_remote, local_path, redact
 from stac_cloudmask.stac.metadata import utc
 
-if TYPE_CHECKING:
-    from types import TracebackType
-
 Json = dict[str, Any]
+Given = TypeVarTuple("Given")
+Made = TypeVar("Made")
 
 MEMBERS: Final = MappingProxyType(
     {"id": str, "properties": dict, "assets": dict, "links": list, "collection": str | None},
@@ -59,27 +58,24 @@ class Connection:
 DEFAULT_CONNECTION: Final = Connection()
 
 
-def broken(message: str) -> ReadError:
-    """A read error that the same input will give again."""
-    error = ReadError(message)
-    error.retryable = False
-    return error
-
-
-class MissingError(ReadError):
-    """There is no such file or object, or no such page."""
+class BrokenError(ReadError):
+    """What was read is not what it should be, and reading it again will not help."""
 
     retryable = False
 
 
-class StatusError(ReadError):
-    """A server answered with a status other than success."""
+class MissingError(BrokenError):
+    """There is no such file or object, or no such page."""
 
-    def __init__(self, message: str, status: int, after: float | None) -> None:
+
+class StatusError(ReadError):
+    """A server answered with a status other than success; those of ``final`` are not worth asking again for."""
+
+    def __init__(self, message: str, answer: httpx2.Response, final: Iterable[int]) -> None:
         super().__init__(message)
-        self.status = status
-        self.retryable = status in PASSING
-        self.retry_after = after
+        self.status = answer.status_code
+        self.retryable = self.status in PASSING and self.status not in final
+        self.retry_after = retry_after(answer.headers)
 
 
 class JsonReader:
@@ -99,13 +95,11 @@ class JsonReader:
     def __enter__(self) -> JsonReader:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self._client.close()
 
     def locate(self, href: str, *, base: str | None = None) -> str:
-        """The absolute form of an href.
+        """Return the absolute form of an href.
 
         Args:
             href: As given by the user, or by the document at ``base``.
@@ -118,7 +112,7 @@ class JsonReader:
         return check_href(str(local_path(href).absolute()) if own else href, base=base, rule=self.rule)
 
     def read(self, href: str, *, base: str | None = None) -> tuple[Json, str]:
-        """A document and its absolute href, which `locate` takes likewise.
+        """Return a document and its absolute href; for the arguments see `locate`.
 
         Raises:
             UnsupportedItemError: The rule refuses the href, or one that it redirects to.
@@ -128,7 +122,7 @@ class JsonReader:
         return json_object(self.fetch(where, base=base), where), where
 
     def fetch(self, where: str, *, base: str | None = None) -> bytes:
-        """What lies at an absolute href that the rule allows.
+        """Return what lies at an absolute href that the rule allows.
 
         Raises:
             MissingError: Nothing does.
@@ -136,10 +130,10 @@ class JsonReader:
         """
         if where.startswith(("http://", "https://")):
             return self.send("GET", where, base=base or where)
-        return _stored(where) if is_remote(where) else _local(where)
+        return _stored(where) if is_remote(where) else _local(Path(where))
 
     def send(self, method: str, href: str, *, base: str, body: Json | None = None, final: Iterable[int] = ()) -> bytes:
-        """What a server answers; it is asked again while that can help.
+        """Return what a server answers; it is asked again while that can help.
 
         Args:
             method: ``GET`` or ``POST``.
@@ -157,58 +151,51 @@ class JsonReader:
             if not answer.has_redirect_location:
                 break
             place = check_href(str(answer.url.join(answer.headers["location"])), base=base, rule=self.rule)
-            method, body = ("GET", None) if answer.status_code == SEE_OTHER else (method, body)
+            if answer.status_code == SEE_OTHER:
+                method, body = "GET", None
         else:
-            raise broken(f"{redact(href)} redirects more than {MAX_REDIRECTS} times")
+            raise BrokenError(f"{redact(href)} redirects more than {MAX_REDIRECTS} times")
         if answer.is_success:
             return content
         said = " ".join(content[:300].decode(errors="replace").split())
         hint = "; does it need a login? Give its header" if answer.status_code in LOGIN else ""
-        shown = self._without_secrets(f"{redact(place)} answers with status {answer.status_code} {said}{hint}".strip())
-        if answer.status_code in GONE:
-            raise MissingError(shown)
-        error = StatusError(shown, answer.status_code, retry_after(answer.headers))
-        error.retryable &= answer.status_code not in final
-        raise error
+        shown = f"{redact(place)} answers with status {answer.status_code} {said}{hint}".strip()
+        for secret in filter(None, self._connection.headers.values()):
+            shown = shown.replace(secret, "***")
+        raise MissingError(shown) if answer.status_code in GONE else StatusError(shown, answer, final)
 
     def _exchange(self, method: str, href: str, body: Json | None) -> tuple[httpx2.Response, bytes]:
+        content = bytearray()
         try:
             url = httpx2.URL(href)
             headers = dict(self._connection.headers) if self._is_home(url) else None
             with self._client.stream(method, url, json=body, headers=headers) as answer:
-                parts, size = [], 0
                 for part in answer.iter_bytes():
-                    parts.append(part)
-                    size += len(part)
-                    if size > MAX_BYTES:
-                        raise broken(f"{redact(href)} is larger than {MAX_BYTES} bytes")
-                return answer, b"".join(parts)
+                    content += part
+                    if len(content) > MAX_BYTES:
+                        raise BrokenError(f"{redact(href)} is larger than {MAX_BYTES} bytes")
+                return answer, bytes(content)
         except (httpx2.HTTPError, httpx2.InvalidURL) as error:
             raise ReadError(f"{redact(href)} cannot be reached: {redact(str(error)) or type(error).__name__}") from None
         except (ValueError, UnicodeError):  # of a header
             raise ConfigError(f"a header for {redact(href)} has characters that HTTP does not allow") from None
 
     def _is_home(self, url: httpx2.URL) -> bool:
+        """Return whether a URL is of the catalog's server, or of the same host by its encrypted port."""
         home = self._home
-        return home is not None and (url.scheme, url.host, url.port) in {
-            (home.scheme, home.host, home.port),
-            ("https", home.host, None),
-        }
-
-    def _without_secrets(self, text: str) -> str:
-        for secret in filter(None, self._connection.headers.values()):
-            text = text.replace(secret, "***")
-        return text
+        if home is None or url.host != home.host:
+            return False
+        return (url.scheme, url.port) in {(home.scheme, home.port), ("https", None)}
 
 
 def read_json(href: str, *, base: str | None = None, connection: Connection = DEFAULT_CONNECTION) -> tuple[Json, str]:
-    """One document and its absolute href, see `JsonReader.read`."""
+    """Return one document and its absolute href, see `JsonReader.read`."""
     with JsonReader(connection, home=base or href) as reader:
         return reader.read(href, base=base)
 
 
 def json_object(text: bytes, where: str) -> Json:
-    """The JSON object that a text is.
+    """Return the JSON object that a text is.
 
     Raises:
         ReadError: It is not one.
@@ -217,24 +204,21 @@ def json_object(text: bytes, where: str) -> Json:
         body = json.loads(text)
     except (ValueError, RecursionError) as error:
         kind = "is a GeoTIFF, not the JSON of an item" if text[:2] in {b"II", b"MM"} else "is not JSON"
-        raise broken(f"{redact(where)} {kind}: {str(error)[:100]}") from None
+        raise BrokenError(f"{redact(where)} {kind}: {str(error)[:100]}") from None
     if not isinstance(body, dict):
-        raise broken(f"{redact(where)} is not a JSON object but a {type(body).__name__}")
+        raise BrokenError(f"{redact(where)} is not a JSON object but a {type(body).__name__}")
     return body
 
 
-def _local(path: str) -> bytes:
-    file = Path(path)
+def _local(path: Path) -> bytes:
     try:
-        if not file.is_file():
-            raise MissingError(f"there is no file {path}")
-        if file.stat().st_size > MAX_BYTES:
-            raise broken(f"{path} is larger than {MAX_BYTES} bytes")
-        return file.read_bytes()
+        content = path.read_bytes() if path.is_file() and path.stat().st_size <= MAX_BYTES else None
     except OSError as error:
-        if isinstance(error, StacCloudmaskError):
-            raise
-        raise broken(f"{path} cannot be read: {error.strerror}") from None
+        raise BrokenError(f"{path} cannot be read: {error.strerror}") from None
+    if content is None:
+        large = BrokenError(f"{path} is larger than {MAX_BYTES} bytes")
+        raise large if path.is_file() else MissingError(f"there is no file {path}")
+    return content
 
 
 def _stored(href: str) -> bytes:
@@ -254,21 +238,52 @@ DROPPED: Final = frozenset({"root", "parent", "self"})
 """Relations that pystac would follow by itself, or that are set here."""
 
 
-def items_in(body: Json, href: str, *, rule: HrefRule = DEFAULT_RULE) -> Iterator[pystac.Item]:
-    """The items of a document: itself, or those of a FeatureCollection or payload.
+@dataclass(frozen=True, kw_only=True)
+class Failure:
+    """An item that was asked for or listed, and could not be had.
+
+    Attributes:
+        ref: As it was asked for or listed, without secrets.
+        error: Why.
+    """
+
+    ref: str
+    error: StacCloudmaskError
+
+
+Found = pystac.Item | Failure
+
+
+def attempt(ref: str, make: Callable[[*Given], Made], *given: *Given) -> Made | Failure:
+    """Return what ``make`` makes of what is given; where that fails, a `Failure`."""
+    try:
+        return make(*given)
+    except StacCloudmaskError as error:
+        return Failure(ref=redact(ref), error=error)
+
+
+def items_in(body: Json, href: str, *, rule: HrefRule = DEFAULT_RULE) -> Iterator[Found]:
+    """Yield the items of a document: itself, or those of a FeatureCollection or payload.
 
     Raises:
-        UnsupportedItemError: The document, or one in it, is not an item.
+        UnsupportedItemError: The document is not an item.
     """
-    if isinstance(body.get("features"), list):
-        for feature in body["features"]:
-            yield parse_item(feature, origin=own_href(feature, href, rule), rule=rule)
+    features = body.get("features")
+    if isinstance(features, list):
+        for feature in features:
+            yield listed_item(feature, href, rule)
     else:
         yield parse_item(body, origin=href, rule=rule)
 
 
+def listed_item(feature: object, found: str, rule: HrefRule) -> Found:
+    """Return an item that came with others, which may fail without them; see `own_href`."""
+    name = str(feature.get("id"))[:80] if isinstance(feature, dict) else str(feature)[:40]
+    return attempt(name, lambda: parse_item(feature, origin=own_href(feature, found, rule), rule=rule))
+
+
 def own_href(body: object, found: str | None, rule: HrefRule) -> str | None:
-    """Where an item that came with others lives: its self link, else ``found``, where they were read from.
+    """Return where an item that came with others lives: its self link, else ``found``, where they were read from.
 
     A link decides nothing about trust: it is local or remote as ``found`` is; None is the user's own word.
     """
@@ -284,9 +299,10 @@ def own_href(body: object, found: str | None, rule: HrefRule) -> str | None:
 def parse_item(
     body: object, *, origin: str | None, collection: str | None = None, rule: HrefRule = DEFAULT_RULE
 ) -> pystac.Item:
-    """An item with absolute hrefs, times in UTC and a footprint within -180 to 180 degrees, that reads nothing itself.
+    """Return an item with absolute hrefs, times in UTC and a footprint within -180 to 180 degrees.
 
-    Hrefs that the rule refuses stay as they are: a band with one is an error when it is resolved.
+    It reads nothing by itself. Hrefs that the rule refuses stay as they are: a band with one is an error when it is
+    resolved.
 
     Args:
         body: The item's JSON, which is not changed.
@@ -300,7 +316,7 @@ def parse_item(
     place = "memory" if origin is None else redact(origin)
     kept = _checked(body, place)
     canonical = [href for href in links_of(body, "self") if is_remote(href) and not is_remote(origin or "")]
-    kept["links"] = [_link(link, origin) for link in kept["links"]]
+    kept["links"] = [link | {"href": absolute(link["href"], origin)} for link in kept["links"]]
     kept["links"] += [{"rel": "canonical", "href": href, "type": "application/geo+json"} for href in canonical]
     kept["assets"] = {
         key: asset | {"href": _href(asset["href"], origin, rule)} for key, asset in kept["assets"].items()
@@ -311,7 +327,7 @@ def parse_item(
 
 
 def parsed(body: Json, *, href: str | None) -> pystac.Item:
-    """What pystac makes of an item's JSON, whose hrefs stay as they are.
+    """Return what pystac makes of an item's JSON, whose hrefs stay as they are.
 
     Args:
         body: The item's JSON.
@@ -334,7 +350,7 @@ def _shown(body: Mapping[str, object]) -> str:
 
 
 def _checked(body: object, place: str) -> Json:
-    """A shallow copy of an item's JSON that has all that pystac takes for granted; assets that are null are absent."""
+    """Return a shallow copy of an item's JSON with all that pystac takes for granted, without assets that are null."""
     if not isinstance(body, dict) or body.get("type") != "Feature":
         kind = body.get("type") if isinstance(body, dict) else type(body).__name__
         raise UnsupportedItemError(f"{place} holds {str(kind)[:40]!r} rather than an item; a catalog goes to catalog=")
@@ -368,7 +384,7 @@ def _in_utc(body: Json, place: str) -> Json:
 
 
 def _placed(body: Json) -> Json:
-    """Geometry and bbox of an item that states no geometry, or one that crosses the antimeridian."""
+    """Return geometry and bbox of an item that states no geometry, or one that crosses the antimeridian."""
     stated, bbox = body.get("geometry"), body.get("bbox")
     lies = footprint(stated, bbox)
     if lies is None:
@@ -399,10 +415,6 @@ def _parses(href: object) -> bool:
     return True
 
 
-def _link(link: Mapping[str, Any], origin: str | None) -> Json:
-    return {**link, "href": absolute(link["href"], origin)}
-
-
 def _href(href: str, origin: str | None, rule: HrefRule) -> str:
     try:
         return check_href(href, base=origin, rule=rule)
@@ -411,26 +423,22 @@ def _href(href: str, origin: str | None, rule: HrefRule) -> str:
 
 
 def links_of(body: object, rel: str) -> list[str]:
-    """Hrefs of the links of one relation."""
+    """Return the hrefs of the links of one relation."""
+    return [link["href"] for link in _links(body) if is_link(link) and link["rel"] == rel]
+
+
+def link_of(body: object, rel: str) -> Json | None:
+    """Return the first link of a relation, whatever it leads to."""
+    return next((link for link in _links(body) if isinstance(link, dict) and link.get("rel") == rel), None)
+
+
+def _links(body: object) -> list[Any]:
     links = body.get("links") if isinstance(body, dict) else None
-    return [link["href"] for link in (links if isinstance(links, list) else []) if is_link(link) and link["rel"] == rel]
+    return links if isinstance(links, list) else []
 
 
 MAX_DEPTH: Final = 16
 """Links from the catalog to a collection; deeper ones are not followed."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Failure:
-    """An item that was asked for or listed, and could not be had.
-
-    Attributes:
-        ref: As it was asked for or listed, without secrets.
-        error: Why.
-    """
-
-    ref: str
-    error: StacCloudmaskError
 
 
 class Walk:
@@ -452,8 +460,8 @@ class Walk:
         self._read: set[str] = set()
         self._collections: set[str] = set()
 
-    def items(self, body: Json, href: str) -> Iterator[pystac.Item | Failure]:
-        """The items of a catalog in the order of its links, those of a collection before its children.
+    def items(self, body: Json, href: str) -> Iterator[Found]:
+        """Yield the items of a catalog in the order of its links, those of a collection before its children.
 
         Raises:
             ConfigError: At the end, if a wanted collection is not there.
@@ -464,48 +472,36 @@ class Walk:
             there = ", ".join(sorted(self._collections)) or "none"
             raise ConfigError(f"{redact(href)} has no collection {missing[0]!r}; it has {there}")
 
-    def _walk(self, body: Json, href: str, *, depth: int) -> Iterator[pystac.Item | Failure]:
+    def _walk(self, body: Json, href: str, *, depth: int) -> Iterator[Found]:
         name = str(body.get("id")) if body.get("type") == "Collection" else None
-        if name is not None:
-            self._collections.add(name)
-        if name is None or not self._wanted or name in self._wanted:
-            for link in filter(self._is_named, links_of(body, "item")):
-                yield from self._chosen(self._linked(link, href, name), listed_by=name)
+        for link in links_of(body, "item") if self._wants(name) or name is None else []:
+            if self._named is None or any(wanted in link for wanted in self._named):
+                item = attempt(link, self._item, link, href, name)
+                if isinstance(item, Failure) or (item is not None and self._wants(name or item.collection_id)):
+                    yield item
         for link in links_of(body, "child") if depth < MAX_DEPTH else []:
-            try:
-                child, where = self._once(link, href)
-            except StacCloudmaskError as error:
-                yield Failure(ref=redact(link), error=error)
-                continue
-            if child is not None:
-                yield from self._walk(child, where, depth=depth + 1)
+            child = attempt(link, self._once, link, href)
+            if isinstance(child, Failure):
+                yield child
+            elif child is not None:
+                yield from self._walk(*child, depth=depth + 1)
 
-    def _is_named(self, link: str) -> bool:
-        return self._named is None or any(name in link for name in self._named)
+    def _wants(self, collection: str | None) -> bool:
+        """Return whether items of a collection are wanted, which is noted as one that is there."""
+        if collection is not None:
+            self._collections.add(collection)
+        return not self._wanted or collection in self._wanted
 
-    def _linked(self, link: str, href: str, collection: str | None) -> Iterator[pystac.Item | Failure]:
-        try:
-            body, where = self._once(link, href)
-            if body is not None:
-                yield parse_item(body, origin=where, collection=collection, rule=self._reader.rule)
-        except StacCloudmaskError as error:
-            yield Failure(ref=redact(link), error=error)
+    def _item(self, link: str, href: str, collection: str | None) -> pystac.Item | None:
+        found = self._once(link, href)
+        if found is None:
+            return None
+        return parse_item(found[0], origin=found[1], collection=collection, rule=self._reader.rule)
 
-    def _chosen(
-        self, items: Iterator[pystac.Item | Failure], *, listed_by: str | None = None
-    ) -> Iterator[pystac.Item | Failure]:
-        """Those of the wanted collections."""
-        for item in items:
-            stated = None if isinstance(item, Failure) else listed_by or item.collection_id
-            if stated is not None:
-                self._collections.add(stated)
-            if isinstance(item, Failure) or not self._wanted or stated in self._wanted:
-                yield item
-
-    def _once(self, link: str, base: str) -> tuple[Json | None, str]:
-        """A document that has not been read yet, and its href; None for one that has."""
+    def _once(self, link: str, base: str) -> tuple[Json, str] | None:
+        """Return a document and its href; None for one that has been read already."""
         where = self._reader.locate(link, base=base)
         if where in self._read:
-            return None, where
+            return None
         self._read.add(where)
         return self._reader.read(where, base=base)

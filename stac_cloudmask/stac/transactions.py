@@ -16,7 +16,6 @@ from stac_cloudmask.stac.hrefs import redact
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-    from types import TracebackType
 
     Json = dict[str, Any]
 
@@ -62,12 +61,12 @@ class StacApi:
         """Return itself."""
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+    def __exit__(self, *error: object) -> None:
         """Close the connection."""
         self._http.close()
 
     def item_href(self, collection_id: str, item_id: str) -> str:
-        """Where the API serves an item."""
+        """Return where the API serves an item."""
         return f"{self._collection_href(collection_id)}/items/{quote(item_id, safe='')}"
 
     def ensure_collection(self, collection: Json) -> None:
@@ -103,7 +102,7 @@ class StacApi:
         raise WriteError(f"{self._shown(href)} seems to be there and not to be there; does somebody else change it?")
 
     def item(self, collection_id: str, item_id: str) -> Json:
-        """The JSON of an item, without the links that the API sets by itself.
+        """Return the JSON of an item as the API holds it.
 
         Raises:
             ReadError: It is not there.
@@ -130,13 +129,13 @@ class StacApi:
         return f"{self._url}/collections/{quote(collection_id, safe='')}"
 
     def _hierarchy(self, collection_id: str) -> list[Json]:
-        """The links that an item with a collection must have, absolute."""
+        """Return the links that an item with a collection must have, absolute."""
         collection = self._collection_href(collection_id)
         hrefs = {"root": self._url, "parent": collection, "collection": collection}
         return [{"rel": rel, "href": href, "type": "application/json"} for rel, href in hrefs.items()]
 
     def _send(self, method: str, href: str, body: Json | None = None, *, also: tuple[int, ...] = ()) -> httpx2.Response:
-        """A request, sent again while the server is busy; answers other than success and ``also`` are errors."""
+        """Send a request, again while the server is busy; answers other than success and ``also`` are errors."""
         return retrying(lambda: self._once(method, href, body, also), policy=self._retry)
 
     def _once(self, method: str, href: str, body: Json | None, also: tuple[int, ...]) -> httpx2.Response:
@@ -170,7 +169,7 @@ class StacApi:
         return self._shown(f"{response.status_code} {response.reason_phrase} {said}".rstrip() + hint)
 
     def _shown(self, text: str) -> str:
-        """Text without the values of the headers, which servers like to repeat."""
+        """Return text without the values of the headers, which servers like to repeat."""
         for secret in self._secrets:
             text = text.replace(secret, "***")
         return redact(text)

@@ -12,8 +12,9 @@ from stac_cloudmask.errors import ReadError, UnsupportedItemError
 from stac_cloudmask.retry import RetryPolicy
 from stac_cloudmask.stac import static
 from stac_cloudmask.stac.assets import self_href
-from stac_cloudmask.stac.search import Failure, Query, load_items, search
-from stac_cloudmask.stac.static import MAX_DEPTH, Connection, JsonReader, items_in, parse_item, read_json
+from stac_cloudmask.stac.query import Query
+from stac_cloudmask.stac.search import load_items, search
+from stac_cloudmask.stac.static import MAX_DEPTH, Connection, Failure, JsonReader, items_in, parse_item, read_json
 from tests.stac.range_server import serve
 
 HASTY = RetryPolicy(seconds=0.4, pause=0.05)
