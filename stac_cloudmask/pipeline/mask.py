@@ -207,11 +207,11 @@ def make_mask(
         )
         _log_reading(scene.sources, scene.grid)
         scl = scene.scl()
-        sun = _sun(scene.noted())
+        sun = _sun(scene.sources)
     evidence, decision, quicklook = mask_pixels(
         scene, gsd=scene.gsd, scl=scl, sun=sun, settings=settings, models=models, progress=progress, watch=watch
     )
-    mask = Mask(scene.noted(), scene.grid, evidence, decision, quicklook)
+    mask = Mask(scene.sources, scene.grid, evidence, decision, quicklook)
     return mask if place is None else _clipped(place, mask)
 
 

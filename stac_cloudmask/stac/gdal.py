@@ -7,7 +7,6 @@ import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from itertools import count
 from string import ascii_lowercase, digits
 from typing import Final, TypeVar
 
@@ -82,14 +81,13 @@ def gdal_env(href: str, *, retry: RetryPolicy, fresh: bool) -> dict[str, str]:
 
 
 @contextmanager
-def reading(href: str, *, where: str, retry: RetryPolicy, fresh: bool) -> Iterator[None]:
+def reading(href: str, *, where: str, retry: RetryPolicy) -> Iterator[None]:
     """GDAL as an href needs it; its errors, and those of the libraries on top of it, become errors of this package.
 
     Args:
         href: Absolute and unsigned.
         where: How messages name it.
-        retry: See ``gdal_env``.
-        fresh: See ``gdal_env``; what failed before is read so anyway.
+        retry: See ``gdal_env``; what failed before is asked for again.
 
     Raises:
         BandNotFoundError: There is no such file.
@@ -97,7 +95,7 @@ def reading(href: str, *, where: str, retry: RetryPolicy, fresh: bool) -> Iterat
         ReadError: It cannot be read; ``retryable`` where that may change.
     """
     try:
-        with rasterio.Env(**gdal_env(href, retry=retry, fresh=fresh or href in _failed)):
+        with rasterio.Env(**gdal_env(href, retry=retry, fresh=href in _failed)):
             yield
         _failed.discard(href)
     except (UnicodeError, CRSError) as error:
@@ -134,7 +132,7 @@ def open_raster(
         retry = replace(retry, seconds=0)
     options = {} if level is None else {"overview_level": level}
     with (
-        reading(href, where=where, retry=retry, fresh=False),
+        reading(href, where=where, retry=retry),
         DatasetReader(sign(href, retry=retry), driver=list(DRIVERS), sharing=False, **options) as file,
     ):
         if file.tags(ns="OVERVIEWS"):  # GDAL would open what OVERVIEW_FILE names, of any format and at any place
@@ -142,28 +140,17 @@ def open_raster(
         yield file
 
 
-def read_pixels(read: Callable[[], Value], href: str, *, where: str, retry: RetryPolicy) -> Value:
-    """What ``read`` gives; called again, without what GDAL remembers, where the body of an answer was cut short.
+class CutShortError(ReadError):
+    """A server sent less of a file than it had announced."""
+
+
+def whole(read: Callable[[], Value], *, retry: RetryPolicy) -> Value:
+    """Return what ``read`` does; it is called again where an answer was cut short, which GDAL itself does not repeat.
 
     Raises:
         StacCloudmaskError: See ``reading``.
     """
-    tries = count()
-
-    def once() -> Value:
-        with reading(href, where=where, retry=retry, fresh=next(tries) > 0):
-            return read()
-
-    return retrying(once, policy=retry, when=is_cut_short)
-
-
-class CutShortError(ReadError):
-    """A server sent less of a file than it had announced, which GDAL does not repeat."""
-
-
-def is_cut_short(error: StacCloudmaskError) -> bool:
-    """Whether another try may give the rest."""
-    return isinstance(error, CutShortError)
+    return retrying(read, policy=retry, when=lambda error: isinstance(error, CutShortError))
 
 
 def explain(error: Exception, href: str, where: str) -> StacCloudmaskError:
@@ -228,16 +215,12 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
         error = error.__cause__ or error.__context__
 
 
-class _Redacting(logging.Filter):
-    def filter(self, record: logging.LogRecord) -> bool:
-        record.msg, record.args = redact(record.getMessage()), ()
-        return True
-
-
-_REDACTING: Final = _Redacting()
+def _redacted(record: logging.LogRecord) -> bool:
+    record.msg, record.args = redact(record.getMessage()), ()
+    return True
 
 
 def quiet_loggers() -> None:
     """Keep signatures out of what the libraries that read log."""
     for name in LOGGERS:
-        logging.getLogger(name).addFilter(_REDACTING)
+        logging.getLogger(name).addFilter(_redacted)

@@ -1,4 +1,4 @@
-"""Rasters of one grid as a lazy array of their own pixels, by stackstac, odc-stac or rasterio."""
+"""Files of one grid as a lazy array of their own pixels, by stackstac, odc-stac or rasterio."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from rasterio.io import DatasetReader
 
 from stac_cloudmask.errors import ConfigError
 from stac_cloudmask.stac.gdal import DRIVERS
+from stac_cloudmask.stac.providers import sign
 
 if TYPE_CHECKING:
     import dask.array as da
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
     from stac_cloudmask.config import Loader
     from stac_cloudmask.core.grid import Grid
+    from stac_cloudmask.stac.bands import BandSource
     from stac_cloudmask.stac.zarr import ZarrArray
 
 LIBRARIES: Final[Mapping[Loader, str]] = {"stackstac": "stackstac", "odc": "odc.stac"}
@@ -29,24 +31,34 @@ PROJECTION: Final = "https://stac-extensions.github.io/projection/v2.0.0/schema.
 
 
 @dataclass(frozen=True, kw_only=True)
-class Raster:
-    """A raster that is to be read as it is.
+class BandFile:
+    """An asset's file as it turned out to be.
 
     Attributes:
-        name: Its place on the band axis; unique among those read together.
-        href: As GDAL opens it: absolute, signed.
-        grid: Of what is read, exactly.
-        dtype: That of the file; 0 is nodata.
-        level: GDAL's number of the overview that is read; None for the raster itself.
-        array: The Zarr array that is read instead of a file.
+        source: What its item says.
+        grid: Exactly as the file has it.
+        level: GDAL's number of the overview that is to be read; None for the file's own pixels.
+        factor: Pixels of the file along the side of one that is to be read.
+        block: Rows and columns of the tiles or strips of what is to be read.
+        stored: Bytes that it takes in the file; None where the format does not say.
+        dark: Share of valid pixels below ``boa_offset.DARK``, where the offset is doubtful and overviews make it cheap
+            to know; else None.
+        array: The Zarr array, where it is not a file.
     """
 
-    name: str
-    href: str
+    source: BandSource
     grid: Grid
-    dtype: str
     level: int | None = None
+    factor: int = 1
+    block: tuple[int, int]
+    stored: int | None = None
+    dark: float | None = None
     array: ZarrArray | None = None
+
+    @property
+    def read_grid(self) -> Grid:
+        """The grid of what is to be read."""
+        return self.grid.coarsen(self.factor)
 
 
 def load_library(loader: Loader) -> None:
@@ -58,47 +70,46 @@ def load_library(loader: Loader) -> None:
     try:
         importlib.import_module(LIBRARIES[loader])
     except ImportError as error:
-        others = ", ".join(repr(name) for name in LIBRARIES if name != loader)
+        other = next(name for name in LIBRARIES if name != loader)
         raise ConfigError(
-            f"loader {loader!r} cannot be imported ({error}); pip install {loader.replace('odc', 'odc-stac')}, or take "
-            f"loader {others}"
+            f"loader {loader!r} cannot be imported ({error}); pip install {loader.replace('odc', 'odc-stac')}, or read "
+            f"by --loader {other}, in Python loader={other!r}"
         ) from None
 
 
-def native(rasters: Sequence[Raster], *, loader: Loader, rows: int, cols: int = -1) -> da.Array:
-    """Rasters of one grid and dtype as a lazy ``(band, y, x)`` array.
+def native(files: Sequence[BandFile], *, loader: Loader, rows: int, cols: int = -1) -> da.Array:
+    """Return files of one grid and dtype as a lazy ``(band, y, x)`` array.
 
     It is made once per item; the rows that are wanted are slices of it. GDAL's settings are those in force, here and
     where a slice is computed.
 
     Args:
-        rasters: At least one.
+        files: At least one.
         loader: The library that reads; rasterio does where neither can: stackstac reads no overviews, and odc-stac
             chooses them by itself; neither tells a chunk of Zarr that cannot be had from one without data.
         rows: Of a chunk, which has one band.
         cols: Of a chunk; -1 for the whole width.
     """
-    if any(raster.level is not None or raster.array is not None for raster in rasters):
-        array = _by_rasterio(rasters, rows, cols)
+    if any(file.level is not None or file.array is not None for file in files):
+        array = _by_rasterio(files, rows, cols)
     else:
-        array = _by_stackstac(rasters, rows, cols) if loader == "stackstac" else _by_odc(rasters, rows, cols)
-    expected = (len(rasters), *rasters[0].grid.shape)
-    if array.shape != expected or array.dtype != rasters[0].dtype:
-        raise RuntimeError(f"{loader} made {array.shape} {array.dtype} of rasters {expected} {rasters[0].dtype}")
+        array = _by_stackstac(files, rows, cols) if loader == "stackstac" else _by_odc(files, rows, cols)
+    expected = (len(files), *files[0].read_grid.shape)
+    if array.shape != expected or array.dtype != files[0].source.dtype:  # stackstac drops assets without a word
+        raise RuntimeError(f"{loader} made {array.shape} {array.dtype} of rasters {expected} {files[0].source.dtype}")
     return array
 
 
-def _by_stackstac(rasters: Sequence[Raster], rows: int, cols: int) -> da.Array:
+def _by_stackstac(files: Sequence[BandFile], rows: int, cols: int) -> da.Array:
     import stackstac  # noqa: PLC0415  (seconds, and only one of the loaders is needed)
 
-    first = rasters[0]
-    dtype = np.dtype(first.dtype)
+    grid, dtype = files[0].read_grid, np.dtype(files[0].source.dtype)
     stack = stackstac.stack(
-        _item(rasters).to_dict(transform_hrefs=False),
-        assets=[raster.name for raster in rasters],
-        epsg=first.grid.epsg,  # it reads proj:epsg only, which STAC 1.1 no longer has
-        resolution=first.grid.gsd,
-        bounds=first.grid.bounds,  # without epsg, resolution and bounds it makes up a grid and warps, silently
+        _item(files).to_dict(transform_hrefs=False),
+        assets=[file.source.common_name for file in files],
+        epsg=grid.epsg,  # it reads proj:epsg only, which STAC 1.1 no longer has
+        resolution=grid.gsd,
+        bounds=grid.bounds,  # without epsg, resolution and bounds it makes up a grid and warps, silently
         snap_bounds=False,
         rescale=False,
         dtype=dtype,
@@ -110,65 +121,66 @@ def _by_stackstac(rasters: Sequence[Raster], rows: int, cols: int) -> da.Array:
         errors_as_nodata=(),  # by default a missing file is a band of nodata
         gdal_env=stackstac.rio_reader.LayeredEnv(always={}),  # its own settings would replace those in force
     )
-    if list(stack.band.values) != [raster.name for raster in rasters]:  # unknown assets are dropped without a word
-        raise RuntimeError(f"stackstac kept only {list(stack.band.values)}")
     array: da.Array = stack.data[0]
     return array
 
 
-def _by_odc(rasters: Sequence[Raster], rows: int, cols: int) -> da.Array:
+def _by_odc(files: Sequence[BandFile], rows: int, cols: int) -> da.Array:
     import dask.array as da  # noqa: PLC0415  (see _by_stackstac)
     import odc.stac  # noqa: PLC0415
     from affine import Affine  # noqa: PLC0415
     from odc.geo.geobox import GeoBox  # noqa: PLC0415
 
-    first = rasters[0]
+    grid, names = files[0].read_grid, [file.source.common_name for file in files]
     loaded = odc.stac.load(
-        [_item(rasters)],
-        bands=[raster.name for raster in rasters],
-        geobox=GeoBox(first.grid.shape, Affine(*first.grid.transform), first.grid.code),
+        [_item(files)],
+        bands=names,
+        geobox=GeoBox(grid.shape, Affine(*grid.transform), grid.code),
         chunks={"y": rows, "x": cols},
-        dtype=first.dtype,
+        dtype=files[0].source.dtype,
         nodata=0,
         resampling="nearest",
     )
-    array: da.Array = da.stack([loaded[raster.name].data[0] for raster in rasters])  # type: ignore[no-untyped-call]
+    array: da.Array = da.stack([loaded[name].data[0] for name in names])  # type: ignore[no-untyped-call]
     return array
 
 
-def _by_rasterio(rasters: Sequence[Raster], rows: int, cols: int) -> da.Array:
+def _by_rasterio(files: Sequence[BandFile], rows: int, cols: int) -> da.Array:
     import dask.array as da  # noqa: PLC0415  (see _by_stackstac)
+
+    hrefs = [sign(file.source.href) for file in files]
 
     def block(block_info: Mapping[None, Mapping[str, Sequence[tuple[int, int]]]]) -> NDArray[Any]:
         (band, _), *window = block_info[None]["array-location"]
-        raster = rasters[band]
-        if raster.array is not None:
-            return raster.array.read(*window)[None]
-        level = {} if raster.level is None else {"overview_level": raster.level}
-        with DatasetReader(raster.href, driver=list(DRIVERS), sharing=False, **level) as file:
+        array, level = files[band].array, files[band].level
+        if array is not None:
+            return array.read(*window)[None]
+        options = {} if level is None else {"overview_level": level}
+        with DatasetReader(hrefs[band], driver=list(DRIVERS), sharing=False, **options) as file:
             pixels: NDArray[Any] = file.read(1, window=tuple(window))
             return pixels[None]
 
-    shape, dtype = (len(rasters), *rasters[0].grid.shape), np.dtype(rasters[0].dtype)
+    shape, dtype = (len(files), *files[0].read_grid.shape), np.dtype(files[0].source.dtype)
     chunks = da.core.normalize_chunks((1, rows, cols), shape)  # type: ignore[no-untyped-call]
     meta = np.empty((0, 0, 0), dtype)
     array: da.Array = da.map_blocks(block, chunks=chunks, dtype=dtype, meta=meta)  # type: ignore[no-untyped-call]
     return array
 
 
-def _item(rasters: Sequence[Raster]) -> pystac.Item:
-    """An item with one asset per raster and what both libraries need to know; the source's own may not say it."""
-    name = "native-" + "-".join(raster.name for raster in rasters)
+def _item(files: Sequence[BandFile]) -> pystac.Item:
+    """An item with an asset for each file and what both libraries need to know; the source's own may not say it."""
+    name = "native-" + "-".join(file.source.common_name for file in files)
     item = pystac.Item(name, None, None, EPOCH, {}, stac_extensions=[PROJECTION])
-    for raster in rasters:
-        grid = raster.grid
+    for file in files:
+        grid = file.grid
         fields = {
             "proj:code": grid.code,
             "proj:epsg": grid.epsg,
             "proj:shape": list(grid.shape),
             "proj:transform": list(grid.transform),
             "proj:bbox": list(grid.bounds),
-            "raster:bands": [{"data_type": raster.dtype, "nodata": 0}],
+            "raster:bands": [{"data_type": file.source.dtype, "nodata": 0}],
         }
-        item.add_asset(raster.name, pystac.Asset(raster.href, media_type="image/tiff", extra_fields=fields))
+        asset = pystac.Asset(sign(file.source.href), media_type="image/tiff", extra_fields=fields)
+        item.add_asset(file.source.common_name, asset)
     return item

@@ -1,7 +1,7 @@
 """Open the bands of an item on one grid and read them by rows.
 
-A `BandFile` is an asset's file, opened once and held against its item; a `Layer` has the files that share one grid, as
-a lazy array of their own pixels; a `Scene` has all bands on the grid of the mask.
+Each asset's file is opened once and held against its item; a `Layer` has the files that share one grid, as a lazy array
+of their own pixels; a `Scene` has all bands on the grid of the mask.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ from rasterio.enums import MaskFlags
 from stac_cloudmask.core.grid import Window
 from stac_cloudmask.core.reflectance import HIGHEST_DN, is_damaged, mean_by_twos, mode_of_blocks, repeat, up_bilinear
 from stac_cloudmask.errors import ConfigError, StacCloudmaskWarning, UnsupportedItemError
-from stac_cloudmask.retry import DEFAULT_POLICY, RetryPolicy, retrying
+from stac_cloudmask.retry import DEFAULT_POLICY, RetryPolicy
 from stac_cloudmask.stac.boa_offset import DARK, of_array, settle
-from stac_cloudmask.stac.gdal import check_proj, is_cut_short, open_raster, quiet_loggers, read_pixels, reading
+from stac_cloudmask.stac.gdal import check_proj, open_raster, quiet_loggers, reading, whole
 from stac_cloudmask.stac.hrefs import is_remote
-from stac_cloudmask.stac.loaders import Raster, load_library, native
+from stac_cloudmask.stac.loaders import BandFile, load_library, native
 from stac_cloudmask.stac.metadata import MAX_PIXELS, make_grid
-from stac_cloudmask.stac.providers import SCL, sign
+from stac_cloudmask.stac.providers import SCL
 from stac_cloudmask.stac.warp import ground
-from stac_cloudmask.stac.zarr import ZarrArray, open_array
+from stac_cloudmask.stac.zarr import open_array
 
 if TYPE_CHECKING:
     import dask.array as da
@@ -56,50 +56,6 @@ MOST_BLOCKS: Final = 100_000
 """Blocks whose bytes are added up; a tile of Sentinel-2 has 484 of 512 pixels, and each is asked for by itself."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class BandFile:
-    """An asset's file as it turned out to be.
-
-    Attributes:
-        source: What its item says.
-        grid: Exactly as the file has it.
-        level: GDAL's number of the overview that is to be read; None for the file's own pixels.
-        factor: Pixels of the file along the side of one that is to be read.
-        block: Rows and columns of the tiles or strips of what is to be read.
-        stored: Bytes that it takes in the file; None where the format does not say.
-        dark: Share of valid pixels below ``boa_offset.DARK``, where the offset is doubtful and overviews make it cheap
-            to know; else None.
-        array: The Zarr array, where it is not a file.
-    """
-
-    source: BandSource
-    grid: Grid
-    level: int | None
-    factor: int
-    block: tuple[int, int]
-    stored: int | None
-    dark: float | None
-    array: ZarrArray | None = None
-
-    @property
-    def read_grid(self) -> Grid:
-        """The grid of what is to be read."""
-        return self.grid.coarsen(self.factor)
-
-    @property
-    def raster(self) -> Raster:
-        """What is to be read."""
-        source = self.source
-        return Raster(
-            name=source.common_name,
-            href=sign(source.href),
-            grid=self.read_grid,
-            dtype=source.dtype,
-            level=self.level,
-            array=self.array,
-        )
-
-
 def open_files(
     sources: Sequence[BandSource], *, resolution: float | None, threads: int, retry: RetryPolicy = DEFAULT_POLICY
 ) -> list[BandFile]:
@@ -118,8 +74,7 @@ def open_files(
     def look(source: BandSource) -> BandFile:
         if source.is_zarr:
             return _open_array(source, retry)
-        once = partial(_open_file, source, resolution=resolution, retry=retry)
-        return retrying(once, policy=retry, when=is_cut_short)
+        return whole(partial(_open_file, source, resolution=resolution, retry=retry), retry=retry)
 
     first = [look(source) for source in sources[:1]]  # alone: it is enough to wait once for a host that is gone
     with ThreadPoolExecutor(threads) as pool:
@@ -132,8 +87,7 @@ def _open_file(source: BandSource, *, resolution: float | None, retry: RetryPoli
         grid = _grid(source, file)
         dark = _dark(file) if source.offset.doubtful else None
         level, factor = (None, 1) if source.common_name == SCL else _overview(file, grid, resolution)
-        if level is None:
-            block, stored = file.block_shapes[0], _stored_bytes(file)
+        block, stored = file.block_shapes[0], _stored_bytes(file)
     if level is not None:
         with open_raster(source.href, where=source.where, retry=retry, level=level) as file:
             block, stored = file.block_shapes[0], _stored_bytes(file)
@@ -142,7 +96,7 @@ def _open_file(source: BandSource, *, resolution: float | None, retry: RetryPoli
 
 def _open_array(source: BandSource, retry: RetryPolicy) -> BandFile:
     array = open_array(source.href, where=source.where, retry=retry)
-    with reading(source.href, where=source.where, retry=retry, fresh=False), array.open() as file:
+    with reading(source.href, where=source.where, retry=retry), array.open() as file:
         _check_pixels(source, file)
         if source.epsg is None:
             raise UnsupportedItemError(f"{source.where} is a Zarr array, whose CRS its item must state as proj:code")
@@ -152,9 +106,7 @@ def _open_array(source: BandSource, retry: RetryPolicy) -> BandFile:
     if source.common_name != SCL:
         scale, offset = of_array(source.scale, source.offset, array.scale_and_offset)
         source = replace(source, scale=scale, offset=offset)
-    return BandFile(
-        source=source, grid=grid, level=None, factor=1, block=array.chunks, stored=None, dark=None, array=array
-    )
+    return BandFile(source=source, grid=grid, block=array.chunks, array=array)
 
 
 def _overview(file: DatasetReader, grid: Grid, resolution: float | None) -> tuple[int | None, int]:
@@ -230,12 +182,8 @@ def _placed(source: BandSource, epsg: int, file: DatasetReader) -> Grid:
 def same_place(said: Grid, found: Grid) -> bool:
     """Whether two grids are one, but for a small part of a pixel."""
     near = MISPLACED * found.gsd
-    return (
-        (said.epsg, said.shape) == (found.epsg, found.shape)
-        and abs(said.left - found.left) <= near
-        and abs(said.top - found.top) <= near
-        and abs(said.gsd - found.gsd) * max(found.shape) <= near
-    )
+    is_near = np.allclose(said.bounds, found.bounds, rtol=0, atol=near)
+    return (said.epsg, said.shape) == (found.epsg, found.shape) and is_near
 
 
 def shown(grid: Grid) -> str:
@@ -274,16 +222,18 @@ class Layer:
         """Rows of the files as they are, ``(band, y, x)``; not to be written to."""
         if isinstance(self.pixels, np.ndarray):
             return self.pixels[:, start:stop]
+        from dask.local import get_sync  # noqa: PLC0415  (by its name, dask would load distributed too)
+
         rows = self.pixels[:, start:stop]
         out = np.empty(rows.shape, rows.dtype)
 
         def read(index: int) -> None:
             source = self.files[index].source
-            lazy = rows[index]
-            out[index] = read_pixels(lambda: _computed(lazy), source.href, where=source.where, retry=self.retry)
+            with reading(source.href, where=source.where, retry=self.retry):
+                out[index] = rows[index].compute(scheduler=get_sync)
 
         with ThreadPoolExecutor(self.threads) as pool:
-            list(pool.map(read, range(len(self.files))))
+            list(pool.map(lambda index: whole(partial(read, index), retry=self.retry), range(len(self.files))))
         return out
 
     def read(self, row_off: int, height: int) -> U16:
@@ -304,25 +254,14 @@ class Layer:
     def _resampled(self, fine: U16, window: Window) -> U16:
         return mean_by_twos(fine if self.up == 1 else up_bilinear(fine, self.up, window=window), self.down)
 
-    @property
-    def step(self) -> int:
-        """Rows of the scene that are whole chunks here."""
-        return 1 if isinstance(self.pixels, np.ndarray) else self.rows // math.gcd(self.rows, self.down)
-
-
-def _computed(lazy: da.Array) -> NDArray[Any]:
-    from dask.local import get_sync  # noqa: PLC0415  (by its name, dask would load distributed too)
-
-    pixels: NDArray[Any] = lazy.compute(scheduler=get_sync)  # type: ignore[no-untyped-call]
-    return pixels
-
 
 @dataclass(frozen=True, kw_only=True)
 class Scene:
     """The pixels of an item on one grid.
 
     Attributes:
-        sources: What it reads; doubtful offsets are as the pixels have settled them.
+        sources: What it reads; doubtful offsets are as the pixels have settled them, the sun is as seen from the grid,
+            and notes say what was found in the files.
         grid: That of all that it gives.
         bands: Common names, in the order of the band axis.
         scales: Reflectance per digital number, by band.
@@ -359,21 +298,6 @@ class Scene:
     def gsd(self) -> float:
         """Meters on the ground along a pixel."""
         return ground(self.grid)[0]
-
-    def noted(self) -> Sources:
-        """The sources, with the sun as seen from the grid, and notes of what was found in its files."""
-        notes = []
-        gsd, north = ground(self.grid)
-        sun = self.sources.sun
-        if sun is not None and sun[1] <= 0:
-            notes.append(f"the item states a sun at {sun[1]:g} degrees, which is not above the horizon")
-        if (gsd, north) != (self.grid.gsd, 0.0):
-            notes.append(
-                f"a pixel of {self.grid.code} is {gsd:.4g} m on the ground, not {self.grid.gsd:g}, and its north is "
-                f"turned by {north:.1f} degrees; sizes and the sun's direction were corrected"
-            )
-            sun = None if sun is None else ((sun[0] - north) % 360, sun[1])
-        return replace(self.sources, sun=sun, notes=tuple(notes))
 
     def scl(self) -> tuple[NDArray[np.uint8], int] | None:
         """The whole scene classification ``(y, x)``, 0 is nodata, and its factor; None without one.
@@ -421,23 +345,24 @@ def open_scene(
     """
     quiet_loggers()
     load_library(loader)
-    every = [*sources.bands, *([] if sources.scl is None else [sources.scl])]
-    files = open_files(every, resolution=resolution, threads=threads, retry=retry)
+    assets = [*sources.bands, *([] if sources.scl is None else [sources.scl])]
+    files = open_files(assets, resolution=resolution, threads=threads, retry=retry)
     bands = files[: len(sources.bands)]
     finest = min(bands, key=lambda file: file.grid.gsd)
     factor = whole_factor(finest.grid, resolution, where=finest.source.where)
-    whole = finest.grid.coarsen(factor)
-    part = window(whole)
+    every = finest.grid.coarsen(factor)
+    everywhere = Window(0, 0, *every.shape)
+    part = window(every) or everywhere
     make = partial(_layer, finest=finest, factor=factor, part=part, loader=loader, threads=threads, retry=retry)
     layers = tuple(make(group, indexes) for indexes, group in _by_grid(bands))
     settled = _settled(sources, bands)
     return Scene(
-        sources=settled,
-        grid=whole if part is None else whole.cut(part),
-        bands=tuple(band.common_name for band in sources.bands),
+        sources=_noted(settled, every.cut(part)),
+        grid=every.cut(part),
+        bands=tuple(band.common_name for band in settled.bands),
         scales=tuple(band.scale for band in settled.bands),
         offsets=tuple(band.offset.dn for band in settled.bands),
-        strip=_strip_of(layers, factor) if part is None else max(1, min(part.height, TALLEST // factor)),
+        strip=_strip_of(layers, factor) if part == everywhere else max(1, min(part.height, TALLEST // factor)),
         layers=layers,
         classes=None if sources.scl is None else make(files[-1:], (0,)),
     )
@@ -456,7 +381,7 @@ def _layer(
     *,
     finest: BandFile,
     factor: int,
-    part: Window | None,
+    part: Window,
     loader: Loader,
     threads: int,
     retry: RetryPolicy,
@@ -464,13 +389,14 @@ def _layer(
     """The files of one grid: upsampled to the coarsest grid that nests in theirs and the scene's, then averaged."""
     first = files[0]
     up, down, between = _fit(first, finest, factor)
-    about = STRIP if part is None else PART
+    is_whole = part == Window(0, 0, *finest.grid.coarsen(factor).shape)
+    about = STRIP if is_whole else PART
     rows, cols = (_whole_blocks(max(file.block[axis] for file in files), about) for axis in (0, 1))
     source = first.source
-    with reading(source.href, where=source.where, retry=retry, fresh=False):
-        pixels = native([file.raster for file in files], loader=loader, rows=rows, cols=-1 if part is None else cols)
+    with reading(source.href, where=source.where, retry=retry):
+        pixels = native(files, loader=loader, rows=rows, cols=-1 if is_whole else cols)
     is_upsampled = up > 1 and source.common_name != SCL
-    wanted = Window(0, 0, *between.shape) if part is None else _times(part, down, between)
+    wanted = _times(part, down, between)
     read, place = _read_for(wanted, up, first.read_grid, border=int(is_upsampled))
     pixels = pixels[:, *read.slices]
     # local files have no latency to hide, and each thread holds copies of what it reads
@@ -531,8 +457,11 @@ def _whole_blocks(block: int, about: int) -> int:
 
 def _strip_of(layers: Sequence[Layer], factor: int) -> int:
     """Rows of the scene that are whole chunks in all layers; about those of a chunk where that were too many."""
-    whole = math.lcm(*(layer.step for layer in layers))
-    return whole if whole * factor <= TALLEST else max(1, *(layer.rows // layer.down for layer in layers))
+    read = [layer for layer in layers if not isinstance(layer.pixels, np.ndarray)]
+    whole_chunks = math.lcm(*(layer.rows // math.gcd(layer.rows, layer.down) for layer in read))
+    if whole_chunks * factor <= TALLEST:
+        return whole_chunks
+    return max(1, *(layer.rows // layer.down for layer in layers))
 
 
 def _settled(sources: Sources, files: Sequence[BandFile]) -> Sources:
@@ -546,6 +475,20 @@ def _settled(sources: Sources, files: Sequence[BandFile]) -> Sources:
         text = f"item {sources.item_id!r}: BOA offset is 0 DN ({'; '.join(sorted(changed))})"
         warnings.warn(text, StacCloudmaskWarning, stacklevel=3)
     return replace(sources, bands=bands)
+
+
+def _noted(sources: Sources, grid: Grid) -> Sources:
+    """The sources, with the sun as seen from the grid, and notes of what was found in its files."""
+    notes, sun, (gsd, north) = [], sources.sun, ground(grid)
+    if sun is not None and sun[1] <= 0:
+        notes.append(f"the item states a sun at {sun[1]:g} degrees, which is not above the horizon")
+    if (gsd, north) != (grid.gsd, 0.0):
+        notes.append(
+            f"a pixel of {grid.code} is {gsd:.4g} m on the ground, not {grid.gsd:g}, and its north is turned by "
+            f"{north:.1f} degrees; sizes and the sun's direction were corrected"
+        )
+        sun = None if sun is None else ((sun[0] - north) % 360, sun[1])
+    return replace(sources, sun=sun, notes=tuple(notes))
 
 
 def whole_factor(grid: Grid, resolution: float | None, *, where: str) -> int:

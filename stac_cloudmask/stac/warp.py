@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 
 import numpy as np
 import rasterio
+from pyproj import Proj
 from rasterio.enums import Resampling
 from rasterio.vrt import WarpedVRT
 from rasterio.warp import transform
@@ -45,9 +46,6 @@ UTM: Final = (range(32601, 32661), range(32701, 32761))
 NEAR: Final = 0.01
 NEAR_DEGREES: Final = 3.5
 """What scale and north of a grid may differ from the ground's: UTM does by 0.001 and 3 degrees, on any datum."""
-RADIUS: Final = 6378137.0
-ECCENTRICITY: Final = 0.00669438
-"""Of WGS 84: meters at the equator, and the square of the eccentricity."""
 LON_LAT: Final = "EPSG:4326"
 
 
@@ -59,13 +57,9 @@ def ground(grid: Grid) -> tuple[float, float]:
     if any(grid.epsg in zones for zones in UTM):
         return grid.gsd, 0.0
     x, y = grid.left + grid.gsd * grid.width / 2, grid.top - grid.gsd * grid.height / 2
-    xs, ys = [x, x, x + grid.gsd], [y, y + grid.gsd, y]
-    lons, lats = (np.radians(each) for each in transform(grid.code, LON_LAT, xs, ys))
-    bend = 1 - ECCENTRICITY * math.sin(lats[0]) ** 2
-    east = (lons[1:] - lons[0]) * math.cos(lats[0]) * RADIUS / math.sqrt(bend)
-    north = (lats[1:] - lats[0]) * RADIUS * (1 - ECCENTRICITY) / bend**1.5
-    gsd = math.sqrt(abs(east[0] * north[1] - east[1] * north[0]))
-    turn = math.degrees(math.atan2(east[0], north[0]))
+    projection = Proj(grid.code)
+    factors = projection.get_factors(*projection(x, y, inverse=True))
+    gsd, turn = grid.gsd / math.sqrt(factors.areal_scale), factors.meridian_convergence
     is_near = math.isclose(gsd, grid.gsd, rel_tol=NEAR) and abs(turn) < NEAR_DEGREES
     return (grid.gsd, 0.0) if is_near else (gsd, turn)
 

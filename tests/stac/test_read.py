@@ -374,8 +374,7 @@ def test_damaged_digital_numbers_stay_so_in_each_pixel_that_they_touch_and_chang
 
 def test_a_scene_in_utm_by_day_has_no_notes(made):
     scene = made_scene(made, ["blue"])
-    scene.dn(0, 100)
-    assert scene.noted() == scene.sources
+    assert scene.sources.notes == ()
     assert scene.gsd == 10.0
 
 
@@ -405,11 +404,11 @@ def test_the_sun_is_turned_into_a_grid_whose_north_is_not_up(tmp_path):
     scene = open_scene(resolve(item, ["blue"], want_scl=False))
     turn = ground(scene.grid)[1]
     assert turn > 5
-    assert scene.noted().sun == (pytest.approx(160.0 - turn), 40.0)
-    assert "north is turned by" in scene.noted().notes[0]
+    assert scene.sources.sun == (pytest.approx(160.0 - turn), 40.0)
+    assert "north is turned by" in scene.sources.notes[0]
 
 
 def test_a_sun_below_the_horizon_is_noted(made):
     item = item_of(made[0], {"blue": "blue.tif"}, **{"view:sun_azimuth": 10.0, "view:sun_elevation": -3.0})
     scene = open_scene(resolve(item, ["blue"], want_scl=False))
-    assert scene.noted().notes == ("the item states a sun at -3 degrees, which is not above the horizon",)
+    assert scene.sources.notes == ("the item states a sun at -3 degrees, which is not above the horizon",)
