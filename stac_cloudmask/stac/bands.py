@@ -39,8 +39,6 @@ MAX_NAME: Final = 200
 MAX_NAMES: Final = 50
 """Longest name, and most names, that a message lists."""
 
-OFFSET_OF_CLASSES: Final = Offset(dn=0, reason="classes")
-
 
 @dataclass(frozen=True, kw_only=True)
 class BandSource:
@@ -138,7 +136,7 @@ def resolve(
         item_id=item.id,
         provider=provider.name,
         bands=bands,
-        scl=None if key is None else _source(item, SCL, key, OFFSET_OF_CLASSES, rule),
+        scl=None if key is None else _source(item, SCL, key, Offset(dn=0, reason="classes"), rule),
         sun=sun_angles(item),
     )
 
@@ -182,7 +180,7 @@ def _rank(item: pystac.Item, key: str, name: str) -> tuple[bool, bool, float]:
 
 def _source(item: pystac.Item, name: str, key: str, offset: Offset, rule: HrefRule) -> BandSource:
     asset = item.assets[key]
-    nodata = declared(asset).nodata
+    nodata = declared(asset, "nodata")
     if nodata not in {None, 0.0}:
         raise UnsupportedItemError(f"item {item.id!r}: asset {key!r} declares nodata {nodata:g}; Sentinel-2 has 0")
     array = f"/{BANDS[name].esa.lower()}" if group_bands(item, key) else ""

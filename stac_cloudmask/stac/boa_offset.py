@@ -21,11 +21,12 @@ scenes settle nothing.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
 from stac_cloudmask.errors import UnsupportedItemError
-from stac_cloudmask.stac.metadata import asset_band, baseline, declared, group_bands, offset_flag
+from stac_cloudmask.stac.metadata import asset_band, baseline, declared, group_bands, number, offset_flag
 
 if TYPE_CHECKING:
     import pystac
@@ -81,7 +82,7 @@ def boa_offset(item: pystac.Item, asset_key: str) -> Offset:
         return Offset(dn=0, reason="boa_offset_applied is true: already in the pixels")
     if flag is False:
         offset = _by_baseline(processed, "boa_offset_applied is false")
-        return Offset(dn=offset.dn, reason=offset.reason, doubtful=offset.doubtful or offset.dn != 0)
+        return replace(offset, doubtful=offset.doubtful or offset.dn != 0)
     return _by_declaration(item, asset_key, processed)
 
 
@@ -94,7 +95,7 @@ def scale_of(item: pystac.Item, asset_key: str) -> float:
     Raises:
         UnsupportedItemError: For a scale that no uint16 reflectance can have.
     """
-    scale = declared(item.assets[asset_key]).scale
+    scale = declared(item.assets[asset_key], "scale")
     if scale is None or scale in {1, QUANTIFICATION}:
         return SCALE
     if not SCALES[0] <= scale <= SCALES[1]:
@@ -117,15 +118,15 @@ def settle(offset: Offset, dark: float | None) -> Offset:
     return Offset(dn=0, reason=reason)
 
 
-def of_array(scale: float, offset: Offset, stated: tuple[float | None, float | None]) -> tuple[float, Offset]:
-    """Scale and offset of a Zarr array, which states its own; by its item where it does not, or by the user.
+def of_array(scale: float, offset: Offset, attributes: Mapping[str, object]) -> tuple[float, Offset]:
+    """Return scale and offset of a Zarr array, which states its own; by its item where it does not, or by the user.
 
     Args:
         scale: By the item.
         offset: By the item, or set by the user.
-        stated: ``scale_factor`` and ``add_offset``; None where the array has none.
+        attributes: Of the array: ``scale_factor``, and ``add_offset`` in reflectance.
     """
-    factor, added = stated
+    factor, added = number(attributes.get("scale_factor")), number(attributes.get("add_offset"))
     scale = factor if factor is not None and SCALES[0] <= factor <= SCALES[1] else scale
     dn = None if added is None else round(added / scale)
     if dn is None or abs(dn) > MAX_OFFSET or offset.reason == BY_USER:
@@ -139,24 +140,25 @@ def is_jp2(asset: pystac.Asset) -> bool:
 
 
 def _by_declaration(item: pystac.Item, asset_key: str, processed: float | None) -> Offset:
-    said = declared(item.assets[asset_key])
-    in_dn = said.offset is not None and abs(said.offset) >= LEAST_IN_DN
-    if said.offset is None or (said.scale == 1 and not in_dn):
+    asset = item.assets[asset_key]
+    said = declared(asset, "offset")
+    in_dn = said is not None and abs(said) >= LEAST_IN_DN
+    if said is None or (declared(asset, "scale") == 1 and not in_dn):
         return _by_baseline(processed, "nothing declared")
-    dn = round(said.offset if in_dn else said.offset / scale_of(item, asset_key))
+    dn = round(said if in_dn else said / scale_of(item, asset_key))
     if abs(dn) > MAX_OFFSET:
         raise UnsupportedItemError(
-            f"item {item.id!r}: asset {asset_key!r} declares offset {said.offset:g}, {dn} DN; ESA's is {BOA_OFFSET} DN"
+            f"item {item.id!r}: asset {asset_key!r} declares offset {said:g}, {dn} DN; ESA's is {BOA_OFFSET} DN"
         )
     if processed is None:
-        return Offset(dn=dn, reason=f"declared {said.offset:g}, baseline unknown")
-    expected = BOA_OFFSET if processed >= FIRST_WITH_OFFSET else 0
+        return Offset(dn=dn, reason=f"declared {said:g}, baseline unknown")
+    expected = _by_baseline(processed, "").dn
     if dn == expected:
-        return Offset(dn=dn, reason=f"declared {said.offset:g}, as baseline {processed:05.2f} has it")
-    if processed < FIRST_WITH_OFFSET:
-        reason = f"baseline {processed:05.2f} has no offset, although {said.offset:g} is declared"
+        return Offset(dn=dn, reason=f"declared {said:g}, as baseline {processed:05.2f} has it")
+    if expected == 0:
+        reason = f"baseline {processed:05.2f} has no offset, although {said:g} is declared"
         return Offset(dn=0, reason=reason, doubtful=True)
-    reason = f"declared {said.offset:g}, although baseline {processed:05.2f} has {BOA_OFFSET} DN"
+    reason = f"declared {said:g}, although baseline {processed:05.2f} has {BOA_OFFSET} DN"
     return Offset(dn=dn, reason=reason, doubtful=True)
 
 

@@ -18,8 +18,9 @@ import numpy as np
 import shapely
 from affine import Affine
 from rasterio.errors import RasterioError
-from rasterio.features import rasterize
+from rasterio.features import geometry_mask
 from rasterio.warp import transform_geom
+from shapely.affinity import translate
 from shapely.errors import ShapelyError
 from shapely.geometry import box, mapping, shape
 
@@ -85,8 +86,8 @@ def wrapped(area: shapely.Geometry) -> shapely.Geometry:
     west, _, east, _ = area.bounds
     if (west >= -HALF and east <= HALF) or not -3 * HALF <= west <= east <= 3 * HALF:
         return area
-    turns = (shapely.transform(area, lambda xy, by=360.0 * turn: xy + np.array([by, 0.0])) for turn in (-1, 0, 1))
-    pieces = [shapely.intersection(shapely.make_valid(turned), WORLD) for turned in turns]
+    turned = (translate(area, xoff=2 * HALF * turn) for turn in (-1, 0, 1))
+    pieces = [shapely.intersection(shapely.make_valid(one), WORLD) for one in turned]
     whole = shapely.get_dimensions(area)  # where it only touches the antimeridian, a piece is a line or a point
     return shapely.union_all([piece for piece in pieces if shapely.get_dimensions(piece) == whole])
 
@@ -266,11 +267,11 @@ def pixels_of(area: shapely.Geometry, grid: Grid) -> tuple[Window, NDArray[np.bo
         The window that encloses them, and ``(y, x)`` of it, True where the area touches a pixel. The latter is None for
         a box of longitude and latitude, which stands for the whole window. None where the area touches no pixel.
     """
-    corner = Affine.translation(grid.left, grid.top) * Affine.scale(grid.gsd, -grid.gsd)
+    placing = Affine(*grid.transform)
     is_box = shapely.equals(area, box(*area.bounds))
     fine = shapely.segmentize(area, SEGMENT)  # an edge along a parallel is a curve on the grid
     placed = shape(transform_geom(LON_LAT, grid.code, mapping(fine)))
-    (west, south), (east, north) = (~corner * point for point in (placed.bounds[:2], placed.bounds[2:]))
+    (west, south), (east, north) = (~placing * point for point in (placed.bounds[:2], placed.bounds[2:]))
     top, bottom = max(0, math.floor(north)), min(grid.height, math.ceil(south))
     left, right = max(0, math.floor(west)), min(grid.width, math.ceil(east))
     if top >= bottom or left >= right:
@@ -278,11 +279,9 @@ def pixels_of(area: shapely.Geometry, grid: Grid) -> tuple[Window, NDArray[np.bo
     window = Window(top, left, bottom - top, right - left)
     if is_box:
         return window, None
-    moved = corner * Affine.translation(left, top)
-    inside = rasterize(
-        [placed], out_shape=(window.height, window.width), transform=moved, all_touched=True, dtype=np.uint8
-    )
-    return (window, inside.astype(bool)) if inside.any() else None
+    moved = Affine(*grid.cut(window).transform)
+    inside = geometry_mask([placed], (window.height, window.width), moved, all_touched=True, invert=True)
+    return (window, inside) if inside.any() else None
 
 
 def _with_contents(path: Path, folder: str) -> Path:

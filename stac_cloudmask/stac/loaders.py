@@ -50,7 +50,7 @@ class BandFile:
     grid: Grid
     level: int | None = None
     factor: int = 1
-    block: tuple[int, int]
+    block: tuple[int, ...]
     stored: int | None = None
     dark: float | None = None
     array: ZarrArray | None = None

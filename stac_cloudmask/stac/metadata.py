@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import math
 import re
+import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final
+
+from pystac.utils import str_to_datetime
 
 from stac_cloudmask.core.grid import Grid
 from stac_cloudmask.errors import UnsupportedItemError
 from stac_cloudmask.stac.providers import BANDS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     import pystac
 
 MAX_SIDE: Final = 2**16
@@ -40,30 +40,20 @@ PRODUCT_NAME: Final = re.compile(r"S(?:2[A-Z]_|02)MSI(L\d[ABC]?)_\d{8}T\d{6}_")
 """ESA's product names, old and new: the level."""
 STATED_BASELINE: Final = re.compile(r"N?(\d{1,2})(?:\.(\d{1,2})(?:\.\d+)?|(\d{2}))")
 NAMED_BASELINE: Final = re.compile(r"_N(\d{2})\.?(\d{2})(?![\dA-Z])")
-"""A baseline by itself (05.09, 5.1 of the number 5.10, N0509, 05.09.00), and in a product's or granule's name."""
+VERSION_OF_ESA: Final = re.compile(r"\d{2}\.\d{2}(\.\d+)?")
+"""A baseline by itself (05.09, 5.1 of the number 5.10, N0509, 05.09.00), in a product's or granule's name, and in a
+version, which may be that of anything."""
 MADE_BY_USERS: Final = 99.0
 """Numbers from here on are not baselines: N9999 is what Sen2Cor writes outside of ESA."""
 ZARR: Final = re.compile(r"application/(vnd[.+]|x-)?zarr\b", re.IGNORECASE)
 LEVEL_1: Final = re.compile(r"(L|MSI|level.?)1[ABC]?$", re.IGNORECASE)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Declared:
-    """How an asset says its values are to be read; None where it says nothing."""
-
-    scale: float | None
-    offset: float | None
-    nodata: float | None
-
-
 def number(value: object) -> float | None:
-    """A finite number, or None for anything else."""
-    if isinstance(value, bool) or not isinstance(value, int | float):
+    """Return a finite number, or None for anything else."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) <= sys.float_info.max:
         return None
-    try:
-        return float(value) if math.isfinite(value) else None
-    except OverflowError:  # an integer of hundreds of digits
-        return None
+    return float(value)
 
 
 def codes_in(value: object) -> tuple[int, ...]:
@@ -72,15 +62,15 @@ def codes_in(value: object) -> tuple[int, ...]:
     return tuple(code for code in listed if isinstance(code, int) and code in CODES)
 
 
-def declared(asset: pystac.Asset) -> Declared:
-    """Scale, offset and nodata by raster v2 (on the asset or its only band) or ``raster:bands``."""
+def declared(asset: pystac.Asset, name: str) -> float | None:
+    """Return the ``scale``, ``offset`` or ``nodata`` that an asset states; None where it states none.
+
+    By raster v2, on the asset or its only band, or by ``raster:bands``.
+    """
     fields = asset.extra_fields
     places = [fields, *band_dicts(fields.get("bands")), *band_dicts(fields.get("raster:bands"))]
-    return Declared(
-        scale=_first(places, "raster:scale", "scale"),
-        offset=_first(places, "raster:offset", "offset"),
-        nodata=_first(places, "nodata"),
-    )
+    found = (number(place.get(field)) for place in places for field in (f"raster:{name}", name))
+    return next((value for value in found if value is not None), None)
 
 
 def file_size(asset: pystac.Asset) -> int | None:
@@ -94,11 +84,6 @@ def alternates(asset: pystac.Asset) -> list[str]:
     stated = asset.extra_fields.get("alternate")
     found = stated.values() if isinstance(stated, Mapping) else ()
     return [one["href"] for one in found if isinstance(one, Mapping) and isinstance(one.get("href"), str)]
-
-
-def _first(places: list[Mapping[str, object]], *names: str) -> float | None:
-    found = (number(place.get(name)) for place in places for name in names)
-    return next((value for value in found if value is not None), None)
 
 
 def band_dicts(value: object) -> list[Mapping[str, object]]:
@@ -164,10 +149,11 @@ def make_grid(epsg: int, transform: object, shape: object, *, where: str) -> Gri
         left, gsd, skew_x, top, skew_y, step_y = coefficients[:6]
     else:
         gsd, skew_x, left, skew_y, step_y, top = coefficients[:6]
-    if skew_x or skew_y or gsd <= 0 or not math.isclose(gsd, -step_y, rel_tol=1e-9):
-        raise UnsupportedItemError(f"{where}: proj:transform {coefficients} is not north-up with square pixels")
-    if not (GSDS[0] <= gsd <= GSDS[1] and max(abs(left), abs(top)) <= MAX_COORDINATE):
-        raise UnsupportedItemError(f"{where}: proj:transform {coefficients} does not lie on Earth")
+    is_square = skew_x == skew_y == 0 < gsd and math.isclose(gsd, -step_y, rel_tol=1e-9)
+    if not (is_square and GSDS[0] <= gsd <= GSDS[1] and max(abs(left), abs(top)) <= MAX_COORDINATE):
+        raise UnsupportedItemError(
+            f"{where}: proj:transform {coefficients} is not north-up with square pixels somewhere on Earth"
+        )
     height, width = sides
     if not all(side.is_integer() and 1 <= side <= MAX_SIDE for side in sides) or height * width > MAX_PIXELS:
         raise UnsupportedItemError(
@@ -190,36 +176,27 @@ def own_property(item: pystac.Item, *names: str) -> object:
 
 
 def baseline(item: pystac.Item, key: str | None = None) -> float | None:
-    """The processing baseline (``"05.10"`` is 5.1), by property or by ESA's names; never by the date.
+    """Return the processing baseline (``"05.10"`` is 5.1), by property or by ESA's names; never by the date.
 
     None where nothing states it, or where it is that of a processor outside of ESA (N9999).
     """
-    named = (NAMED_BASELINE.search(name) for name in _product_names(item, key))
-    found = [*_stated_baselines(item), *(float(f"{match[1]}.{match[2]}") for match in named if match)]
+    version = str(item.properties.get("processing:version"))
+    stated = (
+        own_property(item, "processing_baseline"),
+        item.properties.get("processing:baseline"),
+        version if VERSION_OF_ESA.fullmatch(version) else None,
+    )
+    matches = [STATED_BASELINE.fullmatch(str(value)) for value in stated]
+    matches += [NAMED_BASELINE.search(name) for name in _product_names(item, key)]
+    found = [float(f"{match[1]}.{match[2] or match[3]}") for match in matches if match]
     return None if not found or max(found) >= MADE_BY_USERS else found[0]
 
 
-def _stated_baselines(item: pystac.Item) -> Iterator[float]:
-    version = str(item.properties.get("processing:version"))  # of anything, but for ESA's own form
-    values = [
-        own_property(item, "processing_baseline"),
-        item.properties.get("processing:baseline"),
-        version if re.fullmatch(r"\d{2}\.\d{2}(\.\d+)?", version) else None,
-    ]
-    for value in values:
-        match = None if isinstance(value, bool) else STATED_BASELINE.fullmatch(str(value))
-        if match:
-            yield float(f"{match[1]}.{match[2] or match[3]}")
-
-
-def _product_names(item: pystac.Item, key: str | None) -> Iterator[str]:
-    for name in ("product_uri", "product_id", "product_title", "granule_id", "datastrip_id", "datatake_id"):
-        value = own_property(item, name)
-        if isinstance(value, str):
-            yield value
-    yield item.id
-    if key is not None:
-        yield item.assets[key].href
+def _product_names(item: pystac.Item, key: str | None) -> list[str]:
+    fields = ("product_uri", "product_id", "product_title", "granule_id", "datastrip_id", "datatake_id")
+    stated = (own_property(item, field) for field in fields)
+    href = [] if key is None else [item.assets[key].href]
+    return [*(name for name in stated if isinstance(name, str)), item.id, *href]
 
 
 def offset_flag(item: pystac.Item) -> bool | None:
@@ -294,15 +271,12 @@ WAVELENGTH_TOLERANCE: Final = 0.012
 
 
 def asset_band(item: pystac.Item, key: str) -> str | None:
-    """Common name of the one band of an asset; None for classes, quality layers, images of several bands."""
-    bands = _bands(item, item.assets[key])
-    if len(bands) > 1:
-        return None
-    return (band_name(bands[0]) if bands else None) or key_band(key)
+    """Return the common name of the one band of an asset; None for classes, quality layers, images of several bands."""
+    return None if len(_bands(item, item.assets[key])) > 1 else stated_band(item, key) or key_band(key)
 
 
 def stated_band(item: pystac.Item, key: str) -> str | None:
-    """Common name by the band metadata alone."""
+    """Return the common name by the band metadata alone."""
     bands = _bands(item, item.assets[key])
     return band_name(bands[0]) if len(bands) == 1 else None
 
@@ -372,17 +346,14 @@ def period(stated: str) -> tuple[datetime, datetime]:
         ValueError: It is none of these.
     """
     text = stated.strip().upper()
-    if match := re.fullmatch(r"(\d{4})(?:-(\d\d))?", text):
-        year, month = int(match[1]), int(match[2] or 12)
-        first = datetime(year, int(match[2] or 1), 1, tzinfo=UTC)
-        return first, datetime(year + month // 12, month % 12 + 1, 1, tzinfo=UTC) - SECOND
-    if "T" not in text and ":" not in text:
-        day = datetime.combine(date.fromisoformat(text), datetime.min.time(), UTC)
-        return day, day + timedelta(days=1) - SECOND
-    rolled, midnights = re.subn(r"T24:?00(:?00(\.0+)?)?", "T00:00:00", text)
-    found = datetime.fromisoformat(rolled) + timedelta(days=midnights)
-    moment = found.astimezone(UTC) if found.tzinfo else found.replace(tzinfo=UTC)
-    return moment, moment
+    first = str_to_datetime(text)
+    first = first.astimezone(UTC) if first.tzinfo else first.replace(tzinfo=UTC)
+    following = {
+        len("2023"): lambda: first.replace(year=first.year + 1),
+        len("2023-08"): lambda: (first + timedelta(days=31)).replace(day=1),
+        len("2023-08-18"): lambda: first + timedelta(days=1),
+    }.get(len(text))
+    return first, first if following is None else following() - SECOND
 
 
 def utc(stated: str, *, last: bool = False) -> str:

@@ -104,9 +104,9 @@ def _open_array(source: BandSource, retry: RetryPolicy) -> BandFile:
     if grid is None:
         raise UnsupportedItemError(f"{source.where}: neither its Zarr array nor its item states where it lies")
     if source.common_name != SCL:
-        scale, offset = of_array(source.scale, source.offset, array.scale_and_offset)
+        scale, offset = of_array(source.scale, source.offset, array.layout.attributes)
         source = replace(source, scale=scale, offset=offset)
-    return BandFile(source=source, grid=grid, block=array.chunks, array=array)
+    return BandFile(source=source, grid=grid, block=array.layout.chunks, array=array)
 
 
 def _overview(file: DatasetReader, grid: Grid, resolution: float | None) -> tuple[int | None, int]:

@@ -21,7 +21,7 @@ from stac_cloudmask.errors import ConfigError, ReadError, UnsupportedItemError
 from stac_cloudmask.retry import RetryPolicy
 from stac_cloudmask.stac.gdal import open_raster
 from stac_cloudmask.stac.hrefs import check_href, is_remote, redact
-from stac_cloudmask.stac.metadata import band_dicts, band_name, key_band
+from stac_cloudmask.stac.metadata import band_name, key_band
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -127,9 +127,8 @@ def rgb_keys(assets: Mapping[str, Json]) -> tuple[str, str, str] | None:
     """Asset keys of red, green and blue of an output item; None where it does not have them all."""
     found: dict[str, str] = {}
     for key, asset in assets.items():
-        bands = asset.get("bands")
-        only = band_dicts(bands) if isinstance(bands, list) and len(bands) == 1 else []
-        name = (band_name(only[0]) if only else None) or key_band(key)
+        bands = asset.get("bands", [])
+        name = (band_name(bands[0]) if len(bands) == 1 else None) or key_band(key)
         if name in RGB and (name not in found or asset.get("type") != "image/jp2"):
             found[name] = key
     return (found["red"], found["green"], found["blue"]) if len(found) == len(RGB) else None

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import re
 import uuid
-from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from itertools import product
 from math import prod
-from typing import TYPE_CHECKING, Any, Final
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from rasterio.errors import RasterioError
 from rasterio.io import DatasetReader, MemoryFile
@@ -21,7 +22,7 @@ from rasterio.io import DatasetReader, MemoryFile
 from stac_cloudmask.errors import BandNotFoundError, ReadError, UnsupportedItemError
 from stac_cloudmask.stac.gdal import permanent
 from stac_cloudmask.stac.hrefs import redact
-from stac_cloudmask.stac.metadata import MAX_PIXELS, number
+from stac_cloudmask.stac.metadata import MAX_PIXELS
 from stac_cloudmask.stac.static import Connection, JsonReader, MissingError, json_object
 
 if TYPE_CHECKING:
@@ -32,8 +33,33 @@ if TYPE_CHECKING:
 
 Json = Mapping[str, Any]
 
+METADATA: Final = (".zarray", ".zattrs")
+NO_CHUNKS: Final[Mapping[str, bytes]] = MappingProxyType({})
 LARGEST_CHUNK: Final = MAX_PIXELS // 4
 """Pixels."""
+
+
+class Layout(NamedTuple):
+    """How an array lies in its folder.
+
+    Attributes:
+        shape: Pixels along each axis.
+        chunks: Those of a chunk.
+        key: Name of a chunk from ``{0}``, its place along the first axis, and so on.
+        attributes: As the array states them; a statement of EOPF's own counts where there is no other.
+    """
+
+    shape: tuple[int, ...]
+    chunks: tuple[int, ...]
+    key: str
+    attributes: Json
+
+    def names(self, spans: Sequence[tuple[int, int]]) -> list[str]:
+        """Return the names of the chunks from the first to before the last pixel along each axis."""
+        places = (
+            range(first // side, -(-last // side)) for (first, last), side in zip(spans, self.chunks, strict=True)
+        )
+        return [self.key.format(*place) for place in product(*places)]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,20 +70,14 @@ class ZarrArray:
         href: Absolute.
         where: How messages name it.
         retry: With failing servers.
-        shape: Rows and columns.
-        chunks: Rows and columns of a chunk.
-        key: Name of a chunk from ``{0}``, its place among rows, and ``{1}``, among columns.
-        attributes: As the array states them; a statement of EOPF's own counts where there is no other.
+        layout: Rows first, then columns.
         documents: Metadata and coordinates by their path from the group of the array.
     """
 
     href: str
     where: str
     retry: RetryPolicy = field(repr=False)
-    shape: tuple[int, int]
-    chunks: tuple[int, int]
-    key: str
-    attributes: Json
+    layout: Layout
     documents: Mapping[str, bytes] = field(repr=False)
 
     @property
@@ -65,30 +85,20 @@ class ZarrArray:
         """Its name in its group."""
         return self.href.rpartition("/")[2]
 
-    @property
-    def scale_and_offset(self) -> tuple[float | None, float | None]:
-        """What a stored number is multiplied by, and what is added then; None where it does not say."""
-        return number(self.attributes.get("scale_factor")), number(self.attributes.get("add_offset"))
-
     def read(self, rows: tuple[int, int], cols: tuple[int, int]) -> NDArray[np.generic]:
-        """The pixels of some rows and columns, each from the first to before the last; without a chunk its fill value.
+        """Return some rows and columns, each from the first to before the last; without a chunk its fill value.
 
         Raises:
             ReadError: A server fails, or a chunk cannot be decoded.
         """
-        places = (
-            range(first // side, -(-last // side))
-            for (first, last), side in zip((rows, cols), self.chunks, strict=True)
-        )
-        names = [self.key.format(*place) for place in product(*places)]
         with _reading(self.where, self.retry) as reader:
-            found = {f"{self.name}/{name}": _optional(reader, f"{self.href}/{name}") for name in names}
-        with self.open({name: chunk for name, chunk in found.items() if chunk is not None}) as file:
+            chunks = _there(reader, self.href.removesuffix(self.name), self.name, self.layout.names((rows, cols)))
+        with self.open(chunks) as file:
             pixels: NDArray[np.generic] = file.read(1, window=(rows, cols))
             return pixels
 
     @contextmanager
-    def open(self, chunks: Mapping[str, bytes] | None = None) -> Iterator[DatasetReader]:
+    def open(self, chunks: Mapping[str, bytes] = NO_CHUNKS) -> Iterator[DatasetReader]:
         """The array with some of its chunks.
 
         Raises:
@@ -97,7 +107,7 @@ class ZarrArray:
         folder = uuid.uuid4().hex
         try:
             with ExitStack() as files:
-                for name, content in (dict(self.documents) | dict(chunks or {})).items():
+                for name, content in {**self.documents, **chunks}.items():
                     files.enter_context(MemoryFile(content, dirname=folder, filename=name))
                 path = f'ZARR:"/vsimem/{folder}/{self.name}"'
                 yield files.enter_context(DatasetReader(path, driver=["Zarr"], sharing=False))
@@ -116,72 +126,51 @@ def open_array(href: str, *, where: str, retry: RetryPolicy) -> ZarrArray:
         UnsupportedItemError: It is not a two-dimensional array of chunks of a believable size.
         ReadError: Its server fails.
     """
+    head, slash, name = href.rpartition("/")
+    group = head + slash
     with _reading(where, retry) as reader:
-        group, _, name = href.rpartition("/")
-        documents = _documents(reader, group, name)
+        documents = _there(reader, group, name, METADATA)
         if f"{name}/.zarray" not in documents:
             raise BandNotFoundError(f"{where}: there is no Zarr array (of format 2) at {redact(href)}")
-        shape, chunks, key, attributes, dimensions = _layout(documents, name, where)
+        layout = _layout(documents, name, where)
+        shape, chunks = layout.shape, layout.chunks
         if len(shape) != 2 or len(chunks) != 2 or min(*shape, *chunks) < 1 or prod(chunks) > LARGEST_CHUNK:  # noqa: PLR2004
             raise UnsupportedItemError(
                 f"{where} is a Zarr array of {shape} in chunks of {chunks}; one of rows and columns is needed"
             )
-        for axis in dimensions:
+        for axis in map(str, layout.attributes.get("_ARRAY_DIMENSIONS", [])):
             documents |= _coordinates(reader, group, axis, where)
-    return ZarrArray(
-        href=href,
-        where=where,
-        retry=retry,
-        shape=(shape[0], shape[1]),
-        chunks=(chunks[0], chunks[1]),
-        key=key,
-        attributes=attributes,
-        documents=documents,
-    )
+    return ZarrArray(href=href, where=where, retry=retry, layout=layout, documents=documents)
 
 
-def _documents(reader: JsonReader, group: str, name: str) -> dict[str, bytes]:
-    found = {f"{name}/{key}": _optional(reader, f"{group}/{name}/{key}") for key in (".zarray", ".zattrs")}
-    return {path: content for path, content in found.items() if content is not None}
-
-
-def _layout(
-    documents: Mapping[str, bytes], name: str, where: str
-) -> tuple[tuple[int, ...], tuple[int, ...], str, Json, list[str]]:
-    """Shape, shape of a chunk, name of a chunk, attributes, and names of the dimensions."""
+def _layout(documents: Mapping[str, bytes], name: str, where: str) -> Layout:
     try:
         array = json_object(documents[f"{name}/.zarray"], where)
-        attributes = json_object(documents.get(f"{name}/.zattrs", b"{}"), where)
+        stated = json_object(documents.get(f"{name}/.zattrs", b"{}"), where)
         shape, chunks = (tuple(int(side) for side in array[key]) for key in ("shape", "chunks"))
         key = str(array.get("dimension_separator", ".")).join(f"{{{axis}}}" for axis in range(len(shape)))
-        return shape, chunks, key, _merged(attributes), list(map(str, attributes.get("_ARRAY_DIMENSIONS", [])))
+        own = stated.get("_eopf_attrs")
+        return Layout(shape, chunks, key, {**(own if isinstance(own, Mapping) else {}), **stated})
     except (KeyError, TypeError, ValueError) as error:
         raise UnsupportedItemError(f"{where}: metadata of Zarr array {name!r} are broken: {error!r}") from None
 
 
-def _merged(attributes: Json) -> Json:
-    own = attributes.get("_eopf_attrs")
-    return {**(own if isinstance(own, Mapping) else {}), **attributes}
-
-
 def _coordinates(reader: JsonReader, group: str, axis: str, where: str) -> dict[str, bytes]:
     """The metadata and chunks of the coordinates of an axis; nothing where there are none."""
-    documents = _documents(reader, group, axis) if re.fullmatch(r"\w+", axis) else {}
+    documents = _there(reader, group, axis, METADATA) if re.fullmatch(r"\w+", axis) else {}
     if f"{axis}/.zarray" not in documents:
         return {}
-    shape, chunks, key, *_ = _layout(documents, axis, where)
-    counts = (range(-(-side // chunk)) for side, chunk in zip(shape, chunks, strict=True))
-    names = [f"{axis}/{key.format(*place)}" for place in product(*counts)]
-    found = {name: _optional(reader, f"{group}/{name}") for name in names}
-    return documents | {name: content for name, content in found.items() if content is not None}
+    layout = _layout(documents, axis, where)
+    return documents | _there(reader, group, axis, layout.names([(0, side) for side in layout.shape]))
 
 
-def _optional(reader: JsonReader, href: str) -> bytes | None:
-    """What lies at an href; None if nothing does."""
-    try:
-        return reader.fetch(href)
-    except MissingError:
-        return None
+def _there(reader: JsonReader, group: str, array: str, names: Iterable[str]) -> dict[str, bytes]:
+    """Those files of an array that are there, by their path from its group, whose href ends with a slash."""
+    found = {}
+    for path in (f"{array}/{name}" for name in names):
+        with suppress(MissingError):
+            found[path] = reader.fetch(group + path)
+    return found
 
 
 @contextmanager
