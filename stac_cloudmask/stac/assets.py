@@ -6,7 +6,6 @@ import math
 import re
 from collections.abc import Iterable, Mapping
 from itertools import zip_longest
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import parse_qsl, urlsplit, urlunsplit
 
@@ -21,7 +20,7 @@ if TYPE_CHECKING:
 
     from stac_cloudmask.stac.bands import BandSource
 
-    Json = dict[str, Any]
+Json = dict[str, Any]
 
 CARRIED: Final = re.compile(
     r"(start_|end_)?datetime|license|providers|platform|constellation|instruments|eo:snow_cover"
@@ -31,12 +30,10 @@ CARRIED: Final = re.compile(
 """Properties of the source that hold for its mask, too. The shares of the product's own mask are left out, which the
 new one contradicts, as is what the extension for Sentinel-2 does not have or has deprecated; and where
 the source was stored by the first version of the storage extension, which would be said of the mask, too."""
-ACCESS: Final = ("auth:", "storage:")
-"""How the source's files are reached: of no use without them."""
-PREFIXES: Final = MappingProxyType(
-    dict.fromkeys(("common_name", "center_wavelength", "full_width_half_max", "solar_illumination"), "eo:")
-    | dict.fromkeys(("scale", "offset", "spatial_resolution", "sampling", "bits_per_sample", "histogram"), "raster:")
-)
+PREFIXES: Final[Mapping[str, str]] = {
+    **dict.fromkeys(("common_name", "center_wavelength", "full_width_half_max", "solar_illumination"), "eo:"),
+    **dict.fromkeys(("scale", "offset", "spatial_resolution", "sampling", "bits_per_sample", "histogram"), "raster:"),
+}
 """Of the fields of ``eo:bands`` and ``raster:bands``, where STAC 1.0 kept bands, those that have a prefix since 1.1."""
 REPLACED: Final = frozenset({"alternate", "bands", "eo:bands", "raster:bands", "proj:epsg"})
 """Fields that are carried in another form."""
@@ -79,7 +76,7 @@ def scene_properties(item: pystac.Item, *, with_assets: bool) -> Json:
         item: The source.
         with_assets: Whether its assets are carried, too.
     """
-    dropped = () if with_assets else ACCESS
+    dropped = () if with_assets else ("auth:", "storage:")  # how the source's files are reached
     taken = {
         name: shown(value)
         for name, value in item.properties.items()
@@ -221,26 +218,24 @@ COG: Final = "image/tiff; application=geotiff; profile=cloud-optimized"
 OWN: Final = "stac_cloudmask:"
 """Prefix of the fields that are this package's own."""
 STAC_EXTENSIONS: Final = "https://stac-extensions.github.io"
-EXTENSIONS: Final = MappingProxyType(
-    {
-        "classification:": f"{STAC_EXTENSIONS}/classification/v2.0.0/schema.json",
-        "eo:": f"{STAC_EXTENSIONS}/eo/v2.0.0/schema.json",
-        "file:": f"{STAC_EXTENSIONS}/file/v2.1.0/schema.json",
-        "grid:": f"{STAC_EXTENSIONS}/grid/v1.1.0/schema.json",
-        "mgrs:": f"{STAC_EXTENSIONS}/mgrs/v1.0.0/schema.json",
-        "processing:": f"{STAC_EXTENSIONS}/processing/v1.2.0/schema.json",
-        "proj:": f"{STAC_EXTENSIONS}/projection/v2.0.0/schema.json",
-        "raster:": f"{STAC_EXTENSIONS}/raster/v2.0.0/schema.json",
-        "renders": f"{STAC_EXTENSIONS}/render/v2.0.0/schema.json",
-        "s2:": f"{STAC_EXTENSIONS}/sentinel-2/v1.0.0/schema.json",
-        "sat:": f"{STAC_EXTENSIONS}/sat/v1.1.0/schema.json",
-        "view:": f"{STAC_EXTENSIONS}/view/v1.1.0/schema.json",
-    }
-)
+EXTENSIONS: Final[Mapping[str, str]] = {
+    "classification:": f"{STAC_EXTENSIONS}/classification/v2.0.0/schema.json",
+    "eo:": f"{STAC_EXTENSIONS}/eo/v2.0.0/schema.json",
+    "file:": f"{STAC_EXTENSIONS}/file/v2.1.0/schema.json",
+    "grid:": f"{STAC_EXTENSIONS}/grid/v1.1.0/schema.json",
+    "mgrs:": f"{STAC_EXTENSIONS}/mgrs/v1.0.0/schema.json",
+    "processing:": f"{STAC_EXTENSIONS}/processing/v1.2.0/schema.json",
+    "proj:": f"{STAC_EXTENSIONS}/projection/v2.0.0/schema.json",
+    "raster:": f"{STAC_EXTENSIONS}/raster/v2.0.0/schema.json",
+    "renders": f"{STAC_EXTENSIONS}/render/v2.0.0/schema.json",
+    "s2:": f"{STAC_EXTENSIONS}/sentinel-2/v1.0.0/schema.json",
+    "sat:": f"{STAC_EXTENSIONS}/sat/v1.1.0/schema.json",
+    "view:": f"{STAC_EXTENSIONS}/view/v1.1.0/schema.json",
+}
 """Schema by the prefix (or name) of the fields that it defines, where this package writes them or knows the newest."""
-FOREIGN: Final = MappingProxyType(
-    {"authentication": "auth:", "alternate-assets": "alternate", "eopf-stac-extension": "eopf:"}
-)
+FOREIGN: Final[Mapping[str, str]] = {
+    "authentication": "auth:", "alternate-assets": "alternate", "eopf-stac-extension": "eopf:",
+}  # fmt: skip
 """Prefix of the fields of other schemas, where it is not their name."""
 
 NODATA_NAMES: Final = frozenset({"nodata", "no_data"})
@@ -255,9 +250,7 @@ VOTES: Final = (
 """Name and meaning of the bits of ``mask_votes``, lowest first."""
 
 
-def class_list(
-    counts: Mapping[int, int] | None = None, *, classes: Iterable[ClassInfo] = CLASSES
-) -> list[dict[str, Any]]:
+def class_list(counts: Mapping[int, int] | None = None, *, classes: Iterable[ClassInfo] = CLASSES) -> list[Json]:
     """``classification:classes``; with counts of pixels also each class's count and percentage of the pixels with data.
 
     The percentages add up to 100 and agree with ``eo:cloud_cover``; nodata has a count only.
@@ -265,44 +258,31 @@ def class_list(
     valid = max(1, sum(n for code, n in counts.items() if code != CloudClass.NODATA)) if counts is not None else 1
     listed = []
     for info in classes:
-        entry: dict[str, Any] = {
-            "value": int(info.code),
-            "name": info.name,
-            "title": info.title,
-            "description": info.description,
-            "color_hint": info.color_hint,
-        }
-        if info.name in NODATA_NAMES:
+        about = {name: getattr(info, name) for name in ("name", "title", "description", "color_hint")}
+        entry: Json = {"value": int(info.code), **about}
+        is_nodata = info.name in NODATA_NAMES
+        if is_nodata:
             entry["nodata"] = True
         if counts is not None:
-            entry["count"] = counts.get(int(info.code), 0)
-            if info.name not in NODATA_NAMES:
-                entry["percentage"] = round(100 * entry["count"] / valid, 6)
+            entry["count"] = counts.get(info.code, 0)
+        if counts is not None and not is_nodata:
+            entry["percentage"] = round(100 * entry["count"] / valid, 6)
         listed.append(entry)
     return listed
 
 
-def _bitfields() -> list[dict[str, Any]]:
+def _bitfields() -> list[Json]:
+    classes = [{"value": 0, "name": "no"}, {"value": 1, "name": "yes"}]
     return [
-        {
-            "name": name,
-            "description": meaning,
-            "offset": offset,
-            "length": 1,
-            "classes": [{"value": 0, "name": "no"}, {"value": 1, "name": "yes"}],
-        }
+        {"name": name, "description": meaning, "offset": offset, "length": 1, "classes": classes}
         for offset, (name, meaning) in enumerate(VOTES)
     ]
 
 
-def _raster(
-    key: str, *, title: str, description: str, roles: tuple[str, ...], extra: Mapping[str, Any]
-) -> dict[str, Any]:
+def _raster(key: str, title: str, description: str, roles: tuple[str, ...], extra: Json) -> Json:
+    named = {"type": COG, "title": title, "description": description, "roles": ["metadata", *roles]}
     return {
-        "type": COG,
-        "title": title,
-        "description": description,
-        "roles": ["metadata", *roles],
+        **named,
         "data_type": "uint8",
         "bands": [{"name": key, "description": title}],
         "raster:sampling": "area",
@@ -310,7 +290,7 @@ def _raster(
     }
 
 
-def _sidecars(key: str, title: str) -> dict[str, dict[str, Any]]:
+def _sidecars(key: str, title: str) -> dict[str, Json]:
     """The files beside a class map that tell QGIS and GDAL its names and colors."""
     return {
         f"{key}_qgis": {"type": "application/xml", "title": f"Style for QGIS: {title}", "roles": ["style"]},
@@ -318,51 +298,49 @@ def _sidecars(key: str, title: str) -> dict[str, dict[str, Any]]:
     }
 
 
-ASSETS: Final[Mapping[str, Mapping[str, Any]]] = MappingProxyType(
-    {
-        "cloud_mask": _raster(
-            "cloud_mask",
-            title="Cloud and cloud-shadow mask",
-            description="Clear surface, cloud and cloud shadow; percentages are of the pixels with data.",
-            roles=("cloud", "cloud-shadow"),
-            extra={"nodata": int(CloudClass.NODATA), "classification:classes": class_list()},
-        ),
-        "scl": _raster(
-            "scl",
-            title="Scene classification with the improved mask",
-            description="ESA's scene classification (SCL) with cloud and cloud shadow put right.",
-            roles=("cloud", "cloud-shadow", "snow-ice"),
-            extra={"nodata": 0, "classification:classes": class_list(classes=SCL_CLASSES)},
-        ),
-        "cloud_probability": _raster(
-            "cloud_probability",
-            title="Cloud probability",
-            description="The cloud model's probability in whole percents.",
-            roles=("cloud",),
-            extra={"nodata": 255, "unit": "%"},
-        ),
-        "shadow_probability": _raster(
-            "shadow_probability",
-            title="Cloud-shadow probability",
-            description="The shadow model's probability in whole percents.",
-            roles=("cloud-shadow",),
-            extra={"nodata": 255, "unit": "%"},
-        ),
-        "mask_votes": _raster(
-            "mask_votes",
-            title="Votes behind the mask",
-            description="Which source said what, as bit fields.",
-            roles=("cloud", "cloud-shadow"),
-            extra={"nodata": 255, "classification:bitfields": _bitfields()},
-        ),
-        "thumbnail": {"type": "image/png", "title": "Quicklook of the mask", "roles": ["thumbnail", "overview"]},
-        **_sidecars("cloud_mask", "cloud and cloud-shadow mask"),
-        **_sidecars("scl", "scene classification"),
-    }
-)
+ASSETS: Final[Mapping[str, Json]] = {
+    "cloud_mask": _raster(
+        "cloud_mask",
+        "Cloud and cloud-shadow mask",
+        "Clear surface, cloud and cloud shadow; percentages are of the pixels with data.",
+        ("cloud", "cloud-shadow"),
+        {"nodata": int(CloudClass.NODATA), "classification:classes": class_list()},
+    ),
+    "scl": _raster(
+        "scl",
+        "Scene classification with the improved mask",
+        "ESA's scene classification (SCL) with cloud and cloud shadow put right.",
+        ("cloud", "cloud-shadow", "snow-ice"),
+        {"nodata": 0, "classification:classes": class_list(classes=SCL_CLASSES)},
+    ),
+    "cloud_probability": _raster(
+        "cloud_probability",
+        "Cloud probability",
+        "The cloud model's probability in whole percents.",
+        ("cloud",),
+        {"nodata": 255, "unit": "%"},
+    ),
+    "shadow_probability": _raster(
+        "shadow_probability",
+        "Cloud-shadow probability",
+        "The shadow model's probability in whole percents.",
+        ("cloud-shadow",),
+        {"nodata": 255, "unit": "%"},
+    ),
+    "mask_votes": _raster(
+        "mask_votes",
+        "Votes behind the mask",
+        "Which source said what, as bit fields.",
+        ("cloud", "cloud-shadow"),
+        {"nodata": 255, "classification:bitfields": _bitfields()},
+    ),
+    "thumbnail": {"type": "image/png", "title": "Quicklook of the mask", "roles": ["thumbnail", "overview"]},
+    **_sidecars("cloud_mask", "cloud and cloud-shadow mask"),
+    **_sidecars("scl", "scene classification"),
+}
 """Description of every asset by key."""
 
-ENDINGS: Final = MappingProxyType({"_qgis": ".qml", "_gdal": ".tif.aux.xml", "thumbnail": "thumbnail.png"})
+ENDINGS: Final[Mapping[str, str]] = {"_qgis": ".qml", "_gdal": ".tif.aux.xml", "thumbnail": "thumbnail.png"}
 
 
 def file_name_of(key: str) -> str:
@@ -371,7 +349,7 @@ def file_name_of(key: str) -> str:
     return f"{key}.tif" if ending is None else f"{key.removesuffix(ending)}{ENDINGS[ending]}"
 
 
-def renders(keys: Iterable[str] = ASSETS) -> dict[str, Any]:
+def renders(keys: Iterable[str] = ASSETS) -> Json:
     """How a map shows the assets: what is not painted lets the ground through."""
     looks: dict[str, Json] = {
         "cloud_mask": {"nodata": int(CloudClass.NODATA), "colormap": _colormap(CLASSES)},

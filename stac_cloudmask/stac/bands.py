@@ -7,24 +7,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from stac_cloudmask.errors import BandNotFoundError, StacCloudmaskWarning, UnsupportedItemError
+from stac_cloudmask.stac import metadata
 from stac_cloudmask.stac.boa_offset import BY_USER, Offset, is_jp2, scale_of
 from stac_cloudmask.stac.boa_offset import boa_offset as decide_offset
 from stac_cloudmask.stac.hrefs import DEFAULT_RULE, HrefRule, check_href, safe_id
-from stac_cloudmask.stac.metadata import (
-    alternates,
-    asset_band,
-    asset_epsg,
-    asset_grid,
-    check_level,
-    declared,
-    file_size,
-    group_bands,
-    is_scl,
-    is_zarr,
-    number,
-    stated_band,
-    sun_angles,
-)
 from stac_cloudmask.stac.providers import BANDS, SCL, SCL_GSD, Provider, choose_href, identify
 
 if TYPE_CHECKING:
@@ -122,7 +108,7 @@ def resolve(
         UnsupportedItemError: Not Sentinel-2 L2A, a hostile id or href, contradicting or impossible metadata.
     """
     safe_id(item.id)
-    check_level(item)
+    metadata.check_level(item)
     provider = identify(item)
     bands = tuple(_band_source(item, name, provider, boa_offset, rule) for name in common_names)
     key = _find(item, SCL, provider)
@@ -137,7 +123,7 @@ def resolve(
         provider=provider.name,
         bands=bands,
         scl=None if key is None else _source(item, SCL, key, Offset(dn=0, reason="classes"), rule),
-        sun=sun_angles(item),
+        sun=metadata.sun_angles(item),
     )
 
 
@@ -150,7 +136,7 @@ def _band_source(item: pystac.Item, name: str, provider: Provider, choice: BoaOf
             f"{_listed(known) or 'none'}, by assets {_listed(item.assets)}; state what each holds as name "
             f"({BANDS[name].esa}) or eo:common_name ({name}) of its bands, or take a model that needs no other bands"
         )
-    stated = stated_band(item, key)
+    stated = metadata.stated_band(item, key)
     if stated not in {None, name}:
         raise UnsupportedItemError(
             f"item {item.id!r}: asset {key!r} should hold {name!r} but its band metadata say {stated!r}; correct them"
@@ -164,27 +150,31 @@ def _find(item: pystac.Item, name: str, provider: Provider) -> str | None:
     listed = next((key for key in provider.assets.get(name, ()) if key in item.assets), None)
     if listed is not None:
         return listed
-    matching = [key for key in item.assets if (is_scl(item, key) if name == SCL else asset_band(item, key) == name)]
-    matching = matching or [key for key in item.assets if name in group_bands(item, key)]
+    matching = [
+        key
+        for key in item.assets
+        if (metadata.is_scl(item, key) if name == SCL else metadata.asset_band(item, key) == name)
+    ]
+    matching = matching or [key for key in item.assets if name in metadata.group_bands(item, key)]
     return min(matching, key=lambda key: _rank(item, key, name), default=None)
 
 
 def _rank(item: pystac.Item, key: str, name: str) -> tuple[bool, bool, float]:
     """COG before JPEG 2000, the pixel size at which the band is measured before others, fine before coarse."""
     asset = item.assets[key]
-    grid = asset_grid(item, key)
-    gsd = grid.gsd if grid else number(asset.extra_fields.get("gsd"))
+    grid = metadata.asset_grid(item, key)
+    gsd = grid.gsd if grid else metadata.number(asset.extra_fields.get("gsd"))
     native = SCL_GSD if name == SCL else BANDS[name].gsd
     return is_jp2(asset), gsd != native, gsd or float("inf")
 
 
 def _source(item: pystac.Item, name: str, key: str, offset: Offset, rule: HrefRule) -> BandSource:
     asset = item.assets[key]
-    nodata = declared(asset, "nodata")
+    nodata = metadata.declared(asset, "nodata")
     if nodata not in {None, 0.0}:
         raise UnsupportedItemError(f"item {item.id!r}: asset {key!r} declares nodata {nodata:g}; Sentinel-2 has 0")
-    array = f"/{BANDS[name].esa.lower()}" if group_bands(item, key) else ""
-    hrefs = [href.rstrip("/") + array for href in (asset.href, *alternates(asset))]
+    array = f"/{BANDS[name].esa.lower()}" if metadata.group_bands(item, key) else ""
+    hrefs = [href.rstrip("/") + array for href in (asset.href, *metadata.alternates(asset))]
     try:
         href = check_href(choose_href(hrefs), base=item.get_self_href(), rule=rule)
     except UnsupportedItemError as error:
@@ -194,12 +184,12 @@ def _source(item: pystac.Item, name: str, key: str, offset: Offset, rule: HrefRu
         common_name=name,
         asset_key=key,
         href=href,
-        is_zarr=is_zarr(asset),
+        is_zarr=metadata.is_zarr(asset),
         scale=1.0 if name == SCL else scale_of(item, key),
         offset=offset,
-        epsg=asset_epsg(item, key),
-        grid=asset_grid(item, key),
-        size=file_size(asset),
+        epsg=metadata.asset_epsg(item, key),
+        grid=metadata.asset_grid(item, key),
+        size=metadata.file_size(asset),
     )
 
 

@@ -36,14 +36,11 @@ REQUEST_SECONDS: Final = 300
 CUT_SHORT: Final = ("IReadBlock", "Read error", "TIFFRead", "TIFFFetch", "opj_")
 NOT_BEGUN: Final = "got 0 bytes"
 """Marks of a body that was cut short, which GDAL does not repeat; it did repeat what gave no byte at all."""
-NO_LOGIN: Final = (
-    "InvalidCredentials",
-    "AccessDenied",
-    "InvalidAccessKeyId",
-    "SignatureDoesNotMatch",
-    "AWS_NO_SIGN_REQUEST",
+NO_LOGIN: Final = re.compile(
+    r"HTTP response code: (401|403|409)|InvalidCredentials|AccessDenied|InvalidAccessKeyId|SignatureDoesNotMatch"
+    r"|AWS_NO_SIGN_REQUEST"
 )
-MISSING: Final = ("No such file", "NoSuch", "does not exist")
+ABSENT: Final = re.compile(r"HTTP response code: (404|410)|No such file|NoSuch|does not exist")
 LOGGERS: Final = ("odc.loader._rio", "rasterio._env", "rasterio._err", "rasterio._io", "stackstac.rio_reader")
 """Loggers that write hrefs, signatures included."""
 _failed: Final[set[str]] = set()
@@ -106,11 +103,17 @@ def reading(href: str, *, where: str, retry: RetryPolicy) -> Iterator[None]:
         raise explain(error, href, where) from error
 
 
+def dataset(href: str, level: int | None) -> DatasetReader:
+    """Return a file of a format that holds its pixels itself, or an overview of it by GDAL's number."""
+    options = {} if level is None else {"overview_level": level}
+    return DatasetReader(href, driver=list(DRIVERS), sharing=False, **options)
+
+
 @contextmanager
 def open_raster(
     href: str, *, where: str | None = None, retry: RetryPolicy = DEFAULT_POLICY, level: int | None = None
 ) -> Iterator[DatasetReader]:
-    """A GeoTIFF or JPEG 2000 that holds all of its pixels itself, or an overview of it; signed where its store wants.
+    """Open a GeoTIFF or JPEG 2000 that holds all of its pixels itself, or an overview of it; signed as its store wants.
 
     Args:
         href: Absolute, unsigned, allowed by the rule of ``hrefs``.
@@ -130,10 +133,9 @@ def open_raster(
     where = where or redact(href)
     if not has_credentials(href):  # GDAL asks this machine's cloud for some, which is not to be repeated
         retry = replace(retry, seconds=0)
-    options = {} if level is None else {"overview_level": level}
     with (
         reading(href, where=where, retry=retry),
-        DatasetReader(sign(href, retry=retry), driver=list(DRIVERS), sharing=False, **options) as file,
+        dataset(sign(href, retry=retry), level) as file,
     ):
         if file.tags(ns="OVERVIEWS"):  # GDAL would open what OVERVIEW_FILE names, of any format and at any place
             raise UnsupportedItemError(f"{where} keeps its overviews in another file; they must be in its own")
@@ -165,17 +167,14 @@ def explain(error: Exception, href: str, where: str) -> StacCloudmaskError:
     if not any(isinstance(link, RasterioError) for link in chain):
         raise error
     text = redact("; ".join(dict.fromkeys(str(link) for link in chain)))
-    code = re.search(r"HTTP response code: (\d{3})", text)
     shown = f"{where} ({redact(href)})"
     store = store_of(href)
     keeper = "its server" if store is None else store.name
-    hint = f"it needs {store.needs}" if store is not None and store.needs else "it needs credentials that are not there"
-    if (code and code[1] in {"404", "410"}) or any(mark in text for mark in MISSING):
-        return BandNotFoundError(
-            f"{shown} does not exist ({code[0] if code else 'no such file'}); is the item up to date?"
-        )
-    if (code and code[1] in {"401", "403", "409"}) or any(mark in text for mark in NO_LOGIN):
-        return ReadError(f"{shown} may not be read from {keeper} ({code[0] if code else text[:200]}); {hint}")
+    if found := ABSENT.search(text):
+        return BandNotFoundError(f"{shown} does not exist ({found[0]}); is the item up to date?")
+    if found := NO_LOGIN.search(text):
+        needed = store.needs if store is not None and store.needs else "credentials that are not there"
+        return ReadError(f"{shown} may not be read from {keeper} ({found[0]}); it needs {needed}")
     if not is_remote(href):
         return permanent(f"{shown} is damaged, truncated or not an image: {text[:300]}; fetch it again")
     if "CURL error" in text:

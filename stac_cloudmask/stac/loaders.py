@@ -10,10 +10,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import pystac
-from rasterio.io import DatasetReader
 
 from stac_cloudmask.errors import ConfigError
-from stac_cloudmask.stac.gdal import DRIVERS
+from stac_cloudmask.stac.gdal import dataset
 from stac_cloudmask.stac.providers import sign
 
 if TYPE_CHECKING:
@@ -36,11 +35,10 @@ class BandFile:
 
     Attributes:
         source: What its item says.
-        grid: Exactly as the file has it.
-        level: GDAL's number of the overview that is to be read; None for the file's own pixels.
-        factor: Pixels of the file along the side of one that is to be read.
-        block: Rows and columns of the tiles or strips of what is to be read.
-        stored: Bytes that it takes in the file; None where the format does not say.
+        grid: Exactly as the file has it; that of an overview where one is read.
+        level: GDAL's number of the overview; None for the file's own pixels.
+        block: Rows and columns of the tiles or strips of what is read.
+        stored: Bytes that this takes in the file; None where the format does not say.
         dark: Share of valid pixels below ``boa_offset.DARK``, where the offset is doubtful and overviews make it cheap
             to know; else None.
         array: The Zarr array, where it is not a file.
@@ -49,16 +47,10 @@ class BandFile:
     source: BandSource
     grid: Grid
     level: int | None = None
-    factor: int = 1
     block: tuple[int, ...]
     stored: int | None = None
     dark: float | None = None
     array: ZarrArray | None = None
-
-    @property
-    def read_grid(self) -> Grid:
-        """The grid of what is to be read."""
-        return self.grid.coarsen(self.factor)
 
 
 def load_library(loader: Loader) -> None:
@@ -94,7 +86,7 @@ def native(files: Sequence[BandFile], *, loader: Loader, rows: int, cols: int = 
         array = _by_rasterio(files, rows, cols)
     else:
         array = _by_stackstac(files, rows, cols) if loader == "stackstac" else _by_odc(files, rows, cols)
-    expected = (len(files), *files[0].read_grid.shape)
+    expected = (len(files), *files[0].grid.shape)
     if array.shape != expected or array.dtype != files[0].source.dtype:  # stackstac drops assets without a word
         raise RuntimeError(f"{loader} made {array.shape} {array.dtype} of rasters {expected} {files[0].source.dtype}")
     return array
@@ -103,7 +95,7 @@ def native(files: Sequence[BandFile], *, loader: Loader, rows: int, cols: int = 
 def _by_stackstac(files: Sequence[BandFile], rows: int, cols: int) -> da.Array:
     import stackstac  # noqa: PLC0415  (seconds, and only one of the loaders is needed)
 
-    grid, dtype = files[0].read_grid, np.dtype(files[0].source.dtype)
+    grid, dtype = files[0].grid, np.dtype(files[0].source.dtype)
     stack = stackstac.stack(
         _item(files).to_dict(transform_hrefs=False),
         assets=[file.source.common_name for file in files],
@@ -131,7 +123,7 @@ def _by_odc(files: Sequence[BandFile], rows: int, cols: int) -> da.Array:
     from affine import Affine  # noqa: PLC0415
     from odc.geo.geobox import GeoBox  # noqa: PLC0415
 
-    grid, names = files[0].read_grid, [file.source.common_name for file in files]
+    grid, names = files[0].grid, [file.source.common_name for file in files]
     loaded = odc.stac.load(
         [_item(files)],
         bands=names,
@@ -152,18 +144,16 @@ def _by_rasterio(files: Sequence[BandFile], rows: int, cols: int) -> da.Array:
 
     def block(block_info: Mapping[None, Mapping[str, Sequence[tuple[int, int]]]]) -> NDArray[Any]:
         (band, _), *window = block_info[None]["array-location"]
-        array, level = files[band].array, files[band].level
+        array = files[band].array
         if array is not None:
             return array.read(*window)[None]
-        options = {} if level is None else {"overview_level": level}
-        with DatasetReader(hrefs[band], driver=list(DRIVERS), sharing=False, **options) as file:
+        with dataset(hrefs[band], files[band].level) as file:
             pixels: NDArray[Any] = file.read(1, window=tuple(window))
             return pixels[None]
 
-    shape, dtype = (len(files), *files[0].read_grid.shape), np.dtype(files[0].source.dtype)
-    chunks = da.core.normalize_chunks((1, rows, cols), shape)  # type: ignore[no-untyped-call]
-    meta = np.empty((0, 0, 0), dtype)
-    array: da.Array = da.map_blocks(block, chunks=chunks, dtype=dtype, meta=meta)  # type: ignore[no-untyped-call]
+    chunks = da.core.normalize_chunks((1, rows, cols), (len(files), *files[0].grid.shape))  # type: ignore[no-untyped-call]
+    meta = np.empty((0, 0, 0), files[0].source.dtype)
+    array: da.Array = da.map_blocks(block, chunks=chunks, meta=meta)  # type: ignore[no-untyped-call]
     return array
 
 

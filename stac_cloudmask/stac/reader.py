@@ -84,14 +84,15 @@ def open_files(
 def _open_file(source: BandSource, *, resolution: float | None, retry: RetryPolicy) -> BandFile:
     with open_raster(source.href, where=source.where, retry=retry) as file:
         _check_pixels(source, file)
-        grid = _grid(source, file)
+        grid, level = _grid(source, file), None
         dark = _dark(file) if source.offset.doubtful else None
-        level, factor = (None, 1) if source.common_name == SCL else _overview(file, grid, resolution)
         block, stored = file.block_shapes[0], _stored_bytes(file)
+        if source.common_name != SCL:
+            grid, level = _overview(file, grid, resolution)
     if level is not None:
         with open_raster(source.href, where=source.where, retry=retry, level=level) as file:
             block, stored = file.block_shapes[0], _stored_bytes(file)
-    return BandFile(source=source, grid=grid, level=level, factor=factor, block=block, stored=stored, dark=dark)
+    return BandFile(source=source, grid=grid, level=level, block=block, stored=stored, dark=dark)
 
 
 def _open_array(source: BandSource, retry: RetryPolicy) -> BandFile:
@@ -109,22 +110,21 @@ def _open_array(source: BandSource, retry: RetryPolicy) -> BandFile:
     return BandFile(source=source, grid=grid, block=array.layout.chunks, array=array)
 
 
-def _overview(file: DatasetReader, grid: Grid, resolution: float | None) -> tuple[int | None, int]:
-    """The coarsest overview that is finer than ``resolution`` and whose pixels nest in it: GDAL's number, and factor.
+def _overview(file: DatasetReader, grid: Grid, resolution: float | None) -> tuple[Grid, int | None]:
+    """The coarsest overview that is finer than ``resolution`` and whose pixels nest in it: its grid, and GDAL's number.
 
     It is averaged further, so that one made by other means than averaging does little harm.
     """
     wanted = 1.0 if resolution is None else resolution / grid.gsd
-    whole = round(wanted)
-    if file.driver != "GTiff" or file.nodata is None or not math.isclose(wanted, whole):
-        return None, 1
+    if file.driver != "GTiff" or file.nodata is None or not math.isclose(wanted, round(wanted)):
+        return grid, None
     nested = [
         (by, level)
         for level, by in enumerate(file.overviews(1))
-        if by < whole and whole % by == 0 and file.height % by == file.width % by == 0
+        if by < round(wanted) and round(wanted) % by == file.height % by == file.width % by == 0
     ]
     factor, level = max(nested, default=(1, None))
-    return level, factor
+    return grid.coarsen(factor), level
 
 
 def _dark(file: DatasetReader) -> float | None:
@@ -369,9 +369,9 @@ def open_scene(
 
 
 def _by_grid(bands: Sequence[BandFile]) -> list[tuple[tuple[int, ...], list[BandFile]]]:
-    groups: dict[tuple[Grid, int], list[int]] = {}
+    groups: dict[Grid, list[int]] = {}
     for index, band in enumerate(bands):
-        groups.setdefault((band.grid, band.factor), []).append(index)
+        groups.setdefault(band.grid, []).append(index)
     return [(tuple(indexes), [bands[index] for index in indexes]) for indexes in groups.values()]
 
 
@@ -397,7 +397,7 @@ def _layer(
         pixels = native(files, loader=loader, rows=rows, cols=-1 if is_whole else cols)
     is_upsampled = up > 1 and source.common_name != SCL
     wanted = _times(part, down, between)
-    read, place = _read_for(wanted, up, first.read_grid, border=int(is_upsampled))
+    read, place = _read_for(wanted, up, first.grid, border=int(is_upsampled))
     pixels = pixels[:, *read.slices]
     # local files have no latency to hide, and each thread holds copies of what it reads
     threads = threads if is_remote(source.href) else 1
@@ -437,8 +437,7 @@ def _fit(file: BandFile, finest: BandFile, factor: int) -> tuple[int, int, Grid]
         return 1, _ratio(file, finest) * factor, file.grid
     ratio = _ratio(finest, file)
     common = math.gcd(ratio, factor)
-    down = factor // (common * file.factor)
-    return ratio // common, down, finest.grid.coarsen(common * file.factor)
+    return ratio // common, factor // common, finest.grid.coarsen(common)
 
 
 def _ratio(fine: BandFile, coarse: BandFile) -> int:

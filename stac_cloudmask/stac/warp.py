@@ -6,7 +6,7 @@ import math
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
 import numpy as np
@@ -31,8 +31,6 @@ if TYPE_CHECKING:
 
     Json = Mapping[str, Any]
     import pystac
-
-How = Literal["mode", "average"]
 
 HASTY: Final = RetryPolicy(seconds=0.5)
 STRIKES: Final = 3
@@ -84,43 +82,38 @@ class Views:
             ReadError: It cannot be read.
             UnsupportedItemError: The href is not allowed, or it is not a raster of one band and 8 bits.
         """
-        return self._read(href, grid, base=base, how="mode", fill=fill, dtype="uint8").astype(np.uint8)
+        return self._read(href, grid, base=base, how=Resampling.mode, fill=fill, dtype="uint8").astype(np.uint8)
 
     def means(self, href: str, grid: Grid, *, base: str | None, fill: int, dtype: str) -> NDArray[np.uint16]:
         """The mean of the valid pixels in each pixel of ``grid``, ``(y, x)``; else as ``classes``."""
-        return self._read(href, grid, base=base, how="average", fill=fill, dtype=dtype).astype(np.uint16)
+        return self._read(href, grid, base=base, how=Resampling.average, fill=fill, dtype=dtype).astype(np.uint16)
 
-    def _read(self, href: str, grid: Grid, *, base: str | None, how: How, fill: int | None, dtype: str) -> NDArray[Any]:
+    def _read(
+        self, href: str, grid: Grid, *, base: str | None, how: Resampling, fill: int | None, dtype: str
+    ) -> NDArray[Any]:
         allowed = check_href(href, base=base)
         host = urlsplit(allowed).netloc if is_remote(allowed) else ""
         if self._strikes[host] >= STRIKES:
             raise ReadError(f"{redact(allowed)} was not asked for: {host} failed {STRIKES} times")
+        height, width = grid.shape
+        place = {"crs": grid.code, "transform": rasterio.Affine(*grid.transform), "height": height, "width": width}
         try:
             with open_raster(allowed, retry=self._retry) as file:
-                return _warped(file, grid, how=how, fill=fill, dtype=dtype)
+                _check_band(file, dtype)
+                with WarpedVRT(file, **place, resampling=how, src_nodata=fill, nodata=fill) as view:
+                    pixels: NDArray[Any] = view.read(1)
+                    return pixels
         except ReadError:
             self._strikes[host] += bool(host)
             raise
 
 
-def _warped(file: DatasetReader, grid: Grid, *, how: How, fill: int | None, dtype: str) -> NDArray[Any]:
+def _check_band(file: DatasetReader, dtype: str) -> None:
     if file.count != 1 or file.dtypes[0] != dtype or file.crs is None:
         raise UnsupportedItemError(
             f"{redact(file.name)} has {file.count} bands of {file.dtypes[0]} in {file.crs or 'no CRS'}; one of {dtype} "
             "with a CRS is needed"
         )
-    with WarpedVRT(
-        file,
-        crs=grid.code,
-        transform=rasterio.Affine(*grid.transform),
-        height=grid.shape[0],
-        width=grid.shape[1],
-        resampling=Resampling[how],
-        src_nodata=fill,
-        nodata=fill,
-    ) as view:
-        pixels: NDArray[Any] = view.read(1)
-        return pixels
 
 
 def rgb_keys(assets: Mapping[str, Json]) -> tuple[str, str, str] | None:
