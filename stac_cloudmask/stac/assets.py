@@ -25,7 +25,7 @@ Json = dict[str, Any]
 CARRIED: Final = re.compile(
     r"(start_|end_)?datetime|license|providers|platform|constellation|instruments|eo:snow_cover"
     r"|(auth|eopf|grid|mgrs|product|sat|view):.+|storage:schemes"
-    r"|s2:(product_uri|tile_id|mgrs_tile|datatake_id|datatake_type|datastrip_id|reflectance_conversion_factor)"
+    r"|s2:(product_uri|tile_id|datatake_id|datatake_type|datastrip_id|reflectance_conversion_factor)"
 )
 """Properties of the source that hold for its mask, too. The shares of the product's own mask are left out, which the
 new one contradicts, as is what the extension for Sentinel-2 does not have or has deprecated; and where

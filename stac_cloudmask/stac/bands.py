@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from stac_cloudmask.errors import BandNotFoundError, StacCloudmaskWarning, UnsupportedItemError
+from stac_cloudmask.errors import BandNotFoundError, UnsupportedItemError
 from stac_cloudmask.stac import metadata
 from stac_cloudmask.stac.boa_offset import BY_USER, Offset, is_jp2, scale_of
 from stac_cloudmask.stac.boa_offset import boa_offset as decide_offset
@@ -21,9 +20,8 @@ if TYPE_CHECKING:
     from stac_cloudmask.config import BoaOffset
     from stac_cloudmask.core.grid import Grid
 
-MAX_NAME: Final = 200
-MAX_NAMES: Final = 50
-"""Longest name, and most names, that a message lists."""
+MAX_NAMES: Final = 500
+"""Characters of the names that a message lists, at most."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,7 +29,7 @@ class BandSource:
     """One asset to be read.
 
     Attributes:
-        item_id: For messages.
+        where: How messages name it.
         common_name: One of ``providers.BANDS``, or ``scl``.
         asset_key: Its key on the item.
         href: Absolute, unsigned, allowed by the rule of ``hrefs``.
@@ -43,7 +41,7 @@ class BandSource:
         size: Bytes of the file, likewise.
     """
 
-    item_id: str
+    where: str
     common_name: str
     asset_key: str
     href: str
@@ -53,11 +51,6 @@ class BandSource:
     epsg: int | None = None
     grid: Grid | None
     size: int | None = None
-
-    @property
-    def where(self) -> str:
-        """How messages name it."""
-        return f"item {self.item_id!r}: asset {self.asset_key!r}"
 
     @property
     def dtype(self) -> str:
@@ -71,7 +64,6 @@ class Sources:
 
     Attributes:
         item_id: The item's id, safe as part of a path.
-        provider: Short name of its provider.
         bands: In the order asked for.
         scl: The scene classification; None where there is none.
         sun: Azimuth and elevation in degrees; None where unknown.
@@ -79,7 +71,6 @@ class Sources:
     """
 
     item_id: str
-    provider: str
     bands: tuple[BandSource, ...]
     scl: BandSource | None
     sun: tuple[float, float] | None
@@ -99,7 +90,7 @@ def resolve(
     Args:
         item: Of any provider; it is not changed, and nothing is read.
         common_names: Of ``providers.BANDS``.
-        boa_offset: ``auto`` decides by ``offset``'s rule and warns where that is doubtful; else digital numbers.
+        boa_offset: ``auto`` decides by the rule of ``boa_offset``; else digital numbers.
         want_scl: Whether an item without SCL is an error; if not, its ``scl`` is None.
         rule: Which hrefs may be read.
 
@@ -117,10 +108,8 @@ def resolve(
             f"item {item.id!r} has no SCL asset (has {_listed(item.assets)}); --missing-scl model-only, in Python "
             "missing_scl='model-only', leaves it to the models alone"
         )
-    _warn_of_doubt(item, bands)
     return Sources(
         item_id=item.id,
-        provider=provider.name,
         bands=bands,
         scl=None if key is None else _source(item, SCL, key, Offset(dn=0, reason="classes"), rule),
         sun=metadata.sun_angles(item),
@@ -180,7 +169,7 @@ def _source(item: pystac.Item, name: str, key: str, offset: Offset, rule: HrefRu
     except UnsupportedItemError as error:
         raise UnsupportedItemError(f"item {item.id!r}: asset {key!r}: {error}") from None
     return BandSource(
-        item_id=item.id,
+        where=f"item {item.id!r}: asset {key!r}",
         common_name=name,
         asset_key=key,
         href=href,
@@ -193,18 +182,6 @@ def _source(item: pystac.Item, name: str, key: str, offset: Offset, rule: HrefRu
     )
 
 
-def _warn_of_doubt(item: pystac.Item, bands: Sequence[BandSource]) -> None:
-    doubtful = {
-        f"{band.offset.dn} DN ({band.offset.reason})" for band in bands if band.offset.doubtful and not band.is_zarr
-    }
-    if doubtful:
-        warnings.warn(
-            f"item {item.id!r}: BOA offset is doubtful, took {_listed(doubtful)}; boa_offset='0' or '-1000' settles it",
-            StacCloudmaskWarning,
-            stacklevel=3,
-        )
-
-
 def _listed(names: Iterable[str]) -> str:
-    shown = sorted(name if name.isprintable() else ascii(name) for name in names)
-    return ", ".join(name[:MAX_NAME] for name in shown[:MAX_NAMES]) + (", ..." if len(shown) > MAX_NAMES else "")
+    text = ", ".join(sorted(name if name.isprintable() else ascii(name) for name in names))
+    return text if len(text) <= MAX_NAMES else f"{text[:MAX_NAMES]}..."

@@ -155,11 +155,9 @@ def _by_declaration(item: pystac.Item, asset_key: str, processed: float | None) 
     expected = _by_baseline(processed, "").dn
     if dn == expected:
         return Offset(dn=dn, reason=f"declared {said:g}, as baseline {processed:05.2f} has it")
-    if expected == 0:
-        reason = f"baseline {processed:05.2f} has no offset, although {said:g} is declared"
-        return Offset(dn=0, reason=reason, doubtful=True)
-    reason = f"declared {said:g}, although baseline {processed:05.2f} has {BOA_OFFSET} DN"
-    return Offset(dn=dn, reason=reason, doubtful=True)
+    known = f"{BOA_OFFSET} DN" if expected else "no offset"
+    reason = f"declared {said:g}, although baseline {processed:05.2f} has {known}"
+    return Offset(dn=dn if expected else 0, reason=reason, doubtful=True)
 
 
 def _by_baseline(processed: float | None, context: str) -> Offset:

@@ -128,7 +128,7 @@ def open_raster(
     """
     if not is_remote(href) and not is_file(href):
         if where is None:
-            raise permanent(f"there is no file {href}")
+            raise DamagedError(f"there is no file {href}")
         raise BandNotFoundError(f"{where}: there is no file {href}; is the item up to date?")
     where = where or redact(href)
     if not has_credentials(href):  # GDAL asks this machine's cloud for some, which is not to be repeated
@@ -140,6 +140,12 @@ def open_raster(
         if file.tags(ns="OVERVIEWS"):  # GDAL would open what OVERVIEW_FILE names, of any format and at any place
             raise UnsupportedItemError(f"{where} keeps its overviews in another file; they must be in its own")
         yield file
+
+
+class DamagedError(ReadError):
+    """A file cannot be read and never will be."""
+
+    retryable = False
 
 
 class CutShortError(ReadError):
@@ -176,7 +182,7 @@ def explain(error: Exception, href: str, where: str) -> StacCloudmaskError:
         needed = store.needs if store is not None and store.needs else "credentials that are not there"
         return ReadError(f"{shown} may not be read from {keeper} ({found[0]}); it needs {needed}")
     if not is_remote(href):
-        return permanent(f"{shown} is damaged, truncated or not an image: {text[:300]}; fetch it again")
+        return DamagedError(f"{shown} is damaged, truncated or not an image: {text[:300]}; fetch it again")
     if "CURL error" in text:
         return ReadError(
             f"{shown} could not be read, {keeper} fails or cannot be reached: {text[:300]}; is this machine "
@@ -184,13 +190,6 @@ def explain(error: Exception, href: str, where: str) -> StacCloudmaskError:
         )
     kind = CutShortError if NOT_BEGUN not in text and any(mark in text for mark in CUT_SHORT) else ReadError
     return kind(f"{shown} could not be read, {keeper} fails or the file is damaged: {text[:300]}")
-
-
-def permanent(message: str) -> ReadError:
-    """An error that the same file will give again."""
-    error = ReadError(message)
-    error.retryable = False
-    return error
 
 
 def check_proj() -> None:

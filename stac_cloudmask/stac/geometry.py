@@ -44,6 +44,8 @@ SEGMENT: Final = 0.01
 HALF: Final = 180.0
 """Degrees of longitude to the antimeridian."""
 WORLD: Final = box(-HALF, -90, HALF, 90)
+ANYWHERE: Final = box(-2 * HALF, -90, 2 * HALF, 90)
+"""Degrees of longitude are also stated beyond the antimeridian."""
 VECTORS: Final = (".geojson", ".json", ".gpkg", ".shp", ".fgb", ".kml")
 WKT: Final = re.compile(
     r"\s*(?:SRID=(\d+);)?\s*(?:MULTI)?(?:POINT|LINESTRING|POLYGON|GEOMETRYCOLLECTION)\b", re.IGNORECASE
@@ -187,11 +189,9 @@ def check_degrees(geometry: shapely.Geometry, where: str) -> None:
     Raises:
         ConfigError: Saying what they probably are.
     """
-    bounds = geometry.bounds
-    if geometry.is_empty or (
-        all(map(math.isfinite, bounds)) and max(map(abs, bounds[::2])) <= 2 * HALF and max(map(abs, bounds[1::2])) <= 90  # noqa: PLR2004
-    ):
+    if geometry.is_empty or ANYWHERE.covers(geometry):
         return
+    bounds = geometry.bounds
     raise ConfigError(
         f"{where}: coordinates such as {bounds[0]:g} {bounds[1]:g} are not longitude and latitude in degrees, which "
         "GeoJSON and WKT without a CRS are in; reproject them to EPSG:4326, or save them as a "
@@ -206,11 +206,9 @@ def read_features(path: Path) -> Iterator[Feature]:
         ConfigError: A layer has no CRS, or pyogrio is needed and not installed.
         ReadError: The file cannot be read.
     """
+    is_geojson = path.suffix.lower() in {".geojson", ".json"}
     try:
-        if path.suffix.lower() in {".geojson", ".json"}:
-            yield from _of_geojson(json.loads(path.read_bytes()))
-        else:
-            yield from _of_layers(path)
+        yield from _of_geojson(json.loads(path.read_bytes())) if is_geojson else _of_layers(path)
     except (ConfigError, ReadError):
         raise
     except BROKEN as error:
@@ -221,8 +219,8 @@ def _of_geojson(body: Mapping[str, Any]) -> Iterator[Feature]:
     """Features, a feature, or a bare geometry; the version of 2008, which many tools still write, names its CRS."""
     crs = _named_crs(body.get("crs"))
     kind = body.get("type")
-    bare = [{"geometry": body}] if kind != "Feature" else [body]
-    for feature in body["features"] if kind == "FeatureCollection" else bare:
+    features = body["features"] if kind == "FeatureCollection" else [body if kind == "Feature" else {"geometry": body}]
+    for feature in features:
         if feature.get("geometry"):
             yield Feature(crs, shape(feature["geometry"]), feature.get("properties") or {})
 

@@ -192,6 +192,33 @@ def shown(grid: Grid) -> str:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Frame:
+    """The grid of a scene, and how the files that are fitted onto it are read.
+
+    Attributes:
+        finest: The file with the smallest pixels.
+        factor: Its pixels along the side of one of the scene.
+        part: The part of its grid, coarsened by this, that is the scene.
+        loader: The library that reads.
+        retry: With servers that fail.
+        threads: That read at once, each from a file of its own: where two wait for the same bytes of a remote file and
+            the server fails, GDAL 3.10 can wait for ever.
+    """
+
+    finest: BandFile
+    factor: int
+    part: Window
+    loader: Loader
+    retry: RetryPolicy
+    threads: int
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether the scene is all of the item."""
+        return self.part == Window(0, 0, *self.finest.grid.coarsen(self.factor).shape)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Layer:
     """Files that share one grid and dtype, and how their pixels come onto the scene's grid.
 
@@ -203,20 +230,17 @@ class Layer:
         up: Upsampling along each axis.
         window: Of the upsampled pixels, those that lie in the scene.
         down: So many of them along each axis make one of the scene's.
-        retry: With servers that fail.
-        threads: That read at once, each from a file of its own: where two wait for the same bytes of a remote file and
-            the server fails, GDAL 3.10 can wait for ever.
+        frame: How they are read.
     """
 
-    files: tuple[BandFile, ...]
+    files: Sequence[BandFile]
     indexes: tuple[int, ...]
     pixels: da.Array | NDArray[Any]
     rows: int
     up: int
     window: Window
     down: int
-    retry: RetryPolicy
-    threads: int
+    frame: Frame
 
     def native(self, start: int, stop: int) -> NDArray[Any]:
         """Rows of the files as they are, ``(band, y, x)``; not to be written to."""
@@ -229,11 +253,12 @@ class Layer:
 
         def read(index: int) -> None:
             source = self.files[index].source
-            with reading(source.href, where=source.where, retry=self.retry):
+            with reading(source.href, where=source.where, retry=self.frame.retry):
                 out[index] = rows[index].compute(scheduler=get_sync)
 
-        with ThreadPoolExecutor(self.threads) as pool:
-            list(pool.map(lambda index: whole(partial(read, index), retry=self.retry), range(len(self.files))))
+        # local files have no latency to hide, and each thread holds copies of what it reads
+        with ThreadPoolExecutor(self.frame.threads if is_remote(self.files[0].source.href) else 1) as pool:
+            list(pool.map(lambda index: whole(partial(read, index), retry=self.frame.retry), range(len(rows))))
         return out
 
     def read(self, row_off: int, height: int) -> U16:
@@ -351,10 +376,9 @@ def open_scene(
     finest = min(bands, key=lambda file: file.grid.gsd)
     factor = whole_factor(finest.grid, resolution, where=finest.source.where)
     every = finest.grid.coarsen(factor)
-    everywhere = Window(0, 0, *every.shape)
-    part = window(every) or everywhere
-    make = partial(_layer, finest=finest, factor=factor, part=part, loader=loader, threads=threads, retry=retry)
-    layers = tuple(make(group, indexes) for indexes, group in _by_grid(bands))
+    part = window(every) or Window(0, 0, *every.shape)
+    frame = Frame(finest=finest, factor=factor, part=part, loader=loader, retry=retry, threads=threads)
+    layers = tuple(_layer(group, indexes, frame) for indexes, group in _by_grid(bands))
     settled = _settled(sources, bands)
     return Scene(
         sources=_noted(settled, every.cut(part)),
@@ -362,9 +386,9 @@ def open_scene(
         bands=tuple(band.common_name for band in settled.bands),
         scales=tuple(band.scale for band in settled.bands),
         offsets=tuple(band.offset.dn for band in settled.bands),
-        strip=_strip_of(layers, factor) if part == everywhere else max(1, min(part.height, TALLEST // factor)),
+        strip=_strip_of(layers, factor) if frame.is_whole else max(1, min(part.height, TALLEST // factor)),
         layers=layers,
-        classes=None if sources.scl is None else make(files[-1:], (0,)),
+        classes=None if sources.scl is None else _layer(files[-1:], (0,), frame),
     )
 
 
@@ -375,43 +399,20 @@ def _by_grid(bands: Sequence[BandFile]) -> list[tuple[tuple[int, ...], list[Band
     return [(tuple(indexes), [bands[index] for index in indexes]) for indexes in groups.values()]
 
 
-def _layer(
-    files: Sequence[BandFile],
-    indexes: tuple[int, ...],
-    *,
-    finest: BandFile,
-    factor: int,
-    part: Window,
-    loader: Loader,
-    threads: int,
-    retry: RetryPolicy,
-) -> Layer:
+def _layer(files: Sequence[BandFile], indexes: tuple[int, ...], frame: Frame) -> Layer:
     """The files of one grid: upsampled to the coarsest grid that nests in theirs and the scene's, then averaged."""
-    first = files[0]
-    up, down, between = _fit(first, finest, factor)
-    is_whole = part == Window(0, 0, *finest.grid.coarsen(factor).shape)
-    about = STRIP if is_whole else PART
-    rows, cols = (_whole_blocks(max(file.block[axis] for file in files), about) for axis in (0, 1))
-    source = first.source
-    with reading(source.href, where=source.where, retry=retry):
-        pixels = native(files, loader=loader, rows=rows, cols=-1 if is_whole else cols)
+    first, source = files[0], files[0].source
+    up, down, between = _fit(first, frame.finest, frame.factor)
+    about = STRIP if frame.is_whole else PART
+    blocks = [max(file.block[axis] for file in files) for axis in (0, 1)]
+    rows, cols = (block * max(1, about // block) for block in blocks)
+    with reading(source.href, where=source.where, retry=frame.retry):
+        pixels = native(files, loader=frame.loader, rows=rows, cols=-1 if frame.is_whole else cols)
     is_upsampled = up > 1 and source.common_name != SCL
-    wanted = _times(part, down, between)
+    wanted = _times(frame.part, down, between)
     read, place = _read_for(wanted, up, first.grid, border=int(is_upsampled))
     pixels = pixels[:, *read.slices]
-    # local files have no latency to hide, and each thread holds copies of what it reads
-    threads = threads if is_remote(source.href) else 1
-    layer = Layer(
-        files=tuple(files),
-        indexes=indexes,
-        pixels=pixels,
-        rows=rows,
-        up=up,
-        window=place,
-        down=down,
-        retry=retry,
-        threads=threads,
-    )
+    layer = Layer(files=files, indexes=indexes, pixels=pixels, rows=rows, up=up, window=place, down=down, frame=frame)
     return replace(layer, pixels=layer.native(0, pixels.shape[1])) if is_upsampled else layer
 
 
@@ -450,10 +451,6 @@ def _ratio(fine: BandFile, coarse: BandFile) -> int:
     return ratio
 
 
-def _whole_blocks(block: int, about: int) -> int:
-    return block * max(1, about // block)
-
-
 def _strip_of(layers: Sequence[Layer], factor: int) -> int:
     """Rows of the scene that are whole chunks in all layers; about those of a chunk where that were too many."""
     read = [layer for layer in layers if not isinstance(layer.pixels, np.ndarray)]
@@ -464,14 +461,17 @@ def _strip_of(layers: Sequence[Layer], factor: int) -> int:
 
 
 def _settled(sources: Sources, files: Sequence[BandFile]) -> Sources:
-    """The sources with doubtful offsets as the pixels have them; says so where that changes one."""
+    """The sources with doubtful offsets as the pixels have them; warns where they settle it, and where they cannot."""
     dark = max((file.dark for file in files if file.dark is not None), default=None)
     bands = tuple(replace(file.source, offset=settle(file.source.offset, dark)) for file in files)
-    changed = {
-        new.offset.reason for new, old in zip(bands, files, strict=True) if new.offset.dn != old.source.offset.dn
+    told = {
+        f"{new.offset.dn} DN ({new.offset.reason})"
+        for new, old in zip(bands, files, strict=True)
+        if new.offset.doubtful or new.offset != old.source.offset
     }
-    if changed:
-        text = f"item {sources.item_id!r}: BOA offset is 0 DN ({'; '.join(sorted(changed))})"
+    if told:
+        taken = "; ".join(sorted(told))
+        text = f"item {sources.item_id!r}: BOA offset is doubtful, took {taken}; boa_offset='0' or '-1000' settles it"
         warnings.warn(text, StacCloudmaskWarning, stacklevel=3)
     return replace(sources, bands=bands)
 

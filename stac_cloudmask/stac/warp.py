@@ -5,8 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from urllib.parse import urlsplit
 
 import numpy as np
@@ -130,8 +129,7 @@ def rgb_keys(assets: Mapping[str, Json]) -> tuple[str, str, str] | None:
 DTYPES: Final = ("uint8", "uint16")
 
 
-@dataclass(frozen=True)
-class Pixel:
+class Pixel(NamedTuple):
     """Where a point lies in a raster, in pixels from the top left, and the value of the first band there."""
 
     row: int

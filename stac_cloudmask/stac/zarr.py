@@ -20,7 +20,7 @@ from rasterio.errors import RasterioError
 from rasterio.io import DatasetReader, MemoryFile
 
 from stac_cloudmask.errors import BandNotFoundError, ReadError, UnsupportedItemError
-from stac_cloudmask.stac.gdal import permanent
+from stac_cloudmask.stac.gdal import DamagedError
 from stac_cloudmask.stac.hrefs import redact
 from stac_cloudmask.stac.metadata import MAX_PIXELS
 from stac_cloudmask.stac.static import Connection, JsonReader, MissingError, json_object
@@ -113,7 +113,7 @@ class ZarrArray:
                 yield files.enter_context(DatasetReader(path, driver=["Zarr"], sharing=False))
         except RasterioError as error:
             text = str(error.__cause__ or error).replace(folder, "")
-            raise permanent(
+            raise DamagedError(
                 f"{self.where} ({redact(self.href)}) is not a Zarr array that GDAL can decode: {text[:200]}"
             ) from error
 

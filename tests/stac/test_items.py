@@ -196,7 +196,7 @@ def test_how_files_are_reached_is_not_carried_without_the_files(shared, make):
 def test_no_field_that_is_deprecated_or_of_the_software_stands_on_the_item(make, source):
     properties = make(source)["properties"]
     assert {"s2:product_type", "s2:generation_time"} <= source.properties.keys()
-    deprecated = {"s2:product_type", "s2:granule_id", "s2:processing_baseline", "s2:generation_time"}
+    deprecated = {"s2:product_type", "s2:granule_id", "s2:processing_baseline", "s2:generation_time", "s2:mgrs_tile"}
     assert not {*deprecated, "version", "processing:version"} & properties.keys()
     assert properties["processing:software"]["stac_cloudmask"] == "0.2.0"
 
