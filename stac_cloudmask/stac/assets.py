@@ -59,7 +59,7 @@ def unsigned(href: str) -> str:
 
 
 def shown(value: object) -> Any:  # noqa: ANN401  (any JSON)
-    """JSON with its texts redacted, and without numbers that JSON does not have."""
+    """Return JSON with its texts redacted, and without numbers that JSON does not have."""
     if isinstance(value, str):
         return redact(value)
     if isinstance(value, list):
@@ -92,14 +92,10 @@ def scene_properties(item: pystac.Item, *, with_assets: bool) -> Json:
         taken |= {"view:sun_azimuth": sun[0], "view:sun_elevation": sun[1]}
     if (tile := tile_of(item)) is not None:  # with two digits for its zone, as its standard and most providers write it
         taken["grid:code"] = f"MGRS-{tile}"
-    return taken | _product_uri(item)
-
-
-def _product_uri(item: pystac.Item) -> Json:
-    """ESA's name of the product, also from where CDSE and the first Earth Search keep it."""
     names = (item.id, item.properties.get("sentinel:product_id"), item.properties.get("s2:product_title"))
-    name = next((str(name) for name in names if ESA_ID.fullmatch(str(name))), None)
-    return {"s2:product_uri": f"{name}.SAFE"} if name else {}
+    if (product := next(filter(ESA_ID.fullmatch, map(str, names)), None)) is not None:
+        taken["s2:product_uri"] = f"{product}.SAFE"
+    return taken
 
 
 def self_href(item: pystac.Item) -> str | None:
