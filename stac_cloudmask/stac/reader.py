@@ -464,13 +464,13 @@ def _settled(sources: Sources, files: Sequence[BandFile]) -> Sources:
     """The sources with doubtful offsets as the pixels have them; warns where they settle it, and where they cannot."""
     dark = max((file.dark for file in files if file.dark is not None), default=None)
     bands = tuple(replace(file.source, offset=settle(file.source.offset, dark)) for file in files)
-    told = {
+    doubts = {
         f"{new.offset.dn} DN ({new.offset.reason})"
         for new, old in zip(bands, files, strict=True)
         if new.offset.doubtful or new.offset != old.source.offset
     }
-    if told:
-        taken = "; ".join(sorted(told))
+    if doubts:
+        taken = "; ".join(sorted(doubts))
         text = f"item {sources.item_id!r}: BOA offset is doubtful, took {taken}; boa_offset='0' or '-1000' settles it"
         warnings.warn(text, StacCloudmaskWarning, stacklevel=3)
     return replace(sources, bands=bands)
