@@ -16,6 +16,7 @@ from stac_cloudmask.core.policy import decide
 from stac_cloudmask.core.votes import Vote
 from stac_cloudmask.errors import ConfigError, StacCloudmaskError, UnsupportedItemError
 from stac_cloudmask.review.explain import PixelRecord, explain, reasons
+from stac_cloudmask.review.layers import Product
 from stac_cloudmask.stac.catalog import OutputCatalog
 from stac_cloudmask.stac.cog import write_bits_cog, write_class_cog, write_percent_cog
 from stac_cloudmask.stac.item import mask_item
@@ -151,7 +152,7 @@ def test_a_point_outside_is_refused(out, lon, lat):
 
 
 def test_a_scene_is_no_mask(source):
-    with pytest.raises(ConfigError, match="takes the item of a mask"):
+    with pytest.raises(ConfigError, match="it is a scene, not a mask"):
         explain(source, 15.0, 42.0)
 
 
@@ -173,10 +174,11 @@ CALIBRATED = {
 }  # fmt: skip
 
 
-def chain(code, votes, *, scl=4, cloud=None, shadow=None, **merge):
+def chain(code, votes, *, scl=4, improved_scl=None, cloud=None, shadow=None, **merge):
     facts = PixelRecord(
-        code=CloudClass(code), votes=None if votes is None else Vote(votes), scl=scl, cloud=cloud, shadow=shadow,
-        merge=CALIBRATED | merge, cloud_codes=(8, 9, 10), shadow_codes=(3,),
+        code=CloudClass(code), votes=None if votes is None else Vote(votes), scl=scl, improved_scl=improved_scl,
+        cloud=cloud, shadow=shadow, merge=CALIBRATED | merge,
+        product=Product(key="scl", cloud_codes=(8, 9, 10), shadow_codes=(3,)),
     )  # fmt: skip
     return " | ".join(reasons(facts))
 

@@ -78,11 +78,15 @@ CLASSES: Final = (
 in CIELAB (76) for normal vision, deuteranopia, protanopia and tritanopia."""
 
 MISSED: Final = (255, 230, 60)
-"""Color of what a mask missed, on maps that compare."""
+"""Color of what a mask missed or took away, on maps that compare."""
 FALSE: Final = (120, 0, 120)
 """Color of what only the mask has."""
 MISTAKEN: Final = (0, 0, 0)
 """Color of cloud taken for shadow, or shadow for cloud."""
+ADDED: Final = (0, 200, 165)
+"""Color of what a buffer added, or of shadow that a mask took away."""
+RAMP: Final = ((68, 1, 84), (59, 82, 139), (33, 145, 140), (94, 201, 98), (253, 231, 37))
+"""Colors of probabilities from 0 to 100 %, evenly spaced: viridis, as in the renders of the items."""
 
 
 def _scl(code: int, name: str, title: str, color: str) -> ClassInfo:

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Final, Literal
 
-import dask.array as da
 import numpy as np
 import pystac
 import xarray as xr
-from dask.delayed import delayed
-from pyproj import Proj
 
 from stac_cloudmask.config import Settings
 from stac_cloudmask.core.classes import CLASSES, CloudClass
@@ -19,10 +17,11 @@ from stac_cloudmask.core.grid import Grid
 from stac_cloudmask.core.votes import VOTES_NODATA, Sun
 from stac_cloudmask.errors import ConfigError
 from stac_cloudmask.pipeline.mask import choose_models, mask_pixels, resolve_sources
-from stac_cloudmask.review.cubes import SLACK, geobox, items_by_step, lon_lat_of, spatial_axes
+from stac_cloudmask.review.cubes import SLACK, geobox, items_by_step, spatial_axes
 from stac_cloudmask.review.layers import MASK
 from stac_cloudmask.stac.metadata import key_band, number, sun_angles
 from stac_cloudmask.stac.providers import SCL
+from stac_cloudmask.stac.warp import ground
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -30,6 +29,8 @@ if TYPE_CHECKING:
 
     U8 = NDArray[np.uint8]
     U16 = NDArray[np.uint16]
+    F32 = NDArray[np.floating]
+    Values = NDArray[np.integer | np.floating]
 
 SCALE: Final = 1e-4
 """Reflectance of one step of the digital numbers that arrays are turned into, as Sentinel-2 has it."""
@@ -91,16 +92,35 @@ class ArrayPixels:
         return self.pixels[:, row_off : row_off + height]
 
 
+@dataclass(frozen=True, kw_only=True)
+class Step:
+    """How the values of one date are to be read.
+
+    Attributes:
+        scales: Reflectance per digital number, by band; None where the values are reflectance.
+        offsets: Digital numbers to add before scaling, by band.
+        nodata: The value of pixels without data, besides NaN.
+        sun: Azimuth from the grid's north and elevation, in degrees; None if unknown.
+        gsd: Side of a pixel on the ground, in meters.
+    """
+
+    scales: tuple[float, ...] | None = None
+    offsets: tuple[int, ...] = ()
+    nodata: float | None = None
+    sun: tuple[float, float] | None
+    gsd: float
+
+
 def mask_array(
     *,
-    blue: NDArray[np.floating],
-    green: NDArray[np.floating],
-    red: NDArray[np.floating],
-    nir: NDArray[np.floating],
+    blue: F32,
+    green: F32,
+    red: F32,
+    nir: F32,
     scl: U8 | None = None,
     gsd: float = 10.0,
     sun: tuple[float, float] | None = None,
-    more: Mapping[str, NDArray[np.floating]] | None = None,
+    more: Mapping[str, F32] | None = None,
     settings: Settings | None = None,
 ) -> ArrayMask:
     """Mask a scene in numpy arrays; north is up.
@@ -128,12 +148,7 @@ def mask_array(
     names = _needed(settings, given)
     if len({band.shape for band in given.values()}) > 1 or blue.ndim != 2:  # noqa: PLR2004  (y, x)
         raise ConfigError(f"bands are (y, x) arrays of one shape, got { ({k: v.shape for k, v in given.items()}) }")
-    pixels = np.stack([_digital(name, given[name]) for name in names])
-    scene = ArrayPixels(
-        grid=_plain_grid(blue.shape, gsd), bands=names, scales=(SCALE,) * len(names), offsets=(-RAISED,) * len(names),
-        pixels=pixels,
-    )  # fmt: skip
-    return _masked(scene, scl, sun, settings)
+    return _masked({name: given[name] for name in names}, scl, Step(sun=sun, gsd=gsd), settings)
 
 
 def _needed(settings: Settings, given: Iterable[str]) -> tuple[str, ...]:
@@ -144,11 +159,28 @@ def _needed(settings: Settings, given: Iterable[str]) -> tuple[str, ...]:
     return names
 
 
-def _plain_grid(shape: tuple[int, ...], gsd: float) -> Grid:
-    return Grid(epsg=NOWHERE, left=0, top=0, gsd=gsd, height=shape[0], width=shape[1])
+def _masked(bands: Mapping[str, Values], scl: U8 | None, step: Step, settings: Settings) -> ArrayMask:
+    """The mask of one date, by the same steps as that of an item."""
+    if step.scales is None:
+        scales, offsets = (SCALE,) * len(bands), (-RAISED,) * len(bands)
+        pixels = np.stack([_digital(name, band) for name, band in bands.items()])
+    else:
+        scales, offsets = step.scales, step.offsets
+        pixels = np.stack([_whole(band, step.nodata) for band in bands.values()])
+    height, width = pixels.shape[1:]
+    grid = Grid(epsg=NOWHERE, left=0, top=0, gsd=step.gsd, height=height, width=width)
+    scene = ArrayPixels(grid=grid, bands=tuple(bands), scales=scales, offsets=offsets, pixels=pixels)
+    classes = None if scl is None else (np.ascontiguousarray(scl, np.uint8), _times_coarser(grid.shape, scl.shape))
+    sun = None if step.sun is None else Sun(azimuth=float(step.sun[0]) % 360, elevation=float(step.sun[1]))
+    evidence, decision, _ = mask_pixels(scene, scl=classes, sun=sun, settings=settings)
+    votes = np.where(decision.class_map == CloudClass.NODATA, np.uint8(VOTES_NODATA), decision.votes)
+    return ArrayMask(
+        cloud_mask=decision.class_map, cloud_probability=evidence.cloud, shadow_probability=evidence.shadow,
+        mask_votes=votes, notes=decision.notes,
+    )  # fmt: skip
 
 
-def _digital(name: str, reflectance: NDArray[np.floating]) -> U16:
+def _digital(name: str, reflectance: Values) -> U16:
     """Reflectance as digital numbers, 0 = nodata."""
     if reflectance.dtype.kind != "f":
         raise ConfigError(f"{name} is {reflectance.dtype}; reflectance is a float of 0 to about 1: scale it first")
@@ -159,18 +191,10 @@ def _digital(name: str, reflectance: NDArray[np.floating]) -> U16:
     return np.where(valid, np.where(dn > BRIGHTEST, SATURATED, np.maximum(dn, 1)), 0).astype(np.uint16)
 
 
-def _masked(scene: ArrayPixels, scl: U8 | None, sun: tuple[float, float] | None, settings: Settings) -> ArrayMask:
-    """The mask of digital numbers, by the same steps as that of an item."""
-    classes = (
-        None if scl is None else (np.ascontiguousarray(scl, np.uint8), _times_coarser(scene.grid.shape, scl.shape))
-    )
-    angles = None if sun is None else Sun(azimuth=float(sun[0]) % 360, elevation=float(sun[1]))
-    evidence, decision, _ = mask_pixels(scene, scl=classes, sun=angles, settings=settings)
-    votes = np.where(decision.class_map == CloudClass.NODATA, np.uint8(VOTES_NODATA), decision.votes)
-    return ArrayMask(
-        cloud_mask=decision.class_map, cloud_probability=evidence.cloud, shadow_probability=evidence.shadow,
-        mask_votes=votes, notes=decision.notes,
-    )  # fmt: skip
+def _whole(values: Values, nodata: float | None) -> U16:
+    """Digital numbers, 0 = nodata, of integers or of floats that hold some."""
+    empty = ~np.isfinite(values) | (values == (nodata or 0)) | (values < 0)
+    return np.where(empty, 0, values).astype(np.uint16)
 
 
 def _times_coarser(shape: tuple[int, int], coarse: tuple[int, ...]) -> int:
@@ -180,31 +204,12 @@ def _times_coarser(shape: tuple[int, int], coarse: tuple[int, ...]) -> int:
     return factor
 
 
-@dataclass(frozen=True, kw_only=True)
-class Step:
-    """How the values of one date are to be read.
-
-    Attributes:
-        scales: Reflectance per digital number, by band; None where the values are reflectance.
-        offsets: Digital numbers to add before scaling, by band.
-        nodata: The value of pixels without data, besides NaN.
-        sun: Azimuth from the grid's north and elevation, in degrees; None if unknown.
-        gsd: Side of a pixel on the ground, in meters.
-    """
-
-    scales: tuple[float, ...] | None
-    offsets: tuple[int, ...]
-    nodata: float | None
-    sun: tuple[float, float] | None
-    gsd: float
-
-
 def mask_cube(
     cube: xr.DataArray | xr.Dataset,
     items: Iterable[pystac.Item] | pystac.Item | None = None,
     *,
     scale: float | Literal["items"] | None = None,
-    offset: float | None = None,
+    offset: float = 0.0,
     sun: tuple[float, float] | None = None,
     settings: Settings | None = None,
 ) -> xr.DataArray:
@@ -219,7 +224,7 @@ def mask_cube(
         cube: A Dataset of bands or a DataArray with the dimension ``band``, of many dates or one, in a metric CRS.
         items: The source items of all dates, for scale, offset and sun.
         scale: Reflectance per unit; 1 for reflectance. ``"items"`` says that floats are the items' digital numbers.
-        offset: Reflectance to add after scaling; 0 by default.
+        offset: Reflectance to add after scaling.
         sun: Azimuth and elevation of the sun in degrees for all dates; else as the items or the coordinates
             ``view:sun_azimuth`` and ``view:sun_elevation`` of stackstac have it.
         settings: How masks are made.
@@ -235,19 +240,42 @@ def mask_cube(
     names = _needed(settings, bands)
     if SCL not in bands and settings.missing_scl == "fail":
         raise ConfigError("the cube has no SCL; load 'scl' too, or leave it to the models: missing_scl='model-only'")
-    chosen = [bands[name] for name in names] + ([bands[SCL]] if SCL in bands else [])
+    chosen = [bands[name] for name in names]
     many = [items] if isinstance(items, pystac.Item) else None if items is None else list(items)
-    by_step = None if many is None else items_by_step(cube, many, box, what="item in `items`")
-    steps = _steps(chosen[: len(names)], by_step, box, scale=scale, offset=offset, sun=sun, settings=settings)
-    lazy = all(band.chunks is not None for band in chosen)
-    layers = []
-    for number_of_step, step in enumerate(steps):
-        planes = [band.isel(time=number_of_step) if "time" in band.dims else band for band in chosen]
-        layers.append(_layer([plane.data for plane in planes], names, step, settings, lazy=lazy))
+    count = chosen[0].sizes.get("time", 1)
+    by_step = [[]] * count if many is None else items_by_step(cube, many, box, what="item in `items`")
+    gsd, north = _ground(box)
+    steps = []
+    for at, here in enumerate(by_step):
+        scales, offsets = _scaling(chosen, here, scale=scale, offset=offset, settings=settings)
+        angles = sun or next(filter(None, map(sun_angles, here)), None) or _sun_of(chosen[0], at)
+        turned = None if angles is None else (angles[0] - north, angles[1])
+        steps.append(Step(scales=scales, offsets=offsets, nodata=chosen[0].odc.nodata, sun=turned, gsd=gsd))
+    read = [*chosen, *([bands[SCL]] if SCL in bands else [])]
+    whole = [band if band.chunks is None else _a_date_a_block(band) for band in read]
     axes = spatial_axes(cube)
-    dims, data = (("time", *axes), np.stack(layers)) if "time" in cube.dims else (axes, layers[0])
-    kept = {key: value for key, value in chosen[0].coords.items() if set(value.dims) <= set(dims) and key != "band"}
-    return xr.DataArray(data, dims=dims, coords=kept, name=MASK, attrs=_attributes(cube))
+    mask: xr.DataArray = xr.apply_ufunc(
+        partial(_class_map, steps=steps, names=names, settings=settings),
+        xr.DataArray(range(count), dims="time") if "time" in cube.dims else 0,
+        *whole,
+        input_core_dims=[[], *[axes] * len(whole)],
+        output_core_dims=[axes],
+        vectorize=True,
+        dask="parallelized",
+        output_dtypes=[np.uint8],
+    )
+    return mask.rename(MASK).assign_attrs(_attributes(cube))
+
+
+def _a_date_a_block(band: xr.DataArray) -> xr.DataArray:
+    """A lazy band in one block for each date; coordinates stay as they are."""
+    return band.copy(data=band.variable.chunk({dim: 1 if dim == "time" else -1 for dim in band.dims}).data)
+
+
+def _class_map(at: int, *planes: Values, steps: list[Step], names: tuple[str, ...], settings: Settings) -> U8:
+    """The class map of the date at a place in ``steps``, of its bands and, after those, its SCL."""
+    scl = np.nan_to_num(planes[-1], nan=0).astype(np.uint8) if len(planes) > len(names) else None
+    return _masked(dict(zip(names, planes, strict=False)), scl, steps[at], settings).cloud_mask
 
 
 def _attributes(cube: xr.DataArray | xr.Dataset) -> dict[str, object]:
@@ -262,39 +290,13 @@ def _bands_of(cube: xr.DataArray | xr.Dataset) -> dict[str, xr.DataArray]:
     if isinstance(cube, xr.DataArray):
         if "band" not in cube.dims:
             raise ConfigError(f"the cube has no dimension 'band', only {', '.join(map(str, cube.dims))}")
-        named = {str(key): cube.isel(band=at) for at, key in enumerate(cube["band"].values)}
-    else:
-        named = {str(key): variable for key, variable in cube.data_vars.items()}
+        cube = cube.to_dataset("band")
     found: dict[str, xr.DataArray] = {}
-    for key, band in named.items():
-        name = SCL if key.lower().startswith(SCL) else key_band(key)
-        if name is not None and (name not in found or "10m" in key.lower()):
+    for key, band in cube.data_vars.items():
+        name = SCL if str(key).lower().startswith(SCL) else key_band(str(key))
+        if name is not None and (name not in found or "10m" in str(key).lower()):
             found[name] = band
     return found
-
-
-def _steps(
-    bands: list[xr.DataArray],
-    by_step: list[list[pystac.Item]] | None,
-    box: GeoBox,
-    *,
-    scale: float | Literal["items"] | None,
-    offset: float | None,
-    sun: tuple[float, float] | None,
-    settings: Settings,
-) -> list[Step]:
-    """How the values of each date are to be read."""
-    count = bands[0].sizes.get("time", 1)
-    ground, turned = _ground(box)
-    steps = []
-    for at in range(count):
-        here = [] if by_step is None else by_step[at]
-        scales, offsets = _scaling(bands, here, scale=scale, offset=offset, settings=settings)
-        angles = sun or next(filter(None, map(sun_angles, here)), None) or _sun_of(bands[0], at)
-        turned_sun = None if angles is None else (angles[0] - turned, angles[1])
-        nodata = bands[0].attrs.get("nodata", bands[0].attrs.get("_FillValue"))
-        steps.append(Step(scales=scales, offsets=offsets, nodata=nodata, sun=turned_sun, gsd=ground))
-    return steps
 
 
 def _scaling(
@@ -302,12 +304,12 @@ def _scaling(
     items: list[pystac.Item],
     *,
     scale: float | Literal["items"] | None,
-    offset: float | None,
+    offset: float,
     settings: Settings,
 ) -> tuple[tuple[float, ...] | None, tuple[int, ...]]:
     """Scales and offsets in digital numbers by band; no scales where values are reflectance."""
     if isinstance(scale, int | float):
-        return _as_digital([(float(scale), offset or 0.0)] * len(bands))
+        return _as_digital([(float(scale), offset)] * len(bands))
     stated = [(number(band.attrs.get("scale_factor")), number(band.attrs.get("add_offset"))) for band in bands]
     if scale is None and all(factor is not None for factor, _ in stated):
         return _as_digital([(factor or 1.0, added or 0.0) for factor, added in stated])
@@ -337,66 +339,17 @@ def _as_digital(pairs: list[tuple[float, float]]) -> tuple[tuple[float, ...] | N
 
 def _sun_of(band: xr.DataArray, at: int) -> tuple[float, float] | None:
     """The sun by the coordinates that stackstac takes from items."""
-    found = []
-    for name in ("view:sun_azimuth", "view:sun_elevation"):
-        value = number(np.atleast_1d(band.coords[name].values)[at].item()) if name in band.coords else None
-        if value is None:
-            return None
-        found.append(value)
-    return found[0], found[1]
+    names = [name for name in ("view:sun_azimuth", "view:sun_elevation") if name in band.coords]
+    azimuth, elevation = [number(np.atleast_1d(band[name])[at].item()) for name in names] or (None, None)
+    return None if azimuth is None or elevation is None else (azimuth, elevation)
 
 
 def _ground(box: GeoBox) -> tuple[float, float]:
-    """Side of a pixel on the ground in meters, and how far grid north lies east of north in degrees.
-
-    Zones of UTM are taken as they are, as for items: they are true to 0.1 % and to 3 degrees.
-    """
-    crs = box.crs.proj if box.crs is not None else None
-    x, y = box.resolution.x, box.resolution.y
-    if crs is None or not crs.is_projected or crs.axis_info[0].unit_conversion_factor != 1.0:
+    """Side of a pixel on the ground in meters, and how far grid north lies east of north in degrees."""
+    crs, x, y = box.crs, box.resolution.x, box.resolution.y
+    if crs is None or crs.epsg is None or crs.geographic or crs.proj.axis_info[0].unit_conversion_factor != 1.0:
         raise ConfigError(f"the cube lies in {box.crs}; a metric CRS is needed, as the item's own UTM zone")
     if y >= 0 or x <= 0 or abs(x + y) > SLACK * x:
         raise ConfigError(f"pixels are {x:g} by {y:g}; square ones are needed, north up")
-    if crs.utm_zone is not None:
-        return float(x), 0.0
-    factors = Proj(crs).get_factors(*lon_lat_of(box))
-    return float(x / np.sqrt(factors.areal_scale)), float(factors.meridian_convergence)
-
-
-def _layer(
-    planes: list[NDArray[np.integer | np.floating]],
-    names: tuple[str, ...],
-    step: Step,
-    settings: Settings,
-    *,
-    lazy: bool,
-) -> U8 | da.Array:
-    if not lazy:
-        return _mask_step(planes, names, step, settings)
-    made = delayed(_mask_step, pure=True)(planes, names, step, settings)
-    layer: da.Array = da.from_delayed(made, shape=planes[0].shape, dtype=np.uint8)  # type: ignore[no-untyped-call]
-    return layer
-
-
-def _mask_step(
-    planes: list[NDArray[np.integer | np.floating]], names: tuple[str, ...], step: Step, settings: Settings
-) -> U8:
-    """The class map of one date."""
-    bands, scl = planes[: len(names)], planes[len(names) :]
-    if step.scales is None:
-        pixels = np.stack([_digital(name, np.asarray(band)) for name, band in zip(names, bands, strict=True)])
-        scales, offsets = (SCALE,) * len(names), (-RAISED,) * len(names)
-    else:
-        pixels = np.stack([_whole(np.asarray(band), step.nodata) for band in bands])
-        scales, offsets = step.scales, step.offsets
-    scene = ArrayPixels(
-        grid=_plain_grid(pixels.shape[1:], step.gsd), bands=names, scales=scales, offsets=offsets, pixels=pixels
-    )
-    classes = np.nan_to_num(np.asarray(scl[0]), nan=0).astype(np.uint8) if scl else None
-    return _masked(scene, classes, step.sun, settings).cloud_mask
-
-
-def _whole(values: NDArray[np.integer | np.floating], nodata: float | None) -> U16:
-    """Digital numbers, 0 = nodata, of integers or of floats that hold some."""
-    empty = ~np.isfinite(values) | (values == (0 if nodata is None else nodata)) | (values < 0)
-    return np.where(empty, 0, values).astype(np.uint16)
+    left, top = box.affine.c, box.affine.f
+    return ground(Grid(epsg=crs.epsg, left=left, top=top, gsd=x, height=box.height, width=box.width))

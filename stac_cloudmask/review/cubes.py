@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import numpy as np
 import odc.stac
@@ -19,16 +19,17 @@ from stac_cloudmask.core.classes import CLASSES, CloudClass
 from stac_cloudmask.errors import ConfigError
 from stac_cloudmask.pipeline.result import Result
 from stac_cloudmask.retry import DEFAULT_POLICY
-from stac_cloudmask.review.layers import MASK
-from stac_cloudmask.review.show import MaskItem, mask_item_of
+from stac_cloudmask.review.layers import MASK, MaskItem, mask_item_of
 from stac_cloudmask.stac.catalog import existing_catalog
 from stac_cloudmask.stac.gdal import gdal_env
+from stac_cloudmask.stac.geometry import footprint
 from stac_cloudmask.stac.hrefs import check_href
 from stac_cloudmask.stac.item import SUFFIX
 from stac_cloudmask.stac.metadata import times_of
 from stac_cloudmask.stac.providers import sign
 
 if TYPE_CHECKING:
+    import shapely
     from numpy.typing import NDArray
 
     Times = NDArray[np.datetime64]
@@ -69,7 +70,7 @@ def apply_mask(
     if unknown := [name for name in keep if name not in known]:
         raise ConfigError(f"keep has {unknown[0]!r}; the classes are {', '.join(known)}")
     items, box = mask_items(masks), geobox(cube)
-    if not any(_overlaps(item, box) for item in items):
+    if not any(touches(item, box.geographic_extent.geom) for item in items):
         where = f"the first is {items[0].id!r}, at {items[0].bbox}" if items else "none is given"
         raise ConfigError(f"no mask lies where the cube does: {where}")
     steps = items_by_step(cube, items, box, what="mask; process their items, or leave them out of the cube")
@@ -86,9 +87,8 @@ def mask_items(masks: Masks) -> list[pystac.Item]:
     Raises:
         ConfigError: One is not a mask, or a folder lists none.
     """
-    many = [masks] if isinstance(masks, pystac.Item | str | PathLike | Result) else list(masks)
     items: list[pystac.Item] = []
-    for mask in many:
+    for mask in [masks] if isinstance(masks, pystac.Item | str | PathLike | Result) else masks:
         if isinstance(mask, str | PathLike) and Path(mask).is_dir():
             listed = [pystac.Item.from_dict(body) for body in existing_catalog(str(mask)).items()]
             if not listed:
@@ -96,12 +96,18 @@ def mask_items(masks: Masks) -> list[pystac.Item]:
             items += listed
         else:
             items.append(mask_item_of(mask))
-    return sorted(items, key=_time_of)
+    return sorted(items, key=time_of)
+
+
+def touches(item: pystac.Item, area: shapely.Geometry) -> bool:
+    """Return whether an item's footprint touches an area in degrees."""
+    lies = footprint(item.geometry, item.bbox)
+    return lies is not None and bool(lies.intersects(area))
 
 
 def _hidden(variable: xr.DataArray, kept: xr.DataArray, fill: float | None) -> xr.DataArray:
     if fill is None and variable.dtype.kind not in "fc":
-        fill = variable.attrs.get("nodata", variable.attrs.get("_FillValue"))
+        fill = variable.odc.nodata
         if fill is None:
             raise ConfigError(
                 f"variable {variable.name!r} is {variable.dtype} and states no nodata value; give fill=, or load floats"
@@ -114,8 +120,8 @@ def _hidden(variable: xr.DataArray, kept: xr.DataArray, fill: float | None) -> x
 def _published(cube: xr.DataArray | xr.Dataset, steps: list[list[pystac.Item]], box: GeoBox) -> xr.DataArray:
     """Class codes of masks on the grid of a cube, with its coordinates; where several have data the first counts."""
     axes = spatial_axes(cube)
-    chunks = [dict(cube.chunksizes).get(axis) for axis in axes]
-    lazy = None if None in chunks else {"y": chunks[0][0], "x": chunks[1][0]}  # type: ignore[index]
+    chunks = [cube.chunksizes[axis] for axis in axes if axis in cube.chunksizes]
+    lazy: dict[str, Any] | None = {"y": chunks[0][0], "x": chunks[1][0]} if chunks else None
     layers = []
     for step in steps:
         items = [_mask_only(item) for item in step]
@@ -125,10 +131,8 @@ def _published(cube: xr.DataArray | xr.Dataset, steps: list[list[pystac.Item]], 
                 dtype="uint8", nodata=int(CloudClass.NODATA), patch_url=sign, fail_on_error=True,
             )[MASK].data[0]  # fmt: skip
         layers.append(layer if lazy is None else layer.rechunk(tuple(chunks)))
-    coords = {axis: cube[axis] for axis in axes}
-    if "time" not in cube.dims:
-        return xr.DataArray(layers[0], dims=axes, coords=coords)
-    return xr.DataArray(np.stack(layers), dims=("time", *axes), coords={"time": cube["time"], **coords})
+    dims, data = (("time", *axes), np.stack(layers)) if "time" in cube.dims else (axes, layers[0])
+    return xr.DataArray(data, dims=dims, coords={dim: cube[dim] for dim in dims})
 
 
 def _mask_only(item: pystac.Item) -> pystac.Item:
@@ -198,8 +202,9 @@ def items_by_step(
         labels = [str(name) for name in np.atleast_1d(cube["id"].values)]
         found = [[item for item in items if item.id in {name, f"{name}_{SUFFIX}"}] for name in labels]
     elif "time" in cube.coords:
-        times = _times(cube)
-        labels, found = [f"{time} UTC" for time in times], _by_time(times, items, lon_lat_of(box)[0])
+        times = np.atleast_1d(cube["time"].values).astype("datetime64[us]")
+        longitude = box.geographic_extent.centroid.coords[0][0]
+        labels, found = [f"{time} UTC" for time in times], _by_time(times, items, longitude)
     else:
         labels, found = ["the only one"], [items]
     missing = [label for label, those in zip(labels, found, strict=True) if not those]
@@ -210,16 +215,12 @@ def items_by_step(
     return found
 
 
-def _times(cube: xr.DataArray | xr.Dataset) -> Times:
-    return np.atleast_1d(cube["time"].values).astype("datetime64[us]")
-
-
 def _by_time(times: Times, items: list[pystac.Item], longitude: float) -> list[list[pystac.Item]]:
     """Items by time step: those of the same time, and those of the same solar day that have no step of their own."""
     found: list[list[pystac.Item]] = [[] for _ in times]
     days = _solar_days(times, longitude)
     for item in items:
-        time = _time_of(item)
+        time = time_of(item)
         same = np.abs(times - time) <= SAME
         if not same.any():
             same = days == _solar_days(np.array([time]), longitude)
@@ -233,21 +234,14 @@ def _solar_days(times: Times, longitude: float) -> Times:
     return (times + np.timedelta64(seconds, "s")).astype("datetime64[D]")
 
 
-def _time_of(item: pystac.Item) -> np.datetime64:
+def time_of(item: pystac.Item) -> np.datetime64:
+    """Return when an item was taken, in UTC.
+
+    Raises:
+        ConfigError: It has no time that can be read.
+    """
     try:
         time = times_of(item.properties)[0]
     except ValueError as error:
         raise ConfigError(f"item {item.id!r} has no time that can be read: {error}") from None
     return np.datetime64(time.replace(tzinfo=None), "us")
-
-
-def lon_lat_of(box: GeoBox) -> tuple[float, float]:
-    """Return longitude and latitude of the middle of a grid."""
-    lon, lat = box.extent.to_crs("EPSG:4326").centroid.coords[0]
-    return float(lon), float(lat)
-
-
-def _overlaps(item: pystac.Item, box: GeoBox) -> bool:
-    fields = item.properties | item.assets[MASK].extra_fields
-    grid = GeoBox(tuple(fields["proj:shape"]), Affine(*fields["proj:transform"][:6]), fields["proj:code"])
-    return bool(grid.extent.to_crs(str(box.crs)).intersects(box.extent))

@@ -2,29 +2,27 @@
 
 from __future__ import annotations
 
-import math
 import re
 from dataclasses import asdict, dataclass
 from functools import reduce
 from operator import add
 from pathlib import Path
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
+from scipy.stats import binomtest
 
 from stac_cloudmask.config import Settings
 from stac_cloudmask.core.classes import CLASSES, CloudClass
 from stac_cloudmask.core.grid import Window
 from stac_cloudmask.core.metrics import OUTCOMES, Agreement, agreement, colored, outcomes
 from stac_cloudmask.errors import ConfigError
-from stac_cloudmask.review.layers import MASK, MaskLayers
+from stac_cloudmask.review.layers import MASK, MaskLayers, Product
 from stac_cloudmask.stac.catalog import existing_catalog
 from stac_cloudmask.stac.hrefs import check_href
 from stac_cloudmask.stac.item import SUFFIX
 from stac_cloudmask.stac.labels import FIELD, Meaning, is_vector, plain_word, raster_labels, vector_labels
-from stac_cloudmask.stac.metadata import mask_grid
 from stac_cloudmask.stac.providers import SCL
 from stac_cloudmask.stac.warp import Views
 
@@ -34,31 +32,25 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from stac_cloudmask.core.grid import Grid
-    from stac_cloudmask.core.metrics import Agreement
 
     Codes = NDArray[np.uint8]
-    Json = Mapping[str, Any]
 
-CLASS_WORDS: Final[Mapping[str, int]] = MappingProxyType(
-    {info.name: int(info.code) for info in CLASSES}
-    | dict.fromkeys(("thick_cloud", "thin_cloud", "cirrus", "cloud_medium_probability", "cloud_high_probability"), 1)
-    | dict.fromkeys(("shadow", "cloud_shadows"), 2)
-    | dict.fromkeys(("no_data", "unlabeled", "unlabelled", "ignore", "outside"), 255)
-)
+CLASS_WORDS: Final[dict[str, int]] = {
+    **{info.name: info.code for info in CLASSES},
+    **dict.fromkeys(("thick_cloud", "thin_cloud", "cirrus"), CloudClass.CLOUD),
+    **dict.fromkeys(("cloud_medium_probability", "cloud_high_probability"), CloudClass.CLOUD),
+    **dict.fromkeys(("shadow", "cloud_shadows"), CloudClass.CLOUD_SHADOW),
+    **dict.fromkeys(("no_data", "unlabeled", "unlabelled", "ignore", "outside"), CloudClass.NODATA),
+}
 """Code by the class's name, as others spell it; any other name (water, snow, land, ...) is clear."""
-OWN_CODES: Final[Mapping[str, int]] = MappingProxyType({str(int(info.code)): int(info.code) for info in CLASSES})
-CONVENTIONS: Final[Mapping[str, Mapping[str, int]]] = MappingProxyType(
-    {
-        "shadow": MappingProxyType({"1": int(CloudClass.CLOUD_SHADOW), "255": int(CloudClass.NODATA)}),
-        "cloud": MappingProxyType({"1": int(CloudClass.CLOUD), "255": int(CloudClass.NODATA)}),
-    }
-)
-"""By the end of the asset key, as in ``reference-shadow``: 1 is that class, 255 has no label."""
-SCL_VALUES: Final[Mapping[str, int]] = MappingProxyType(
-    {"0": int(CloudClass.NODATA)}
-    | {str(code): int(CloudClass.CLOUD) for code in Settings.scl_cloud}
-    | {str(code): int(CloudClass.CLOUD_SHADOW) for code in Settings.scl_shadow}
-)
+OWN_CODES: Final = {str(int(info.code)): info.code for info in CLASSES}
+ENDINGS: Final = {"shadow": CloudClass.CLOUD_SHADOW, "cloud": CloudClass.CLOUD}
+"""By the end of the asset key, as in ``reference-shadow``, the class that 1 means there; 255 has no label."""
+SCL_VALUES: Final[dict[str, int]] = {
+    "0": CloudClass.NODATA,
+    **dict.fromkeys(map(str, Settings.scl_cloud), CloudClass.CLOUD),
+    **dict.fromkeys(map(str, Settings.scl_shadow), CloudClass.CLOUD_SHADOW),
+}
 """What the product's own mask means, as a run takes it by default; all else is clear."""
 
 
@@ -83,10 +75,10 @@ class LabelSource:
 
 
 def parse_reference(text: str) -> LabelSource:
-    """A reference from ``SOURCE`` or ``SOURCE::VALUE=CLASS,...``; ``field=NAME`` names a vector's property.
+    """Return what ``SOURCE`` or ``SOURCE::VALUE=CLASS,...`` refers to; ``field=NAME`` names a vector's property.
 
     Raises:
-        ConfigError: It is none.
+        ConfigError: The text is not a reference.
     """
     source, _, meanings = text.partition("::")
     pairs = [pair.partition("=") for pair in meanings.split(",") if pair]
@@ -104,37 +96,34 @@ def parse_reference(text: str) -> LabelSource:
 
 
 def meaning_of(reference: LabelSource, asset: Mapping[str, Any]) -> Meaning:
-    """What its values mean: by the user, else by the class table of the asset, else by its key, else as our own codes.
+    """Return what its values mean: by the user, the class table of the asset, its key, or else as our own codes.
 
     Args:
         reference: As the user named it.
         asset: The JSON of the asset; empty for a file.
     """
     if reference.values:
-        return Meaning(values=reference.values, otherwise=int(CloudClass.CLEAR))
+        return Meaning(values=reference.values, otherwise=CloudClass.CLEAR)
     classes = asset.get("classification:classes")
     if isinstance(classes, list) and classes:
         entries = [entry for entry in classes if isinstance(entry, dict)]
-        named = {str(entry.get("value")): plain_word(str(entry.get("name"))) for entry in entries}
-        return Meaning(values={value: CLASS_WORDS.get(name, int(CloudClass.CLEAR)) for value, name in named.items()})
+        words = {str(entry.get("value")): plain_word(entry.get("name")) for entry in entries}
+        return Meaning(values={value: CLASS_WORDS.get(word, CloudClass.CLEAR) for value, word in words.items()})
     if is_vector(reference.source):
-        return Meaning(values={**CLASS_WORDS, **OWN_CODES})
-    endings = (
-        values for ending, values in CONVENTIONS.items() if reference.source.endswith(("-" + ending, "_" + ending))
-    )
-    convention = next(endings, None)
-    return (
-        Meaning(values=OWN_CODES) if convention is None else Meaning(values=convention, otherwise=int(CloudClass.CLEAR))
-    )
+        return Meaning(values=CLASS_WORDS | OWN_CODES)
+    for ending, code in ENDINGS.items():
+        if reference.source.endswith((f"-{ending}", f"_{ending}")):
+            return Meaning(values={"1": code, "255": CloudClass.NODATA}, otherwise=CloudClass.CLEAR)
+    return Meaning(values=OWN_CODES)
 
 
 def judged_classes(meaning: Meaning) -> tuple[int, ...]:
-    """The classes that labels of this meaning tell from the rest."""
-    return tuple(sorted(set(meaning.values.values()) - {int(CloudClass.CLEAR), int(CloudClass.NODATA)}))
+    """Return the classes that labels of this meaning tell from the rest."""
+    return tuple(sorted(set(meaning.values.values()) - {CloudClass.CLEAR, CloudClass.NODATA}))
 
 
-def read_labels(reference: LabelSource, href: str, grid: Grid, meaning: Meaning) -> NDArray[np.uint8]:
-    """The labels on the grid of a mask, ``(y, x)`` class codes; 255 where there is none."""
+def read_labels(reference: LabelSource, href: str, grid: Grid, meaning: Meaning) -> Codes:
+    """Return the labels on the grid of a mask, ``(y, x)`` class codes; 255 where there is none."""
     if is_vector(href):
         return vector_labels(Path(href), grid, meaning, field=reference.field)
     return raster_labels(href, grid, meaning)
@@ -146,17 +135,45 @@ MARGIN: Final = 24
 """Pixels of the mask around the labels that an agreement map shows."""
 LEGEND_LINE: Final = 20
 """Height of a line of the legend in pixels."""
+GRAY: Final = (128, 128, 128)
+"""What an agreement map shows where there is no picture of the scene."""
 DIMMED, PAINTED = 0.45, 0.7
 """Brightness of what is not judged, and opacity of what is painted over the scene."""
-Z: Final = 1.959964
-"""Of the normal distribution, for 95 %."""
 NAMES: Final = {int(info.code): info.name for info in CLASSES}
 COLUMNS: Final = (
     "scene", "class", "labels", "mask", "PA %", "PA 95 %", "UA %", "UA 95 %", "F1 %", "IoU %", "F1 tol. %",
 )  # fmt: skip
 """Pixels of the class in the labels and in the mask, producer's and user's accuracy with their 95 % intervals, F1,
 intersection over union, and F1 that forgives the tolerance."""
-SHORT: Final = MappingProxyType({int(CloudClass.CLOUD): "cloud", int(CloudClass.CLOUD_SHADOW): "shadow"})
+SHORT: Final = {int(CloudClass.CLOUD): "cloud", int(CloudClass.CLOUD_SHADOW): "shadow"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pair:
+    """A mask and the labels to judge it by, on the mask's grid; rasters are read when asked for.
+
+    Attributes:
+        layers: The assets of the mask's item.
+        mask: Asset key of what is judged.
+        values: What its values mean.
+        reference: The labels.
+        meaning: What their values mean.
+    """
+
+    layers: MaskLayers
+    mask: str
+    values: Meaning
+    reference: LabelSource
+    meaning: Meaning
+
+    def read(self) -> tuple[Codes, Codes]:
+        """Read the class maps of the mask and of the labels, ``(y, x)``."""
+        mask = raster_labels(self._href(self.mask), self.layers.grid, self.values)
+        href = self.reference.source if self.reference.is_file else self._href(self.reference.source)
+        return mask, read_labels(self.reference, href, self.layers.grid, self.meaning)
+
+    def _href(self, key: str) -> str:
+        return check_href(self.layers.hrefs[key], base=self.layers.home)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -164,7 +181,7 @@ class SceneScore:
     """How one mask agrees with one reference.
 
     Attributes:
-        item_id: Of the mask's item.
+        item_id: Id of the mask's item.
         reference: As the user named it.
         agreement: The counts.
         pair: Mask and labels, for the picture.
@@ -195,12 +212,16 @@ class EvaluationReport:
     skipped: tuple[str, ...] = ()
 
     def overall(self) -> dict[str, Agreement]:
-        """The pooled counts of all scenes, by reference."""
+        """Return the pooled counts of all scenes, by reference."""
         references = dict.fromkeys(scene.reference for scene in self.scenes)
         return {name: reduce(add, self._agreements(name)) for name in references}
 
     def mean_f1(self, reference: str) -> dict[str, float | None]:
-        """Mean F1 over the scenes by class, each scene with the same weight; scenes without the class are left out."""
+        """Return the mean F1 of all scenes by class, each with the same weight; scenes without the class do not count.
+
+        Args:
+            reference: As the user named it.
+        """
         agreements = self._agreements(reference)
         means = {}
         for code in agreements[0].codes[1:]:
@@ -209,29 +230,19 @@ class EvaluationReport:
         return means
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values for JSON; accuracies in 0..1, None where there was nothing to judge."""
-        return {
-            "masks": self.masks,
-            "mask": self.mask,
-            "tolerance": self.tolerance,
-            "scenes": [
-                {"item": scene.item_id, "reference": scene.reference, **_plain(scene.agreement)}
-                for scene in self.scenes
-            ],
-            "overall": [
-                {
-                    "reference": name,
-                    "scenes": len(self._agreements(name)),
-                    "mean_f1": self.mean_f1(name),
-                    **_plain(total),
-                }
-                for name, total in self.overall().items()
-            ],
-            "skipped": list(self.skipped),
-        }
+        """Return plain values for JSON; accuracies in 0..1, None where there was nothing to judge."""
+        scenes = [
+            {"item": scene.item_id, "reference": scene.reference, **_plain(scene.agreement)} for scene in self.scenes
+        ]
+        overall = [
+            {"reference": name, "scenes": len(self._agreements(name)), "mean_f1": self.mean_f1(name), **_plain(total)}
+            for name, total in self.overall().items()
+        ]
+        about = {"masks": self.masks, "mask": self.mask, "tolerance": self.tolerance}
+        return {**about, "scenes": scenes, "overall": overall, "skipped": list(self.skipped)}
 
     def rows(self) -> list[tuple[str, ...]]:
-        """The table under `COLUMNS`, in percent: a row per scene, reference and class, then those of all scenes."""
+        """Return the table under `COLUMNS`, in percent: by scene, reference and class, then those of all scenes."""
         pooled = self.overall()
         listed = [(scene.item_id.removesuffix(f"_{SUFFIX}"), scene.reference, scene.agreement) for scene in self.scenes]
         if len(self.scenes) > len(pooled):
@@ -240,7 +251,7 @@ class EvaluationReport:
         return [_row(title, counts, code) for title, counts in titled for code in counts.codes[1:]]
 
     def write_pictures(self, folder: Path | str) -> list[Path]:
-        """Write the agreement map of every scene as PNG into ``folder``, made if need be; the paths."""
+        """Write the agreement map of every scene as PNG into ``folder``, made if need be, and return the paths."""
         target = Path(folder)
         target.mkdir(parents=True, exist_ok=True)
         paths = []
@@ -263,21 +274,12 @@ def _plain(counts: Agreement) -> dict[str, Any]:
         "overall_accuracy": counts.overall_accuracy,
         "balanced_overall_accuracy": counts.balanced_overall_accuracy,
         "confusion": {"classes": [rest, *(NAMES[code] for code in judged)], "reference_by_mask": counts.counts},
-        "classes": {NAMES[code]: asdict(counts.scores(code)) | _intervals(counts, code) for code in judged},
+        "classes": {NAMES[code]: _of_class(counts, code) for code in judged},
     }
 
 
-def _row(title: str, counts: Agreement, code: int) -> tuple[str, ...]:
-    found, bounds = counts.scores(code), _intervals(counts, code)
-    values = (found.producers_accuracy, found.users_accuracy, found.f1, found.iou, found.tolerant_f1)
-    producers, users, *others = ("" if value is None else f"{100 * value:.1f}" for value in values)
-    within = ["" if two is None else f"{100 * two[0]:.1f}-{100 * two[1]:.1f}" for two in list(bounds.values())[2:]]
-    pixels = (f"{bounds['reference_pixels']}", f"{bounds['mask_pixels']}")
-    return title, SHORT[code], *pixels, producers, within[0], users, within[1], *others
-
-
-def _intervals(counts: Agreement, code: int) -> dict[str, Any]:
-    """How many pixels of a class were judged, and the 95 % intervals of both accuracies.
+def _of_class(counts: Agreement, code: int) -> dict[str, Any]:
+    """The scores of a class, how many of its pixels were judged, and the 95 % intervals of both accuracies.
 
     They are those of pixels that are independent of each other; neighbors are not, so the truth is wider.
     """
@@ -285,6 +287,7 @@ def _intervals(counts: Agreement, code: int) -> dict[str, Any]:
     wanted, flagged = sum(counts.counts[at]), sum(row[at] for row in counts.counts)
     both = counts.counts[at][at]
     return {
+        **asdict(counts.scores(code)),
         "reference_pixels": wanted,
         "mask_pixels": flagged,
         "producers_accuracy_95": wilson(both, wanted),
@@ -294,23 +297,32 @@ def _intervals(counts: Agreement, code: int) -> dict[str, Any]:
 
 def wilson(found: int, of: int) -> tuple[float, float] | None:
     """Return the 95 % interval of a share, after Wilson; None of nothing."""
-    if not of:
-        return None
-    share, spread = found / of, Z**2 / of
-    middle = (share + spread / 2) / (1 + spread)
-    half = Z / (1 + spread) * math.sqrt(share * (1 - share) / of + spread / (4 * of))
-    return max(0.0, middle - half), min(1.0, middle + half)
+    return tuple(binomtest(found, of).proportion_ci(method="wilson")) if of else None
+
+
+def _row(title: str, counts: Agreement, code: int) -> tuple[str, ...]:
+    found = _of_class(counts, code)
+    cells = [title, SHORT[code], f"{found['reference_pixels']}", f"{found['mask_pixels']}"]
+    for name in ("producers_accuracy", "users_accuracy"):
+        within = found[f"{name}_95"]
+        cells += [_percent(found[name]), "-".join(map(_percent, within or ()))]
+    return *cells, *(_percent(found[name]) for name in ("f1", "iou", "tolerant_f1"))
+
+
+def _percent(share: float | None) -> str:
+    return "" if share is None else f"{100 * share:.1f}"
 
 
 def _picture(pair: Pair) -> Image.Image:
     """Scene and agreement map side by side, as far as there are labels, with a legend below."""
     mask, labels = pair.read()
     rows, cols = (_around(np.flatnonzero((labels != CloudClass.NODATA).any(axis))) for axis in (1, 0))
-    part = pair.grid.cut(Window(rows.start, cols.start, *mask[rows, cols].shape))
+    part = pair.layers.grid.cut(Window(rows.start, cols.start, *mask[rows, cols].shape))
     step = max(1, -(-max(part.shape) // PICTURE_SIDE))
-    found = outcomes(mask[rows, cols][::step, ::step], labels[rows, cols][::step, ::step], judged=pair.judged)
+    judged = judged_classes(pair.meaning)
+    found = outcomes(mask[rows, cols][::step, ::step], labels[rows, cols][::step, ::step], judged=judged)
     rgb = pair.layers.picture(part.coarsen(step))
-    scene = np.full((*found.shape, 3), 128, np.float32) if rgb is None else rgb.astype(np.float32)
+    scene = np.broadcast_to(GRAY if rgb is None else rgb, (*found.shape, 3)).astype(np.float32)
     shown = scene.copy()
     shown[found == 0] *= DIMMED
     wrong = found > 1
@@ -325,59 +337,24 @@ def _around(places: NDArray[np.intp]) -> slice:
 
 
 def _with_legend(found: Image.Image) -> Image.Image:
-    lines = ["left: the scene; right: the mask against the labels", *(outcome.name for outcome in OUTCOMES[2:])]
-    lines.append("dark: not judged; bright: clear in both")
+    lines = [
+        ("left: the scene; right: the mask against the labels", None),
+        *((outcome.name, outcome.rgb) for outcome in OUTCOMES[2:]),
+        ("dark: not judged; bright: clear in both", None),
+    ]
     picture = Image.new("RGB", (max(found.width, 340), found.height + LEGEND_LINE * len(lines) + 8), (245, 245, 245))
     picture.paste(found)
     draw, font = ImageDraw.Draw(picture), ImageFont.load_default(13)
-    for line, text in enumerate(lines):
+    for line, (text, rgb) in enumerate(lines):
         top = found.height + 4 + line * LEGEND_LINE
-        if 0 < line < len(lines) - 1:
-            draw.rectangle((6, top + 3, 24, top + LEGEND_LINE - 4), fill=OUTCOMES[line + 1].rgb, outline=(90, 90, 90))
-        draw.text((32 if 0 < line < len(lines) - 1 else 6, top + 1), text, fill=(20, 20, 20), font=font)
+        if rgb is not None:
+            draw.rectangle((6, top + 3, 24, top + LEGEND_LINE - 4), fill=rgb, outline=(90, 90, 90))
+        draw.text((6 if rgb is None else 32, top + 1), text, fill=(20, 20, 20), font=font)
     return picture
 
 
 TOLERANCE: Final = 20.0
 """Meters: one pixel of the SCL."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Pair:
-    """A mask and the labels to judge it by, on the mask's grid; rasters are read when asked for.
-
-    Attributes:
-        grid: Of the comparison.
-        mask_href: Of the raster that is judged.
-        mask_meaning: Of its values.
-        reference: As the user named it.
-        href: Of the labels.
-        meaning: Of their values.
-        layers: Reads the scene below.
-    """
-
-    grid: Grid
-    mask_href: str
-    mask_meaning: Meaning
-    reference: LabelSource
-    href: str
-    meaning: Meaning
-    layers: MaskLayers
-
-    @property
-    def judged(self) -> tuple[int, ...]:
-        """Class codes that the labels tell from the rest."""
-        return judged_classes(self.meaning)
-
-    def read(self) -> tuple[Codes, Codes]:
-        """Class maps of the mask and of the labels, ``(y, x)``."""
-        mask = raster_labels(self.mask_href, self.grid, self.mask_meaning)
-        return mask, read_labels(self.reference, self.href, self.grid, self.meaning)
-
-    def compare(self, tolerance: float) -> Agreement:
-        """Their agreement; ``tolerance`` in meters."""
-        mask, labels = self.read()
-        return agreement(mask, labels, judged=self.judged, gsd=self.grid.gsd, tolerance=tolerance)
 
 
 def evaluate(
@@ -397,45 +374,29 @@ def evaluate(
         ReadError: A mask or labels cannot be read.
     """
     parsed = {text: parse_reference(text) for text in references}
+    values = Meaning(values=SCL_VALUES, otherwise=CloudClass.CLEAR) if mask == SCL else Meaning(values=OWN_CODES)
     scenes: list[SceneScore] = []
     skipped: list[str] = []
     for item in existing_catalog(masks).items():
+        key = Product.of(item["properties"]).key or mask if mask == SCL else mask
         for text, reference in parsed.items():
-            missing = [key for key in _needed(reference, mask) if key not in item["assets"]]
+            needed = [MASK, key, *([] if reference.is_file else [reference.source])]
+            missing = [key for key in needed if key not in item["assets"]]
             if missing:
                 skipped.append(f"{item['id']}: no asset {missing[0]!r}")
                 continue
-            pair = _pair(item, reference, mask)
-            counts = pair.compare(tolerance)
+            meaning = meaning_of(reference, {} if reference.is_file else item["assets"][reference.source])
+            layers = MaskLayers.of(item, Views())
+            pair = Pair(layers=layers, mask=key, values=values, reference=reference, meaning=meaning)
+            judged, gsd = judged_classes(meaning), layers.grid.gsd
+            counts = agreement(*pair.read(), judged=judged, gsd=gsd, tolerance=tolerance)
             if counts.pixels:
                 scenes.append(SceneScore(item_id=item["id"], reference=text, agreement=counts, pair=pair))
             else:
                 skipped.append(f"{item['id']}: no label of {text!r} lies in it")
     if not scenes:
-        what = "; ".join(skipped[:5]) or f"{'the catalog lists no mask' if references else 'no reference was given'}"
+        what = "; ".join(skipped[:5]) or ("the catalog lists no mask" if references else "no reference was given")
         raise ConfigError(f"{masks}: there is nothing to judge: {what}")
     return EvaluationReport(
         masks=str(masks), mask=mask, tolerance=tolerance, scenes=tuple(scenes), skipped=tuple(skipped)
     )
-
-
-def _needed(reference: LabelSource, mask: str) -> list[str]:
-    return [MASK, mask] if reference.is_file else [MASK, mask, reference.source]
-
-
-def _pair(item: Json, reference: LabelSource, mask: str) -> Pair:
-    asset = {} if reference.is_file else item["assets"][reference.source]
-    return Pair(
-        grid=mask_grid(item, MASK),
-        mask_href=_href(item, mask),
-        mask_meaning=Meaning(values=SCL_VALUES, otherwise=0) if mask == SCL else Meaning(values=OWN_CODES),
-        reference=reference,
-        href=reference.source if reference.is_file else _href(item, reference.source),
-        meaning=meaning_of(reference, asset),
-        layers=MaskLayers.of(item, Views()),
-    )
-
-
-def _href(item: Json, key: str) -> str:
-    home = next(link["href"] for link in item["links"] if link["rel"] == "self")
-    return check_href(item["assets"][key]["href"], base=home)

@@ -12,14 +12,13 @@ from stac_cloudmask.core.merge import CLOUD_VOTES
 from stac_cloudmask.core.policy import RULES
 from stac_cloudmask.core.predict import PERCENT_NODATA
 from stac_cloudmask.core.votes import VOTES_NODATA, Vote
-from stac_cloudmask.errors import ConfigError, StacCloudmaskError, UnsupportedItemError
-from stac_cloudmask.review.layers import MASK
+from stac_cloudmask.errors import StacCloudmaskError, UnsupportedItemError
+from stac_cloudmask.review.layers import MASK, MASK_VOTES, Product, mask_item_of
 from stac_cloudmask.stac.assets import OWN, VOTES
 from stac_cloudmask.stac.item import SUFFIX, output_id
-from stac_cloudmask.stac.metadata import codes_in, number
-from stac_cloudmask.stac.search import load_items
-from stac_cloudmask.stac.static import Failure
-from stac_cloudmask.stac.warp import Pixel, read_pixel
+from stac_cloudmask.stac.metadata import number
+from stac_cloudmask.stac.providers import SCL
+from stac_cloudmask.stac.warp import read_pixel
 
 if TYPE_CHECKING:
     import pystac
@@ -30,6 +29,7 @@ HINTED: Final = (
     f"{RULES.around:g} m, or thin cloud veils the ground"
 )
 VEILED: Final = f"the model finds more than {RULES.cirrus} % of cloud, or thin cloud veils the ground"
+NAMES: Final = {info.code: info.name for info in CLASSES}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,48 +38,45 @@ class PixelRecord:
 
     Attributes:
         code: Its class.
-        votes: Who said what.
+        votes: What each source found.
         scl: The product's class.
+        improved_scl: The class in the scene classification that was made with the mask.
         cloud: Cloud probability in percent, rounded up.
         shadow: The same for cloud shadow.
         merge: Policy and parameters, by the names of the item.
-        cloud_codes: Product classes that vote cloud.
-        shadow_codes: Product classes that vote shadow.
+        product: What the classes of SCL mean.
     """
 
     code: CloudClass
     votes: Vote | None
     scl: int | None
+    improved_scl: int | None
     cloud: int | None
     shadow: int | None
     merge: Mapping[str, float | str | None]
-    cloud_codes: tuple[int, ...]
-    shadow_codes: tuple[int, ...]
+    product: Product
 
 
 def reasons(facts: PixelRecord) -> tuple[str, ...]:
-    """The chain from what the sources said to the class of a pixel."""
+    """Return the chain from what the sources found to the class of a pixel."""
     if facts.code == CloudClass.NODATA:
         return ("no data: a band has no data here, or SCL says so",)
-    said = [*_product(facts), *_models(facts)]
-    if facts.votes is None:
-        return tuple(said)
-    return (*said, *(_calibrated(facts) if facts.merge.get("policy") == "calibrated" else _simple(facts)))
+    decided = () if facts.votes is None else _policy(facts, facts.votes)
+    return (*_product(facts), *_models(facts), *decided, *_replaced(facts))
+
+
+def _scl_name(code: int) -> str:
+    return f"{code} ({SCL_CLASSES[code].title.lower() if code < len(SCL_CLASSES) else 'unknown'})"
 
 
 def _product(facts: PixelRecord) -> Iterator[str]:
+    cloud, shadow = "cloud", "cloud shadow"
     if facts.scl is not None:
-        vote = "no vote"
-        if facts.scl in facts.cloud_codes:
-            vote = "a vote for cloud"
-        elif facts.scl in facts.shadow_codes:
-            vote = "a vote for cloud shadow"
-        name = SCL_CLASSES[facts.scl].title.lower() if facts.scl < len(SCL_CLASSES) else "unknown"
-        yield f"SCL is {facts.scl} ({name}): {vote}"
-    elif facts.votes is not None and facts.votes & Vote.PRODUCT_CLOUD:
-        yield "SCL votes for cloud"
-    elif facts.votes is not None and facts.votes & Vote.PRODUCT_SHADOW:
-        yield "SCL votes for cloud shadow"
+        known = dict.fromkeys(facts.product.shadow_codes, shadow) | dict.fromkeys(facts.product.cloud_codes, cloud)
+        vote = f"a vote for {known[facts.scl]}" if facts.scl in known else "no vote"
+        yield f"SCL is {_scl_name(facts.scl)}: {vote}"
+    elif facts.votes is not None and facts.votes & (Vote.PRODUCT_CLOUD | Vote.PRODUCT_SHADOW):
+        yield f"SCL votes for {cloud if facts.votes & Vote.PRODUCT_CLOUD else shadow}"
 
 
 def _models(facts: PixelRecord) -> Iterator[str]:
@@ -87,50 +84,42 @@ def _models(facts: PixelRecord) -> Iterator[str]:
         ("cloud", facts.cloud, Vote.CLOUD_MODEL, "cloud_thr"),
         ("cloud shadow", facts.shadow, Vote.SHADOW_MODEL, "shadow_thr"),
     ):
-        threshold = f"{100 * float(facts.merge.get(setting) or 0):g} %"
+        threshold = 100 * float(facts.merge.get(setting) or 0)
         if percent is not None:
-            above = percent > round(100 * float(facts.merge.get(setting) or 0))
-            verb = "above the threshold of" if above else "not above the threshold of"
-            yield f"the probability of {name} is {percent} %, {verb} {threshold}: {'a' if above else 'no'} vote"
+            above, vote = ("above", "a vote") if percent > round(threshold) else ("not above", "no vote")
+            yield f"the probability of {name} is {percent} %, {above} the threshold of {threshold:g} %: {vote}"
         elif facts.votes is not None:
-            voted = bool(facts.votes & bit)
-            yield f"the model's probability of {name} is {'above' if voted else 'not above'} {threshold}"
+            above = "above" if facts.votes & bit else "not above"
+            yield f"the model's probability of {name} is {above} {threshold:g} %"
 
 
-def _simple(facts: PixelRecord) -> Iterator[str]:
-    votes = facts.votes or Vote(0)
-    if votes & Vote.BUFFER:
-        yield _buffer(facts)
-    elif facts.code != CloudClass.CLEAR:
-        yield f"policy {facts.merge.get('policy')}: any vote counts, cloud before shadow"
-    elif votes & Vote.REMOVED:
-        yield f"removed: its object is smaller than {facts.merge.get('min_area') or 0:g} m2"
-    else:
-        yield "no source flags it: clear"
-
-
-def _calibrated(facts: PixelRecord) -> Iterator[str]:
-    votes = facts.votes or Vote(0)
+def _policy(facts: PixelRecord, votes: Vote) -> Iterator[str]:
+    """What the policy made of the votes."""
+    is_calibrated = facts.merge.get("policy") == "calibrated"
     if votes & Vote.REMOVED:
-        yield from (f"removed: {why}" for why in _removals(facts, votes))
+        yield from (f"removed: {why}" for why in (_removals(facts, votes) if is_calibrated else [_too_small(facts)]))
     if votes & Vote.BUFFER:
-        yield _buffer(facts)
+        is_cloud = facts.code == CloudClass.CLOUD
+        name, setting = ("cloud", "cloud_buffer") if is_cloud else ("cloud shadow", "shadow_buffer")
+        yield f"added: {name} lies within {facts.merge.get(setting) or 0:g} m"
+    elif not votes:
+        yield "no source flags it: clear"
+    elif facts.code != CloudClass.CLEAR and not is_calibrated:
+        yield f"policy {facts.merge.get('policy')}: any vote counts, cloud before shadow"
     elif facts.code == CloudClass.CLOUD:
-        yield _cloud(facts, votes)
+        yield f"cloud: {_trusted(facts, votes)}"
     elif facts.code == CloudClass.CLOUD_SHADOW:
         yield f"shadow: {_lit(facts, dark=True)}"
         if votes & CLOUD_VOTES:
             yield "its votes for cloud are dropped, as the shadow probability exceeds the cloud probability"
-    elif not votes:
-        yield "no source flags it: clear"
 
 
-def _cloud(facts: PixelRecord, votes: Vote) -> str:
+def _trusted(facts: PixelRecord, votes: Vote) -> str:
     if votes & Vote.CLOUD_MODEL:
-        return f"cloud: its object is certain somewhere, by {CERTAIN}"
+        return f"its object is certain somewhere, by {CERTAIN}"
     if facts.scl == SCL_CIRRUS:
-        return f"cloud: thin cirrus of SCL counts where {VEILED}"
-    return f"cloud: a cloud of SCL is trusted where {HINTED}"
+        return f"thin cirrus of SCL counts where {VEILED}"
+    return f"a cloud of SCL is trusted where {HINTED}"
 
 
 def _removals(facts: PixelRecord, votes: Vote) -> Iterator[str]:
@@ -141,19 +130,17 @@ def _removals(facts: PixelRecord, votes: Vote) -> Iterator[str]:
         yield f"thin cirrus of SCL counts only where {VEILED}"
     elif votes & Vote.PRODUCT_CLOUD:
         yield f"a cloud of SCL is trusted only where {HINTED}"
-    if votes & Vote.SHADOW_MODEL:
-        yield _lit(facts, dark=False)
-    elif votes & Vote.PRODUCT_SHADOW:
-        yield from _product_shadow(facts)
-    if facts.merge.get("min_area"):
-        yield f"or its object is smaller than {facts.merge['min_area']:g} m2"
-
-
-def _product_shadow(facts: PixelRecord) -> Iterator[str]:
-    if facts.shadow is None or facts.shadow <= RULES.hint:
+    is_hinted = facts.shadow is not None and facts.shadow > RULES.hint
+    if votes & Vote.PRODUCT_SHADOW and not votes & Vote.SHADOW_MODEL and not is_hinted:
         yield f"shadow of SCL counts only where the model finds more than {RULES.hint} % of shadow"
-    if facts.shadow is None or facts.shadow > RULES.hint:
+    if votes & Vote.SHADOW_MODEL or (votes & Vote.PRODUCT_SHADOW and (is_hinted or facts.shadow is None)):
         yield _lit(facts, dark=False)
+    if facts.merge.get("min_area"):
+        yield f"or {_too_small(facts)}"
+
+
+def _too_small(facts: PixelRecord) -> str:
+    return f"its object is smaller than {facts.merge.get('min_area') or 0:g} m2"
 
 
 def _lit(facts: PixelRecord, *, dark: bool) -> str:
@@ -171,13 +158,15 @@ def _lit(facts: PixelRecord, *, dark: bool) -> str:
     return (" and " if dark else ", or ").join(parts)
 
 
-def _buffer(facts: PixelRecord) -> str:
-    name, setting = ("cloud", "cloud_buffer") if facts.code == CloudClass.CLOUD else ("cloud shadow", "shadow_buffer")
-    return f"added: {name} lies within {facts.merge.get(setting) or 0:g} m"
+def _replaced(facts: PixelRecord) -> Iterator[str]:
+    """What the scene classification that was made with the mask has in place of the product's class."""
+    if facts.improved_scl is not None and facts.scl not in {None, facts.improved_scl}:
+        says = NAMES[facts.code].replace("_", " ")
+        yield f"SCL {_scl_name(facts.scl or 0)} -> {_scl_name(facts.improved_scl)}, since the mask calls it {says}"
 
 
 OPTIONS: Final = {
-    "mask_votes": "--votes",
+    MASK_VOTES: "--votes",
     "cloud_probability": "--probabilities",
     "shadow_probability": "--probabilities",
 }
@@ -199,7 +188,7 @@ class Explanation:
         cloud_probability: Percent, rounded up; None where it was not published.
         shadow_probability: The same for cloud shadow.
         votes: Names of the votes that are set; None where they were not published.
-        reasons: The chain from what the sources said to the class, in sentences.
+        reasons: The chain from what the sources found to the class, in sentences, and what ``--scl`` replaced.
         missing: What would tell more, and how to get it.
     """
 
@@ -217,12 +206,12 @@ class Explanation:
     missing: tuple[str, ...]
 
     def to_dict(self) -> dict[str, object]:
-        """Plain values for JSON."""
+        """Return plain values for JSON."""
         return asdict(self)
 
 
 def explain(item: str | pystac.Item, lon: float, lat: float, *, catalog: str | None = None) -> Explanation:
-    """Why the mask has its class at a point.
+    """Explain why the mask has its class at a point.
 
     Args:
         item: A mask's item: href, path, item, or id in ``catalog``; the source's id will do there, too.
@@ -234,22 +223,27 @@ def explain(item: str | pystac.Item, lon: float, lat: float, *, catalog: str | N
         ConfigError: It is not a mask, or the point lies outside.
         ReadError: The mask cannot be read.
     """
-    found = _mask_item(item, catalog)
+    if isinstance(item, str) and catalog is not None and not item.endswith((SUFFIX, ".json")):
+        item = output_id(item)
+    found = mask_item_of(item, catalog=catalog)
     pixel = read_pixel(found, MASK, lon, lat)
-    known = {key: read_pixel(found, key, lon, lat).value for key in OPTIONS if key in found.assets}
+    if pixel.value not in NAMES:
+        raise UnsupportedItemError(f"item {found.id!r}: {MASK} holds {pixel.value}, which is not a class")
+    product = Product.of(found.properties)
+    own = OPTIONS if product.key in {None, SCL} else (*OPTIONS, SCL)
+    known = {key: read_pixel(found, key, lon, lat).value for key in own if key in found.assets}
     missing = [f"no {key}: process the item with {option}" for key, option in OPTIONS.items() if key not in known]
-    scl, without = _scl(found, lon, lat)
-    votes = Vote(known["mask_votes"] % VOTES_NODATA) if "mask_votes" in known else None
-    settings = _mapping(found.properties.get(f"{OWN}settings"))
+    scl, without = _scl(found, product, lon, lat)
+    votes = Vote(known[MASK_VOTES] % VOTES_NODATA) if MASK_VOTES in known else None
     facts = PixelRecord(
-        code=_code(found, pixel),
+        code=CloudClass(pixel.value),
         votes=votes,
         scl=scl,
+        improved_scl=known.get(SCL),
         cloud=_percent(known.get("cloud_probability")),
         shadow=_percent(known.get("shadow_probability")),
         merge=_merge(found),
-        cloud_codes=codes_in(settings.get("scl_cloud")),
-        shadow_codes=codes_in(settings.get("scl_shadow")),
+        product=product,
     )
     return Explanation(
         item_id=found.id,
@@ -257,7 +251,7 @@ def explain(item: str | pystac.Item, lon: float, lat: float, *, catalog: str | N
         lat=lat,
         row=pixel.row,
         col=pixel.col,
-        class_name=next(info.name for info in CLASSES if info.code == facts.code),
+        class_name=NAMES[pixel.value],
         scl=scl,
         cloud_probability=facts.cloud,
         shadow_probability=facts.shadow,
@@ -267,46 +261,24 @@ def explain(item: str | pystac.Item, lon: float, lat: float, *, catalog: str | N
     )
 
 
-def _mask_item(item: str | pystac.Item, catalog: str | None) -> pystac.Item:
-    if isinstance(item, str) and catalog is not None and not item.endswith((SUFFIX, ".json")):
-        item = output_id(item)
-    found = next(load_items([item], catalog=catalog))
-    if isinstance(found, Failure):
-        raise found.error
-    if MASK not in found.assets:
-        raise ConfigError(f"item {found.id!r} has no asset {MASK!r}: explain takes the item of a mask, not of a scene")
-    return found
-
-
-def _code(item: pystac.Item, pixel: Pixel) -> CloudClass:
-    try:
-        return CloudClass(pixel.value)
-    except ValueError:
-        raise UnsupportedItemError(f"item {item.id!r}: {MASK} holds {pixel.value}, which is not a class") from None
-
-
-def _mapping(value: object) -> Mapping[str, object]:
-    return value if isinstance(value, dict) else {}
-
-
 def _merge(item: pystac.Item) -> dict[str, float | str | None]:
     """Policy and parameters, which are numbers."""
-    stated = _mapping(item.properties.get(f"{OWN}merge"))
-    return {name: number(value) for name, value in stated.items()} | {"policy": str(stated.get("policy"))}
+    stated = item.properties.get(f"{OWN}merge")
+    fields = stated if isinstance(stated, dict) else {}
+    return {name: number(value) for name, value in fields.items()} | {"policy": str(fields.get("policy"))}
 
 
 def _percent(value: int | None) -> int | None:
     return None if value == PERCENT_NODATA else value
 
 
-def _scl(item: pystac.Item, lon: float, lat: float) -> tuple[int | None, tuple[str, ...]]:
+def _scl(item: pystac.Item, product: Product, lon: float, lat: float) -> tuple[int | None, tuple[str, ...]]:
     """The product's class, or why it is not known."""
-    key = item.properties.get(f"{OWN}product_mask")
-    if not isinstance(key, str):
+    if product.key is None:
         return None, ()
-    if key not in item.assets:
-        return None, (f"no {key}: the item was made with --mask-only",)
+    if product.key not in item.assets:
+        return None, (f"no {product.key}: the item was made with --mask-only",)
     try:
-        return read_pixel(item, key, lon, lat).value, ()
+        return read_pixel(item, product.key, lon, lat).value, ()
     except StacCloudmaskError as error:
-        return None, (f"no {key}: {error}",)
+        return None, (f"no {product.key}: {error}",)

@@ -1,20 +1,25 @@
-"""The layers of a published mask on a grid of choice, for plots, notebooks and the report."""
+"""Published masks: which item is meant, and its layers on a grid of choice, for plots, notebooks and the report."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from os import PathLike, fspath
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import numpy as np
+import pystac
 
 from stac_cloudmask.core.classes import CLASSES, CloudClass
 from stac_cloudmask.core.predict import PERCENT_NODATA
 from stac_cloudmask.core.reflectance import to_rgb
 from stac_cloudmask.core.votes import VOTES_NODATA, Vote
-from stac_cloudmask.errors import StacCloudmaskError
+from stac_cloudmask.errors import ConfigError, StacCloudmaskError
+from stac_cloudmask.pipeline.result import Result
 from stac_cloudmask.stac.assets import OWN
 from stac_cloudmask.stac.metadata import codes_in, mask_grid, number
+from stac_cloudmask.stac.search import load_items
+from stac_cloudmask.stac.static import Failure
 from stac_cloudmask.stac.warp import Views, rgb_keys
 
 if TYPE_CHECKING:
@@ -26,6 +31,8 @@ if TYPE_CHECKING:
     Json = Mapping[str, Any]
 
 DType = TypeVar("DType", np.uint8, np.uint16)
+MaskItem = pystac.Item | str | PathLike[str] | Result
+"""An output item, its URL or path, or what ``process`` returned for it."""
 
 MASK: Final = "cloud_mask"
 """Asset key, and variable of a dataset, of the mask."""
@@ -35,13 +42,49 @@ OPACITY: Final = 0.55
 """Opacity of cloud and shadow over a picture."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Reflectance:
-    """One band of the picture: reflectance is ``dn * scale + offset``."""
+def mask_item_of(mask: MaskItem, *, catalog: str | None = None) -> pystac.Item:
+    """Return the output item that is meant; an id is looked up in ``catalog``.
 
-    key: str
-    scale: float
-    offset: float
+    Raises:
+        ConfigError: There is none, or it is the item of a scene rather than of a mask.
+    """
+    if isinstance(mask, Result):
+        if mask.output is None:
+            raise ConfigError(f"item {mask.item_id!r} has no mask: {mask.error or mask.status}")
+        mask = mask.output
+    if not isinstance(mask, pystac.Item):
+        found = next(load_items([fspath(mask)], catalog=catalog))
+        if isinstance(found, Failure):
+            raise found.error
+        mask = found
+    if MASK not in mask.assets:
+        raise ConfigError(
+            f"item {mask.id!r} has no asset {MASK!r}: it is a scene, not a mask; give what process has written"
+        )
+    return mask
+
+
+@dataclass(frozen=True, kw_only=True)
+class Product:
+    """What an output item says of the scene classification (SCL) that its mask was merged with.
+
+    Attributes:
+        key: Asset key; None where none was used.
+        cloud_codes: Codes that mean cloud.
+        shadow_codes: Codes that mean cloud shadow.
+    """
+
+    key: str | None
+    cloud_codes: tuple[int, ...]
+    shadow_codes: tuple[int, ...]
+
+    @classmethod
+    def of(cls, properties: Json) -> Product:
+        """Return what the properties of an item state."""
+        stated, key = properties.get(f"{OWN}settings"), properties.get(f"{OWN}product_mask")
+        settings = stated if isinstance(stated, dict) else {}
+        cloud, shadow = (codes_in(settings.get(f"scl_{name}")) for name in ("cloud", "shadow"))
+        return cls(key=key if isinstance(key, str) else None, cloud_codes=cloud, shadow_codes=shadow)
 
 
 @dataclass(kw_only=True)
@@ -52,10 +95,9 @@ class MaskLayers:
         home: Where the item was read from; None for one made in memory.
         hrefs: Hrefs by asset key.
         grid: Grid of the mask.
-        product: Asset key of SCL; None where it was not used.
-        cloud_codes: Codes of SCL that mean cloud.
-        shadow_codes: Codes of SCL that mean cloud shadow.
-        rgb: Bands of red, green and blue; empty where the item does not have them all.
+        product: The scene classification that the mask was merged with.
+        rgb: Scale and offset of reflectance by asset key, of red, green and blue; empty where the item does not have
+            them all.
         views: Reads assets.
         notes: What could not be read, and why; grows as assets are read.
     """
@@ -63,28 +105,21 @@ class MaskLayers:
     home: str | None
     hrefs: Mapping[str, str]
     grid: Grid
-    product: str | None
-    cloud_codes: tuple[int, ...]
-    shadow_codes: tuple[int, ...]
-    rgb: tuple[Reflectance, ...]
+    product: Product
+    rgb: Mapping[str, tuple[float, float]]
     views: Views
     notes: list[str] = field(default_factory=list)
 
     @classmethod
     def of(cls, item: Json, views: Views) -> MaskLayers:
         """Return the layers of an output item whose hrefs are absolute."""
-        assets, properties = item["assets"], item["properties"]
-        settings = properties.get(f"{OWN}settings")
-        coded = settings if isinstance(settings, dict) else {}
-        product = properties.get(f"{OWN}product_mask")
+        assets = item["assets"]
         return cls(
             home=next((str(link["href"]) for link in item["links"] if link.get("rel") == "self"), None),
             hrefs={key: str(asset["href"]) for key, asset in assets.items()},
             grid=mask_grid(item, MASK),
-            product=product if isinstance(product, str) else None,
-            cloud_codes=codes_in(coded.get("scl_cloud")),
-            shadow_codes=codes_in(coded.get("scl_shadow")),
-            rgb=tuple(_reflectance(key, assets[key]) for key in rgb_keys(assets) or ()),
+            product=Product.of(item["properties"]),
+            rgb={key: _scaling(assets[key]) for key in rgb_keys(assets) or ()},
             views=views,
         )
 
@@ -103,17 +138,17 @@ class MaskLayers:
 
     def scl(self, grid: Grid) -> U8 | None:
         """Return the most frequent class of SCL, ``(y, x)``, 0 = nodata; None where it is not there."""
-        return self._codes(self.product or "", grid, fill=0)
+        return self._codes(self.product.key or "", grid, fill=0)
 
     def product_classes(self, scl: U8 | None, votes: U8 | None) -> U8 | None:
         """Return what SCL, or else its votes, mean as codes of `CloudClass`; None where SCL was not used."""
         if scl is not None:
             table = np.full(256, CloudClass.CLEAR, np.uint8)
             table[0] = CloudClass.NODATA
-            table[[*self.shadow_codes]] = CloudClass.CLOUD_SHADOW
-            table[[*self.cloud_codes]] = CloudClass.CLOUD
+            table[[*self.product.shadow_codes]] = CloudClass.CLOUD_SHADOW
+            table[[*self.product.cloud_codes]] = CloudClass.CLOUD
             return table[scl]
-        return None if votes is None or self.product is None else classes_of_votes(votes)
+        return None if votes is None or self.product.key is None else classes_of_votes(votes)
 
     def percent(self, name: str, grid: Grid) -> U8 | None:
         """Return the mean probability of ``cloud`` or ``shadow`` in percent, ``(y, x)``, 255 = nodata."""
@@ -124,17 +159,13 @@ class MaskLayers:
         """Return the scene in natural colors, ``(y, x, 3)``; None where its bands cannot be read."""
         if not self.rgb:
             self.notes.append("There is no picture, as the item does not have red, green and blue.")
-            return None
-        bands = [self._band(band, grid) for band in self.rgb]
-        known = [band for band in bands if band is not None]
-        return to_rgb(np.stack(known)) if len(known) == len(bands) else None
-
-    def _band(self, band: Reflectance, grid: Grid) -> NDArray[np.float32] | None:
-        dn = self._means(band.key, grid, fill=0, dtype="uint16")
-        if dn is None:
-            return None
-        reflectance = dn * np.float32(band.scale) + np.float32(band.offset)
-        return np.where(dn > 0, np.maximum(reflectance, 0), 0).astype(np.float32)
+        planes = []
+        for key, (scale, offset) in self.rgb.items():
+            dn = self._means(key, grid, fill=0, dtype="uint16")
+            if dn is not None:
+                reflectance = np.maximum(dn * np.float32(scale) + np.float32(offset), 0)
+                planes.append(np.where(dn > 0, reflectance, 0).astype(np.float32))
+        return to_rgb(np.stack(planes)) if planes and len(planes) == len(self.rgb) else None
 
     def _codes(self, key: str, grid: Grid, *, fill: int | None) -> U8 | None:
         return self._read(key, lambda href: self.views.classes(href, grid, base=self.home, fill=fill))
@@ -155,6 +186,11 @@ class MaskLayers:
             return None
 
 
+def _scaling(asset: Json) -> tuple[float, float]:
+    scale, offset = number(asset.get("raster:scale")), number(asset.get("raster:offset"))
+    return 1e-4 if scale is None else scale, offset or 0.0
+
+
 def classes_of_votes(votes: U8) -> U8:
     """Return what SCL voted for, ``(y, x)`` codes of `CloudClass`."""
     cloud, shadow = (votes & bit > 0 for bit in (Vote.PRODUCT_CLOUD, Vote.PRODUCT_SHADOW))
@@ -168,31 +204,22 @@ def coarse(grid: Grid, side: int) -> Grid:
     return grid.coarsen(-(-max(grid.shape) // side))
 
 
-def painted(classes: U8, below: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Return a picture ``(y, x, 3)`` of values 0..255 with cloud and shadow laid over it."""
-    out = below.copy()
+def painted(classes: U8, picture: U8 | None, *, bare: tuple[int, int, int]) -> NDArray[np.float32]:
+    """Return a picture of values 0..255 with cloud and shadow laid over it, ``(y, x, 3)`` on the pixels of ``classes``.
+
+    Args:
+        classes: ``(y, x)`` codes of `CloudClass`.
+        picture: ``(y, x, 3)`` of the same extent, of which the nearest pixels are taken; None where there is none.
+        bare: Red, green and blue where there is no picture.
+    """
+    below = np.broadcast_to(np.array(bare, np.uint8), (1, 1, 3)) if picture is None else picture
+    places = (
+        ((np.arange(side) + 0.5) / side * old).astype(int)
+        for side, old in zip(classes.shape, below.shape, strict=False)
+    )
+    out = below[np.ix_(*places)].astype(np.float32)
     for info in CLASSES:
         if info.painted:
             here = classes == info.code
-            out[here] = (1 - OPACITY) * below[here] + OPACITY * np.array(info.rgb, np.float32)
+            out[here] = (1 - OPACITY) * out[here] + OPACITY * np.array(info.rgb, np.float32)
     return out
-
-
-def resampled(picture: U8, shape: tuple[int, ...]) -> NDArray[np.float32]:
-    """Return the nearest pixels of a picture of the same extent, ``(y, x, 3)``."""
-    rows, cols = (
-        ((np.arange(side) + 0.5) / side * old).astype(int) for side, old in zip(shape, picture.shape, strict=False)
-    )
-    return picture[np.ix_(rows, cols)].astype(np.float32)
-
-
-def shares(codes: U8) -> dict[str, float]:
-    """Return the percent of the valid pixels by class name; all 0 where none is valid."""
-    counts = np.bincount(codes.ravel(), minlength=CloudClass.NODATA + 1)
-    valid = max(1, int(counts[: CloudClass.NODATA].sum()))
-    return {info.name: 100 * float(counts[info.code]) / valid for info in CLASSES if info.code != CloudClass.NODATA}
-
-
-def _reflectance(key: str, asset: Json) -> Reflectance:
-    scale, offset = number(asset.get("raster:scale")), number(asset.get("raster:offset"))
-    return Reflectance(key=key, scale=1e-4 if scale is None else scale, offset=offset or 0.0)

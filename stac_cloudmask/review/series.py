@@ -15,10 +15,10 @@ from shapely.geometry import mapping, shape
 from stac_cloudmask.core.classes import CLASSES, CloudClass
 from stac_cloudmask.core.grid import Grid, Window
 from stac_cloudmask.errors import ConfigError
-from stac_cloudmask.review.cubes import Masks, mask_items
-from stac_cloudmask.review.layers import MASK, MaskLayers, shares
+from stac_cloudmask.review.cubes import Masks, mask_items, time_of, touches
+from stac_cloudmask.review.layers import MASK, MaskLayers
 from stac_cloudmask.review.show import add_legend, new_figure
-from stac_cloudmask.stac.geometry import LON_LAT, Area, Bbox, bbox_area, footprint, read_area
+from stac_cloudmask.stac.geometry import LON_LAT, Area, Bbox, bbox_area, read_area
 from stac_cloudmask.stac.metadata import mask_grid
 from stac_cloudmask.stac.warp import Views
 
@@ -28,10 +28,12 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from numpy.typing import NDArray
 
-PASS: Final = pd.Timedelta(minutes=30)
+PASS: Final = np.timedelta64(30, "m")
 """Items whose times lie no further apart were taken in one pass of a satellite."""
-KNOWN: Final = tuple(info for info in CLASSES if info.code != CloudClass.NODATA)
-VALID: Final = "valid"
+FULL: Final = 99.5
+"""Percent of valid pixels that are as good as all."""
+UPRIGHT: Final = 12
+"""Dates that have room side by side below a chart; more are turned."""
 
 
 def clear_share(masks: Masks, *, bbox: Bbox | None = None, geometry: Area | None = None) -> pd.DataFrame:
@@ -57,17 +59,12 @@ def clear_share(masks: Masks, *, bbox: Bbox | None = None, geometry: Area | None
     if (bbox is None) == (geometry is None):
         raise ConfigError("give the area, by either bbox or geometry")
     area = bbox_area(bbox) if bbox is not None else read_area(geometry)
-    items = [item for item in mask_items(masks) if _touches(item, area)]
+    items = [item for item in mask_items(masks) if touches(item, area)]
     if not items:
         raise ConfigError(f"no mask touches the area, whose bbox is {tuple(round(edge, 5) for edge in area.bounds)}")
     grid, inside = _pixels(area, mask_grid(items[0].to_dict(transform_hrefs=False), MASK))
     rows = [_row(members, grid, inside) for members in _passes(items)]
     return pd.DataFrame(rows).set_index("time")
-
-
-def _touches(item: pystac.Item, area: shapely.Geometry) -> bool:
-    lies = footprint(item.geometry, item.bbox)
-    return lies is not None and bool(lies.intersects(area))
 
 
 def _pixels(area: shapely.Geometry, grid: Grid) -> tuple[Grid, NDArray[np.bool_]]:
@@ -90,15 +87,11 @@ def _passes(items: list[pystac.Item]) -> list[list[pystac.Item]]:
     """Items, which come by time, in groups of one pass each."""
     groups: list[list[pystac.Item]] = []
     for item in items:
-        if groups and _time(item) - _time(groups[-1][0]) <= PASS:
+        if groups and time_of(item) - time_of(groups[-1][0]) <= PASS:
             groups[-1].append(item)
         else:
             groups.append([item])
     return groups
-
-
-def _time(item: pystac.Item) -> pd.Timestamp:
-    return pd.Timestamp(item.datetime or item.common_metadata.start_datetime)
 
 
 def _row(items: list[pystac.Item], grid: Grid, inside: NDArray[np.bool_]) -> dict[str, object]:
@@ -107,15 +100,11 @@ def _row(items: list[pystac.Item], grid: Grid, inside: NDArray[np.bool_]) -> dic
         layers = MaskLayers.of(item.to_dict(include_self_link=True, transform_hrefs=False), Views())
         np.copyto(codes, layers.classes(grid), where=codes == CloudClass.NODATA)
     here = codes[inside]
-    valid = float((here != CloudClass.NODATA).mean())
-    found = {name: share if valid else math.nan for name, share in shares(here).items()}
-    time = _time(items[0]).tz_convert(None)
-    return {"time": time, **found, VALID: 100 * valid, "items": ", ".join(item.id for item in items)}
-
-
-def _seen(valid: float) -> str:
-    """What is said of a date on which not all of the area is valid."""
-    return "" if round(valid) == 100 else f"\n{valid:.0f} % valid"  # noqa: PLR2004
+    counts = np.bincount(here, minlength=CloudClass.NODATA)[: CloudClass.NODATA]
+    valid = int(counts.sum())
+    found = {info.name: 100 * counts[info.code] / valid if valid else math.nan for info in CLASSES[:-1]}
+    share, names = 100 * valid / here.size, ", ".join(item.id for item in items)
+    return {"time": time_of(items[0]), **found, "valid": share, "items": names}
 
 
 def plot_clear_share(table: pd.DataFrame, *, width: float = 12.0, height: float = 3.5) -> Figure:
@@ -132,14 +121,16 @@ def plot_clear_share(table: pd.DataFrame, *, width: float = 12.0, height: float 
     figure = new_figure(width, height)
     axes = figure.subplots()
     places, bottom = np.arange(len(table)), np.zeros(len(table))
-    for info in (KNOWN[0], KNOWN[2], KNOWN[1]):
-        part = table[info.name].to_numpy()
-        axes.bar(places, np.nan_to_num(part), bottom=bottom, color=f"#{info.color_hint}", width=0.8)
-        bottom += np.nan_to_num(part)
-    dates = [f"{time:%Y-%m-%d}{_seen(valid)}" for time, valid in table[VALID].items()]
-    axes.set_xticks(places, dates, rotation=0 if len(table) <= 12 else 90)  # noqa: PLR2004  (as many fit)
+    shown = [CLASSES[code] for code in (CloudClass.CLEAR, CloudClass.CLOUD_SHADOW, CloudClass.CLOUD)]
+    for info in shown:
+        part = np.nan_to_num(table[info.name].to_numpy())
+        axes.bar(places, part, bottom=bottom, color=f"#{info.color_hint}", width=0.8)
+        bottom += part
+    notes = ["" if valid > FULL else f"\n{valid:.0f} % valid" for valid in table["valid"]]
+    dates = [f"{time:%Y-%m-%d}{note}" for time, note in zip(table.index, notes, strict=True)]
+    axes.set_xticks(places, dates, rotation=0 if len(table) <= UPRIGHT else 90)
     axes.set_ylim(0, 100)
     axes.set_ylabel("% of the valid pixels")
     axes.spines[["top", "right"]].set_visible(False)
-    add_legend(figure, {info.title: info.rgb for info in KNOWN})
+    add_legend(figure, {info.title: info.rgb for info in shown})
     return figure

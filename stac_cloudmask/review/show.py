@@ -5,29 +5,26 @@ from __future__ import annotations
 import io
 from collections.abc import Mapping
 from dataclasses import dataclass
-from os import PathLike, fspath
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
-import pystac
 import xarray as xr
 from PIL import Image
 
 from stac_cloudmask.core.classes import CLASSES, CloudClass
 from stac_cloudmask.errors import ConfigError
-from stac_cloudmask.pipeline.result import PICTURE_SIDE, Result, block_html, figure_html, legend_html, numbers_html
+from stac_cloudmask.pipeline.result import PICTURE_SIDE, block_html, figure_html, legend_html, numbers_html
 from stac_cloudmask.review.layers import (
     MASK,
     MASK_VOTES,
+    MaskItem,
     MaskLayers,
     classes_of_votes,
     coarse,
+    mask_item_of,
     painted,
-    resampled,
-    shares,
 )  # fmt: skip
-from stac_cloudmask.stac.search import load_items
-from stac_cloudmask.stac.static import Failure
+from stac_cloudmask.stac.item import class_counts, cover_of
 from stac_cloudmask.stac.warp import Views
 
 if TYPE_CHECKING:
@@ -36,10 +33,7 @@ if TYPE_CHECKING:
 
     U8 = NDArray[np.uint8]
 
-MaskItem = pystac.Item | str | PathLike[str] | Result
-"""An output item, its URL or path, or what ``process`` returned for it."""
-
-BARE: Final = 120
+BARE: Final = (120, 120, 120)
 """Gray below a mask that has no picture."""
 SCL, IMPROVED = "SCL mask", "Improved mask"
 """Titles of pictures."""
@@ -54,35 +48,34 @@ class Preview:
         rgb: ``(y, x, 3)`` uint8; None where there is no picture.
         product: ``(y, x)`` codes of `CloudClass` that SCL stands for; None where it was not used.
         improved: ``(y, x)`` codes of the mask.
-        notes: What could not be read, and why.
     """
 
     title: str
     rgb: U8 | None
     product: U8 | None
     improved: U8
-    notes: tuple[str, ...] = ()
+
+    @property
+    def masks(self) -> dict[str, U8]:
+        """The masks by title, ``(y, x)`` codes of `CloudClass`."""
+        return ({} if self.product is None else {SCL: self.product}) | {IMPROVED: self.improved}
 
     @property
     def pictures(self) -> dict[str, U8]:
         """What can be shown, by its title: ``(y, x, 4)`` uint8, transparent where nodata."""
         valid = np.where(self.improved == CloudClass.NODATA, CloudClass.NODATA, CloudClass.CLEAR).astype(np.uint8)
-        shown = {} if self.rgb is None else {"Scene": self._over_scene(valid)}
-        if self.product is not None:
-            shown[SCL] = self._over_scene(self.product)
-        return shown | {IMPROVED: self._over_scene(self.improved)}
+        shown = ({} if self.rgb is None else {"Scene": valid}) | self.masks
+        return {title: self._over_scene(codes) for title, codes in shown.items()}
 
     def _over_scene(self, codes: U8) -> U8:
-        bare = np.full((*codes.shape, 3), BARE, np.float32)
-        seen = painted(codes, bare if self.rgb is None else resampled(self.rgb, codes.shape))
         alpha = np.where(codes == CloudClass.NODATA, 0, 255)[..., None]
-        return np.concatenate((seen, alpha), axis=-1).round().astype(np.uint8)
+        seen = np.concatenate((painted(codes, self.rgb, bare=BARE), alpha), axis=-1)
+        return seen.round().astype(np.uint8)
 
     @property
     def covers(self) -> dict[str, dict[str, float]]:
-        """Percent of the valid pixels by class name, as seen here, for the masks among ``pictures``."""
-        product = {} if self.product is None else {SCL: shares(self.product)}
-        return product | {IMPROVED: shares(self.improved)}
+        """Percent of the valid pixels by class name, and nodata of all pixels, as seen here, by the masks' titles."""
+        return {title: cover_of(class_counts(codes)) for title, codes in self.masks.items()}
 
 
 def preview(mask: MaskItem | xr.Dataset, *, side: int) -> Preview:
@@ -92,39 +85,14 @@ def preview(mask: MaskItem | xr.Dataset, *, side: int) -> Preview:
         ConfigError: It is not a mask.
         ReadError: It cannot be read.
     """
-    return _of_dataset(mask, side) if isinstance(mask, xr.Dataset) else _of_item(mask_item_of(mask), side)
-
-
-def mask_item_of(mask: MaskItem) -> pystac.Item:
-    """Return the output item that is meant.
-
-    Raises:
-        ConfigError: There is none, or it is the item of a scene rather than of a mask.
-    """
-    if isinstance(mask, Result):
-        if mask.output is None:
-            raise ConfigError(f"item {mask.item_id!r} has no mask: {mask.error or mask.status}")
-        mask = mask.output
-    if not isinstance(mask, pystac.Item):
-        found = next(load_items([fspath(mask)]))
-        if isinstance(found, Failure):
-            raise found.error
-        mask = found
-    if MASK not in mask.assets:
-        raise ConfigError(
-            f"item {mask.id!r} has no asset {MASK!r}: it is a scene, not a mask; give what process has written"
-        )
-    return mask
-
-
-def _of_item(item: pystac.Item, side: int) -> Preview:
+    if isinstance(mask, xr.Dataset):
+        return _of_dataset(mask, side)
+    item = mask_item_of(mask)
     layers = MaskLayers.of(item.to_dict(include_self_link=True, transform_hrefs=False), Views())
     grid = coarse(layers.grid, side)
     scl = layers.scl(grid)
     product = layers.product_classes(scl, layers.votes(grid) if scl is None else None)
-    rgb = layers.picture(grid)
-    improved = layers.classes(grid)
-    return Preview(title=item.id, rgb=rgb, product=product, improved=improved, notes=tuple(layers.notes))
+    return Preview(title=item.id, rgb=layers.picture(grid), product=product, improved=layers.classes(grid))
 
 
 def _of_dataset(dataset: xr.Dataset, side: int) -> Preview:
@@ -175,12 +143,11 @@ def plot(mask: MaskItem | xr.Dataset, *, width: float = 12.0) -> Figure:
     pictures, covers = seen.pictures, seen.covers
     aspect = seen.improved.shape[0] / seen.improved.shape[1]
     figure = new_figure(width, width / len(pictures) * aspect + MARGIN)
-    for axes, (title, picture) in zip(
-        figure.subplots(1, len(pictures), squeeze=False)[0], pictures.items(), strict=True
-    ):
+    row = figure.subplots(1, len(pictures), squeeze=False)[0]
+    for axes, (title, picture) in zip(row, pictures.items(), strict=True):
         axes.imshow(picture, extent=(0, 1, 0, aspect))
-        said = covers.get(title)
-        numbers = f"cloud {said['cloud']:.1f} %, shadow {said['cloud_shadow']:.1f} %" if said else ""
+        cover = covers.get(title)
+        numbers = f"cloud {cover['cloud']:.1f} %, shadow {cover['cloud_shadow']:.1f} %" if cover else ""
         axes.set_title(f"{title}\n{numbers}", fontsize="medium")
         axes.set_axis_off()
     figure.suptitle(seen.title, fontsize="medium", family="monospace")

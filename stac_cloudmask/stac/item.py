@@ -181,7 +181,8 @@ def mask_item(source: pystac.Item, facts: MaskFacts) -> pystac.Item:
     if not facts.mask_only:
         bands = {band.asset_key: band for band in facts.bands}
         choice = str(facts.settings.get("boa_offset", "auto"))
-        assets = carried_assets(source, bands=bands, product_mask=facts.product_mask, choice=choice)
+        carried = carried_assets(source, bands=bands, product_mask=facts.product_mask, choice=choice)
+        assets = {_source_key(key, facts): asset for key, asset in carried.items()}
     assets |= {key: _asset(key, facts) for key in ASSETS if key in facts.files}
     properties = _properties(source, facts)
     collection = facts.collection_id or output_collection(source.collection_id)
@@ -198,6 +199,11 @@ def mask_item(source: pystac.Item, facts: MaskFacts) -> pystac.Item:
         "assets": assets,
     }
     return pystac.Item.from_dict(item, preserve_dict=False, migrate=False)
+
+
+def _source_key(key: str, facts: MaskFacts) -> str:
+    """The key that an asset of the source has beside the mask's own, as an ``scl`` that was put right takes its key."""
+    return f"source_{key}" if key in facts.files else key
 
 
 def _bbox(source: pystac.Item) -> list[float]:
@@ -248,7 +254,7 @@ def _decisions(facts: MaskFacts) -> Json:
     return {
         f"{OWN}fingerprint": facts.fingerprint,
         f"{OWN}merge": {"policy": facts.policy, **facts.parameters},
-        f"{OWN}product_mask": facts.product_mask,
+        f"{OWN}product_mask": facts.product_mask and _source_key(facts.product_mask, facts),
         f"{OWN}boa_offset": {
             band.asset_key: {"offset": band.offset.dn, "reason": band.offset.reason, "doubtful": band.offset.doubtful}
             for band in facts.bands

@@ -96,7 +96,7 @@ def test_the_most_ragged_item_among_many_stays_below_100_kb_with_all_its_layers(
     (item,) = OutputCatalog(ragged).items()
     layers = MaskLayers.of(item, Views())
     packed = pack(layers, room=LEAST_BYTES)
-    shown = packed.to_dict(layers.grid, layers.notes)
+    shown = packed.shown
     assert len(script_json(shown)) + len(base64(packed.thumbnail)) < 100_000
     assert [plane["name"] for plane in shown["planes"]] == ["mask", "scl", "cloud", "shadow"]
     assert "picture" in shown
@@ -111,7 +111,7 @@ def test_a_scene_alone_is_drawn_pixel_by_pixel(ragged, tmp_path):
 def test_a_scene_larger_than_the_screen_keeps_its_own_pixels_in_tiles(ragged):
     (item,) = OutputCatalog(ragged).items()
     layers = MaskLayers.of(item, Views())
-    whole = planes(pack(layers, room=6_000_000).to_dict(layers.grid, []))["mask"]
+    whole = planes(pack(layers, room=6_000_000).shown)["mask"]
     tiles = [zlib.decompress(tile, -15) for tile in mask_tiles(layers, 6_000_000)]
     assert [len(tile) for tile in tiles] == [1024 * 1000, 76 * 1000]
     np.testing.assert_array_equal(np.frombuffer(b"".join(tiles), np.uint8).reshape(GRID.shape), whole)

@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import hashlib
 from base64 import b64encode
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from html import escape
 from importlib.resources import files
 from pathlib import Path
 from string import Template
-from typing import Any, Final, TextIO
+from typing import Any, Final
 
-from stac_cloudmask.core.classes import CLASSES, SCL_CLASSES
+from stac_cloudmask.core.classes import ADDED, CLASSES, MISSED, RAMP, SCL_CLASSES
 from stac_cloudmask.errors import ConfigError, StacCloudmaskError
 from stac_cloudmask.pipeline.result import VERSION
-from stac_cloudmask.review.layers import MASK_VOTES, MaskLayers
+from stac_cloudmask.review.layers import MaskLayers
 from stac_cloudmask.review.report.planes import STEP, UNKNOWN, base64, pack, script_json
 from stac_cloudmask.review.report.summary import Places, decisions, links, summary, thresholds
 from stac_cloudmask.stac.catalog import OutputCatalog, existing_catalog
@@ -33,54 +32,16 @@ POLICY: Final = (
 """Content-Security-Policy: pictures in the file, this style and this script; no request, no other code."""
 DATA: Final = "<!-- data -->"
 """Where the items go in the template."""
-
-
-@dataclass(frozen=True)
-class Page:
-    """The page around the items."""
-
-    template: Template
-    style: str
-    script: str
-    tail: str
-
-    def head(self, *, title: str) -> str:
-        """All that comes before the items."""
-        policy = POLICY.format(style=_sha256(self.style), script=_sha256(self.script))
-        return self.template.substitute(title=escape(title), policy=policy, style=self.style)
-
-    @staticmethod
-    def data(name: str, json: str) -> str:
-        """A block of data; ``json`` must have no ``<``."""
-        return f'<script type="application/json" id="{name}">{json}</script>\n'
-
-
-def load_page() -> Page:
-    """The page as it ships with the package."""
-    folder = files("stac_cloudmask.review.report") / "template"
-    parts = (folder.joinpath(f"{name}.js").read_text(encoding="utf-8") for name in SCRIPTS)
-    script = f'(() => {{\n"use strict";\n{"".join(parts)}}})();\n'
-    colors = {info.name: f"#{info.color_hint}" for info in CLASSES}
-    style = Template(folder.joinpath("report.css").read_text(encoding="utf-8")).substitute(colors)
-    head, tail = folder.joinpath("report.html").read_text(encoding="utf-8").split(DATA)
-    return Page(Template(head), style, script, Template(tail).substitute(script=script))
-
-
-def _sha256(text: str) -> str:
-    """As a Content-Security-Policy wants the hash of an element's text."""
-    return b64encode(hashlib.sha256(text.encode("utf-8")).digest()).decode("ascii")
-
-
-Json = dict[str, Any]
-
 LEAST_BYTES, MOST_BYTES, ALL_BYTES = 66_000, 6_000_000, 33_000_000
 """Bytes of the pixels of an item, at least and at most, and of all items; as text in the page they are a third more."""
 BROKEN: Final = (StacCloudmaskError, ValueError, TypeError, AttributeError, LookupError, ArithmeticError)
 """What comes of an item that is not what this package writes."""
 
+Json = dict[str, Any]
+
 
 def build_report(
-    catalog: str | Path, out_file: str | Path, *, progress: Callable[[int, int], None] | None = None
+    catalog: str | Path, out_file: str | Path, *, progress: Callable[[int, int], None] = lambda *_: None
 ) -> Path:
     """Write one HTML file to look at all masks of a catalog; it needs nothing else and no network.
 
@@ -103,74 +64,75 @@ def build_report(
     if not listed:
         raise ConfigError(f"{catalog}: no mask is listed here; make some with: stac-cloudmask process ... --out DIR")
     with whole_file(target) as temporary, temporary.open("w", encoding="utf-8") as file:
-        _write(file, masks, listed, target, progress or (lambda *_: None))
+        file.writelines(_page(masks, listed, Places(catalog=masks.root, page=target.parent), progress))
     return target
 
 
-def _write(
-    file: TextIO,
-    masks: OutputCatalog,
-    listed: list[tuple[str, str]],
-    target: Path,
-    progress: Callable[[int, int], None],
-) -> None:
-    page, views = load_page(), Views()
-    places = Places(catalog=masks.root, page=target.parent)
-    file.write(page.head(title=f"Cloud masks: {_name(masks)}"))
+def _page(
+    masks: OutputCatalog, listed: list[tuple[str, str]], places: Places, progress: Callable[[int, int], None]
+) -> Iterator[str]:
+    """Yield the page in parts: what comes before the items, a block of data for each, and what comes after them."""
+    folder, views = files("stac_cloudmask.review.report") / "template", Views()
+    parts = (folder.joinpath(f"{name}.js").read_text(encoding="utf-8") for name in SCRIPTS)
+    script = f'(() => {{\n"use strict";\n{"".join(parts)}}})();\n'
+    colors = {info.name: f"#{info.color_hint}" for info in CLASSES}
+    style = Template(folder.joinpath("report.css").read_text(encoding="utf-8")).substitute(colors)
+    head, tail = folder.joinpath("report.html").read_text(encoding="utf-8").split(DATA)
+    name, policy = redact(masks.root).rstrip("/").rpartition("/")[2], _policy(style, script)
+    yield Template(head).substitute(title=escape(f"Cloud masks: {name}"), policy=policy, style=style)
     index, room = [], min(max(ALL_BYTES // len(listed), LEAST_BYTES), MOST_BYTES)
-    for number, name in enumerate(listed):
-        entry, pixels = _item(masks, name, views=views, places=places, room=room)
+    for number, (collection_id, item_id) in enumerate(listed):
+        entry, pixels = _item(masks, collection_id, item_id, views=views, places=places, room=room)
         index.append(entry)
-        file.write(Page.data(f"item-{number}", script_json(pixels)))
+        yield _block(f"item-{number}", pixels)
         progress(number + 1, len(listed))
-    file.write(Page.data("index", script_json({**_constants(masks), "items": index})))
-    file.write(page.tail)
+    yield _block("index", _constants() | {"name": name, "items": index})
+    yield Template(tail).substitute(script=script)
 
 
-def _constants(masks: OutputCatalog) -> Json:
+def _policy(style: str, script: str) -> str:
+    """The Content-Security-Policy that allows only this style and this script."""
+    style, script = (
+        b64encode(hashlib.sha256(text.encode("utf-8")).digest()).decode("ascii") for text in (style, script)
+    )
+    return POLICY.format(style=style, script=script)
+
+
+def _block(name: str, value: Json) -> str:
+    return f'<script type="application/json" id="{name}">{script_json(value)}</script>\n'
+
+
+def _constants() -> Json:
     classes = [
         {"code": min(info.code, UNKNOWN), "title": info.title, "text": info.description, "color": info.rgb}
         for info in CLASSES
     ]
     return {
-        "name": _name(masks),
         "made": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         "version": VERSION,
         "step": STEP,
         "classes": classes,
         "scl": [{"title": info.title, "color": info.rgb} for info in SCL_CLASSES],
+        "colors": {"removed": MISSED, "added": ADDED, "ramp": RAMP},
     }
 
 
-def _name(masks: OutputCatalog) -> str:
-    """The last part of the catalog's path or URL."""
-    return redact(masks.root).rstrip("/").rpartition("/")[2]
-
-
 def _item(
-    masks: OutputCatalog, listed: tuple[str, str], *, views: Views, places: Places, room: int
+    masks: OutputCatalog, collection_id: str, item_id: str, *, views: Views, places: Places, room: int
 ) -> tuple[Json, Json]:
     """What the list needs of an item, and what its own view needs."""
-    collection_id, item_id = listed
     try:
         item = masks.item(collection_id, item_id)
         entry, layers = summary(item), MaskLayers.of(item, views)
         details: Json = {"facts": decisions(item), "links": links(item, places), "thresholds": thresholds(item)}
     except BROKEN as error:
-        return _broken(collection_id, item_id, f"{type(error).__name__}: {redact(str(error))[:300]}")
+        why = f"{type(error).__name__}: {redact(str(error))[:300]}"
+        return {"id": item_id, "collection": collection_id, "problem": why, "product": {}}, {"facts": [], "links": []}
     try:
         packed = pack(layers, room=room)
     except StacCloudmaskError as error:
         return entry | {"problem": str(error)[:300]}, details
-    counted = {} if packed.product is None else {"product": _counted(packed.product)}
-    seen = packed.to_dict(layers.grid, layers.notes) | {"has_votes": MASK_VOTES in layers.hrefs}
-    return {"thumb": base64(packed.thumbnail)} | counted | entry, details | seen
-
-
-def _broken(collection_id: str, item_id: str, why: str) -> tuple[Json, Json]:
-    return {"id": item_id, "collection": collection_id, "problem": why, "product": {}}, {"facts": [], "links": []}
-
-
-def _counted(shares: Mapping[str, float]) -> Json:
-    """Cloud and shadow of SCL, for items whose source does not state them."""
-    return {"cloud": shares["cloud"], "shadow": shares["cloud_shadow"], "by": "picture"}
+    if packed.product is not None and "product" not in entry:
+        cloud, shadow = packed.product["cloud"], packed.product["cloud_shadow"]
+        entry["product"] = {"cloud": cloud, "shadow": shadow, "by": "picture"}
+    return entry | {"thumb": base64(packed.thumbnail)}, details | packed.shown

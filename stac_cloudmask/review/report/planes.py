@@ -16,7 +16,8 @@ from PIL import Image
 from stac_cloudmask.core.classes import CloudClass
 from stac_cloudmask.core.grid import Grid, Window
 from stac_cloudmask.core.predict import PERCENT_NODATA
-from stac_cloudmask.review.layers import MaskLayers, coarse, painted, resampled, shares
+from stac_cloudmask.review.layers import MASK_VOTES, MaskLayers, coarse, painted
+from stac_cloudmask.stac.item import class_counts, cover_of
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -68,34 +69,16 @@ class Packed:
     """All that the page gets of an item's pixels.
 
     Attributes:
-        planes: The layers.
-        data: Their pixels one after the other, raw deflate.
-        tiles: The layer ``mask`` at the mask's own pixels, row by row of tiles, each raw deflate; empty where the
-            planes have these pixels, or where there is no room.
-        picture: The scene as WebP; None where there is none.
+        shown: JSON of the page's own data: the layers, their pixels one after the other as raw deflate, the scene as
+            WebP where there is a picture, and, where the layers have fewer pixels than the mask and there is room,
+            the layer ``mask`` at the mask's own pixels, row by row of tiles, each raw deflate.
         thumbnail: The mask over the scene, as small WebP.
         product: Percent of the valid pixels by class name, as SCL has it; None where it was not used.
     """
 
-    planes: list[Plane]
-    data: bytes
-    tiles: list[bytes]
-    picture: bytes | None
+    shown: dict[str, Any]
     thumbnail: bytes
     product: dict[str, float] | None
-
-    def to_dict(self, grid: Grid, notes: list[str]) -> dict[str, Any]:
-        """Return the JSON of the page's own data, without the thumbnail."""
-        shown: dict[str, Any] = {
-            "grid": {"code": grid.code, "left": grid.left, "top": grid.top, "gsd": grid.gsd, "shape": grid.shape},
-            "planes": [{"name": one.name, "factor": one.factor, "shape": one.pixels.shape} for one in self.planes],
-            "data": base64(self.data),
-            "notes": notes,
-            "has_product": self.product is not None,
-        }
-        if self.tiles:
-            shown["tiles"] = {"side": TILE, "data": [base64(tile) for tile in self.tiles]}
-        return shown if self.picture is None else shown | {"picture": base64(self.picture)}
 
 
 def pack(layers: MaskLayers, *, room: int) -> Packed:
@@ -110,19 +93,27 @@ def pack(layers: MaskLayers, *, room: int) -> Packed:
         StacCloudmaskError: The mask cannot be read.
     """
     planes, data = _planes(layers, room * 2 // 3)
-    drawn = layers.grid.coarsen(planes[0].factor)
-    rgb = layers.picture(coarse(layers.grid, min(SIDE, max(drawn.shape))))
-    picture = None if rgb is None else webp_within(rgb, room - len(data))
-    left = room - len(data) - len(picture or b"")
-    classes, product = (_wide(planes[0].pixels >> shift & np.uint8(UNKNOWN)) for shift in (0, 2))
-    return Packed(
-        planes=planes,
-        data=data,
-        tiles=mask_tiles(layers, left) if planes[0].factor > 1 else [],
-        picture=picture,
-        thumbnail=thumbnail(rgb, classes),
-        product=None if (product == CloudClass.NODATA).all() else shares(product),
-    )
+    grid, mask = layers.grid, planes[0]
+    rgb = layers.picture(coarse(grid, min(SIDE, max(mask.pixels.shape))))
+    picture = b"" if rgb is None else webp_within(rgb, room - len(data))
+    tiles = mask_tiles(layers, room - len(data) - len(picture)) if mask.factor > 1 else []
+    codes = mask.pixels & np.uint8(UNKNOWN), mask.pixels >> 2 & np.uint8(UNKNOWN)
+    classes, product = (np.where(code == UNKNOWN, CloudClass.NODATA, code).astype(np.uint8) for code in codes)
+    has_product = bool((product != CloudClass.NODATA).any())
+    shown: dict[str, Any] = {
+        "grid": {"code": grid.code, "left": grid.left, "top": grid.top, "gsd": grid.gsd, "shape": grid.shape},
+        "planes": [{"name": one.name, "factor": one.factor, "shape": one.pixels.shape} for one in planes],
+        "data": base64(data),
+        "notes": layers.notes,
+        "has_product": has_product,
+        "has_votes": MASK_VOTES in layers.hrefs,
+    }
+    if picture:
+        shown["picture"] = base64(picture)
+    if tiles:
+        shown["tiles"] = {"side": TILE, "data": [base64(tile) for tile in tiles]}
+    cover = cover_of(class_counts(product)) if has_product else None
+    return Packed(shown=shown, thumbnail=thumbnail(rgb, classes), product=cover)
 
 
 def _planes(layers: MaskLayers, room: int) -> tuple[list[Plane], bytes]:
@@ -177,12 +168,6 @@ def _mask_bytes(layers: MaskLayers, grid: Grid, scl: U8 | None) -> U8:
     return said
 
 
-def _wide(codes: NDArray[np.integer]) -> U8:
-    """Codes of two bits as those of the class table."""
-    wide: U8 = np.where(codes == UNKNOWN, CloudClass.NODATA, codes).astype(np.uint8)
-    return wide
-
-
 def deflate(data: bytes) -> bytes:
     """Return raw deflate, which browsers undo exactly; pixels read from a canvas may be altered against tracking."""
     packer = zlib.compressobj(LEVEL, zlib.DEFLATED, -zlib.MAX_WBITS, zlib.DEF_MEM_LEVEL)
@@ -211,9 +196,7 @@ def thumbnail(rgb: U8 | None, classes: U8) -> bytes:
         rgb: ``(y, x, 3)``; None where there is no picture.
         classes: ``(y, x)`` codes of `CloudClass`, of the same extent.
     """
-    bare = np.broadcast_to(np.array(BARE, np.float32), (*classes.shape, 3))
-    shown = painted(classes, bare if rgb is None else resampled(rgb, classes.shape))
-    small = Image.fromarray(shown.round().astype(np.uint8))
+    small = Image.fromarray(painted(classes, rgb, bare=BARE).round().astype(np.uint8))
     small.thumbnail((THUMB_SIDE, THUMB_SIDE), Image.Resampling.BOX)
     return _webp(small, 70)
 

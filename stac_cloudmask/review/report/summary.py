@@ -6,7 +6,6 @@ import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any, Final
 from urllib.parse import quote
 
@@ -18,24 +17,30 @@ Json = Mapping[str, Any]
 
 LONGEST: Final = 400
 """Characters of a text that are shown."""
-CLEANUP: Final[Mapping[str, str]] = MappingProxyType(
-    {
-        "cloud_buffer": "clouds grow by {:g} m",
-        "shadow_buffer": "shadows by {:g} m",
-        "min_area": "objects below {:g} m2 go",
-        "hole_area": "holes below {:g} m2 close",
-    }
-)
+THRESHOLDS: Final = {"cloud_thr": "cloud {:.0%}", "shadow_thr": "shadow {:.0%}"}
+SUN: Final = {"sun_azimuth": "azimuth {:.1f} degrees", "sun_elevation": "elevation {:.1f} degrees"}
+CLEANUP: Final = {
+    "cloud_buffer": "clouds grow by {:g} m",
+    "shadow_buffer": "shadows by {:g} m",
+    "min_area": "objects below {:g} m2 go",
+    "hole_area": "holes below {:g} m2 close",
+}
 
 
 def text(value: object) -> str | None:
-    """A text as far as it is shown; None for anything else."""
+    """Return a text as far as it is shown; None for anything else."""
     return value[:LONGEST] if isinstance(value, str) else None
 
 
 def summary(item: Json) -> dict[str, object]:
-    """What the list shows of an item: percent of the valid pixels; ``product`` only where the source says it."""
+    """Return what the list shows of an item, in percent of the valid pixels; ``product`` only where the source says it.
+
+    Args:
+        item: Its JSON.
+    """
     properties, source = item["properties"], _source_link(item)
+    cover = {"cloud": number(source.get("eo:cloud_cover")), "shadow": number(source.get("s2:cloud_shadow_percentage"))}
+    stated = any(value is not None for value in cover.values())
     return {
         "id": text(item["id"]),
         "source": (text(source.get("title")) or "").removeprefix("Source item ") or None,
@@ -45,16 +50,11 @@ def summary(item: Json) -> dict[str, object]:
         "cloud": number(properties.get("eo:cloud_cover")),
         "shadow": number(properties.get("s2:cloud_shadow_percentage")),
         "nodata": number(properties.get("s2:nodata_pixel_percentage")),
-    } | _stated(source)
-
-
-def _stated(source: Json) -> dict[str, object]:
-    cover = {"cloud": number(source.get("eo:cloud_cover")), "shadow": number(source.get("s2:cloud_shadow_percentage"))}
-    return {"product": cover | {"by": "item"}} if any(value is not None for value in cover.values()) else {}
+    } | ({"product": cover | {"by": "item"}} if stated else {})
 
 
 def thresholds(item: Json) -> dict[str, float | None]:
-    """Percent of probability above which ``cloud`` and ``shadow`` are voted for; meters that the buffers reach."""
+    """Return the probabilities in percent above which models vote, and the meters that buffers reach."""
     merge = item["properties"].get(f"{OWN}merge") or {}
     share = {name: number(merge.get(f"{name}_thr")) for name in ("cloud", "shadow")}
     reach = {name: number(merge.get(name)) for name in ("cloud_buffer", "shadow_buffer")}
@@ -67,17 +67,16 @@ def _source_link(item: Json) -> Json:
 
 
 def decisions(item: Json) -> list[tuple[str, str]]:
-    """How the mask came about, as label and text."""
+    """Return how the mask came about, as label and text."""
     properties = item["properties"]
     merge = properties.get(f"{OWN}merge") or {}
     models = properties.get(f"{OWN}models") or []
-    named = ", ".join(f"{model.get('name')} ({' and '.join(model.get('roles', ()))})" for model in models)
     lines = {
         "Merge policy": merge.get("policy"),
-        "Thresholds": _joined(merge, {"cloud_thr": "cloud {:.0%}", "shadow_thr": "shadow {:.0%}"}),
+        "Thresholds": _joined(merge, THRESHOLDS),
         "Clean-up": _joined(merge, CLEANUP),
-        "Sun": _joined(merge, {"sun_azimuth": "azimuth {:.1f} degrees", "sun_elevation": "elevation {:.1f} degrees"}),
-        "Models": named,
+        "Sun": _joined(merge, SUN),
+        "Models": ", ".join(f"{model.get('name')} ({' and '.join(model.get('roles', ()))})" for model in models),
         "Product's mask": properties.get(f"{OWN}product_mask") or "none",
         "BOA offset": "; ".join(_offsets(properties.get(f"{OWN}boa_offset") or {})),
         "Made": f"{properties.get('processing:datetime', '?')}, version {properties.get('processing:version', '?')}",
@@ -113,7 +112,7 @@ class Places:
     page: Path
 
     def link(self, href: str) -> str | None:
-        """A reference that a browser may follow: http(s) or a file; None for everything else."""
+        """Return a reference that a browser may follow: http(s) or a file; None for everything else."""
         if href.startswith(("https://", "http://")):
             return unsigned(href)
         if is_remote(href) or not href.startswith("/"):
@@ -124,24 +123,17 @@ class Places:
 
 
 def links(item: Json, places: Places) -> list[dict[str, object]]:
-    """Item, source and assets: title, what it is, and ``href``, None where only ``shown`` can be read."""
-    found = [_link("Item JSON", "STAC item of the mask", _home(item), places)]
-    found += [
-        _link(text(link.get("title")) or "Derived from", "derived from", str(link.get("href")), places)
-        for link in item["links"]
-        if link.get("rel") == "derived_from"
+    """Return item, source and assets: title, what it is, and ``href``, None where only ``shown`` can be read."""
+    home = next(link for link in item["links"] if link.get("rel") == "self")
+    derived = [link for link in item["links"] if link.get("rel") == "derived_from"]
+    named = [
+        ("Item JSON", "STAC item of the mask", home),
+        *((text(link.get("title")) or "Derived from", "derived from", link) for link in derived),
+        *((text(asset.get("title")) or key, f"asset {key}", asset) for key, asset in item["assets"].items()),
     ]
-    found += [
-        _link(text(asset.get("title")) or str(key), f"asset {key}", str(asset.get("href")), places)
-        for key, asset in item["assets"].items()
-    ]
+    found = []
+    for title, what, target in named:
+        href = str(target.get("href"))
+        shown = redact(href)[:LONGEST]
+        found.append({"title": title, "what": what[:LONGEST], "href": places.link(href), "shown": shown})
     return found
-
-
-def _link(title: str, what: str, href: str, places: Places) -> dict[str, object]:
-    return {"title": title, "what": what[:LONGEST], "href": places.link(href), "shown": redact(href)[:LONGEST]}
-
-
-def _home(item: Json) -> str:
-    """Where the item was read from."""
-    return next(str(link["href"]) for link in item["links"] if link.get("rel") == "self")

@@ -3,10 +3,8 @@ const [, CLOUD, SHADOW] = INDEX.classes.map((info) => info.color);
 const mix = (color, other, part) => color.map((value, i) => Math.round(value + (other[i] - value) * part));
 const light = (color) => mix(color, [255, 255, 255], 0.5);
 const dark = (color) => mix(color, [0, 0, 0], 0.45);
-const YELLOW = [255, 230, 60];
-const TEAL = [0, 200, 165];
+const { removed: REMOVED, added: ADDED, ramp: RAMP } = INDEX.colors;
 
-const RAMP = [[13, 8, 60], [110, 20, 130], [205, 70, 100], [248, 150, 60], [250, 240, 150]];
 function ramp(share) {
   const place = Math.min(share, 0.9999) * (RAMP.length - 1);
   return mix(RAMP[Math.floor(place)], RAMP[Math.floor(place) + 1], place % 1);
@@ -34,8 +32,8 @@ const LEGENDS = {
       { title: "Shadow: model and SCL", color: SHADOW },
       { title: "Shadow: model alone", color: light(SHADOW) },
       { title: "Shadow: SCL alone", color: dark(SHADOW) },
-      { title: "Voted, then removed", color: YELLOW },
-      { title: "Added by the buffer", color: TEAL },
+      { title: "Voted, then removed", color: REMOVED },
+      { title: "Added by the buffer", color: ADDED },
     ],
   },
   changes: {
@@ -44,8 +42,8 @@ const LEGENDS = {
     entries: [
       { title: "Cloud added", color: CLOUD },
       { title: "Shadow added", color: SHADOW },
-      { title: "Cloud taken away", color: YELLOW },
-      { title: "Shadow taken away", color: TEAL },
+      { title: "Cloud taken away", color: REMOVED },
+      { title: "Shadow taken away", color: ADDED },
     ],
   },
   probability: {
