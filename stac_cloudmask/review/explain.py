@@ -107,29 +107,26 @@ def _policy(facts: PixelRecord, votes: Vote) -> Iterator[str]:
     elif facts.code != CloudClass.CLEAR and not is_calibrated:
         yield f"policy {facts.merge.get('policy')}: any vote counts, cloud before shadow"
     elif facts.code == CloudClass.CLOUD:
-        yield f"cloud: {_trusted(facts, votes)}"
+        by_model = f"its object is certain somewhere, by {CERTAIN}"
+        yield f"cloud: {by_model if votes & Vote.CLOUD_MODEL else _scl_counts(facts, 'where')}"
     elif facts.code == CloudClass.CLOUD_SHADOW:
         yield f"shadow: {_lit(facts, dark=True)}"
         if votes & CLOUD_VOTES:
             yield "its votes for cloud are dropped, as the shadow probability exceeds the cloud probability"
 
 
-def _trusted(facts: PixelRecord, votes: Vote) -> str:
-    if votes & Vote.CLOUD_MODEL:
-        return f"its object is certain somewhere, by {CERTAIN}"
+def _scl_counts(facts: PixelRecord, where: str) -> str:
     if facts.scl == SCL_CIRRUS:
-        return f"thin cirrus of SCL counts where {VEILED}"
-    return f"a cloud of SCL is trusted where {HINTED}"
+        return f"thin cirrus of SCL counts {where} {VEILED}"
+    return f"a cloud of SCL is trusted {where} {HINTED}"
 
 
 def _removals(facts: PixelRecord, votes: Vote) -> Iterator[str]:
     """What can have removed votes; the survey of the whole scene, which decided, is not kept."""
     if votes & Vote.CLOUD_MODEL:
         yield f"no part of the model's cloud is certain, by {CERTAIN}"
-    elif votes & Vote.PRODUCT_CLOUD and facts.scl == SCL_CIRRUS:
-        yield f"thin cirrus of SCL counts only where {VEILED}"
     elif votes & Vote.PRODUCT_CLOUD:
-        yield f"a cloud of SCL is trusted only where {HINTED}"
+        yield _scl_counts(facts, "only where")
     is_hinted = facts.shadow is not None and facts.shadow > RULES.hint
     if votes & Vote.PRODUCT_SHADOW and not votes & Vote.SHADOW_MODEL and not is_hinted:
         yield f"shadow of SCL counts only where the model finds more than {RULES.hint} % of shadow"
