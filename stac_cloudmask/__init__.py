@@ -6,65 +6,46 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
-    from stac_cloudmask.api import cloud_mask, process
-    from stac_cloudmask.config import Settings
-    from stac_cloudmask.errors import StacCloudmaskError, StacCloudmaskWarning
-    from stac_cloudmask.farmvibes import ImprovedMask, improve_cloud_mask
-    from stac_cloudmask.pipeline.publish import publish
-    from stac_cloudmask.pipeline.result import VERSION as __version__  # noqa: N811
-    from stac_cloudmask.pipeline.result import Result
-    from stac_cloudmask.review.arrays import ArrayMask, mask_array, mask_cube
-    from stac_cloudmask.review.cubes import apply_mask
-    from stac_cloudmask.review.evaluate import evaluate
-    from stac_cloudmask.review.explain import explain
-    from stac_cloudmask.review.series import clear_share, plot_clear_share
-    from stac_cloudmask.review.show import plot
-    from stac_cloudmask.stac.search import search
+    from stac_cloudmask.api import cloud_mask as cloud_mask
+    from stac_cloudmask.api import process as process
+    from stac_cloudmask.config import Settings as Settings
+    from stac_cloudmask.errors import StacCloudmaskError as StacCloudmaskError
+    from stac_cloudmask.errors import StacCloudmaskWarning as StacCloudmaskWarning
+    from stac_cloudmask.farmvibes import ImprovedMask as ImprovedMask
+    from stac_cloudmask.farmvibes import improve_cloud_mask as improve_cloud_mask
+    from stac_cloudmask.pipeline.publish import publish as publish
+    from stac_cloudmask.pipeline.result import Result as Result
+    from stac_cloudmask.review.arrays import ArrayMask as ArrayMask
+    from stac_cloudmask.review.arrays import mask_array as mask_array
+    from stac_cloudmask.review.arrays import mask_cube as mask_cube
+    from stac_cloudmask.review.cubes import apply_mask as apply_mask
+    from stac_cloudmask.review.evaluate import evaluate as evaluate
+    from stac_cloudmask.review.explain import explain as explain
+    from stac_cloudmask.review.series import clear_share as clear_share
+    from stac_cloudmask.review.series import plot_clear_share as plot_clear_share
+    from stac_cloudmask.review.show import plot as plot
+    from stac_cloudmask.stac.search import search as search
 
-__all__ = [
-    "ArrayMask",
-    "ImprovedMask",
-    "Result",
-    "Settings",
-    "StacCloudmaskError",
-    "StacCloudmaskWarning",
-    "__version__",
-    "apply_mask",
-    "clear_share",
-    "cloud_mask",
-    "evaluate",
-    "explain",
-    "improve_cloud_mask",
-    "mask_array",
-    "mask_cube",
-    "plot",
-    "plot_clear_share",
-    "process",
-    "publish",
-    "search",
-]
+    __version__: str
 
-_HOMES: Final = {
-    "ArrayMask": "review.arrays",
-    "ImprovedMask": "farmvibes",
-    "Result": "pipeline.result",
-    "Settings": "config",
-    "StacCloudmaskError": "errors",
-    "StacCloudmaskWarning": "errors",
-    "apply_mask": "review.cubes",
-    "clear_share": "review.series",
-    "cloud_mask": "api",
-    "evaluate": "review.evaluate",
-    "explain": "review.explain",
-    "improve_cloud_mask": "farmvibes",
-    "mask_array": "review.arrays",
-    "mask_cube": "review.arrays",
-    "plot": "review.show",
-    "plot_clear_share": "review.series",
-    "process": "api",
-    "publish": "pipeline.publish",
-    "search": "stac.search",
+_MODULES: Final = {
+    "api": ("cloud_mask", "process"),
+    "config": ("Settings",),
+    "errors": ("StacCloudmaskError", "StacCloudmaskWarning"),
+    "farmvibes": ("ImprovedMask", "improve_cloud_mask"),
+    "pipeline.publish": ("publish",),
+    "pipeline.result": ("Result",),
+    "review.arrays": ("ArrayMask", "mask_array", "mask_cube"),
+    "review.cubes": ("apply_mask",),
+    "review.evaluate": ("evaluate",),
+    "review.explain": ("explain",),
+    "review.series": ("clear_share", "plot_clear_share"),
+    "review.show": ("plot",),
+    "stac.search": ("search",),
 }
+_HOMES: Final = {name: module for module, names in _MODULES.items() for name in names}
+
+__all__ = sorted([*_HOMES, "__version__"])  # noqa: PLE0605  (it is a list)
 
 
 def __getattr__(name: str) -> object:

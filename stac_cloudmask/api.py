@@ -6,7 +6,7 @@ Each call imports what it needs when it is made, as the raster libraries take se
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import ExitStack, closing, nullcontext
+from contextlib import ExitStack, closing
 from dataclasses import replace
 from itertools import islice
 from os import PathLike, fspath
@@ -81,17 +81,15 @@ def process(
     from stac_cloudmask.pipeline.mask import connection_of  # noqa: PLC0415
     from stac_cloudmask.pipeline.run import OnDask, open_engine, plan, run  # noqa: PLC0415
 
-    settings = _clipping(settings, bbox, geometry)
+    settings = clipping(settings or Settings(), bbox, geometry)
     found = _load(items, catalog, collection, connection_of(settings, headers), versions)
-    target = fspath(out)
     with shown(progress, total=len(items) if isinstance(items, list | tuple) else None) as board, ExitStack() as stack:
         if dry_run:
-            results = plan(found, settings=settings, out=target)
+            results = plan(found, settings=settings, out=fspath(out))
         else:
-            opened = (
-                open_engine(workers=workers, progress=board.stage) if client is None else nullcontext(OnDask(client))
-            )
-            results = run(found, settings=settings, out=target, engine=stack.enter_context(opened))
+            opened = open_engine(workers=workers, progress=board.stage)
+            engine = OnDask(client) if client is not None else stack.enter_context(opened)
+            results = run(found, settings=settings, out=fspath(out), engine=engine)
         return list(board.count(stack.enter_context(closing(results))))
 
 
@@ -129,7 +127,7 @@ def cloud_mask(
     from stac_cloudmask.pipeline.mask import connection_of, make_mask, to_dataset  # noqa: PLC0415
     from stac_cloudmask.review.show import CloudmaskAccessor  # noqa: F401, PLC0415  (registers itself)
 
-    settings = _clipping(settings, bbox, geometry)
+    settings = clipping(settings or Settings(), bbox, geometry)
     found = list(_load(item, catalog, collection, connection_of(settings, headers)))
     if len(found) != 1:
         raise ConfigError(f"{item} holds {len(found)} items, but a dataset is of one; process takes any number")
@@ -140,9 +138,8 @@ def cloud_mask(
         return to_dataset(make_mask(one, settings=settings, progress=board.stage), one, settings=settings)
 
 
-def _clipping(settings: Settings | None, bbox: Bbox | None, geometry: Area | None) -> Settings:
-    """Return settings with the area that is to be masked."""
-    settings = settings or Settings()
+def clipping(settings: Settings, bbox: Bbox | None = None, geometry: Area | None = None) -> Settings:
+    """Return settings with the area that is to be masked, if one is given."""
     if bbox is None and geometry is None:
         return settings
     from stac_cloudmask.pipeline.area import area_of  # noqa: PLC0415

@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 from dataclasses import asdict, dataclass
 from numbers import Integral, Real
-from typing import Final, Literal, get_args
+from types import UnionType
+from typing import Any, Final, Literal, get_args, get_origin, get_type_hints
 
 from stac_cloudmask.errors import ConfigError
 
@@ -35,34 +36,20 @@ PRESENTATION: Final = frozenset(
 
 AREA: Final = frozenset({"area", "max_halo"})
 """Settings that only count where an area is masked."""
-CHOICES: Final = {
-    "merge": get_args(Merge),
-    "loader": get_args(Loader),
-    "missing_scl": get_args(MissingScl),
-    "boa_offset": get_args(BoaOffset),
-    "provider": get_args(Provider),
-}
 LARGEST: Final = 1e12
 """Meters or square meters; a tile has 1.2e10 square meters."""
 RANGES: Final = {
     "cloud_thr": (0.0, 1.0),
     "shadow_thr": (0.0, 1.0),
-    "buffer": (0.0, LARGEST),
-    "min_area": (0.0, LARGEST),
-    "hole_area": (0.0, LARGEST),
     "resolution": (1.0, LARGEST),
     "max_halo": (0.0, 100_000.0),
     "threads": (1, 10_000),
-    "retry_seconds": (0.0, LARGEST),
 }
-TEXTS: Final = ("shadow_model", "model_cache", "collection_config")
-TUPLES: Final = {
-    "cloud_model": str,
-    "scl_cloud": Integral,
-    "scl_shadow": Integral,
-    "private_hosts": str,
-    "local_roots": str,
-}
+"""Least and most of a number; others go from 0 to `LARGEST`."""
+WORDS: Final[dict[Any, str]] = {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}
+TUPLES: Final[dict[Any, str]] = {tuple[int, ...]: "a tuple of whole numbers", tuple[str, ...]: "a tuple of texts"}
+"""What the settings of a type take."""
+NUMBERS: Final = {int: Integral, float: Real}
 SCL_CLASSES: Final = frozenset(range(1, 12))
 """Codes of the scene classification that can mean something; 0 is nodata."""
 
@@ -141,24 +128,14 @@ class Settings:
 
     def __post_init__(self) -> None:
         """Refuse what cannot work."""
-        for name, choices in CHOICES.items():
-            if getattr(self, name) not in choices:
-                raise ConfigError(f"{name} is one of {', '.join(choices)}, got {getattr(self, name)!r}")
-        for name, (least, most) in RANGES.items():
-            _check_number(name, getattr(self, name), least, most)
-        _check_percent("cloud_thr", self.cloud_thr)
-        _check_percent("shadow_thr", self.shadow_thr)
-        for name, kind in TUPLES.items():
-            _check_tuple(name, getattr(self, name), kind)
-        for name in TEXTS:
-            _check_text(name, getattr(self, name))
+        for name, kind in get_type_hints(Settings).items():
+            _check(name, getattr(self, name), kind)
+        for name in ("cloud_thr", "shadow_thr"):
+            percent = 100 * (getattr(self, name) or 0)
+            if not math.isclose(percent, round(percent), abs_tol=1e-6):
+                raise ConfigError(f"{name} takes whole percents such as 0.30 and 0.31, got {percent / 100:g}")
         if not self.cloud_model:
             raise ConfigError("cloud_model takes at least one model, got none")
-        if not isinstance(self.threads, Integral | None):
-            raise ConfigError(f"threads is a whole number, got {self.threads!r}")
-        self._check_scl()
-
-    def _check_scl(self) -> None:
         if set(self.scl_cloud) & set(self.scl_shadow) or {*self.scl_cloud, *self.scl_shadow} - SCL_CLASSES:
             raise ConfigError(
                 f"SCL classes are 1 to 11 and mean one thing each, got cloud {self.scl_cloud} and shadow "
@@ -171,24 +148,24 @@ class Settings:
         return {name: value for name, value in asdict(self).items() if name not in without}
 
 
-def _check_number(name: str, value: float | None, least: float, most: float) -> None:
-    if value is not None and (not isinstance(value, Real) or isinstance(value, bool) or not least <= value <= most):
-        raise ConfigError(f"{name} must be a number from {least:g} to {most:g}, got {value!r:.40}")
+def _check(name: str, value: Any, kind: Any) -> None:  # noqa: ANN401  (a setting of any type, and its type)
+    if isinstance(kind, UnionType):
+        if value is None:
+            return
+        kind = get_args(kind)[0]
+    takes = (WORDS | TUPLES).get(kind) or f"one of {', '.join(get_args(kind))}"
+    fits = _is_a(value, kind)
+    if kind in NUMBERS:
+        least, most = RANGES.get(name, (0.0, LARGEST))
+        takes, fits = f"{takes} from {least:g} to {most:g}", fits and least <= value <= most
+    if not fits:
+        raise ConfigError(f"{name} is {takes}, got {value!r:.40}")
 
 
-def _check_tuple(name: str, value: tuple[object, ...] | None, kind: type) -> None:
-    if value is not None and not (isinstance(value, tuple) and all(isinstance(one, kind) for one in value)):
-        what = "texts" if kind is str else "whole numbers"
-        raise ConfigError(f"{name} is a tuple of {what}, got {value!r:.40}")
-
-
-def _check_text(name: str, value: str | None) -> None:
-    if not isinstance(value, str | None):
-        raise ConfigError(f"{name} is a text, got {value!r:.40}")
-
-
-def _check_percent(name: str, value: float | None) -> None:
-    if value is not None and not math.isclose(value * 100, round(value * 100), abs_tol=1e-6):
-        raise ConfigError(
-            f"{name} takes whole percents (0.30, 0.31), as probabilities are kept in percent; got {value}"
-        )
+def _is_a(value: object, kind: Any) -> bool:  # noqa: ANN401  (a type)
+    """Whether a value is of a type; numbers of numpy are numbers, True and False are not."""
+    if get_origin(kind) is Literal:
+        return value in get_args(kind)
+    if get_origin(kind) is tuple:
+        return isinstance(value, tuple) and all(_is_a(one, get_args(kind)[0]) for one in value)
+    return isinstance(value, NUMBERS.get(kind, kind)) and (kind is bool or not isinstance(value, bool))

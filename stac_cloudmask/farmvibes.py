@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -16,14 +16,14 @@ from stac_cloudmask.core.predict import ROLES, Bands, Member, predict_chips
 from stac_cloudmask.errors import ConfigError, UnsupportedItemError
 from stac_cloudmask.models.registry import find_model, with_weights
 from stac_cloudmask.models.session import OnnxSegmenter
-from stac_cloudmask.models.spec import LONGEST_SIDE, ModelSpec, ModelWindow
+from stac_cloudmask.models.spec import LONGEST_SIDE, ModelWindow
 from stac_cloudmask.stac.gdal import open_raster
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
     from rasterio.io import DatasetReader
 
-    from stac_cloudmask.core.grid import Window
+    from stac_cloudmask.core.grid import Chip, Window
     from stac_cloudmask.core.predict import Role
 
 CLOUD_MODEL: Final = "farmvibes-cloud-2"
@@ -33,11 +33,7 @@ CONTRACTS: Final[dict[Role, str]] = {"cloud": CLOUD_MODEL, "shadow": SHADOW_MODE
 SCALE: Final = 1e-4
 """Reflectance per digital number; FarmVibes.AI adds no BOA offset."""
 
-DTYPES: Final = frozenset({"uint8", "uint16"})
-
 Model = str | Path
-Read = Callable[[int, int], "NDArray[np.uint16]"]
-"""``read(row_off, height)`` gives ``(band, height, x)``."""
 
 
 @dataclass(frozen=True)
@@ -110,17 +106,15 @@ def improve_cloud_mask(
     """
     cloud_models = [cloud_model] if isinstance(cloud_model, str | Path) else list(cloud_model)
     if not cloud_models or not 1 <= window_size <= LONGEST_SIDE:
-        raise ConfigError(
-            f"improve_cloud_mask takes at least one cloud model and windows of 1 to {LONGEST_SIDE} pixels, got "
-            f"{len(cloud_models)} and {window_size}"
-        )
+        found = f"got {len(cloud_models)} and {window_size}"
+        raise ConfigError(f"at least one cloud model and windows of 1 to {LONGEST_SIDE} pixels are needed, {found}")
+    roles: list[tuple[Model, Role]] = [*((model, "cloud") for model in cloud_models), (shadow_model, "shadow")]
     cache = None if model_cache is None else Path(model_cache)
-    members = [_member(model, "cloud", window_size, cache) for model in cloud_models]
-    members.append(_member(shadow_model, "shadow", window_size, cache))
+    members = [_member(model, role, window_size, cache) for model, role in roles]
     with open_raster(str(s2_raster)) as raster, open_raster(str(product_mask)) as product:
         _refuse_others(raster, product)
-        read = _whole(raster) if in_memory else partial(_rows, raster)
-        cloud, shadow = _probabilities(raster, read, members, window_size=window_size, overlap=overlap)
+        chips = farmvibes_chips(*raster.shape, size=window_size, overlap_fraction=overlap)
+        cloud, shadow = _probabilities(raster, chips, members, in_memory=in_memory)
         merged = merge_farmvibes(
             cloud,
             shadow,
@@ -140,23 +134,20 @@ def improve_cloud_mask(
 def _member(model: Model, role: Role, window_size: int, cache: Path | None) -> Member:
     """A model, with the windows of this run instead of its own."""
     path = Path(model)
-    spec: ModelSpec = (
-        with_weights(find_model(CONTRACTS[role]), path) if path.suffix == ".onnx" else find_model(model, role=role)
-    )
+    with_contract = path.suffix == ".onnx"
+    spec = with_weights(find_model(CONTRACTS[role]), path) if with_contract else find_model(model, role=role)
     window = ModelWindow(size=window_size, multiple=spec.window.multiple, overlap=0)
     return Member(OnnxSegmenter(replace(spec, window=window), cache=cache, local_means=False), (role,))
 
 
 def _refuse_others(raster: DatasetReader, product: DatasetReader) -> None:
     for file in (raster, product):
-        if any(dtype not in DTYPES for dtype in file.dtypes):
-            found = ", ".join(sorted(set(file.dtypes)))
-            raise UnsupportedItemError(f"{file.name}: holds {found}; digital numbers (uint16 or uint8) are expected")
+        if others := sorted(set(file.dtypes) - {"uint8", "uint16"}):
+            raise UnsupportedItemError(f"{file.name}: holds {', '.join(others)}; digital numbers are uint16 or uint8")
     bands = find_model(CLOUD_MODEL).bands
     if raster.count != len(bands):
-        raise UnsupportedItemError(
-            f"{raster.name}: has {raster.count} bands; {len(bands)} are expected: {', '.join(bands)}"
-        )
+        expected = f"{len(bands)} are expected: {', '.join(bands)}"
+        raise UnsupportedItemError(f"{raster.name}: has {raster.count} bands; {expected}")
     if product.shape != raster.shape or not np.allclose(product.transform, raster.transform):
         raise UnsupportedItemError(
             f"{product.name}: lies on another grid ({product.height} x {product.width} pixels) than "
@@ -164,13 +155,8 @@ def _refuse_others(raster: DatasetReader, product: DatasetReader) -> None:
         )
 
 
-def _rows(raster: DatasetReader, row_off: int, height: int) -> NDArray[np.uint16]:
-    return np.asarray(raster.read(window=((row_off, row_off + height), (0, raster.width)), out_dtype="uint16"))
-
-
-def _whole(raster: DatasetReader) -> Read:
-    scene = _rows(raster, 0, raster.height)
-    return lambda row_off, height: scene[:, row_off : row_off + height]
+def _rows(raster: DatasetReader, rows: slice) -> NDArray[np.uint16]:
+    return np.asarray(raster.read(window=(rows.indices(raster.height)[:2], (0, raster.width)), out_dtype="uint16"))
 
 
 def _window(rows: NDArray[np.uint16], window: Window) -> NDArray[np.uint16]:
@@ -179,20 +165,19 @@ def _window(rows: NDArray[np.uint16], window: Window) -> NDArray[np.uint16]:
 
 
 def _probabilities(
-    raster: DatasetReader, read: Read, members: Sequence[Member], *, window_size: int, overlap: float
+    raster: DatasetReader, plan: Sequence[Sequence[Chip]], members: Sequence[Member], *, in_memory: bool
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Cloud and shadow probability of the whole raster, 100.0 where any band is nodata."""
     names = find_model(CLOUD_MODEL).bands
     bands = Bands(names=names, scales=(SCALE,) * len(names), offsets=(0,) * len(names))
     out = {role: np.full(raster.shape, PROBABILITY_NODATA) for role in ROLES}
-    for chips in farmvibes_chips(*raster.shape, size=window_size, overlap_fraction=overlap):
-        rows = read(chips[0].read.row_off, chips[0].read.height)
+    scene = _rows(raster, slice(None)) if in_memory else None
+    for chips in plan:
+        here = chips[0].read.rows
+        rows = _rows(raster, here) if scene is None else scene[:, here]
         for prediction in predict_chips(chips, partial(_window, rows), members=members, bands=bands):
-            if prediction.probabilities is None:
-                continue
-            empty = nodata_pixels(prediction.dn, nodata=raster.nodata)
-            for role, scene in out.items():
-                scene[prediction.chip.write.slices] = np.where(
-                    empty, PROBABILITY_NODATA, prediction.probabilities[role]
-                )
+            if prediction.probabilities is not None:
+                empty = nodata_pixels(prediction.dn, nodata=raster.nodata)
+                for role, found in prediction.probabilities.items():
+                    out[role][prediction.chip.write.slices] = np.where(empty, PROBABILITY_NODATA, found)
     return out["cloud"], out["shadow"]

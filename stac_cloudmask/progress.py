@@ -5,24 +5,20 @@ from __future__ import annotations
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from html import escape
-from typing import Any, Final, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, get_args
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from stac_cloudmask.pipeline.result import Result
+from stac_cloudmask.pipeline.result import Result, Status
+
+if TYPE_CHECKING:
+    from rich.progress import ProgressColumn
 
 SPEED_SECONDS: Final = 3600.0
 """The time left is estimated from the items of the last hour: one can take minutes."""
-WORDS: Final = {
-    "done": "done",
-    "up-to-date": "up to date",
-    "skipped": "skipped",
-    "planned": "planned",
-    "failed": "failed",
-}
 
 
 class Stage(NamedTuple):
@@ -37,125 +33,92 @@ Listener = Callable[[Result | Stage], None]
 """Called with each stage of an item, where it runs in this process, and with the result of each item."""
 
 
-def counted(counts: Counter[str]) -> str:
-    """Return how many items of each kind there are, in words."""
-    return ", ".join(f"{counts[status]} {word}" for status, word in WORDS.items() if counts[status]) or "starting"
-
-
 class Board:
-    """Counts the results of a run and shows nothing; the root of those that do."""
+    """Counts the results of a run and tells a listener what happens."""
 
-    def __init__(self) -> None:
+    def __init__(self, listener: Listener) -> None:
         self.counts: Counter[str] = Counter()
         self.total: int | None = None
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        """Show nothing any more."""
+        self._listener = listener
 
     def expect(self, total: int) -> None:
-        """Learn how many items there will be."""
+        """Set how many items there will be."""
         self.total = total
 
     def stage(self, name: str, done: int, total: int) -> None:
-        """Show what is being done with an item."""
-
-    def result(self, result: Result) -> None:
-        """Show that an item is finished."""
+        """Tell what is being done with an item, and how much of it is done."""
+        self._listener(Stage(name, done, total))
 
     def count(self, results: Iterable[Result]) -> Iterator[Result]:
-        """Pass results on and count them."""
+        """Pass results on, each counted and told."""
         for result in results:
             self.counts[result.status] += 1
-            self.result(result)
+            self._listener(result)
             yield result
 
 
-class Bars(Board):
-    """Bars in a terminal, one for the items and one for what is being done with the present one."""
+def counted(counts: Counter[str]) -> str:
+    """Return how many items of each status there are, in words."""
+    words = (f"{counts[status]} {status.replace('-', ' ')}" for status in get_args(Status) if counts[status])
+    return ", ".join(words) or "starting"
 
-    def __init__(self, console: Console, *, quiet: bool = False) -> None:
-        super().__init__()
-        columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn())
-        self._bars = Progress(
-            *columns,
-            TextColumn("{task.fields[rate]}"),
-            TimeElapsedColumn(),
-            TimeRemainingColumn(compact=True),
-            console=console,
-            transient=True,
-            disable=quiet or not console.is_terminal,
-            redirect_stdout=sys.stdout.isatty(),  # or results meant for a file or a pipe would go to the terminal
-            speed_estimate_period=SPEED_SECONDS,
-        )
-        self._items = self._bars.add_task(counted(self.counts), total=None, rate="")
-        self._stage = self._bars.add_task("", total=None, rate="", visible=False)
 
-    def stage(self, name: str, done: int, total: int) -> None:
-        """Show what is being done with an item, and how much of it is done."""
-        self._bars.update(self._stage, description=name, completed=done, total=total, visible=True)
+def bars(console: Console, *columns: ProgressColumn, quiet: bool = False, seconds: float = 30.0) -> Progress:
+    """Return bars with these columns; they are shown where the console is a terminal.
 
-    def result(self, result: Result) -> None:  # noqa: ARG002  (the counts say it)
-        """Show how many items are finished, and how fast."""
-        finished = self.counts.total()
-        elapsed = next(task.elapsed for task in self._bars.tasks if task.id == self._items)
+    Args:
+        console: Where.
+        columns: Between the bar and the time left.
+        quiet: Show nothing.
+        seconds: How far back the speed is measured.
+    """
+    return Progress(
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        *columns,
+        TimeRemainingColumn(compact=True),
+        console=console,
+        transient=True,
+        disable=quiet or not console.is_terminal,
+        redirect_stdout=sys.stdout.isatty(),  # or results meant for a file or a pipe would go to the terminal
+        speed_estimate_period=seconds,
+    )
+
+
+@contextmanager
+def terminal(console: Console, *, quiet: bool = False) -> Iterator[Board]:
+    """Show two bars, one for the items and one for what is being done with the present one."""
+    columns = (MofNCompleteColumn(), TextColumn("{task.fields[rate]}"), TimeElapsedColumn())
+    shown = bars(console, *columns, quiet=quiet, seconds=SPEED_SECONDS)
+    items = shown.add_task("starting", total=None, rate="")
+    stage = shown.add_task("", total=None, rate="", visible=False)
+
+    def show(event: Result | Stage) -> None:
+        if isinstance(event, Stage):
+            shown.update(stage, description=event.name, completed=event.done, total=event.total, visible=True)
+            return
+        finished, elapsed = board.counts.total(), shown.tasks[items].elapsed
         rate = f"{60 * finished / elapsed:.3g}/min" if elapsed else ""
-        words = counted(self.counts)
-        self._bars.update(self._items, description=words, completed=finished, total=self.total, rate=rate)
+        shown.update(items, description=counted(board.counts), completed=finished, total=board.total, rate=rate)
 
-    def __enter__(self) -> Self:
-        self._bars.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._bars.stop()
+    board = Board(show)
+    with shown:
+        yield board
 
 
-class NotebookBar(Board):
-    """A bar in the output of a notebook's cell; it needs no widgets and stays in the stored notebook."""
+def notebook(display: Callable[..., Any]) -> Board:
+    """Show a bar in the output of a notebook's cell; it needs no widgets and stays in the stored notebook."""
 
-    def __init__(self, display: Callable[..., Any]) -> None:
-        super().__init__()
-        self._stage = Stage("", 0, 1)
-        self._handle = display({"text/html": self._html()}, raw=True, display_id=True)
+    def html(stage: Stage) -> dict[str, str]:
+        finished = board.counts.total() + stage.done / max(stage.total, 1)
+        share = f' value="{finished / board.total:.3f}"' if board.total else ""
+        words = f"{counted(board.counts)}{f' of {board.total}' if board.total else ''} {stage.name}"
+        return {"text/html": f"<progress{share}></progress> {escape(words)}"}
 
-    def stage(self, name: str, done: int, total: int) -> None:
-        """Show what is being done with an item."""
-        self._stage = Stage(name, done, total)
-        self._update()
-
-    def result(self, result: Result) -> None:  # noqa: ARG002  (the counts say it)
-        """Show how many items are finished."""
-        self._stage = Stage("", 0, 1)
-        self._update()
-
-    def _update(self) -> None:
-        self._handle.update({"text/html": self._html()}, raw=True)
-
-    def _html(self) -> str:
-        stage = self._stage
-        finished = self.counts.total() + stage.done / max(stage.total, 1)
-        share = f' value="{finished / self.total:.3f}"' if self.total else ""
-        words = f"{counted(self.counts)}{f' of {self.total}' if self.total else ''} {stage.name}"
-        return f"<progress{share}></progress> {escape(words)}"
-
-
-class Told(Board):
-    """A function of the user's that is called."""
-
-    def __init__(self, listener: Listener) -> None:
-        super().__init__()
-        self._listener = listener
-
-    def stage(self, name: str, done: int, total: int) -> None:
-        """Call it with a stage."""
-        self._listener(Stage(name, done, total))
-
-    def result(self, result: Result) -> None:
-        """Call it with a result."""
-        self._listener(result)
+    idle = Stage("", 0, 1)
+    board = Board(lambda event: handle.update(html(event if isinstance(event, Stage) else idle), raw=True))
+    handle = display(html(idle), raw=True, display_id=True)
+    return board
 
 
 @contextmanager
@@ -168,14 +131,13 @@ def shown(progress: bool | Listener, *, total: int | None = None) -> Iterator[Bo
     """
     console = Console(stderr=True)
     if callable(progress):
-        board: Board = Told(progress)
+        opened: AbstractContextManager[Board] = nullcontext(Board(progress))
     elif progress and console.is_jupyter:
         from IPython.display import display  # noqa: PLC0415  (there in a notebook only)
 
-        board = NotebookBar(display)
+        opened = nullcontext(notebook(display))
     else:
-        board = Bars(console, quiet=not progress)
-    if total is not None:
-        board.expect(total)
-    with board:
+        opened = terminal(console, quiet=not progress)
+    with opened as board:
+        board.total = total
         yield board

@@ -4,22 +4,22 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import fields
-from typing import TYPE_CHECKING, Any, ClassVar, Final
+from typing import Any, ClassVar, Final
 
 import pystac
 
 from stac_cloudmask.config import Settings
-from stac_cloudmask.errors import ConfigError, ReadError, StacCloudmaskError, UnsupportedItemError
+from stac_cloudmask.errors import ReadError, StacCloudmaskError, UnsupportedItemError
 from stac_cloudmask.pipeline.area import area_of
 from stac_cloudmask.pipeline.item import attempt
 from stac_cloudmask.pipeline.result import VERSION
 from stac_cloudmask.stac.catalog import OutputCatalog
 from stac_cloudmask.stac.hrefs import DEFAULT_RULE, is_remote, redact
 from stac_cloudmask.stac.item import DEFAULT_COLLECTION, ITEM_TYPE
-from stac_cloudmask.stac.static import own_href, parse_item, read_json
+from stac_cloudmask.stac.static import links_of, own_href, parse_item, read_json
 
 try:
     from stactask import Task
@@ -28,15 +28,12 @@ try:
 except ModuleNotFoundError as error:
     raise ModuleNotFoundError("the task needs an extra: pip install 'stac-cloudmask[task]'") from error
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
-
-    from stac_cloudmask.pipeline.result import Result
-
 Json = dict[str, Any]
 
 BAD_DATA, TRY_AGAIN = 65, 75
 """Exit codes of sysexits.h, EX_DATAERR and EX_TEMPFAIL; Python has their names on POSIX only."""
+WRAPPERS: Final = ("Records", "Sns", "Message", "body")
+"""Where messages of SQS and SNS keep what they carry."""
 ENVELOPE: Final = "https://message.invalid/"
 """Where the items of a message count as coming from: remote, so that they cannot name files of this machine."""
 
@@ -46,40 +43,41 @@ def payload_of(event: Json) -> tuple[Json, str | None]:
 
     Args:
         event: A payload, an item, an item collection, ``{"href": ...}`` or ``{"url": ...}`` of one of these; or a
-            message of SNS or SQS (``Records``, ``Message``) with any of them inside, one or many.
+            message of SNS or SQS with any of them inside, one or many.
 
     Raises:
         UnsupportedItemError: It is none of these, or several messages ask for different processes.
         ReadError: What it leads to cannot be read.
     """
-    if not _is_envelope(event):
-        return _as_payload(_followed(event, base=None)), None
-    return _merged([_as_payload(_followed(body, base=ENVELOPE)) for body in _contents(event)]), ENVELOPE
+    base = None if _wrapper(event) is None else ENVELOPE
+    payloads = [_as_payload(_followed(body, base=base)) for body in _contents(event)]
+    if not payloads:
+        raise UnsupportedItemError("the message has no records")
+    first = payloads[0]
+    if any(payload.get("process") != first.get("process") for payload in payloads):
+        raise UnsupportedItemError("the messages of this batch ask for different processes; set the batch size to 1")
+    return first | {"features": [feature for payload in payloads for feature in payload["features"]]}, base
 
 
-def _is_envelope(body: object) -> bool:
-    return isinstance(body, dict) and ("Records" in body or ("Message" in body and "features" not in body))
+def _wrapper(body: Json) -> str | None:
+    return next((name for name in WRAPPERS if name in body and "features" not in body), None)
 
 
-def _contents(envelope: Json) -> Iterator[Json]:
-    """What is inside, however it is wrapped: SNS in SQS, SNS alone, raw delivery."""
-    records = envelope.get("Records", [{"body": envelope.get("Message")}])
-    if not isinstance(records, list):
-        raise UnsupportedItemError("the message's 'Records' are not a list")
-    for record in records:
-        inner = record.get("Sns", record) if isinstance(record, dict) else {}
-        body = _parsed(inner.get("Message", inner.get("body")))
-        yield from _contents(body) if _is_envelope(body) else [body]
-
-
-def _parsed(text: object) -> Json:
+def _contents(message: object) -> Iterator[Json]:
+    """Yield what is inside, however it is wrapped: SNS in SQS, SNS alone, raw delivery."""
     try:
-        body = json.loads(text) if isinstance(text, str) else text
+        body = json.loads(message) if isinstance(message, str) else message
     except (ValueError, RecursionError):
         body = None
-    if not isinstance(body, dict):
+    if isinstance(body, list):
+        for record in body:
+            yield from _contents(record)
+    elif not isinstance(body, dict):
         raise UnsupportedItemError("a record of the message has no JSON object as its body or Message")
-    return body
+    elif (wrapper := _wrapper(body)) is not None:
+        yield from _contents(body[wrapper])
+    else:
+        yield body
 
 
 def _followed(body: Json, *, base: str | None) -> Json:
@@ -91,9 +89,7 @@ def _followed(body: Json, *, base: str | None) -> Json:
         raise UnsupportedItemError("href is refused: a message may lead to a URL, not to files of this machine")
     found, where = read_json(str(href), base=base)
     links = found.get("links", [])
-    if found.get("type") != "Feature" or not isinstance(links, list):
-        return found
-    if any(isinstance(link, dict) and link.get("rel") == "self" for link in links):
+    if found.get("type") != "Feature" or not isinstance(links, list) or links_of(found, "self"):
         return found
     return found | {"links": [*links, {"rel": "self", "href": where, "type": ITEM_TYPE}]}
 
@@ -105,16 +101,6 @@ def _as_payload(body: Json) -> Json:
         return body
     found = ", ".join(sorted(body))[:200] or "nothing"
     raise UnsupportedItemError(f"the input is not an item, item collection, payload or message; it has {found}")
-
-
-def _merged(payloads: Sequence[Json]) -> Json:
-    """One payload with the items of all; what each asks for must be the same."""
-    if not payloads:
-        raise UnsupportedItemError("the message has no records")
-    first = payloads[0]
-    if any(payload.get("process") != first.get("process") for payload in payloads):
-        raise UnsupportedItemError("the messages of this batch ask for different processes; set the batch size to 1")
-    return first | {"features": [feature for payload in payloads for feature in payload["features"]]}
 
 
 PARAMETERS: Final = frozenset({field.name for field in fields(Settings)} | {"out"})
@@ -184,35 +170,29 @@ class CloudMaskTask(Task):
         settings, out = self._options()
         with _bad_input_told_apart():
             catalog = OutputCatalog(out if out and self._upload else self._workdir / "masks")
-            items = [self._item(body) for body in self.payload.items_as_dicts]
+            sources = self.payload.items_as_dicts
+            items = [parse_item(body, origin=own_href(body, self._base, DEFAULT_RULE)) for body in sources]
             results = [attempt(item, settings=settings, out=catalog.out) for item in items]
-            catalog.link([result.output for result in results if result.output is not None])
-        _refuse_failures(results)
-        finished = [self._finished(catalog, result.output) for result in results if result.output is not None]
+            outputs = [result.output for result in results if result.output is not None]
+            catalog.link(outputs)
+        if failed := [result for result in results if result.status == "failed"]:
+            error = InvalidInput if all(result.kind == "input" for result in failed) else ReadError
+            raise error("; ".join(str(result.error) for result in failed))
+        finished = [self._finished(catalog, href) for href in outputs]
         return finished if out or not self._upload else [self._uploaded(body) for body in finished]
 
     def assign_collections(self) -> None:
-        """Let the payload choose collections, but never the source's: a mask is not one of its own source's kind."""
-        for item in self.payload["features"]:
-            item["collection"] = self._collection(item)
+        """Leave the collections that `process` chose: by the payload, but never the source's."""
 
     def _options(self) -> tuple[Settings, str | None]:
-        own = {**self.defaults, **self.task_options}
-        unknown = sorted(set(own) - PARAMETERS)
-        if unknown:
+        if unknown := sorted({*self.defaults, *self.task_options} - PARAMETERS):
             known = ", ".join(sorted(PARAMETERS))
             raise InvalidInput(f"{self.name} has no parameter {', '.join(unknown)}; it has {known}")
         shared = {name: value for name, value in self.payload.workflow_options.items() if name in PARAMETERS}
         given: Json = {**self.defaults, **shared, **self.task_options}
         out = given.pop("out", None)
-        try:
+        with _bad_input_told_apart():
             return Settings(**{name: _plain(name, value) for name, value in given.items()}), str(out) if out else None
-        except (ConfigError, TypeError) as error:
-            raise InvalidInput(f"{self.name}: {error}") from error
-
-    def _item(self, body: Json) -> pystac.Item:
-        """An item of the payload; what it may name depends on where it is from: its self link, else the message."""
-        return parse_item(body, origin=own_href(body, self._base, DEFAULT_RULE))
 
     def _finished(self, catalog: OutputCatalog, href: str) -> Json:
         body = catalog.item(*catalog.ids(href))
@@ -239,12 +219,11 @@ class CloudMaskTask(Task):
         A model whose item only lies there is still identified by its name and hash in ``stac_cloudmask:models``.
         """
         here = f"{self._workdir}/"
-        own = [key for key, asset in body["assets"].items() if asset["href"].startswith(here)]
         assets = {key: _without(asset, "processing:expression", here) for key, asset in body["assets"].items()}
         links = [link for link in body["links"] if link["rel"] not in HIERARCHY and here not in link["href"]]
         links.append({"rel": "collection", "href": "../collection.json", "type": "application/json"})
         item = pystac.Item.from_dict(body | {"assets": assets, "links": links}, migrate=False)
-        uploaded: Json = self.upload_item_assets_to_s3(item, assets=own).to_dict(transform_hrefs=False)
+        uploaded: Json = self.upload_local_item_assets_to_s3(item).to_dict(transform_hrefs=False)
         return uploaded
 
 
@@ -255,8 +234,6 @@ def _without(asset: Json, name: str, text: str) -> Json:
 
 def _plain(name: str, value: object) -> Any:  # noqa: ANN401  (Settings checks it)
     """A value of JSON as `Settings` has it: tuples for lists, one model as a tuple of one, offsets as text."""
-    if isinstance(getattr(Settings, name), bool) and not isinstance(value, bool):
-        raise ConfigError(f"{name} is true or false, got {value!r}")
     if name == "area":
         return area_of(bbox=value) if isinstance(value, list) else area_of(geometry=value)  # type: ignore[arg-type]
     if name == "cloud_model" and isinstance(value, str):
@@ -275,16 +252,6 @@ def _bad_input_told_apart() -> Iterator[None]:
         if error.retryable:
             raise
         raise InvalidInput(redact(str(error))) from error
-
-
-def _refuse_failures(results: Sequence[Result]) -> None:
-    failed = [result for result in results if result.status == "failed"]
-    if not failed:
-        return
-    text = "; ".join(str(result.error) for result in failed)
-    if all(result.kind == "input" for result in failed):
-        raise InvalidInput(text)
-    raise ReadError(text)
 
 
 if __name__ == "__main__":

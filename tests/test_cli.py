@@ -17,7 +17,7 @@ from strict_api import strict_api
 
 from stac_cloudmask import __version__
 from stac_cloudmask.cli.app import main
-from stac_cloudmask.cli.help import FIRST
+from stac_cloudmask.cli.options import PANELS
 from stac_cloudmask.config import Settings
 from stac_cloudmask.pipeline.result import Estimate
 
@@ -139,10 +139,10 @@ def test_a_dry_run_says_what_each_item_and_all_would_cost_and_writes_nothing(cli
     assert code == 1
     *planned, failed = out.splitlines()
     assert [line.split()[:2] for line in planned] == [["planned", f"scene-000{number}"] for number in range(3)]
-    for words in ("Mpx", "MB to read", "windows (computed"):
+    for words in ("Mpx", "kB to read", "windows (computed"):
         assert all(words in line for line in planned)
     assert failed.startswith("failed")
-    assert re.search(r"^total: 3 items to process, 0\.0 Mpx, \S+ MB to read$", err, re.MULTILINE)
+    assert re.search(r"^total: 3 items to process, 0\.0 Mpx, \S+ kB to read$", err, re.MULTILINE)
     assert not (tmp_path / "out").exists()
 
 
@@ -356,9 +356,9 @@ def test_the_help_of_process_fits_two_screens_and_says_first_what_matters(cli, m
     assert len(lines) <= 100
     assert "<bool>" not in "".join(lines)
     assert "".join(lines).isascii()
-    start = lines.index("Options that matter first:")
-    shown = [line.split()[0] for line in lines[start:] if line.startswith("  --")][: len(FIRST)]
-    assert shown == [f"--{name.replace('_', '-')}" for name in FIRST]
+    start = lines.index("Main options:")
+    shown = [line.split()[0] for line in lines[start:] if line.startswith("  --")][:10]
+    assert shown == [f"--{name.replace('_', '-')}" for name in PANELS["Main options"]]
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import pytest
 from rich.console import Console
 
 from stac_cloudmask.pipeline.result import Result
-from stac_cloudmask.progress import Bars, NotebookBar
+from stac_cloudmask.progress import notebook, terminal
 
 RESULTS = [Result(item_id="a", status="done"), Result(item_id="b", status="failed", error="no band"),
            Result(item_id="c", status="done")]  # fmt: skip
@@ -14,20 +14,19 @@ RESULTS = [Result(item_id="a", status="done"), Result(item_id="b", status="faile
 
 def test_bars_in_a_terminal_show_stages_and_counts():
     text = io.StringIO()
-    bars = Bars(Console(file=text, force_terminal=True, width=100))
-    bars.expect(3)
-    with bars:
-        bars.stage("infer", 1, 4)
-        assert list(bars.count(iter(RESULTS))) == RESULTS
-    assert bars.counts == {"done": 2, "failed": 1}
+    with terminal(Console(file=text, force_terminal=True, width=100)) as board:
+        board.expect(3)
+        board.stage("infer", 1, 4)
+        assert list(board.count(iter(RESULTS))) == RESULTS
+    assert board.counts == {"done": 2, "failed": 1}
     assert "2 done, 1 failed" in text.getvalue()
 
 
 @pytest.mark.parametrize("options", [{"quiet": True}, {"quiet": False}])
 def test_bars_without_a_terminal_or_when_quiet_show_nothing(options):
     text = io.StringIO()
-    with Bars(Console(file=text, force_terminal=options["quiet"]), **options) as bars:
-        list(bars.count(RESULTS))
+    with terminal(Console(file=text, force_terminal=options["quiet"]), **options) as board:
+        list(board.count(RESULTS))
     assert text.getvalue() == ""
 
 
@@ -49,7 +48,7 @@ class Display:
 
 def test_a_bar_in_a_notebook_is_html_that_is_updated():
     display = Display()
-    bar = NotebookBar(display)
+    bar = notebook(display)
     bar.expect(4)
     bar.stage("infer", 1, 2)
     assert 'value="0.125"' in display.shown[-1]

@@ -155,7 +155,7 @@ def test_options_of_the_workflow_hold_and_those_for_other_tasks_are_left_alone(i
     [
         ({"no_such": 1}, "no parameter no_such"),
         ({"merge": "magic"}, "merge is one of"),
-        ({"cloud_thr": "high"}, "stac-cloudmask"),
+        ({"cloud_thr": "high"}, "cloud_thr is a number from 0 to 1"),
         ({"mask_only": "yes"}, "true or false"),
         ({"out": "https://example.org"}, "web address"),
         ({"cloud_model": "no-such-model"}, "no-such-model"),

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
+import logging
 import sys
-import traceback
 import warnings
-from collections.abc import Callable
 from typing import Annotated, Final
 
 import typer
 
 from stac_cloudmask import __version__
 from stac_cloudmask.cli import commands, console, models, process
-from stac_cloudmask.cli.help import WIDTH, PlainCommand
+from stac_cloudmask.cli.options import PlainCommand, command
 from stac_cloudmask.errors import ConfigError, StacCloudmaskError
 from stac_cloudmask.stac.hrefs import redact
 
@@ -21,13 +20,11 @@ app: Final = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
-    context_settings=WIDTH,
+    context_settings={"max_content_width": 110},
     help="Cloud and cloud-shadow masks for Sentinel-2 L2A, from STAC item to published STAC item.",
     epilog="Exit code 0: all done or up to date; 1: some items failed; 2: the command was wrong.",
 )
-WEST_AND_SOUTH: Final = {**WIDTH, "ignore_unknown_options": True}
-"""Lets a negative coordinate be an argument, where a command line would take it for an option."""
-_state: Final = {"verbose": False}
+logger = logging.getLogger(__name__)
 
 
 def _version(value: bool) -> None:  # noqa: FBT001  (typer's callback)
@@ -43,27 +40,25 @@ def _options(
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
     ] = False,
 ) -> None:
-    _state["verbose"] = verbose
     console.log(verbose=verbose)
 
 
-COMMANDS: Final[dict[str, Callable[..., None]]] = {
-    "search": commands.search,
-    "process": process.process,
-    "report": commands.report,
-    "publish": commands.publish,
-    "evaluate": commands.evaluate,
-    "export": commands.export,
-    "explain": commands.explain,
-    "demo": commands.demo,
-}
-for name, command in COMMANDS.items():
+for function in (
+    commands.search,
+    process.process,
+    commands.report,
+    commands.publish,
+    commands.evaluate,
+    commands.export,
+    commands.explain,
+    commands.demo,
+):
     app.command(
-        name,
         cls=PlainCommand,
-        context_settings=WEST_AND_SOUTH if name == "explain" else WIDTH,
-        no_args_is_help=name == "process",
-    )(command)
+        no_args_is_help=function is process.process,
+        # a negative coordinate is an argument, where a command line would take it for an option
+        context_settings={"ignore_unknown_options": function is commands.explain},
+    )(command(function))
 app.add_typer(models.app, name="models")
 
 
@@ -73,11 +68,10 @@ def main() -> None:
     try:
         app()
     except StacCloudmaskError as error:
-        if _state["verbose"]:
-            console.stderr.print(redact(traceback.format_exc()), markup=False, soft_wrap=True)
-        console.stderr.print(f"error: {redact(str(error))}", style="red", markup=False, soft_wrap=True)
+        logger.debug("raised here:", exc_info=True)
+        console.note(f"error: {redact(str(error))}", "red")
         sys.exit(2 if isinstance(error, ConfigError) else 1)
 
 
 def _show_warning(message: Warning | str, category: type[Warning], *_: object, **__: object) -> None:
-    console.stderr.print(f"{category.__name__}: {message}", style="yellow", markup=False, soft_wrap=True)
+    console.note(f"{category.__name__}: {message}", "yellow")

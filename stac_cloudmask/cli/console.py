@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import signal
 import sys
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from json import dumps
@@ -13,32 +14,24 @@ from typing import TYPE_CHECKING, Final
 import typer
 from rich.console import Console
 from rich.file_proxy import FileProxy
-from rich.progress import (
-    BarColumn,
-    DownloadColumn,
-    MofNCompleteColumn,
-    Progress,
-    ProgressColumn,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-    TransferSpeedColumn,
-)
+from rich.filesize import decimal
 
-from stac_cloudmask.errors import StacCloudmaskError, redact
+from stac_cloudmask.errors import redact
+from stac_cloudmask.progress import counted
 
 if TYPE_CHECKING:
     from stac_cloudmask.pipeline.result import Estimate, Result
-    from stac_cloudmask.stac.query import Query
 
 stderr: Final = Console(stderr=True, highlight=False)
-
-_NAME: Final = TextColumn("{task.description}", markup=False)
-_LEFT: Final = TimeRemainingColumn(compact=True)
 
 OURS: Final = "stac_cloudmask"
 STOPPED: Final = 130
 """Exit code of a command that was stopped, by the custom of shells."""
+
+
+def note(text: str, style: str = "") -> None:
+    """One line on stderr, which is never wrapped."""
+    stderr.print(text, style=style, markup=False, soft_wrap=True)
 
 
 def put(line: str) -> None:
@@ -47,21 +40,15 @@ def put(line: str) -> None:
     encoding = sys.stdout.encoding or "utf-8"
     shown = shown.encode(encoding, "backslashreplace").decode(encoding)
     if isinstance(sys.stdout, FileProxy):  # bars are below: they move on, and a path stays on its line to be copied
-        stderr.print(shown, markup=False, soft_wrap=True)
-        return
-    sys.stdout.write(shown + "\n")
-    sys.stdout.flush()
+        note(shown)
+    else:
+        sys.stdout.write(shown + "\n")
+        sys.stdout.flush()
 
 
 def put_json(value: object) -> None:
     """One JSON value on one line of stdout."""
     put(dumps(value, ensure_ascii=True, allow_nan=False))
-
-
-def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    """A title and rows on stdout, a line for each row however narrow the terminal is."""
-    put(title)
-    put_columns([columns, *rows])
 
 
 def fields(title: str, rows: Iterable[tuple[str, object]]) -> None:
@@ -81,48 +68,20 @@ def put_columns(rows: Sequence[Sequence[str]]) -> None:
         put("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
 
 
-def progress(*, quiet: bool) -> Progress:
-    """Bars with count and time left on stderr; nothing where stderr is not a terminal."""
-    return bars(_NAME, BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), _LEFT, quiet=quiet)
-
-
-def downloads() -> Progress:
-    """Bars of bytes with rate and time left on stderr; nothing where stderr is not a terminal."""
-    return bars(_NAME, BarColumn(), DownloadColumn(), TransferSpeedColumn(), _LEFT, quiet=False)
-
-
-def bars(*columns: ProgressColumn, quiet: bool, speed_estimate_period: float = 30.0) -> Progress:
-    """Bars with these columns on stderr; nothing where stderr is not a terminal."""
-    return Progress(
-        *columns,
-        console=stderr,
-        transient=True,
-        disable=quiet or not stderr.is_terminal,
-        redirect_stdout=sys.stdout.isatty(),  # or results meant for a file or a pipe would go to the terminal
-        speed_estimate_period=speed_estimate_period,
-    )
-
-
-class LogHandler(logging.Handler):
-    """Puts log records on stderr, above the bars and without secrets: all of this package, few of others."""
-
-    def __init__(self, *, others: int) -> None:
-        super().__init__()
-        self._others = others
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        """Whether it is of this package, or of the level ``others``; some packages set their own levels low."""
-        return record.name.startswith(OURS) or record.levelno >= self._others
+class _Notes(logging.Handler):
+    """Puts log records on stderr, above the bars and without secrets."""
 
     def emit(self, record: logging.LogRecord) -> None:
         """See ``logging.Handler``."""
         style = "red" if record.levelno >= logging.ERROR else "yellow" if record.levelno >= logging.WARNING else "dim"
-        stderr.print(redact(self.format(record)), style=style, markup=False, soft_wrap=True)
+        note(redact(self.format(record)), style)
 
 
 def log(*, verbose: bool) -> None:
     """Show warnings of this package and errors of others; or, ``verbose``, all that this package tells."""
-    handler = LogHandler(others=logging.WARNING if verbose else logging.ERROR)
+    others = logging.WARNING if verbose else logging.ERROR
+    handler = _Notes()  # some packages set their own levels low
+    handler.addFilter(lambda record: record.name.startswith(OURS) or record.levelno >= others)
     logging.basicConfig(handlers=[handler], force=True, format="%(message)s")
     logging.getLogger(OURS).setLevel(logging.DEBUG if verbose else logging.WARNING)
 
@@ -130,29 +89,32 @@ def log(*, verbose: bool) -> None:
 @contextmanager
 def stoppable() -> Iterator[None]:
     """Let Ctrl-C and SIGTERM end the block in good order."""
-
-    def stop(*_: object) -> None:
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGTERM, stop)
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         yield
     except KeyboardInterrupt:
-        stderr.print("stopped; run the same command again to finish the rest", style="yellow")
+        note("stopped; run the same command again to finish the rest", "yellow")
         raise typer.Exit(STOPPED) from None
     finally:
         signal.signal(signal.SIGTERM, before)
 
 
-def result_line(result: Result) -> str:
-    """One item in one line: status, id, then the cover or what went wrong."""
-    if result.status == "failed":
-        return f"failed      {result.item_id}  {result.error}"
+def put_result(result: Result, *, json: bool) -> Result:
+    """Put a result on stdout, in a line of its own, and return it."""
+    if json:
+        put_json(result.to_dict())
+    else:
+        put(f"{result.status:<11} {_outcome(result)}".rstrip())
+    return result
+
+
+def _outcome(result: Result) -> str:
+    """The id, then the cover and where the mask is, what it would take, or what went wrong."""
     if result.status == "skipped":
-        return f"skipped     {'; '.join(result.notes)}"
+        return "; ".join(result.notes)  # they name the item
     if result.estimate is not None:
-        return f"planned     {result.item_id}  {cost_line(result.estimate)}"
-    return f"{result.status:<11} {result.item_id}  {_cover(result)}{result.output or ''}".rstrip()
+        return f"{result.item_id}  {_cost(result.estimate)}"
+    return f"{result.item_id}  {result.error or _cover(result) + (result.output or '')}"
 
 
 def _cover(result: Result) -> str:
@@ -164,23 +126,25 @@ def _cover(result: Result) -> str:
     return f"cloud {cloud:.1f} %{stated}, shadow {shadow:.1f} % of valid pixels, {100 - nodata:.1f} % valid  "
 
 
-def put_results(results: Iterable[Result], *, json: bool) -> Iterator[Result]:
-    """Pass results on, each with its line on stdout."""
-    for result in results:
-        if json:
-            put_json(result.to_dict())
-        else:
-            put(result_line(result))
-        yield result
+def _cost(estimate: Estimate) -> str:
+    size = "unknown bytes" if estimate.bytes is None else decimal(estimate.bytes)
+    return (
+        f"{estimate.pixels / 1e6:.1f} Mpx  {size} to read  "
+        f"{estimate.windows} windows (computed {estimate.computed / estimate.pixels:.2f} times)"
+    )
 
 
-def nothing_found(query: Query) -> None:
-    """Say that a search found nothing, and what to look at.
-
-    Raises:
-        StacCloudmaskError: Always.
-    """
-    raise StacCloudmaskError(f"no items found: {query.hint()}")
+def sum_up(results: Sequence[Result]) -> None:
+    """Say on stderr what masks of a dry run would take, and on a terminal how many items of each status there are."""
+    planned = [result.estimate for result in results if result.estimate is not None]
+    if planned:
+        sizes = [estimate.bytes for estimate in planned if estimate.bytes is not None]
+        unknown = f" and {len(planned) - len(sizes)} items of unknown size" if len(sizes) < len(planned) else ""
+        pixels = sum(estimate.pixels for estimate in planned) / 1e6
+        items = "1 item" if len(planned) == 1 else f"{len(planned)} items"
+        note(f"total: {items} to process, {pixels:.1f} Mpx, {decimal(sum(sizes))}{unknown} to read")
+    if results and stderr.is_terminal:
+        note(counted(Counter(result.status for result in results)))
 
 
 def plain(value: object) -> str:
@@ -188,30 +152,3 @@ def plain(value: object) -> str:
     if isinstance(value, list | tuple):
         return ", ".join(map(plain, value)) or "-"
     return "-" if value is None else str(value)
-
-
-def cost_line(estimate: Estimate) -> str:
-    """Return what one mask would take, in a line."""
-    times = estimate.computed / estimate.pixels
-    return (
-        f"{estimate.pixels / 1e6:.1f} Mpx  {_size(estimate.bytes)} to read  "
-        f"{estimate.windows} windows (computed {times:.2f} times)"
-    )
-
-
-def costs_of_all(results: Sequence[Result]) -> str | None:
-    """Return what all masks of a dry run would take, in a line; None where there are none to make."""
-    planned = [result.estimate for result in results if result.estimate is not None]
-    if not planned:
-        return None
-    sizes = [estimate.bytes for estimate in planned if estimate.bytes is not None]
-    unknown = f" and {len(planned) - len(sizes)} items of unknown size" if len(sizes) < len(planned) else ""
-    pixels = sum(estimate.pixels for estimate in planned) / 1e6
-    plural = "item" if len(planned) == 1 else "items"
-    return f"total: {len(planned)} {plural} to process, {pixels:.1f} Mpx, {_size(sum(sizes))}{unknown} to read"
-
-
-def _size(count: int | None) -> str:
-    if count is None:
-        return "unknown bytes"
-    return f"{count / 1e9:.2f} GB" if count >= 1e9 else f"{count / 1e6:.1f} MB"  # noqa: PLR2004  (the unit)

@@ -2,56 +2,61 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
-from typing import TYPE_CHECKING, Annotated, Final
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
 
 import typer
-from rich import filesize
+from rich.filesize import decimal
+from rich.progress import DownloadColumn, TransferSpeedColumn
 
-from stac_cloudmask.cli import console, options
-from stac_cloudmask.cli.help import WIDTH, PlainCommand
+from stac_cloudmask.cli import console
+from stac_cloudmask.cli.options import PlainCommand, command
+from stac_cloudmask.progress import bars
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from rich.progress import Progress, TaskID
 
     from stac_cloudmask.models.spec import ModelSpec
 
-app: Final = typer.Typer(
-    no_args_is_help=True, rich_markup_mode=None, context_settings=WIDTH, help="List, show, fetch and check models."
-)
-
-ALL: Final = "all"
-Name = Annotated[
-    str, typer.Argument(help="Name in the catalog, path of an MLM item, or of one of FarmVibes.AI's files.")
-]
-Names = Annotated[list[str], typer.Argument(help=f"Names in the catalog, or `{ALL}`.")]
-Checked = Annotated[
-    str | None, typer.Argument(help="Name, or path of an MLM item; default: all whose weights are here.")
-]
+app: Final = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="List, show, fetch and check models.")
 
 
 @app.command("list", cls=PlainCommand)
-def list_(*, model_cache: options.ModelCache = None, json: options.Json = False) -> None:
-    """The models that can be named: role, bands, window, size, license, and whether the weights are here."""
+@command
+def list_(*, model_cache: Path | None = None, json: bool = False) -> None:
+    """The models that can be named: role, bands, window, size, license, and whether the weights are here.
+
+    Args:
+        model_cache: Directory of downloaded weights; default: in the user's cache.
+        json: JSON lines on stdout, for machines.
+    """
     from stac_cloudmask.models.registry import list_models  # noqa: PLC0415  (keeps --help fast)
 
-    specs = list_models()
-    if json:
-        for spec in specs:
-            console.put_json(_facts(spec, model_cache))
-        return
-    rows: list[tuple[str, ...]] = [("model", "role", "bands", "window", "size", "license", "weights")]
-    rows += [_row(spec, model_cache) for spec in specs]
-    console.put_columns(rows)  # in 80 columns
+    rows = [("model", "role", "bands", "window", "size", "license", "weights")]
+    for spec in list_models():
+        facts = _facts(spec, model_cache)
+        if json:
+            console.put_json(facts)
+        window = str(spec.window.size) if spec.window.multiple == 0 else f"<= {spec.window.size}"
+        size = "" if spec.file_size is None else decimal(spec.file_size)
+        here = "installed" if facts["weights_here"] else "not downloaded"
+        rows.append((spec.name, "+".join(spec.roles), f"{len(spec.bands)}", window, size, spec.license or "", here))
+    if not json:
+        console.put_columns(rows)  # in 80 columns
 
 
 @app.command("show", cls=PlainCommand)
-def show(name: Name, *, model_cache: options.ModelCache = None, json: options.Json = False) -> None:
+@command
+def show(name: str, *, model_cache: Path | None = None, json: bool = False) -> None:
     """All that a model's item says.
 
     Example: `stac-cloudmask models show ukis-csmask-4b-l2a`
+
+    Args:
+        name: Name in the catalog, path of an MLM item, or of one of FarmVibes.AI's files.
+        model_cache: Directory of downloaded weights; default: in the user's cache.
+        json: JSON lines on stdout, for machines.
     """
     from stac_cloudmask.models.registry import find_model  # noqa: PLC0415  (keeps --help fast)
 
@@ -63,26 +68,36 @@ def show(name: Name, *, model_cache: options.ModelCache = None, json: options.Js
 
 
 @app.command("fetch", cls=PlainCommand)
-def fetch(names: Names, *, model_cache: options.ModelCache = None) -> None:
+@command
+def fetch(names: tuple[str, ...], *, model_cache: Path | None = None) -> None:
     """Download weights into the cache; what is not exactly what the item promises leaves nothing behind.
 
     Example: `stac-cloudmask models fetch farmvibes-cloud-2 farmvibes-shadow`
+
+    Args:
+        names: Names in the catalog, or `all`.
+        model_cache: Directory of downloaded weights; default: in the user's cache.
     """
     from stac_cloudmask.models.registry import find_model, list_models  # noqa: PLC0415
     from stac_cloudmask.models.weights import fetch_model  # noqa: PLC0415  (keeps --help fast)
 
-    specs = list_models() if ALL in names else [find_model(name) for name in names]
-    with console.downloads() as bars:
+    specs = list_models() if "all" in names else [find_model(name) for name in names]
+    with bars(console.stderr, DownloadColumn(), TransferSpeedColumn()) as shown:
         for spec in specs:
-            bar = _Bar(bars, bars.add_task(spec.name, total=spec.file_size))
+            bar = _Bar(shown, shown.add_task(spec.name, total=spec.file_size))
             console.put(f"{spec.name}  {fetch_model(spec, cache=model_cache, progress=bar)}")
 
 
 @app.command("check", cls=PlainCommand)
-def check(name: Checked = None, *, model_cache: options.ModelCache = None) -> None:
+@command
+def check(name: str | None = None, *, model_cache: Path | None = None) -> None:
     """Run models on a fixed chip and say what does not fit what their items state.
 
     Example: `stac-cloudmask models check my-model.json`
+
+    Args:
+        name: Name, or path of an MLM item; default: all whose weights are here.
+        model_cache: Directory of downloaded weights; default: in the user's cache.
     """
     from stac_cloudmask.models.check import check_model  # noqa: PLC0415  (keeps --help fast)
     from stac_cloudmask.models.registry import find_model, list_models  # noqa: PLC0415
@@ -100,33 +115,25 @@ def check(name: Checked = None, *, model_cache: options.ModelCache = None) -> No
         raise typer.Exit(1)
 
 
+@dataclass
 class _Bar:
     """A bar of rich that pooch moves along."""
 
-    total = 0
-
-    def __init__(self, bars: Progress, task: TaskID) -> None:
-        self._bars, self._task = bars, task
+    bars: Progress
+    task: TaskID
+    total: int = 0
 
     def update(self, count: int) -> None:
-        self._bars.update(self._task, total=self.total, advance=count)
+        self.bars.update(self.task, total=self.total, advance=count)
 
     def reset(self) -> None:
-        self._bars.update(self._task, completed=0)
+        self.bars.update(self.task, completed=0)
 
     def close(self) -> None:
-        self._bars.stop_task(self._task)
+        self.bars.stop_task(self.task)
 
 
 def _facts(spec: ModelSpec, cache: Path | None) -> dict[str, object]:
     from stac_cloudmask.models.weights import is_here  # noqa: PLC0415  (keeps --help fast)
 
     return {**asdict(spec), "weights_here": is_here(spec, cache)}
-
-
-def _row(spec: ModelSpec, cache: Path | None) -> tuple[str, ...]:
-    window = spec.window
-    sides = str(window.size) if window.multiple == 0 else f"<= {window.size}"
-    size = "" if spec.file_size is None else filesize.decimal(spec.file_size)
-    here = "installed" if _facts(spec, cache)["weights_here"] else "not downloaded"
-    return spec.name, "+".join(spec.roles), f"{len(spec.bands)}", sides, size, spec.license or "", here

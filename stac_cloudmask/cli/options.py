@@ -1,4 +1,4 @@
-"""Options that several commands share, and those that are made from the fields of `Settings`."""
+"""Options from functions: types and defaults from the signature, help from the docstring, the rest from tables."""
 
 from __future__ import annotations
 
@@ -6,298 +6,193 @@ import inspect
 import os
 import re
 import types
-from collections.abc import Callable
-from dataclasses import fields
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields, is_dataclass
 from functools import wraps
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Final, NamedTuple, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Final, get_args, get_origin
 
 import typer
+from typer.core import TyperCommand
 
-from stac_cloudmask.config import FAST, Settings
 from stac_cloudmask.errors import ConfigError
 
-if TYPE_CHECKING:
-    from stac_cloudmask.stac.query import Query
-
-SEARCH = "Search"
-MODEL = "Models and thresholds"
-MERGE = "Merge and clean-up"
-READ = "Reading"
-OUTPUT = "Output"
-PUBLISH = "Publish"
-RUN = "Run"
-
-HEADERS = "CLOUDMASK_HEADERS"
-"""Environment variable with a header a line; values have spaces, so typer cannot take it apart."""
-CATALOG_HEADERS = "CLOUDMASK_CATALOG_HEADERS"
+HEADERS: Final = "CLOUDMASK_HEADERS"
+"""Environment variable with one header per line; typer would split the values at their spaces."""
+CATALOG_HEADERS: Final = "CLOUDMASK_CATALOG_HEADERS"
 """The same for the catalog that is searched."""
 
-Catalog = Annotated[
-    str | None,
-    typer.Option(
-        metavar="URL|PATH", help="STAC API or static catalog.", rich_help_panel=SEARCH, envvar="CLOUDMASK_CATALOG"
-    ),
-]
-Collections = Annotated[
-    list[str] | None,
-    typer.Option("--collection", metavar="ID", help="Collection to search; repeatable.", rich_help_panel=SEARCH),
-]
-Bbox = Annotated[
-    tuple[float, float, float, float] | None,
-    typer.Option(metavar="W S E N", help="Box in degrees of longitude and latitude.", rich_help_panel=SEARCH),
-]
-Intersects = Annotated[
-    str | None,
-    typer.Option(
-        metavar="FILE|GEOJSON|WKT",
-        help="Area in degrees, or a vector file; its features are one.",
-        rich_help_panel=SEARCH,
-    ),
-]
-Tile = Annotated[str | None, typer.Option(metavar="33TWL", help="MGRS tile.", rich_help_panel=SEARCH)]
-Ids = Annotated[list[str] | None, typer.Option(metavar="ID", help="Item id; repeatable.", rich_help_panel=SEARCH)]
-CatalogHeaders = Annotated[
-    list[str] | None,
-    typer.Option(
-        metavar="K:V",
-        help=f"Sent to the catalog's server, and never shown; repeatable, or lines of ${CATALOG_HEADERS}.",
-        rich_help_panel=SEARCH,
-    ),
-]
-Datetime = Annotated[
-    str | None,
-    typer.Option(metavar="A/B", help="Instant or interval, open ends as `..`.", rich_help_panel=SEARCH),
-]
-MaxCloudCover = Annotated[
-    float | None,
-    typer.Option(
-        metavar="P",
-        min=0,
-        max=100,
-        help="Only items whose stated cloud cover is at most this (%).",
-        rich_help_panel=SEARCH,
-    ),
-]
-MaxItems = Annotated[int | None, typer.Option(min=1, help="At most N items.", metavar="N", rich_help_panel=SEARCH)]
-ModelCache = Annotated[
-    Path | None,
-    typer.Option(
-        metavar="DIR",
-        help="Directory of downloaded weights.",
-        envvar="CLOUDMASK_MODEL_CACHE",
-        show_default="the user's cache",
-        rich_help_panel=MODEL,
-    ),
-]
-Headers = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--header",
-        metavar="K:V",
-        help=f"Sent to the API with every request, and never shown; repeatable, or lines of ${HEADERS}.",
-        rich_help_panel=PUBLISH,
-    ),
-]
-AssetRoot = Annotated[
-    str | None,
-    typer.Option(
-        metavar="URL", help="Where the files of the catalog are served from, for an API.", rich_help_panel=PUBLISH
-    ),
-]
-SourceRoots = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--source-root",
-        metavar="LOCAL=URL",
-        help="Where local files of the source items are served from; repeatable.",
-        rich_help_panel=PUBLISH,
-    ),
-]
-Json = Annotated[bool, typer.Option("--json", help="JSON lines on stdout, for machines.", rich_help_panel=OUTPUT)]
-Directory = Annotated[Path, typer.Argument(help="Directory of an output catalog.")]
+PANELS: Final = {
+    "Main options": ("out", "catalog", "collection", "bbox", "datetime", "max_cloud_cover", "clip", "votes", "workers",
+                     "dry_run"),
+    "Search": ("intersects", "tile", "ids", "max_items", "versions", "catalog_header"),
+    "Models and thresholds": ("cloud_model", "shadow_model", "fast", "cloud_thr", "shadow_thr", "provider", "threads",
+                              "model_cache"),
+    "Merge and clean-up": ("merge", "buffer", "min_area", "hole_area"),
+    "Reading": ("resolution", "loader", "in_memory", "missing_scl", "scl_cloud", "scl_shadow", "boa_offset", "max_halo",
+                "private_hosts", "local_roots", "retry_seconds"),
+    "Output": ("probabilities", "scl", "mask_only", "collection_config", "overwrite"),
+    "Publish": ("publish", "header", "asset_root", "source_root"),
+    "Run": ("scheduler", "json", "help"),
+}  # fmt: skip
+"""Sections of the help, and their options in order; what is in none comes first."""
+COLUMN: Final = 24
+"""Widest name of an option that has its text beside it, not below."""
+METAVARS: Final = {
+    "ADDRESS": ("scheduler",),
+    "API_URL|DIR|s3://...": ("to", "publish"),
+    "ASSET": ("mask",),
+    "ASSET|PATH": ("reference",),
+    "A/B": ("datetime",),
+    "CODE": ("scl_cloud", "scl_shadow"),
+    "DIR": ("directory", "folder", "local_roots", "model_cache", "pictures"),
+    "DIR|s3://...": ("masks", "out"),
+    "F": ("cloud_thr", "shadow_thr"),
+    "FILE": ("collection_config", "file", "page"),
+    "FILE|GEOJSON|WKT": ("intersects",),
+    "HOST": ("private_hosts",),
+    "ID": ("collection", "ids"),
+    "K:V": ("catalog_header", "header"),
+    "LOCAL=URL": ("source_root",),
+    "M": ("buffer", "max_halo", "resolution", "tolerance"),
+    "M2": ("hole_area", "min_area"),
+    "N": ("max_items", "seed", "size", "threads", "workers"),
+    "NAME|PATH": ("cloud_model", "shadow_model"),
+    "P": ("max_cloud_cover",),
+    "S": ("retry_seconds",),
+    "TILE": ("tile",),
+    "URL": ("asset_root",),
+    "URL|PATH": ("catalog",),
+    "W S E N": ("bbox",),
+}
+NAMES: Final = {"private_hosts": "allow-host", "local_roots": "allow-folder", "folder": "out", "page": "out"}
+"""Options that are called otherwise than their parameter."""
+VARIABLES: Final = {"catalog": "CLOUDMASK_CATALOG", "model_cache": "CLOUDMASK_MODEL_CACHE"}
+LEAST: Final = {"tolerance": 0, "workers": 1}
 
 
-def source_roots(given: list[str] | None) -> dict[str, str]:
+@dataclass(frozen=True, kw_only=True)
+class Search:
+    """A catalog, what is searched for in it, and what is sent to its server.
+
+    Attributes:
+        catalog: STAC API or static catalog.
+        collection: Collection to search; repeatable.
+        bbox: Box in degrees of longitude and latitude.
+        intersects: Area in degrees, or a vector file; its features are one.
+        datetime: Instant or interval, open ends as `..`.
+        max_cloud_cover: Only items whose stated cloud cover is at most this (%).
+        tile: MGRS tile, such as 33TWL.
+        ids: Item id; repeatable.
+        max_items: At most N items.
+        catalog_header: Sent to the catalog, never shown; repeatable, or lines of $CLOUDMASK_CATALOG_HEADERS.
+    """
+
+    catalog: str | None = None
+    collection: tuple[str, ...] = ()
+    bbox: tuple[float, float, float, float] | None = None
+    intersects: str | None = None
+    datetime: str | None = None
+    max_cloud_cover: float | None = None
+    tile: str | None = None
+    ids: tuple[str, ...] = ()
+    max_items: int | None = None
+    catalog_header: tuple[str, ...] = ()
+
+    @property
+    def wanted(self) -> dict[str, Any]:
+        """The arguments of `stac_cloudmask.search` and `Query`."""
+        return {name: value for name, value in vars(self).items() if not name.startswith("catalog")}
+
+
+def headers(given: Sequence[str], variable: str = HEADERS) -> dict[str, str]:
+    """Values by name, also from the environment; a malformed one is named by its position: it may be secret."""
+    return _pairs(given or os.environ.get(variable, "").splitlines(), ":", "header number {} is not NAME:VALUE")
+
+
+def source_roots(given: Sequence[str]) -> dict[str, str]:
     """URLs by local folder."""
-    pairs = [text.partition("=") for text in given or []]
-    if not all(local and url for local, _, url in pairs):
-        raise ConfigError("--source-root takes LOCAL=URL: a local folder, and where it is served from")
-    return {local: url for local, _, url in pairs}
+    return _pairs(given, "=", "--source-root number {} is not LOCAL=URL: a local folder, and where it is served from")
 
 
-def headers(given: list[str] | None, variable: str = HEADERS) -> dict[str, str]:
-    """Names and values, also from the environment; a malformed one is named by its position: it may be secret."""
+def _pairs(texts: Sequence[str], sign: str, otherwise: str) -> dict[str, str]:
     found = {}
-    known = os.environ.get(variable, "").splitlines() if given is None else given
-    for number, text in enumerate(known, start=1):
-        name, colon, value = text.partition(":")
-        if not colon or not name.strip():
-            raise ConfigError(f"header number {number} has no colon; write NAME:VALUE")
-        found[name.strip()] = value.strip()
+    for number, text in enumerate(texts, start=1):
+        name, _, value = map(str.strip, text.partition(sign))
+        if not (name and value):
+            raise ConfigError(otherwise.format(number))
+        found[name] = value
     return found
 
 
-Fast = Annotated[
-    bool,
-    typer.Option(
-        "--fast",
-        help="Take the small model `fast` for cloud and shadow: several times as fast, less accurate on snow and haze.",
-        rich_help_panel=MODEL,
-    ),
-]
-PANELS: Final = {
-    MODEL: ("cloud_model", "shadow_model", "cloud_thr", "shadow_thr", "model_cache", "provider", "threads"),
-    MERGE: ("merge", "buffer", "min_area", "hole_area"),
-    OUTPUT: ("probabilities", "votes", "scl", "mask_only", "collection_config", "overwrite"),
-}
-"""Where the help shows the options that are made from `Settings`; all others are about reading."""
-NAMES: Final = {"private_hosts": "--allow-host", "local_roots": "--allow-folder"}
-METAVARS: Final = {
-    "collection_config": "FILE",
-    "cloud_model": "NAME|PATH",
-    "shadow_model": "NAME|PATH",
-    "threads": "N",
-    "scl_cloud": "CODE",
-    "scl_shadow": "CODE",
-    "cloud_thr": "F",
-    "shadow_thr": "F",
-    "buffer": "M",
-    "min_area": "M2",
-    "hole_area": "M2",
-    "resolution": "M",
-    "max_halo": "M",
-    "model_cache": "DIR",
-    "private_hosts": "HOST",
-    "local_roots": "DIR",
-    "retry_seconds": "S",
-}
-VARIABLES: Final = {"model_cache": "CLOUDMASK_MODEL_CACHE"}
+def command(function: Callable[..., None]) -> Callable[..., None]:
+    """Return a command with an option or argument for each parameter, as typer takes it.
+
+    A parameter whose type is a dataclass has an option for each field. What may be given several times is a tuple.
+    """
+    own = inspect.signature(function, eval_str=True).parameters
+    bundles: dict[str, Any] = {name: one.annotation for name, one in own.items() if is_dataclass(one.annotation)}
+
+    @wraps(function)
+    def called(**given: Any) -> None:  # noqa: ANN401  (typer checks them)
+        values = {name: tuple(value) if isinstance(value, list) else value for name, value in given.items()}
+        for bundle, kind in bundles.items():
+            chosen = {one.name: values.pop(one.name) for one in fields(kind) if one.name in values}
+            values[bundle] = kind(**chosen)
+        function(**values)
+
+    sources = (function, *bundles.values())
+    parameters = [one for source in sources for one in _parameters(source) if one.name not in bundles]
+    vars(called)["__signature__"] = inspect.Signature(parameters)  # where typer looks
+    called.__annotations__ = {one.name: one.annotation for one in parameters}
+    called.__doc__ = (inspect.getdoc(function) or "").partition("\n\nArgs:")[0]
+    return called
 
 
-def takes(name: str, build: Callable[..., Any]) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Give a command the options that ``build`` has; the command receives what it returns as ``name``."""
-    made = inspect.signature(build, eval_str=True).parameters
-
-    def decorate(command: Callable[..., None]) -> Callable[..., None]:
-        own = inspect.signature(command, eval_str=True)
-
-        @wraps(command)
-        def with_options(**given: Any) -> None:  # noqa: ANN401  (typer checks them)
-            chosen = {key: given.pop(key) for key in made}
-            command(**given, **{name: build(**chosen)})
-
-        parameters = [*(one for key, one in own.parameters.items() if key != name), *made.values()]
-        vars(with_options)["__signature__"] = own.replace(parameters=parameters)  # where typer looks
-        with_options.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
-        return with_options
-
-    return decorate
+def _parameters(function: Callable[..., object]) -> Iterator[inspect.Parameter]:
+    """Yield the parameters of a function, or the fields of a dataclass, as typer takes them."""
+    entry = re.compile(r"^    (\w+): (.*?)(?=^    \w+: |\n\n|\Z)", flags=re.MULTILINE | re.DOTALL)
+    helps = {name: " ".join(words.split()) for name, words in entry.findall(inspect.getdoc(function) or "")}
+    metavars = _by_name(METAVARS)
+    for name, one in inspect.signature(function, eval_str=True).parameters.items():
+        if name == "area":  # --clip sets it
+            continue
+        look: dict[str, Any] = {"help": helps[name], "metavar": metavars.get(name), "min": LEAST.get(name)}
+        if one.kind is one.KEYWORD_ONLY:
+            flag = f"--{NAMES.get(name, name).replace('_', '-')}"
+            option = typer.Option(flag, envvar=VARIABLES.get(name), **look)
+        else:
+            option = typer.Argument(**look)
+        default = list(one.default) if isinstance(one.default, tuple) else one.default
+        yield one.replace(annotation=Annotated[_listed(one.annotation), option], default=default)
 
 
-class Search(NamedTuple):
-    """A catalog, what is searched for in it, and what is sent to its server."""
-
-    catalog: str | None
-    query: Query
-    headers: dict[str, str]
-
-    def refuse_filters(self, *, clip: bool) -> None:
-        """Refuse what has no effect on items that are named.
-
-        Raises:
-            ConfigError: Saying what is meant instead.
-        """
-        query = self.query
-        area = query.bbox is not None or query.intersects is not None
-        if area and not clip:
-            raise ConfigError(
-                "--bbox and --intersects choose among items of a search; to mask that part only, add --clip"
-            )
-        given = (query.datetime, query.max_cloud_cover, query.tile, query.max_items, *query.ids)
-        if any(value is not None for value in given):
-            raise ConfigError("items are named, so options of a search have no effect; leave out either")
-
-
-def search_options(
-    *,
-    catalog: Catalog = None,
-    collection: Collections = None,
-    bbox: Bbox = None,
-    intersects: Intersects = None,
-    datetime: Datetime = None,
-    max_cloud_cover: MaxCloudCover = None,
-    tile: Tile = None,
-    ids: Ids = None,
-    max_items: MaxItems = None,
-    catalog_header: CatalogHeaders = None,
-) -> Search:
-    """Return what the options of a search ask for."""
-    from stac_cloudmask.stac.query import Query  # noqa: PLC0415  (keeps --help fast)
-
-    query = Query(
-        collection=collection,
-        bbox=bbox,
-        intersects=intersects,
-        datetime=datetime,
-        max_cloud_cover=max_cloud_cover,
-        tile=tile,
-        ids=ids or (),
-        max_items=max_items,
-    )
-    return Search(catalog, query, headers(catalog_header, CATALOG_HEADERS))
-
-
-def settings_parameters() -> list[inspect.Parameter]:
-    """Return a parameter for typer for each field of `Settings`, with its default, and its help from the docstring."""
-    panels = {name: panel for panel, names in PANELS.items() for name in names}
-    kinds, helps = get_type_hints(Settings), settings_helps()
-    made = []
-    for field in (field for field in fields(Settings) if field.name != "area"):  # the command's --clip says it
-        flag = NAMES.get(field.name, "--" + field.name.replace("_", "-"))
-        option = typer.Option(
-            flag,
-            help=helps[field.name],
-            metavar=METAVARS.get(field.name),
-            envvar=VARIABLES.get(field.name),
-            rich_help_panel=panels.get(field.name, READ),
-        )
-        default = list(field.default) if isinstance(field.default, tuple) else field.default
-        made.append(
-            inspect.Parameter(
-                field.name,
-                inspect.Parameter.KEYWORD_ONLY,
-                default=default,
-                annotation=Annotated[_listed(kinds[field.name]), option],
-            )
-        )
-    keyword = inspect.Parameter.KEYWORD_ONLY
-    return [*made, inspect.Parameter(FAST, keyword, default=False, annotation=Fast)]
-
-
-def settings_helps() -> dict[str, str]:
-    """Return the text of each attribute in the docstring of `Settings`."""
-    text = inspect.getdoc(Settings) or ""
-    found = re.findall(r"^    (\w+): (.*?)(?=^    \w+: |\Z)", text, flags=re.MULTILINE | re.DOTALL)
-    return {name: " ".join(words.split()) for name, words in found}
-
-
-def settings_of(**given: Any) -> Settings:  # noqa: ANN401  (typer checks them)
-    """Return the settings that options ask for; an option that is given several times is a tuple."""
-    values: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in given.items()}
-    if values.pop(FAST):
-        named = (values["cloud_model"], values["shadow_model"]) != (Settings.cloud_model, Settings.shadow_model)
-        if named:
-            raise ConfigError("--fast names both models; leave out --cloud-model and --shadow-model")
-        values |= {"cloud_model": (FAST,), "shadow_model": FAST}
-    values["local_roots"] = values["local_roots"] or None
-    return Settings(**values)
+def _by_name(groups: Mapping[str, Sequence[str]]) -> dict[str, str]:
+    """Return the group of each name."""
+    return {name: group for group, names in groups.items() for name in names}
 
 
 def _listed(kind: Any) -> Any:  # noqa: ANN401  (an annotation)
     """Return the type of an option: a list for a tuple of any length."""
-    entry = next((get_args(one)[0] for one in (kind, *get_args(kind)) if get_origin(one) is tuple), None)
+    tuples = (one for one in (kind, *get_args(kind)) if get_origin(one) is tuple and Ellipsis in get_args(one))
+    entry = next((get_args(one)[0] for one in tuples), None)
     return kind if entry is None else types.GenericAlias(list, entry) | None
 
 
-vars(settings_of)["__signature__"] = inspect.Signature(settings_parameters())  # where `takes` looks
+class PlainCommand(TyperCommand):
+    """A command whose help has a section for each group of options, and no boxes."""
+
+    def format_options(self, ctx: Any, formatter: Any) -> None:  # noqa: ANN401  (typer has its own copy of click)
+        """Write arguments and options, see click."""
+        panels = _by_name(PANELS)
+        order = [None, *panels]
+        sections: dict[str, list[tuple[str, str]]] = {"Arguments": []}
+        for one in sorted(self.get_params(ctx), key=lambda one: order.index(one.name if one.name in panels else None)):
+            title = "Arguments" if one.param_type_name == "argument" else panels.get(one.name or "", "Options")
+            if (record := one.get_help_record(ctx)) is not None:
+                sections.setdefault(title, []).append(record)
+        formatter.write_paragraph()
+        for title, records in sections.items():
+            if records:
+                formatter.write_heading(title)
+                with formatter.indentation():
+                    formatter.write_dl(records, col_max=COLUMN)

@@ -6,109 +6,91 @@ from collections.abc import Iterator
 from contextlib import ExitStack, closing
 from dataclasses import replace
 from itertools import chain
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Literal
 
 import typer
 
-from stac_cloudmask.cli import console, options
-from stac_cloudmask.config import Settings  # noqa: TC001  (options are made from it)
-from stac_cloudmask.errors import ConfigError
-from stac_cloudmask.progress import Bars, counted
+from stac_cloudmask.cli import console
+from stac_cloudmask.cli.options import CATALOG_HEADERS, Search, headers, source_roots
+from stac_cloudmask.config import FAST, Settings
+from stac_cloudmask.errors import ConfigError, StacCloudmaskError
+from stac_cloudmask.progress import terminal
 
 if TYPE_CHECKING:
-    from collections import Counter
-
     import pystac
 
-    from stac_cloudmask.pipeline.result import Result
+    from stac_cloudmask.stac.query import Query
     from stac_cloudmask.stac.static import Failure
 
-Items = Annotated[list[str] | None, typer.Argument(help="Item ids (with --catalog), item URLs or item JSON paths.")]
-Out = Annotated[
-    str, typer.Option(metavar="DIR|s3://...", help="Where the catalog is written.", rich_help_panel=options.OUTPUT)
-]
-DryRun = Annotated[
-    bool, typer.Option("--dry-run", help="Say what would be done: pixels, bytes, windows.", rich_help_panel=options.RUN)
-]
-Publish = Annotated[
-    str | None,
-    typer.Option(
-        metavar="API_URL|s3://...",
-        help="Publish each item as soon as it is done, too.",
-        rich_help_panel=options.PUBLISH,
-    ),
-]
-Workers = Annotated[
-    int | None, typer.Option(min=1, metavar="N", help="Processes of a local Dask cluster.", rich_help_panel=options.RUN)
-]
-Scheduler = Annotated[
-    str | None, typer.Option(metavar="ADDRESS", help="An existing Dask cluster.", rich_help_panel=options.RUN)
-]
-
-Clip = Annotated[
-    bool,
-    typer.Option("--clip", help="Mask only the area of --bbox or --intersects.", rich_help_panel=options.SEARCH),
-]
-
 Versions = Literal["newest", "all"]
-VersionsOption = Annotated[
-    Versions,
-    typer.Option(help="Of named products of one id, the newest, or all under ids of their own."),
-]
 
 
-@options.takes("settings", options.settings_of)
-@options.takes("search", options.search_options)
 def process(
-    items: Items = None,
+    items: tuple[str, ...] = (),
     *,
-    out: Out,
-    search: options.Search,
-    clip: Clip = False,
-    versions: VersionsOption = "newest",
+    out: str,
+    search: Search,
+    clip: bool = False,
+    versions: Versions = "newest",
     settings: Settings,
-    publish: Publish = None,
-    header: options.Headers = None,
-    asset_root: options.AssetRoot = None,
-    source_root: options.SourceRoots = None,
-    dry_run: DryRun = False,
-    workers: Workers = None,
-    scheduler: Scheduler = None,
-    json: options.Json = False,
+    fast: bool = False,
+    publish: str | None = None,
+    header: tuple[str, ...] = (),
+    asset_root: str | None = None,
+    source_root: tuple[str, ...] = (),
+    dry_run: bool = False,
+    workers: int | None = None,
+    scheduler: str | None = None,
+    json: bool = False,
 ) -> None:
     """Mask items and write them as a STAC catalog; what is up to date is left alone.
 
     Example: `stac-cloudmask process S2A_33TWL_20230818_0_L2A --catalog https://earth-search.aws.element84.com/v1
     --out masks/`
+
+    Args:
+        items: Item ids (with --catalog), item URLs or JSON paths.
+        out: Where the catalog is written.
+        search: What is masked where no items are named.
+        clip: Mask only the area of --bbox or --intersects.
+        versions: Of named products of one id, the newest, or all under ids of their own.
+        settings: How masks are made.
+        fast: Take the small model `fast` for cloud and shadow: several times as fast, less accurate on snow and haze.
+        publish: Publish each item as soon as it is done, too.
+        header: Sent to the API and never shown; repeatable, or lines of $CLOUDMASK_HEADERS.
+        asset_root: Where the files of the catalog are served from, for an API.
+        source_root: Where local source files are served from; repeatable.
+        dry_run: Say what would be done: pixels, bytes, windows.
+        workers: Processes of a local Dask cluster.
+        scheduler: An existing Dask cluster.
+        json: JSON lines on stdout, for machines.
     """
     from stac_cloudmask.pipeline import run  # noqa: PLC0415  (keeps --help fast)
+    from stac_cloudmask.stac.query import Query  # noqa: PLC0415
 
+    query = Query(**search.wanted)
     if items:
-        search.refuse_filters(clip=clip)
-    if clip:
-        settings = _clipped(settings, search)
-    sent = options.headers(header)
-    roots = options.source_roots(source_root)
-    publication = (
-        run.Publication(to=publish, headers=sent, asset_root=asset_root, source_roots=roots) if publish else None
-    )
-    with console.stoppable(), Bars(console.stderr, quiet=json) as board, ExitStack() as stack:
-        ahead = run.read_ahead(_items(items or [], search, settings, versions), counted=board.expect)
+        _refuse_filters(query, clip=clip)
+    settings = _chosen(settings, query if clip else None, fast=fast)
+    sent, roots = headers(header), source_roots(source_root)
+    target = run.Publication(to=publish, headers=sent, asset_root=asset_root, source_roots=roots) if publish else None
+    with console.stoppable(), terminal(console.stderr, quiet=json) as board, ExitStack() as stack:
+        ahead = run.read_ahead(_items(items, search, query, settings, versions), counted=board.expect)
         if not (json or dry_run or clip or workers or scheduler):
             ahead = _advised(ahead, settings)
         if dry_run:
             stream = run.plan(ahead, settings=settings, out=out)
         else:
-            carrier = run.open_engine(workers=workers, scheduler=scheduler, progress=board.stage)
-            engine = stack.enter_context(carrier)
-            stream = run.run(ahead, settings=settings, out=out, engine=engine, publication=publication)
-        stack.enter_context(closing(stream))
-        results = list(console.put_results(board.count(stream), json=json))
-    if not json and (cost := console.costs_of_all(results)):
-        console.stderr.print(cost, markup=False, soft_wrap=True)
+            engine = stack.enter_context(run.open_engine(workers=workers, scheduler=scheduler, progress=board.stage))
+            stream = run.run(ahead, settings=settings, out=out, engine=engine, publication=target)
+        counted = board.count(stack.enter_context(closing(stream)))
+        results = [console.put_result(result, json=json) for result in counted]
     if not (results or items):
-        console.nothing_found(search.query)
-    _sum_up(results, board.counts, json=json)
+        raise StacCloudmaskError(f"no items found: {query.hint()}")
+    if not json:
+        console.sum_up(results)
+    if board.counts["failed"]:
+        raise typer.Exit(1)
 
 
 def _advised(items: Iterator[pystac.Item | Failure], settings: Settings) -> Iterator[pystac.Item | Failure]:
@@ -117,40 +99,44 @@ def _advised(items: Iterator[pystac.Item | Failure], settings: Settings) -> Iter
 
     seen, faster = advice(items, settings)
     if faster:
-        console.stderr.print(faster, markup=False, soft_wrap=True)
+        console.note(faster)
     return chain(seen, items)
 
 
-def _sum_up(results: list[Result], counts: Counter[str], *, json: bool) -> None:
-    """How many items of each kind, for people; and the exit code."""
-    if results and not json and console.stderr.is_terminal:
-        console.stderr.print(counted(counts))
-    if counts["failed"]:
-        raise typer.Exit(1)
+def _refuse_filters(query: Query, *, clip: bool) -> None:
+    """Refuse what has no effect on items that are named."""
+    if query.area is not None and not clip:
+        raise ConfigError("--bbox and --intersects choose among items of a search; to mask that part only, add --clip")
+    if replace(query, collection=(), bbox=None, intersects=None) != type(query)(collection=()):
+        raise ConfigError("items are named, so options of a search have no effect; leave out either")
 
 
-def _clipped(settings: Settings, search: options.Search) -> Settings:
-    """The settings with the area of a search, which is then masked alone."""
+def _chosen(settings: Settings, clipped: Query | None, *, fast: bool) -> Settings:
+    """Return the settings with what ``--fast`` and ``--clip`` stand for."""
     from stac_cloudmask.pipeline.area import area_of  # noqa: PLC0415  (keeps --help fast)
 
-    if search.query.area is None:
+    if fast and (settings.cloud_model, settings.shadow_model) != (Settings.cloud_model, Settings.shadow_model):
+        raise ConfigError("--fast names both models; leave out --cloud-model and --shadow-model")
+    if fast:
+        settings = replace(settings, cloud_model=(FAST,), shadow_model=FAST)
+    if clipped is None:
+        return settings
+    if clipped.area is None:
         raise ConfigError("--clip needs the area: --bbox or --intersects")
-    return replace(settings, area=area_of(geometry=search.query.area))
+    return replace(settings, area=area_of(geometry=clipped.area))
 
 
 def _items(
-    refs: list[str], search: options.Search, settings: Settings, versions: Versions
+    refs: tuple[str, ...], search: Search, query: Query, settings: Settings, versions: Versions
 ) -> Iterator[pystac.Item | Failure]:
     """The items that are named, or, where none is, those that the search finds."""
     from stac_cloudmask.pipeline.mask import connection_of  # noqa: PLC0415  (keeps --help fast)
     from stac_cloudmask.stac.search import find, load_items, without_masks  # noqa: PLC0415
 
-    connection = connection_of(settings, search.headers)
+    catalog, connection = search.catalog, connection_of(settings, headers(search.catalog_header, CATALOG_HEADERS))
     if refs:
-        collections = search.query.collections
-        return load_items(
-            refs, catalog=search.catalog, collection=collections, connection=connection, versions=versions
-        )
-    if search.catalog is None:
+        collection = query.collections
+        return load_items(refs, catalog=catalog, collection=collection, connection=connection, versions=versions)
+    if catalog is None:
         raise ConfigError("name items (ids with --catalog, URLs or JSON paths), or search with --catalog")
-    return without_masks(find(search.catalog, search.query, connection=connection))
+    return without_masks(find(catalog, query, connection=connection))
