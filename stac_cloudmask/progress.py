@@ -34,7 +34,7 @@ Listener = Callable[[Result | Stage], None]
 
 
 class Board:
-    """Counts the results of a run and tells a listener what happens."""
+    """Counts the results of a run, and calls a listener with them and with each stage."""
 
     def __init__(self, listener: Listener) -> None:
         self.counts: Counter[str] = Counter()
@@ -46,11 +46,11 @@ class Board:
         self.total = total
 
     def stage(self, name: str, done: int, total: int) -> None:
-        """Tell what is being done with an item, and how much of it is done."""
+        """Report what is being done with an item, and how much of it is done."""
         self._listener(Stage(name, done, total))
 
     def count(self, results: Iterable[Result]) -> Iterator[Result]:
-        """Pass results on, each counted and told."""
+        """Pass results on; each is counted, and the listener called with it."""
         for result in results:
             self.counts[result.status] += 1
             self._listener(result)
