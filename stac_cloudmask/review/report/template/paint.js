@@ -3,11 +3,11 @@ const [, CLOUD, SHADOW] = INDEX.classes.map((info) => info.color);
 const mix = (color, other, part) => color.map((value, i) => Math.round(value + (other[i] - value) * part));
 const light = (color) => mix(color, [255, 255, 255], 0.5);
 const dark = (color) => mix(color, [0, 0, 0], 0.45);
-const { removed: REMOVED, added: ADDED, ramp: RAMP } = INDEX.colors;
+const COLORS = INDEX.colors;
 
 function ramp(share) {
-  const place = Math.min(share, 0.9999) * (RAMP.length - 1);
-  return mix(RAMP[Math.floor(place)], RAMP[Math.floor(place) + 1], place % 1);
+  const place = Math.min(share, 0.9999) * (COLORS.ramp.length - 1);
+  return mix(COLORS.ramp[Math.floor(place)], COLORS.ramp[Math.floor(place) + 1], place % 1);
 }
 
 // A legend is a list of {title, color}; `off` are the entries that are hidden until somebody asks for them.
@@ -32,8 +32,8 @@ const LEGENDS = {
       { title: "Shadow: model and SCL", color: SHADOW },
       { title: "Shadow: model alone", color: light(SHADOW) },
       { title: "Shadow: SCL alone", color: dark(SHADOW) },
-      { title: "Voted, then removed", color: REMOVED },
-      { title: "Added by the buffer", color: ADDED },
+      { title: "Voted, then removed", color: COLORS.removed },
+      { title: "Added by the buffer", color: COLORS.added },
     ],
   },
   changes: {
@@ -42,8 +42,8 @@ const LEGENDS = {
     entries: [
       { title: "Cloud added", color: CLOUD },
       { title: "Shadow added", color: SHADOW },
-      { title: "Cloud taken away", color: REMOVED },
-      { title: "Shadow taken away", color: ADDED },
+      { title: "Cloud taken away", color: COLORS.removed },
+      { title: "Shadow taken away", color: COLORS.added },
     ],
   },
   probability: {
