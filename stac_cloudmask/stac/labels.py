@@ -1,4 +1,4 @@
-"""Labels of others on the grid of a mask: rasters by the nearest pixel, points and polygons by what they cover."""
+"""Read reference labels on the grid of a mask: rasters by the nearest pixel, points and polygons by what they cover."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ FIELD: Final = "class"
 
 @dataclass(frozen=True, kw_only=True)
 class Meaning:
-    """What the values of labels mean.
+    """The meaning of label values.
 
     Attributes:
         values: Class code by value, as text in lower case; 255 is "no label".
@@ -51,12 +51,12 @@ class Meaning:
 
 
 def is_vector(href: str) -> bool:
-    """Whether an href is one of the vector formats that are read here."""
+    """Return whether an href is one of the vector formats that are read here."""
     return href.lower().endswith(VECTORS)
 
 
 def raster_labels(href: str, grid: Grid, meaning: Meaning) -> Codes:
-    """A label raster on ``grid``, ``(y, x)`` uint8 class codes; 255 outside of it and where it has nodata.
+    """Read a label raster on ``grid``, ``(y, x)`` uint8 class codes; 255 outside of it and where it has nodata.
 
     Args:
         href: Absolute href of a raster with one band, in any CRS.
@@ -85,7 +85,7 @@ def raster_labels(href: str, grid: Grid, meaning: Meaning) -> Codes:
 
 
 def vector_labels(path: Path, grid: Grid, meaning: Meaning, *, field: str = FIELD) -> Codes:
-    """Points, lines and polygons on ``grid``, ``(y, x)`` uint8 class codes; 255 where there is none.
+    """Read points, lines and polygons on ``grid``, ``(y, x)`` uint8 class codes; 255 where there is none.
 
     A polygon has the pixels whose center it covers, a point the pixel that it lies in; later features win.
 
@@ -150,7 +150,7 @@ def _check_bands(raster: rasterio.DatasetReader, meaning: Meaning, *, where: str
 
 
 def plain_word(value: object) -> str:
-    """A value as words are compared: ``Thick Cloud`` is ``thick_cloud``, and 1.0 is 1."""
+    """Return a value as words are compared: ``Thick Cloud`` is ``thick_cloud``, and 1.0 is 1."""
     if isinstance(value, float) and value.is_integer():
         value = int(value)
     return str(value).strip().lower().replace("-", "_").replace(" ", "_")

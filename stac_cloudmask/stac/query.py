@@ -23,7 +23,7 @@ Interval = tuple[datetime | None, datetime | None]
 
 @dataclass(frozen=True, kw_only=True)
 class Query:
-    """What a search asks for, of a STAC API or of a static catalog.
+    """A search of a STAC API or of a static catalog.
 
     Attributes:
         collection: Ids of the collections whose items are wanted; none for all. One may be given as a text.
@@ -82,7 +82,7 @@ class Query:
         return None if self.tile is None else self.tile.upper().removeprefix("T").removeprefix("MGRS-").zfill(5)
 
     def hint(self) -> str:
-        """What to look at where nothing was found."""
+        """Return what to look at where nothing was found."""
         parts = []
         if self.bbox is not None:
             west, south, east, north = self.bbox
@@ -99,7 +99,7 @@ class Query:
         return "; ".join(parts) or "the catalog lists none"
 
     def matches(self, item: pystac.Item) -> bool:
-        """Whether an item is asked for."""
+        """Return whether an item is asked for."""
         return (
             (not self.ids or item.id in self.ids)
             and self._matches_cover(item)

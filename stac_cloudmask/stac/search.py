@@ -213,7 +213,7 @@ class _Api(StacApiIO):
         headers: dict[str, str] | None = None,  # noqa: ARG002  (those of a link could be anything)
         parameters: dict[str, Any] | None = None,
     ) -> str:
-        """As the base class, over the connection of the search."""
+        """Send a request as the base class does, over the connection of the search."""
         how = (method or "GET").upper()
         where = check_href(href, base=self._last, rule=self._reader.rule)
         if how != "POST" and parameters:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Final, TypeVar, TypeVarTuple
+from typing import Any, Final, Self, TypeVar, TypeVarTuple
 from urllib.parse import urlsplit
 
 import fsspec
@@ -67,6 +67,8 @@ class BrokenError(ReadError):
 class MissingError(BrokenError):
     """There is no such file or object, or no such page."""
 
+    status = 404
+
 
 class StatusError(ReadError):
     """A server answered with a status other than success; those of ``final`` are not worth asking again for."""
@@ -87,12 +89,15 @@ class JsonReader:
     """
 
     def __init__(self, connection: Connection = DEFAULT_CONNECTION, *, home: str | None = None) -> None:
+        texts = [text for header in connection.headers.items() for text in header]
+        if not all(text.isascii() and text.isprintable() for text in texts):
+            raise ConfigError(f"a header for {redact(home or '')} has characters that HTTP does not allow")
         self.rule = connection.rule
         self._connection = connection
         self._home = None if home is None or not is_remote(home) else httpx2.URL(home)
         self._client = httpx2.Client(follow_redirects=False, timeout=httpx2.Timeout(60.0, connect=CONNECT_SECONDS))
 
-    def __enter__(self) -> JsonReader:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -148,9 +153,10 @@ class JsonReader:
         place = href
         for _ in range(MAX_REDIRECTS + 1):
             answer, content = self._exchange(method, place, body)
-            if not answer.has_redirect_location:
+            target = self._target(answer, base)
+            if target is None:
                 break
-            place = check_href(str(answer.url.join(answer.headers["location"])), base=base, rule=self.rule)
+            place = target
             if answer.status_code == SEE_OTHER:
                 method, body = "GET", None
         else:
@@ -159,10 +165,16 @@ class JsonReader:
             return content
         said = " ".join(content[:300].decode(errors="replace").split())
         hint = "; does it need a login? Give its header" if answer.status_code in LOGIN else ""
-        shown = f"{redact(place)} answers with status {answer.status_code} {said}{hint}".strip()
-        for secret in filter(None, self._connection.headers.values()):
-            shown = shown.replace(secret, "***")
+        if answer.has_redirect_location:
+            hint = f"; it leads to {redact(answer.headers['location'])}: give that address"
+        shown = self._shown(f"{redact(place)} answers with status {answer.status_code} {said}{hint}".strip())
         raise MissingError(shown) if answer.status_code in GONE else StatusError(shown, answer, final)
+
+    def _target(self, answer: httpx2.Response, base: str) -> str | None:
+        """Return where a redirect is followed to; None for any other answer."""
+        if not answer.has_redirect_location:
+            return None
+        return check_href(str(answer.url.join(answer.headers["location"])), base=base, rule=self.rule)
 
     def _exchange(self, method: str, href: str, body: Json | None) -> tuple[httpx2.Response, bytes]:
         content = bytearray()
@@ -176,9 +188,14 @@ class JsonReader:
                         raise BrokenError(f"{redact(href)} is larger than {MAX_BYTES} bytes")
                 return answer, bytes(content)
         except (httpx2.HTTPError, httpx2.InvalidURL) as error:
-            raise ReadError(f"{redact(href)} cannot be reached: {redact(str(error)) or type(error).__name__}") from None
-        except (ValueError, UnicodeError):  # of a header
-            raise ConfigError(f"a header for {redact(href)} has characters that HTTP does not allow") from None
+            reason = self._shown(str(error)) or type(error).__name__
+            raise ReadError(f"{redact(href)} cannot be reached: {reason}") from None
+
+    def _shown(self, text: str) -> str:
+        """Return text without the values of the headers, which servers like to repeat."""
+        for secret in filter(None, self._connection.headers.values()):
+            text = text.replace(secret, "***")
+        return redact(text)
 
     def _is_home(self, url: httpx2.URL) -> bool:
         """Return whether a URL is of the catalog's server, or of the same host by its encrypted port."""

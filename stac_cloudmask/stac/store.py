@@ -1,4 +1,4 @@
-"""Where outputs are written: directories and object stores."""
+"""Write outputs to directories and object stores."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 WORK: Final = ".stac_cloudmask"
 """Folder inside an output directory for temporary files and locks."""
 LOCK: Final = "lock"
-LOCKED: Final = ".lock"
+LOCKED: Final = f".{LOCK}"
 """What the name of a temporary folder ends in for the lock that its owner holds."""
 LOCK_SECONDS: Final = 120.0
 """How long a change waits for others; one takes milliseconds."""
@@ -385,7 +385,7 @@ class ObjectStore:
 
 @cache
 def _s3_credentials() -> dict[str, Any]:
-    """Credentials as the tools of AWS find them, profiles included; nothing where boto3 is not installed."""
+    """Find credentials as the tools of AWS do, profiles included; none where boto3 is not installed."""
     if find_spec("boto3") is None:
         return {}
     import boto3  # noqa: PLC0415  (extra)
@@ -402,7 +402,7 @@ def _attributes(name: str) -> dict[str, str]:
 
 
 def _is_unknown(error: Exception) -> bool:
-    """Whether a store says that it does not know conditional writes."""
+    """Return whether a store says that it does not know conditional writes."""
     return isinstance(error, NotImplementedError) or any(
         code in str(error)
         for code in ("NotImplemented", "not implemented", "not supported", "A header you provided implies")
@@ -410,5 +410,5 @@ def _is_unknown(error: Exception) -> bool:
 
 
 def _first_line(error: Exception) -> str:
-    """What an error says, without the internals that obstore adds."""
+    """Return what an error says, without the internals that obstore adds."""
     return str(error).partition("\n")[0]

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import logging
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Any, Final, Literal, Self
+from typing import TYPE_CHECKING, Any, Final, Literal
 from urllib.parse import quote
 
-import httpx2
-
 from stac_cloudmask.errors import ConfigError, PublishError, ReadError, StacCloudmaskError, WriteError
-from stac_cloudmask.retry import DEFAULT_POLICY, PASSING, RetryPolicy, retry_after, retrying
+from stac_cloudmask.retry import DEFAULT_POLICY, RetryPolicy
 from stac_cloudmask.stac.collection import covering
 from stac_cloudmask.stac.hrefs import redact
+from stac_cloudmask.stac.static import Connection, JsonReader, MissingError, StatusError, json_object
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+
+    import httpx2
 
     Json = dict[str, Any]
 
@@ -23,21 +24,16 @@ logger = logging.getLogger(__name__)
 
 Outcome = Literal["created", "updated"]
 
-DONE: Final = frozenset({HTTPStatus.OK, HTTPStatus.CREATED, HTTPStatus.ACCEPTED, HTTPStatus.NO_CONTENT})
 HIERARCHY: Final = frozenset({"root", "parent", "collection", "self", "items", "item", "child"})
 """Links that the API sets by itself."""
-TIMEOUT: Final = 60.0
-"""Seconds that an answer may take."""
-REDIRECTS: Final = 5
-LOGIN: Final = "; does the API want a header such as 'Authorization: Bearer ...'?"
+SAME_METHOD: Final = frozenset({HTTPStatus.TEMPORARY_REDIRECT, HTTPStatus.PERMANENT_REDIRECT})
+NOT_THERE: Final = frozenset({HTTPStatus.NOT_FOUND, HTTPStatus.METHOD_NOT_ALLOWED})
 NO_TRANSACTIONS: Final = "; does the API have the transaction extension?"
-HINTS: Final = {401: LOGIN, 403: LOGIN, 404: NO_TRANSACTIONS, 405: NO_TRANSACTIONS}
-"""What would help, by status."""
 PUTS: Final = 3
 """How often an item that seems to be there and not to be there is written; others may delete it in between."""
 
 
-class StacApi:
+class StacApi(JsonReader):
     """A STAC API that takes transactions; used as a context manager, as it keeps its connection.
 
     Headers are sent with every request and appear in no message. Redirects are followed on the same host only, and only
@@ -49,21 +45,8 @@ class StacApi:
     ) -> None:
         if not url.startswith(("https://", "http://")):
             raise ConfigError(f"{redact(url)} is not the address of a STAC API; it starts with https:// or http://")
+        super().__init__(Connection(policy=retry, headers=headers or {}), home=url)
         self._url = url.rstrip("/")
-        self._secrets = tuple(value for value in (headers or {}).values() if value)
-        self._retry = retry
-        try:
-            self._http = httpx2.Client(headers=dict(headers or {}), timeout=TIMEOUT)
-        except (ValueError, UnicodeError) as error:
-            raise ConfigError(f"a header for {redact(url)} has characters that HTTP does not allow") from error
-
-    def __enter__(self) -> Self:
-        """Return itself."""
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        """Close the connection."""
-        self._http.close()
 
     def item_href(self, collection_id: str, item_id: str) -> str:
         """Return where the API serves an item."""
@@ -76,10 +59,9 @@ class StacApi:
             WriteError: It is missing and cannot be created.
         """
         href = self._collection_href(collection["id"])
-        if self._send("GET", href, also=(HTTPStatus.NOT_FOUND,)).status_code != HTTPStatus.NOT_FOUND:
-            return
-        body = collection | {"links": _foreign_links(collection)}
-        self._send("POST", f"{self._url}/collections", body, also=(HTTPStatus.CONFLICT,))
+        if self._send("GET", href, but=HTTPStatus.NOT_FOUND) is None:
+            body = collection | {"links": _foreign_links(collection)}
+            self._send("POST", f"{self._url}/collections", body, but=HTTPStatus.CONFLICT)
 
     def put_item(self, item: Json) -> Outcome:
         """Create an item or replace it; its collection must be there, as pgSTAC answers a bare 500 without.
@@ -92,12 +74,10 @@ class StacApi:
         href = self.item_href(collection_id, item["id"])
         body = item | {"links": [*_foreign_links(item), *self._hierarchy(collection_id)]}
         for _ in range(PUTS):
-            if self._send("PUT", href, body, also=(HTTPStatus.NOT_FOUND,)).status_code != HTTPStatus.NOT_FOUND:
+            if self._send("PUT", href, body, but=HTTPStatus.NOT_FOUND) is not None:
                 return "updated"
-            created = self._send(
-                "POST", f"{self._collection_href(collection_id)}/items", body, also=(HTTPStatus.CONFLICT,)
-            )
-            if created.status_code != HTTPStatus.CONFLICT:
+            items = f"{self._collection_href(collection_id)}/items"
+            if self._send("POST", items, body, but=HTTPStatus.CONFLICT) is not None:
                 return "created"
         raise WriteError(f"{self._shown(href)} seems to be there and not to be there; does somebody else change it?")
 
@@ -108,17 +88,16 @@ class StacApi:
             ReadError: It is not there.
         """
         href = self.item_href(collection_id, item_id)
-        response = self._send("GET", href, also=(HTTPStatus.NOT_FOUND,))
-        if response.status_code == HTTPStatus.NOT_FOUND:
+        content = self._send("GET", href, but=HTTPStatus.NOT_FOUND)
+        if content is None:
             raise ReadError(f"{self._shown(href)} is not there; copy the source item to this API first")
-        body: Json = response.json()
-        return body
+        return json_object(content, href)
 
     def cover(self, collection_id: str, items: Sequence[Json]) -> None:
         """Widen the extent and the summaries of a collection to these items, where the API lets collections change."""
         href = self._collection_href(collection_id)
         try:
-            found = self._send("GET", href).json()
+            found = json_object(self._send("GET", href) or b"", href)
             wider = covering(found, items)
             if wider != found:
                 self._send("PUT", href, wider | {"links": _foreign_links(wider)})
@@ -134,51 +113,29 @@ class StacApi:
         hrefs = {"root": self._url, "parent": collection, "collection": collection}
         return [{"rel": rel, "href": href, "type": "application/json"} for rel, href in hrefs.items()]
 
-    def _send(self, method: str, href: str, body: Json | None = None, *, also: tuple[int, ...] = ()) -> httpx2.Response:
-        """Send a request, again while the server is busy; answers other than success and ``also`` are errors."""
-        return retrying(lambda: self._once(method, href, body, also), policy=self._retry)
+    def _send(self, method: str, href: str, body: Json | None = None, *, but: int | None = None) -> bytes | None:
+        """Return what the server answers, asked again while it is busy; None for the status ``but``.
 
-    def _once(self, method: str, href: str, body: Json | None, also: tuple[int, ...]) -> httpx2.Response:
+        Raises:
+            PublishError: The server refuses the request.
+            WriteError: It is out of reach, or busy for too long.
+        """
         try:
-            response = self._answer(method, href, body)
-        except httpx2.TransportError as error:
-            raise WriteError(f"{method} {self._shown(href)}: {type(error).__name__}; try again later") from error
-        if response.status_code in DONE or response.status_code in also:
-            return response
-        passing = response.status_code in PASSING or response.is_server_error
-        trouble = f"{method} {self._shown(href)}: {self._reason(response)}"
-        failure = WriteError(f"{trouble}; try again later") if passing else PublishError(trouble)
-        failure.retry_after = retry_after(response.headers)
-        raise failure
+            return self.send(method, href, base=self._url, body=body)
+        except ReadError as error:
+            status = error.status if isinstance(error, MissingError | StatusError) else None
+            if status is not None and status == but:
+                return None
+            text = f"{method} {error}{NO_TRANSACTIONS if status in NOT_THERE else ''}"
+            raise WriteError(f"{text}; try again later") if error.retryable else PublishError(text) from None
 
-    def _answer(self, method: str, href: str, body: Json | None) -> httpx2.Response:
-        """Return what the server answers, on the way of its own redirects."""
-        response = self._http.request(method, href, json=body)
-        for _ in range(REDIRECTS):
-            if response.next_request is None or not _keeps_all(response, response.next_request.url):
-                break
-            response = self._http.send(response.next_request)
-        return response
-
-    def _reason(self, response: httpx2.Response) -> str:
-        """Return the status and the beginning of what the server says, without anything secret."""
-        hint = HINTS.get(response.status_code, "")
-        if response.is_redirect:
-            hint = f"; it leads to {redact(response.headers.get('location', ''))}: give that address"
-        said = " ".join(response.text.split())[:200]
-        return self._shown(f"{response.status_code} {response.reason_phrase} {said}".rstrip() + hint)
-
-    def _shown(self, text: str) -> str:
-        """Return text without the values of the headers, which servers like to repeat."""
-        for secret in self._secrets:
-            text = text.replace(secret, "***")
-        return redact(text)
-
-
-def _keeps_all(response: httpx2.Response, target: httpx2.URL) -> bool:
-    """Return whether a redirect keeps the method, the host and the encryption."""
-    keeps_method = response.status_code in (HTTPStatus.TEMPORARY_REDIRECT, HTTPStatus.PERMANENT_REDIRECT)
-    return keeps_method and target.host == response.url.host and target.scheme in {response.url.scheme, "https"}
+    def _target(self, answer: httpx2.Response, base: str) -> str | None:  # noqa: ARG002  (that of the base class)
+        """Return where a redirect leads that keeps the method, the host and the encryption."""
+        if answer.next_request is None or answer.status_code not in SAME_METHOD:
+            return None
+        target = answer.next_request.url
+        safe = target.host == answer.url.host and target.scheme in {answer.url.scheme, "https"}
+        return str(target) if safe else None
 
 
 def _foreign_links(body: Json) -> list[Json]:

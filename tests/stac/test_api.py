@@ -163,7 +163,7 @@ def test_a_server_that_stays_busy_is_an_error_that_may_pass(server, api):
 def test_a_server_that_is_not_there_is_an_error_that_names_it():
     with (
         StacApi("http://127.0.0.1:9", retry=HURRIED) as api,
-        pytest.raises(WriteError, match=r"127\.0\.0\.1:9.*ConnectError"),
+        pytest.raises(WriteError, match=r"127\.0\.0\.1:9.*cannot be reached"),
     ):
         api.put_item(an_item())
 
@@ -206,7 +206,7 @@ def test_other_redirects_are_not_followed_as_they_lose_what_was_sent(server, api
 
 def test_redirects_in_a_circle_end(server, api):
     server.faults = [Fault("PUT", 308, {"location": "/again"})] * 50
-    with pytest.raises(PublishError, match="308"):
+    with pytest.raises(PublishError, match="redirects more than 5 times"):
         api.put_item(an_item())
     assert len(server.requests) < 10
 
