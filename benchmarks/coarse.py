@@ -86,8 +86,8 @@ def compared(item: pystac.Item, fine: Mask, coarse: dict[str, np.ndarray], block
             asked.append(bool(unsure[tuple(near)].any()))
             refine[top : top + block, left : left + block] = asked[-1]
     layers = {role: np.where(refine, getattr(fine.evidence, role), layer) for role, layer in coarse.items()}
-    reference = decide(fine.evidence, merge="calibrated").class_map
-    mixed = decide(replace(fine.evidence, **layers), merge="calibrated").class_map
+    reference = decide(fine.evidence, Settings()).class_map
+    mixed = decide(replace(fine.evidence, **layers), Settings()).class_map
     before, after = scores(item, fine, reference), scores(item, fine, mixed)
     share = float(np.mean(asked))
     cost = 1 / FINER**2 + share * ((block + 2 * MARGIN) / block) ** 2 / OVERHEAD

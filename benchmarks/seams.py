@@ -65,10 +65,11 @@ class Held:
 
 @dataclass(frozen=True)
 class Masked:
-    """Probabilities ``(role, y, x)`` in percent with NaN for nodata, and the class map."""
+    """Probabilities ``(role, y, x)`` in percent with NaN for nodata, the class map, and its votes."""
 
     percents: NDArray[np.float32]
     class_map: NDArray[np.uint8]
+    votes: NDArray[np.uint8]
 
 
 def hold(item: pystac.Item) -> Held:
@@ -94,7 +95,7 @@ def mask(scene: Held) -> Masked:
     evidence, decision, _ = mask_pixels(scene.pixels, scl=scene.scl, sun=scene.sun, settings=settings)
     percents = np.stack([evidence.cloud, evidence.shadow]).astype(np.float32)
     percents[percents == CloudClass.NODATA] = np.nan
-    return Masked(percents, decision.class_map)
+    return Masked(percents, decision.class_map, decision.votes)
 
 
 def kept(whole: Masked, again: Masked, *, cut: tuple[int, int] = CUT, far: int = FAR) -> tuple[float, float]:

@@ -21,10 +21,10 @@ from numpy.typing import NDArray
 
 from benchmarks.accuracy import DATA, MEANING, Box, boxes_of, recall, scenes
 from stac_cloudmask.config import Settings
-from stac_cloudmask.core.calibrated import Reach, Rules, calibrated
+from stac_cloudmask.core.calibrated import RULES, Rules, calibrated
 from stac_cloudmask.core.classes import CloudClass
-from stac_cloudmask.core.merge import merge
-from stac_cloudmask.core.policy import POLICIES, RULES, Policy
+from stac_cloudmask.core.merge import Policy, merge
+from stac_cloudmask.core.policy import POLICIES
 from stac_cloudmask.core.votes import Evidence, Sun
 from stac_cloudmask.errors import StacCloudmaskWarning
 from stac_cloudmask.pipeline.mask import choose_models, mask_pixels, resolve_sources
@@ -35,9 +35,9 @@ if TYPE_CHECKING:
 
 POLICY = POLICIES["calibrated"]
 FACTORS = (0.5, 1.5)
-SHARES = {"certain": 98, "deep": 98, "dim": 0.98, "overlap": 0.98, "shadow": 90, "explained": 0.98}
+SHARES = {"certain": 98, "deep": 98, "dim": 0.98, "overlap": 0.98, "explained": 0.98}
 """Shares and percents stay below 1 and 100."""
-FIXED = {"cell", "reach", "veil"}
+FIXED = {"cell", "veil"}
 """Constants that are no number, or set the size of blocks that are read."""
 CITY = "bolzano"
 
@@ -83,11 +83,8 @@ def score(known: list[Scene], rules: Rules = RULES, policy: Policy = POLICY) -> 
     f1: dict[CloudClass, list[float]] = {CloudClass.CLOUD_SHADOW: [], CloudClass.CLOUD: []}
     city = 0.0
     for scene in known:
-        found = calibrated(scene.evidence, rules, policy.thresholds, threads=2)
-        clean = policy.cleanup(shadow_before_buffer=found.sunlit)
-        codes = merge(
-            scene.evidence, thresholds=policy.thresholds, select=found.select, clean=clean, threads=2
-        ).class_map
+        found = calibrated(scene.evidence, policy, rules, threads=2)
+        codes, _ = merge(scene.evidence, policy, found.select, shadow_before_buffer=found.sunlit, threads=2)
         for label, counts in recall(codes, scene.boxes).items():
             boxes[label] += counts
         valid = codes != CloudClass.NODATA
@@ -104,19 +101,18 @@ def score(known: list[Scene], rules: Rules = RULES, policy: Policy = POLICY) -> 
 
 def variants() -> Iterator[tuple[str, float, Rules, Policy]]:
     """Yield each constant with a new value: its name, the value, the rules, the policy."""
-    for holder, names in (
-        ("policy", ("cloud", "shadow", "cloud_buffer")),
-        ("rules", [field.name for field in fields(Rules) if field.name not in FIXED]),
-        ("reach", [field.name for field in fields(Reach)]),
-    ):
-        owner: Any = {"policy": POLICY, "rules": RULES, "reach": RULES.reach}[holder]
+    owners: tuple[tuple[Any, list[str]], ...] = (
+        (POLICY, ["cloud_thr", "shadow_thr", "cloud_buffer"]),
+        (RULES, [field.name for field in fields(Rules) if field.name not in FIXED]),
+    )
+    for owner, names in owners:
         for name in names:
             for factor in FACTORS:
-                value = min(getattr(owner, name) * factor, SHARES.get(name, np.inf))
-                value = round(value) if isinstance(getattr(owner, name), int) else value
+                before = getattr(owner, name)
+                value = min(before * factor, SHARES.get(name, np.inf))
+                value = round(value) if isinstance(before, int) else value
                 changed = replace(owner, **{name: value})
-                rules = {"rules": changed, "reach": replace(RULES, reach=changed)}.get(holder, RULES)
-                yield name, value, rules, changed if holder == "policy" else POLICY
+                yield name, value, *((RULES, changed) if owner is POLICY else (changed, POLICY))
 
 
 def main() -> None:

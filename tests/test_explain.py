@@ -33,7 +33,7 @@ def evidence():
 
 @pytest.fixture(scope="module")
 def decision(evidence):
-    return decide(evidence, merge="calibrated")
+    return decide(evidence, Settings())
 
 
 @pytest.fixture(scope="module")

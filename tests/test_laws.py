@@ -111,7 +111,7 @@ def test_streamed_equals_in_memory_for_any_size_and_strip(height, width, seed, s
 def test_nodata_in_is_nodata_out_nothing_else_is_and_the_counts_add_up(merge, height, width, seed):
     dn = scene_of(height, width, seed)
     scl = np.random.default_rng(seed).integers(0, 12, (height, width), np.uint8)
-    decision = decide(evidence_of(dn, scl), merge=merge)
+    decision = decide(evidence_of(dn, scl), Settings(merge=merge))
     missing = decision.class_map == CloudClass.NODATA
     if merge == "farmvibes":  # there a pixel that the product does not know is cloud, as FarmVibes.AI has it
         assert (missing <= (dn == 0).any(axis=0)).all()
@@ -134,9 +134,9 @@ def test_a_turned_or_mirrored_scene_gives_the_turned_mask(merge, quarters, mirro
     dn = scene_of(96, 72, 5, nodata=0.001)
     scl = np.full((96, 72), 4, np.uint8)
     scl[20:30, 40:50], scl[60:66, 10:30] = 9, 3
-    options = {"merge": merge, "min_area": 3000, "cloud_thr": 0.99}
-    here = decide(evidence_of(dn, scl), **options)
-    there = decide(evidence_of(turn(dn), turn(scl)), **options)
+    options = Settings(merge=merge, min_area=3000, cloud_thr=0.99)
+    here = decide(evidence_of(dn, scl), options)
+    there = decide(evidence_of(turn(dn), turn(scl)), options)
     assert {CloudClass.CLEAR, CloudClass.CLOUD} <= set(np.unique(here.class_map))
     np.testing.assert_array_equal(there.class_map, turn(here.class_map))
 
@@ -153,10 +153,8 @@ def test_a_higher_probability_never_takes_cloud_or_shadow_away_from_union(seed, 
         return np.where(valid, more, percent).astype(np.uint8)
 
     flagged = [CloudClass.CLOUD, CloudClass.CLOUD_SHADOW]
-    less = decide(evidence, merge="union").class_map
-    more = decide(
-        replace(evidence, cloud=raised(evidence.cloud), shadow=raised(evidence.shadow)), merge="union"
-    ).class_map
+    likelier = replace(evidence, cloud=raised(evidence.cloud), shadow=raised(evidence.shadow))
+    less, more = (decide(one, Settings(merge="union")).class_map for one in (evidence, likelier))
     assert (np.isin(less, flagged) <= np.isin(more, flagged)).all()
     assert ((less == CloudClass.CLOUD) <= (more == CloudClass.CLOUD)).all()
 

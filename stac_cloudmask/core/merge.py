@@ -7,9 +7,9 @@ on strips of rows; besides the evidence two uint8 arrays of the scene's size are
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, Protocol
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
@@ -17,10 +17,12 @@ from stac_cloudmask.core import morphology
 from stac_cloudmask.core.classes import CloudClass
 from stac_cloudmask.core.predict import PERCENT_NODATA
 from stac_cloudmask.core.strips import in_order
-from stac_cloudmask.core.votes import SCL_NODATA, Evidence, Vote
+from stac_cloudmask.core.votes import Evidence, Scl, Vote
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+    from stac_cloudmask.config import Settings
 
 STRIP: Final = 256
 """Rows merged at once by a thread."""
@@ -33,46 +35,43 @@ SELECTED_SHADOW: Final = np.uint8(128)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Cleanup:
-    """Clean-up in meters and square meters; 0 means none. Objects and holes are cleaned first, then grown.
+class Policy:
+    """The settings of a merge, by the names that an output item gives them; areas and distances of 0 mean none.
+
+    Objects and holes are cleaned first, then grown.
 
     Attributes:
-        cloud_buffer: Growth of cloud.
-        shadow_buffer: Growth of cloud shadow.
-        min_area: Smallest object kept.
-        hole_area: Clear holes below this are closed.
-        shadow_before_buffer: True where selected shadow stands against the buffer of a cloud.
+        cloud_thr: Probability 0..1 above which (strictly) the cloud model votes, a whole percent.
+        shadow_thr: The same for cloud shadow.
+        cloud_buffer: Growth of cloud in meters.
+        shadow_buffer: Growth of cloud shadow in meters.
+        min_area: Smallest object kept, in square meters.
+        hole_area: Clear holes below this many square meters are closed.
     """
 
+    cloud_thr: float
+    shadow_thr: float
     cloud_buffer: float
     shadow_buffer: float
-    min_area: float
-    hole_area: float
-    shadow_before_buffer: bool = True
+    min_area: float = 0.0
+    hole_area: float = 0.0
+
+    def adjusted(self, settings: Settings) -> Policy:
+        """Return the policy with what the user asked for."""
+        asked = {
+            "cloud_thr": settings.cloud_thr,
+            "shadow_thr": settings.shadow_thr,
+            "cloud_buffer": settings.buffer,
+            "shadow_buffer": settings.buffer,
+            "min_area": settings.min_area,
+            "hole_area": settings.hole_area,
+        }
+        return replace(self, **{name: value for name, value in asked.items() if value is not None})
 
 
-@dataclass(frozen=True, kw_only=True)
-class Thresholds:
-    """Percents above which (strictly) a model votes."""
-
-    cloud: int
-    shadow: int
-
-
-@dataclass(frozen=True)
-class Merged:
-    """The outcome: ``(y, x)`` uint8 class codes, and ``(y, x)`` uint8 of `Vote` bits (0 where nodata)."""
-
-    class_map: NDArray[np.uint8]
-    votes: NDArray[np.uint8]
-
-
-class Select(Protocol):
-    """Which pixels of some rows are cloud and which are shadow, before clean-up."""
-
-    def __call__(self, start: int, stop: int, votes: NDArray[np.uint8]) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-        """``(cloud, shadow)`` of rows ``start`` to ``stop``, True where it is; both may hold."""
-        ...
+Select = Callable[[int, int, "NDArray[np.uint8]"], "tuple[NDArray[np.bool_], NDArray[np.bool_]]"]
+"""``select(start, stop, votes)`` gives cloud and shadow of rows ``start`` to ``stop``, before clean-up: ``(y, x)``,
+True where it is. Both may hold."""
 
 
 def select_union(start: int, stop: int, votes: NDArray[np.uint8]) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:  # noqa: ARG001
@@ -82,31 +81,44 @@ def select_union(start: int, stop: int, votes: NDArray[np.uint8]) -> tuple[NDArr
     return cloud, shadow
 
 
-def merge(evidence: Evidence, *, thresholds: Thresholds, select: Select, clean: Cleanup, threads: int = 1) -> Merged:
-    """Votes, selection, clean-up, buffer, classes.
+def merge(
+    evidence: Evidence, policy: Policy, select: Select, *, shadow_before_buffer: bool, threads: int = 1
+) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    """Return ``(y, x)`` uint8 class codes, and ``(y, x)`` uint8 of `Vote` bits, 0 where nodata.
 
     Where the selected cloud and shadow both hold, cloud wins, and a buffer of cloud wins over one of shadow. nodata is
     where a probability is missing or the product says so.
+
+    Args:
+        evidence: What is known of the scene.
+        policy: Thresholds, clean-up and buffers.
+        select: Which votes count.
+        shadow_before_buffer: Whether selected shadow stands against the buffer of a cloud.
+        threads: That work at once; the outcome is the same to the bit.
     """
     votes, class_map = np.empty(evidence.shape, np.uint8), np.empty(evidence.shape, np.uint8)
 
     def choose(strip: tuple[int, int]) -> None:
-        here, valid = vote(evidence, *strip, thresholds)
+        here, valid = vote(evidence, *strip, policy)
         cloud, shadow = select(*strip, here)
         here |= cloud * SELECTED_CLOUD | shadow * SELECTED_SHADOW
         votes[slice(*strip)], class_map[slice(*strip)] = here, valid
 
     def classify(strip: tuple[int, int]) -> None:
-        _classify(votes, class_map, *strip, clean=clean, gsd=evidence.gsd)
+        near = [
+            _grown(votes, bit, *strip, radius=buffer / evidence.gsd)
+            for bit, buffer in ((SELECTED_CLOUD, policy.cloud_buffer), (SELECTED_SHADOW, policy.shadow_buffer))
+        ]
+        _classify(votes[slice(*strip)], class_map[slice(*strip)], *near, shadow_before_buffer=shadow_before_buffer)
 
     for _ in in_order(choose, strips(evidence.shape[0]), threads=threads):
         pass
     for bit in (SELECTED_CLOUD, SELECTED_SHADOW):
-        _clean(votes, bit, min_pixels=clean.min_area / evidence.gsd**2, hole_pixels=clean.hole_area / evidence.gsd**2)
+        _clean(votes, bit, min_pixels=policy.min_area / evidence.gsd**2, hole_pixels=policy.hole_area / evidence.gsd**2)
     for _ in in_order(classify, strips(evidence.shape[0]), threads=threads):
         pass
     votes &= ALL_BITS
-    return Merged(class_map, votes)
+    return class_map, votes
 
 
 def strips(height: int, rows: int = STRIP) -> Iterator[tuple[int, int]]:
@@ -115,17 +127,15 @@ def strips(height: int, rows: int = STRIP) -> Iterator[tuple[int, int]]:
         yield start, min(start + rows, height)
 
 
-def vote(
-    evidence: Evidence, start: int, stop: int, thresholds: Thresholds
-) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
+def vote(evidence: Evidence, start: int, stop: int, policy: Policy) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
     """Who says what in rows ``start`` to ``stop``: `Vote` bits, 0 where nodata; and True where the pixel is valid."""
     cloud, shadow = evidence.cloud[start:stop], evidence.shadow[start:stop]
     valid = (cloud != PERCENT_NODATA) & (shadow != PERCENT_NODATA)
-    votes = (cloud > thresholds.cloud) * np.uint8(Vote.CLOUD_MODEL)
-    votes |= (shadow > thresholds.shadow) * np.uint8(Vote.SHADOW_MODEL)
+    votes = (cloud > round(100 * policy.cloud_thr)) * np.uint8(Vote.CLOUD_MODEL)
+    votes |= (shadow > round(100 * policy.shadow_thr)) * np.uint8(Vote.SHADOW_MODEL)
     if evidence.product is not None:
         classes = evidence.product.classes(start, stop)
-        valid &= classes != SCL_NODATA
+        valid &= classes != Scl.NODATA
         votes |= evidence.product.votes(classes)
     votes *= valid
     return votes, valid
@@ -142,29 +152,30 @@ def _clean(votes: NDArray[np.uint8], bit: np.uint8, *, min_pixels: float, hole_p
 
 
 def _classify(
-    votes: NDArray[np.uint8], class_map: NDArray[np.uint8], start: int, stop: int, *, clean: Cleanup, gsd: float
+    votes: NDArray[np.uint8],
+    class_map: NDArray[np.uint8],
+    near_cloud: NDArray[np.bool_],
+    near_shadow: NDArray[np.bool_],
+    *,
+    shadow_before_buffer: bool,
 ) -> None:
-    """Turn ``class_map`` (1 = valid) into class codes for some rows, and note what was removed and what was added.
+    """Turn ``class_map`` (1 = valid) into class codes, and note in ``votes`` what was removed and what was added.
 
-    The neighboring rows that a buffer needs are read from ``votes``, whose selected layers stay untouched, also while
-    another thread adds its notes to these rows.
+    The selected layers in ``votes`` stay untouched: another thread reads them for its buffers.
     """
-    here, valid = votes[start:stop], class_map[start:stop] == 1
-    cloud, shadow = ((here & bit) > 0 for bit in (SELECTED_CLOUD, SELECTED_SHADOW))
-    near_cloud = _grown(votes, SELECTED_CLOUD, start, stop, radius=clean.cloud_buffer / gsd)
-    near_shadow = _grown(votes, SELECTED_SHADOW, start, stop, radius=clean.shadow_buffer / gsd)
-    code = near_shadow * np.uint8(CloudClass.CLOUD_SHADOW)
-    code[near_cloud] = CloudClass.CLOUD
-    if clean.shadow_before_buffer:
-        code[shadow] = CloudClass.CLOUD_SHADOW
-    code[cloud] = CloudClass.CLOUD
-    removed = ~cloud & ~shadow & ((here & (CLOUD_VOTES | SHADOW_VOTES)) > 0)
-    unasked = (here & CLOUD_VOTES) == 0
-    added = np.where(code == CloudClass.CLOUD, ~cloud | unasked, ~shadow & (code == CloudClass.CLOUD_SHADOW))
-    code[~valid] = CloudClass.NODATA
-    here |= (valid & removed) * np.uint8(Vote.REMOVED)
-    here |= (valid & added) * np.uint8(Vote.BUFFER)
-    class_map[start:stop] = code
+    valid = class_map == 1
+    cloud, shadow = ((votes & bit) > 0 for bit in (SELECTED_CLOUD, SELECTED_SHADOW))
+    class_map[:] = near_shadow * np.uint8(CloudClass.CLOUD_SHADOW)
+    class_map[near_cloud] = CloudClass.CLOUD
+    if shadow_before_buffer:
+        class_map[shadow] = CloudClass.CLOUD_SHADOW
+    class_map[cloud] = CloudClass.CLOUD
+    is_cloud, is_shadow = class_map == CloudClass.CLOUD, class_map == CloudClass.CLOUD_SHADOW
+    removed = ~cloud & ~shadow & ((votes & (CLOUD_VOTES | SHADOW_VOTES)) > 0)
+    added = (is_cloud & (~cloud | ((votes & CLOUD_VOTES) == 0))) | (is_shadow & ~shadow)
+    class_map[~valid] = CloudClass.NODATA
+    votes |= (valid & removed) * np.uint8(Vote.REMOVED)
+    votes |= (valid & added) * np.uint8(Vote.BUFFER)
 
 
 def _grown(votes: NDArray[np.uint8], bit: np.uint8, start: int, stop: int, *, radius: float) -> NDArray[np.bool_]:

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from types import MappingProxyType
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from stac_cloudmask.core.calibrated import NO_PRODUCT, Rules, calibrated
-from stac_cloudmask.core.merge import Cleanup, Thresholds, select_union, strips, vote
-from stac_cloudmask.core.merge import merge as merge_votes
+from stac_cloudmask.core.calibrated import NO_PRODUCT, RULES, calibrated
+from stac_cloudmask.core.merge import Policy, merge, select_union, vote
 from stac_cloudmask.core.morphology import dilate, fill_holes, remove_small
 from stac_cloudmask.core.predict import PERCENT_NODATA
-from stac_cloudmask.core.votes import SCL_NODATA, Evidence, Vote
+from stac_cloudmask.core.votes import Evidence, Scl, Vote
 from stac_cloudmask.errors import ConfigError
+
+if TYPE_CHECKING:
+    from stac_cloudmask.config import Settings
 
 PROBABILITY_NODATA: Final = np.float32(100)
 """FarmVibes.AI's value of a pixel without a probability, among probabilities 0..1."""
@@ -75,90 +77,23 @@ def _above(probability: Probability, threshold: float) -> NDArray[np.bool_]:
     return np.greater(probability, np.float32(threshold))
 
 
-Parameters = dict[str, float | str | None]
+Parameters = dict[str, float | None]
 
-RULES: Final = Rules()
 FARMVIBES: Final = "farmvibes"
 FARMVIBES_DISK: Final = 5
 """Radius in pixels by which FarmVibes.AI grows what it flags, whatever the size of a pixel."""
 FARMVIBES_CLASSES: Final = "cloud stands for cloud, cloud shadow and no data alike"
 
-
-@dataclass(frozen=True, kw_only=True)
-class Policy:
-    """What a policy does where the user leaves a setting to it.
-
-    Attributes:
-        cloud: Percent above which the cloud model votes.
-        shadow: The same for cloud shadow.
-        cloud_buffer: Growth of cloud in meters.
-        shadow_buffer: Growth of cloud shadow in meters.
-        min_area: Smallest object kept, in square meters.
-        hole_area: Clear holes below this many square meters are closed.
-    """
-
-    cloud: int
-    shadow: int
-    cloud_buffer: float
-    shadow_buffer: float
-    min_area: float = 0.0
-    hole_area: float = 0.0
-
-    def adjusted(
-        self,
-        cloud_thr: float | None,
-        shadow_thr: float | None,
-        buffer: float | None,
-        min_area: float | None,
-        hole_area: float | None,
-    ) -> Policy:
-        """The policy with what the user asked for; thresholds 0..1, None leaves a setting as it is."""
-        return Policy(
-            cloud=self.cloud if cloud_thr is None else round(100 * cloud_thr),
-            shadow=self.shadow if shadow_thr is None else round(100 * shadow_thr),
-            cloud_buffer=self.cloud_buffer if buffer is None else buffer,
-            shadow_buffer=self.shadow_buffer if buffer is None else buffer,
-            min_area=self.min_area if min_area is None else min_area,
-            hole_area=self.hole_area if hole_area is None else hole_area,
-        )
-
-    @property
-    def thresholds(self) -> Thresholds:
-        """Percents above which a model votes."""
-        return Thresholds(cloud=self.cloud, shadow=self.shadow)
-
-    def cleanup(self, *, shadow_before_buffer: bool) -> Cleanup:
-        """The clean-up, in meters and square meters."""
-        return Cleanup(
-            cloud_buffer=self.cloud_buffer,
-            shadow_buffer=self.shadow_buffer,
-            min_area=self.min_area,
-            hole_area=self.hole_area,
-            shadow_before_buffer=shadow_before_buffer,
-        )
-
-    def parameters(self) -> Parameters:
-        """The settings by the names that an output item gives them."""
-        return {
-            "cloud_thr": self.cloud / 100,
-            "shadow_thr": self.shadow / 100,
-            "cloud_buffer": self.cloud_buffer,
-            "shadow_buffer": self.shadow_buffer,
-            "min_area": self.min_area,
-            "hole_area": self.hole_area,
-        }
-
-
 POLICIES: Final = MappingProxyType(
     {
         # the thresholds and the buffer of FarmVibes.AI's workflow, its 5 pixels of 10 m in meters
-        "union": Policy(cloud=30, shadow=20, cloud_buffer=50.0, shadow_buffer=50.0),
+        "union": Policy(cloud_thr=0.3, shadow_thr=0.2, cloud_buffer=50.0, shadow_buffer=50.0),
         # docs/accuracy.md: chips' cloud F1 is within 0.005 from 15 to 45 percent of cloud and 37 to 62 m of buffer;
         # Alberta's shadow F1 within 0.005 from 45 to 90 percent of shadow, and any buffer of shadow costs
-        "calibrated": Policy(cloud=30, shadow=60, cloud_buffer=50.0, shadow_buffer=0.0),
+        "calibrated": Policy(cloud_thr=0.3, shadow_thr=0.6, cloud_buffer=50.0, shadow_buffer=0.0),
     }
 )
-"""The policies by name; ``farmvibes`` works in pixels and is not among them."""
+"""What a policy does where the user leaves a setting to it; ``farmvibes`` works in pixels and is not among them."""
 
 
 @dataclass(frozen=True)
@@ -185,101 +120,51 @@ def nir_factor(gsd: float) -> int:
     return RULES.cell_factor(gsd)
 
 
-def decide(
-    evidence: Evidence,
-    *,
-    merge: str,
-    cloud_thr: float | None = None,
-    shadow_thr: float | None = None,
-    buffer: float | None = None,
-    min_area: float | None = None,
-    hole_area: float | None = None,
-    threads: int = 1,
-) -> Decision:
+def decide(evidence: Evidence, settings: Settings, *, threads: int = 1) -> Decision:
     """Merge all that is known of a scene into one class map.
 
     Args:
         evidence: Probabilities, product mask, sun and near infrared.
-        merge: Name of the policy.
-        cloud_thr: Cloud probability above which the model votes, a whole percent in 0..1; None takes the policy's, as
-            for all that follow.
-        shadow_thr: The same for cloud shadow.
-        buffer: Growth in meters of cloud and of cloud shadow.
-        min_area: Smallest object kept, in square meters.
-        hole_area: Clear holes below this many square meters are closed.
+        settings: Name of the policy, and what differs from it.
         threads: That work at once; the outcome is the same to the bit.
     """
-    if merge == FARMVIBES:
-        policy = _farmvibes_policy(evidence.gsd)
-        if hole_area is not None:
-            raise ConfigError("merge 'farmvibes' closes holes by min_area; leave hole_area out")
-    else:
-        policy = POLICIES[merge]
-    policy = policy.adjusted(cloud_thr, shadow_thr, buffer, min_area, hole_area)
-    return DECIDERS[merge](evidence, policy, threads)
-
-
-def _farmvibes_policy(gsd: float) -> Policy:
-    return Policy(cloud=30, shadow=20, cloud_buffer=FARMVIBES_DISK * gsd, shadow_buffer=FARMVIBES_DISK * gsd)
-
-
-def _union(evidence: Evidence, policy: Policy, threads: int) -> Decision:
-    found = merge_votes(
-        evidence,
-        thresholds=policy.thresholds,
-        select=select_union,
-        clean=policy.cleanup(shadow_before_buffer=False),
-        threads=threads,
-    )
-    notes = () if evidence.product is not None else (NO_PRODUCT,)
-    return Decision(found.class_map, found.votes, policy.parameters(), notes)
-
-
-def _calibrated(evidence: Evidence, policy: Policy, threads: int) -> Decision:
-    survey = calibrated(evidence, RULES, policy.thresholds, threads=threads)
-    clean = policy.cleanup(shadow_before_buffer=survey.sunlit)
-    found = merge_votes(evidence, thresholds=policy.thresholds, select=survey.select, clean=clean, threads=threads)
+    if settings.merge == FARMVIBES:
+        return _farmvibes(evidence, settings)
+    policy = POLICIES[settings.merge].adjusted(settings)
+    if settings.merge == "union":
+        found = merge(evidence, policy, select_union, shadow_before_buffer=False, threads=threads)
+        return Decision(*found, asdict(policy), () if evidence.product is not None else (NO_PRODUCT,))
+    survey = calibrated(evidence, policy, threads=threads)
+    found = merge(evidence, policy, survey.select, shadow_before_buffer=survey.sunlit, threads=threads)
     measured: Parameters = {
         "sun_azimuth": evidence.sun.azimuth if evidence.sun else None,
         "sun_elevation": evidence.sun.elevation if evidence.sun else None,
-        "shadow_edge": None if survey.darkness is None else round(survey.edge, 4),
+        "shadow_edge": None if survey.dark is None else round(survey.edge, 4),
     }
-    return Decision(found.class_map, found.votes, policy.parameters() | measured, survey.notes)
+    return Decision(*found, asdict(policy) | measured, survey.notes)
 
 
-def _farmvibes(evidence: Evidence, policy: Policy, threads: int) -> Decision:  # noqa: ARG001  (as the others)
+def _farmvibes(evidence: Evidence, settings: Settings) -> Decision:
     """FarmVibes.AI's merge: sizes in pixels, shadow as cloud, nodata as cloud, and one area for objects and holes."""
-    votes, valid, product = _farmvibes_votes(evidence, policy.thresholds)
+    if settings.hole_area is not None:
+        raise ConfigError("merge 'farmvibes' closes holes by min_area; leave hole_area out")
+    disk = FARMVIBES_DISK * evidence.gsd
+    policy = replace(POLICIES["union"], cloud_buffer=disk, shadow_buffer=disk).adjusted(settings)
+    height, _ = evidence.shape
+    votes, valid = vote(evidence, 0, height, policy)
+    classes = np.full(evidence.shape, Scl.UNCLASSIFIED, np.uint8)
+    notes: tuple[str, ...] = (FARMVIBES_CLASSES, NO_PRODUCT)
+    if evidence.product is not None:
+        classes, notes = evidence.product.classes(0, height), (FARMVIBES_CLASSES,)
     flagged = merge_farmvibes(
         evidence.cloud,
         evidence.shadow,
-        product,
-        cloud_thr=policy.cloud / 100,
-        shadow_thr=policy.shadow / 100,
+        ((votes & np.uint8(Vote.PRODUCT_CLOUD)) > 0) | (classes == Scl.NODATA),
+        cloud_thr=policy.cloud_thr,
+        shadow_thr=policy.shadow_thr,
         closing_size=round(policy.cloud_buffer / evidence.gsd),
         min_area=round(policy.min_area / evidence.gsd**2),
     )
     votes |= (valid & flagged & (votes == 0)) * np.uint8(Vote.BUFFER)
     votes |= (valid & ~flagged & (votes > 0)) * np.uint8(Vote.REMOVED)
-    class_map = flagged.view(np.uint8)  # True is CloudClass.CLOUD
-    notes = (FARMVIBES_CLASSES,) if evidence.product is not None else (FARMVIBES_CLASSES, NO_PRODUCT)
-    return Decision(class_map, votes, policy.parameters(), notes)
-
-
-def _farmvibes_votes(
-    evidence: Evidence, thresholds: Thresholds
-) -> tuple[NDArray[np.uint8], NDArray[np.bool_], NDArray[np.bool_]]:
-    """Votes, valid pixels, and what FarmVibes.AI takes for cloud in the product: its clouds and its nodata."""
-    votes, valid = np.empty(evidence.shape, np.uint8), np.empty(evidence.shape, np.bool_)
-    product = np.zeros(evidence.shape, np.bool_)
-    for start, stop in strips(evidence.shape[0]):
-        rows = slice(start, stop)
-        votes[rows], valid[rows] = vote(evidence, start, stop, thresholds)
-        if evidence.product is not None:
-            classes = evidence.product.classes(start, stop)
-            clouds = evidence.product.votes(classes) & np.uint8(Vote.PRODUCT_CLOUD)
-            product[rows] = (clouds > 0) | (classes == SCL_NODATA)
-    return votes, valid, product
-
-
-DECIDERS: Final = MappingProxyType({"union": _union, "calibrated": _calibrated, FARMVIBES: _farmvibes})
+    return Decision(flagged.view(np.uint8), votes, asdict(policy), notes)  # True is CloudClass.CLOUD

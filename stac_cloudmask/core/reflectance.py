@@ -83,6 +83,27 @@ def repeat(a: NDArray[Scalar], factor: int, *, window: Window | None = None) -> 
     return a.take(rows, axis=-2).take(cols, axis=-1)
 
 
+def block_sum(a: NDArray[np.bool_] | NDArray[np.uint8] | U16, factor: int) -> NDArray[np.uint32]:
+    """Sum of each block of ``factor`` x ``factor``; a last, partial block is the sum of what it has.
+
+    Adds whole rows, then columns: many times faster than a sum over the axes of a reshaped array.
+
+    Args:
+        a: ``(..., y, x)``.
+        factor: Input pixels per output pixel, along an axis.
+    """
+    *planes, height, width = a.shape
+    lines = np.zeros((*planes, -(-height // factor), width), np.uint32 if a.itemsize > 1 else np.uint16)
+    for row in range(min(factor, height)):
+        part = a[..., row::factor, :]
+        lines[..., : part.shape[-2], :] += part
+    total = np.zeros((*lines.shape[:-1], -(-width // factor)), np.uint32)
+    for col in range(min(factor, width)):
+        part = lines[..., col::factor]
+        total[..., : part.shape[-1]] += part
+    return total
+
+
 def block_mean(a: U16, factor: int) -> U16:
     """Mean of the valid pixels of each block of ``factor`` x ``factor``; halves are rounded up.
 
@@ -92,18 +113,10 @@ def block_mean(a: U16, factor: int) -> U16:
         a: ``(..., y, x)`` uint16.
         factor: Input pixels per output pixel, along an axis.
     """
-    if a.shape[-2] % factor == a.shape[-1] % factor == 0 and a.all():
-        return _mean_of_whole(a, factor)
-    shape = (*a.shape[:-2], -(-a.shape[-2] // factor), -(-a.shape[-1] // factor))
-    total = np.zeros(shape, np.uint32)
-    count = np.zeros(shape, np.uint32)
-    for row in range(min(factor, a.shape[-2])):
-        for col in range(min(factor, a.shape[-1])):
-            part = a[..., row::factor, col::factor]
-            total[..., : part.shape[-2], : part.shape[-1]] += part
-            count[..., : part.shape[-2], : part.shape[-1]] += part > 0
-    total += count // 2
-    return np.floor_divide(total, np.maximum(count, 1, out=count), out=total).astype(np.uint16)
+    valid = a > 0
+    whole = a.shape[-2] % factor == a.shape[-1] % factor == 0 and valid.all()  # as nearly all are, and this is faster
+    count = np.uint32(factor * factor) if whole else np.maximum(block_sum(valid, factor), 1)
+    return ((block_sum(a, factor) + count // 2) // count).astype(np.uint16)
 
 
 def mean_by_twos(a: U16, factor: int) -> U16:
@@ -119,19 +132,6 @@ def mean_by_twos(a: U16, factor: int) -> U16:
     while factor > 1 and factor % 2 == 0:
         a, factor = block_mean(a, 2), factor // 2
     return a if factor == 1 else block_mean(a, factor)
-
-
-def _mean_of_whole(a: U16, factor: int) -> U16:
-    """`block_mean` where all pixels are valid and all blocks whole, which nearly all are: in a third of the time."""
-    lines = a[..., ::factor, :].astype(np.uint32)
-    for row in range(1, factor):
-        lines += a[..., row::factor, :]
-    total = lines[..., ::factor].copy()
-    for col in range(1, factor):
-        total += lines[..., col::factor]
-    total += factor * factor // 2
-    total //= factor * factor
-    return total.astype(np.uint16)
 
 
 def _planes(a: U16) -> U16:

@@ -20,15 +20,13 @@ from stac_cloudmask.core.morphology import EIGHT_CONNECTED, dilate
 from stac_cloudmask.core.strips import in_order
 
 if TYPE_CHECKING:
-    from stac_cloudmask.core.calibrated import Reach
+    from stac_cloudmask.core.calibrated import Rules
     from stac_cloudmask.core.votes import Sun
 
 BoolGrid = NDArray[np.bool_]
 Scalar = TypeVar("Scalar", bound=np.generic)
 Shift = tuple[int, int]
 
-MOST: Final = 50
-"""Percent from which most of a cell looks like shadow."""
 LEAST_TANGENT: Final = 1e-6
 """Of the sun's elevation: below it every shadow leaves the scene, and lengths would overflow."""
 MATCHED_BITS: Final = 16
@@ -41,31 +39,34 @@ class Search:
 
     Attributes:
         cloud: True where a cell is cloud.
-        shadow: Percent of each cell that looks like shadow, uint8.
+        dark: True where most of a cell looks like shadow.
         valid: True where a cell has data.
         sun: Where the sun stands, above the horizon.
         cell: Side of a cell in meters.
-        reach: The constants.
+        rules: The constants.
         threads: That look at once.
     """
 
     cloud: BoolGrid
-    shadow: NDArray[np.uint8]
+    dark: BoolGrid
     valid: BoolGrid
     sun: Sun
     cell: float
-    reach: Reach
+    rules: Rules
     threads: int = 1
 
     @cached_property
     def lengths(self) -> tuple[float, ...]:
-        """Lengths of shadow to try, in cells."""
-        return shadow_lengths(self.sun, self.reach, cell=self.cell, longest=hypot(*self.cloud.shape))
+        """Lengths of shadow to try, in cells, ascending from the lowest cloud to the highest or across the scene."""
+        longest = hypot(*self.cloud.shape)
+        lengths = [min(max(self.length(self.rules.lowest), 1.0), longest + 1)]
+        while lengths[-1] < min(self.length(self.rules.highest), longest):
+            lengths.append(lengths[-1] + max(1.0, self.rules.step * lengths[-1]))
+        return tuple(lengths)
 
-    @cached_property
-    def dark(self) -> BoolGrid:
-        """True where most of a cell looks like shadow."""
-        return self.shadow >= MOST
+    def length(self, height: float) -> float:
+        """Cells from a cloud at this height in meters to its shadow."""
+        return height / max(tan(radians(self.sun.elevation)), LEAST_TANGENT) / self.cell
 
     def explained(self, length: float) -> NDArray[np.float32]:
         """How well clouds at this length explain the dark cells around each cell that they would shade, 0..1.
@@ -78,10 +79,10 @@ class Search:
         below = shifted(self.cloud, shift)
         shaded = below & self.dark
         known = self.dark & shifted(self.valid, shift)
-        width = min(max(3, int(self.reach.window / self.cell) | 1), 255)
+        width = min(max(3, int(self.rules.window / self.cell) | 1), 255)
         sums = window_sum(known * np.uint32(1 << MATCHED_BITS) + shaded * np.uint32(1), width)
         scene = int(np.count_nonzero(shaded)) / max(1, int(np.count_nonzero(known)))
-        prior = self.reach.prior / self.cell**2
+        prior = self.rules.prior / self.cell**2
         share = (sums & ((1 << MATCHED_BITS) - 1)).astype(np.float32)
         share += np.float32(prior * scene)
         share /= (sums >> MATCHED_BITS).astype(np.float32) + np.float32(prior)
@@ -101,16 +102,16 @@ def reachable(search: Search) -> BoolGrid:
     for tried, share in zip(search.lengths, shares, strict=True):
         better = share > best
         best[better], length[better] = share[better], tried
-    matched = best >= search.reach.explained
+    matched = best >= search.rules.explained
     heights = length[matched & search.dark]
     common = float(np.median(heights)) if heights.size else 0.0
-    reached = dilate(matched, radius=max(1.0, search.reach.slack / search.cell))
+    reached = dilate(matched, radius=max(1.0, search.rules.slack / search.cell))
     wide = reached.copy()
     for tried in search.lengths:
         if tried <= common:
             wide |= shifted(~search.valid, shadow_shift(search.sun, tried), fill=1)
     labels, _ = ndimage.label(search.dark)
-    return reached | kept_objects(labels, wide, share=search.reach.overlap)
+    return reached | kept_objects(labels, wide, share=search.rules.overlap)
 
 
 def shadowless(search: Search, labels: NDArray[np.int32]) -> NDArray[np.bool_]:
@@ -120,28 +121,18 @@ def shadowless(search: Search, labels: NDArray[np.int32]) -> NDArray[np.bool_]:
     the data, or below a cloud.
     """
     size = np.bincount(labels.ravel())
-    bare = size * search.cell**2 < search.reach.small
+    bare = size * search.cell**2 < search.rules.small
     bare[0] = False
     some = np.isin(labels, np.flatnonzero(bare))
     near_dark = dilate(search.dark, radius=1)
     for length in search.lengths:
         south, east = shadow_shift(search.sun, length)
         seen = some & shifted(near_dark & ~search.cloud, (-south, -east))
-        bare &= np.bincount(labels[seen], minlength=size.size) < search.reach.explained * size
-    per_meter = 1 / max(tan(radians(search.sun.elevation)), LEAST_TANGENT) / search.cell
-    south, east = shadow_shift(search.sun, min(search.reach.usual * per_meter, hypot(*search.cloud.shape)))
+        bare &= np.bincount(labels[seen], minlength=size.size) < search.rules.explained * size
+    south, east = shadow_shift(search.sun, min(search.length(search.rules.usual), hypot(*search.cloud.shape)))
     in_sight = some & shifted(search.valid & ~search.cloud, (-south, -east))
     none: NDArray[np.bool_] = bare & (np.bincount(labels[in_sight], minlength=size.size) >= size / 2)
     return none
-
-
-def shadow_lengths(sun: Sun, reach: Reach, *, cell: float, longest: float) -> tuple[float, ...]:
-    """Shadow lengths to try, in cells, ascending from the lowest cloud to the highest or to ``longest``."""
-    per_metre = 1 / max(tan(radians(sun.elevation)), LEAST_TANGENT) / cell
-    lengths = [min(max(reach.lowest * per_metre, 1.0), longest + 1)]
-    while lengths[-1] < min(reach.highest * per_metre, longest):
-        lengths.append(lengths[-1] + max(1.0, reach.step * lengths[-1]))
-    return tuple(lengths)
 
 
 def shadow_shift(sun: Sun, length: float) -> Shift:

@@ -15,7 +15,6 @@ from stac_cloudmask.core.reflectance import repeat
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-SCL_NODATA: Final = 0
 VOTES_NODATA: Final = 255
 """Votes have fewer than eight bits, so that no combination of them is this."""
 
@@ -156,5 +155,5 @@ def improved_scl(
     is_cloud = class_map == CloudClass.CLOUD
     codes[is_cloud] = np.where(was_cloud, given, likely)[is_cloud]
     codes[class_map == CloudClass.CLOUD_SHADOW] = Scl.SHADOW
-    codes[class_map == CloudClass.NODATA] = SCL_NODATA
+    codes[class_map == CloudClass.NODATA] = Scl.NODATA
     return codes

@@ -14,7 +14,7 @@ from shapely.geometry import mapping
 from stac_cloudmask.core.classes import CloudClass
 from stac_cloudmask.core.grid import Window
 from stac_cloudmask.core.predict import PERCENT_NODATA
-from stac_cloudmask.core.votes import SCL_NODATA
+from stac_cloudmask.core.votes import Scl
 from stac_cloudmask.errors import ConfigError, OutsideAreaError
 from stac_cloudmask.pipeline.inference import step_of
 from stac_cloudmask.stac.geometry import Area, Bbox, bbox_area, bbox_of, check_degrees, footprint, pixels_of, read_area
@@ -129,7 +129,7 @@ class Clip:
         cloud, shadow = cut(evidence.cloud, PERCENT_NODATA), cut(evidence.shadow, PERCENT_NODATA)
         class_map, votes = cut(decision.class_map, CloudClass.NODATA), cut(decision.votes, 0)
         kept = replace(evidence, cloud=cloud, shadow=shadow, product=None, nir=None, visible=None)
-        scl = None if decision.scl is None else cut(decision.scl, SCL_NODATA)
+        scl = None if decision.scl is None else cut(decision.scl, Scl.NODATA)
         return kept, replace(decision, class_map=class_map, votes=votes, scl=scl)
 
     def quicklook(self, rgb: NDArray[np.uint8] | None) -> NDArray[np.uint8] | None:

@@ -292,16 +292,7 @@ def mask_pixels(
     )
     with watch.stage("merge"):
         progress("merge", 0, 1)
-        decision = decide(
-            evidence,
-            merge=settings.merge,
-            cloud_thr=settings.cloud_thr,
-            shadow_thr=settings.shadow_thr,
-            buffer=settings.buffer,
-            min_area=settings.min_area,
-            hole_area=settings.hole_area,
-            threads=settings.threads or CPU_COUNT,
-        )
+        decision = decide(evidence, settings, threads=settings.threads or CPU_COUNT)
         progress("merge", 1, 1)
     if found.ground is not None:
         given = None if evidence.product is None else evidence.product.classes(0, scene.grid.height)

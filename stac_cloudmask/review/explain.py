@@ -6,12 +6,11 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Final
 
-from stac_cloudmask.core.calibrated import SCL_CIRRUS
+from stac_cloudmask.core.calibrated import RULES
 from stac_cloudmask.core.classes import CLASSES, SCL_CLASSES, CloudClass
 from stac_cloudmask.core.merge import CLOUD_VOTES
-from stac_cloudmask.core.policy import RULES
 from stac_cloudmask.core.predict import PERCENT_NODATA
-from stac_cloudmask.core.votes import VOTES_NODATA, Vote
+from stac_cloudmask.core.votes import VOTES_NODATA, Scl, Vote
 from stac_cloudmask.errors import StacCloudmaskError, UnsupportedItemError
 from stac_cloudmask.review.layers import MASK, MASK_VOTES, Product, mask_item_of
 from stac_cloudmask.stac.assets import OWN, VOTES
@@ -116,7 +115,7 @@ def _policy(facts: PixelRecord, votes: Vote) -> Iterator[str]:
 
 
 def _scl_counts(facts: PixelRecord, where: str) -> str:
-    if facts.scl == SCL_CIRRUS:
+    if facts.scl == Scl.CIRRUS:
         return f"thin cirrus of SCL counts {where} {VEILED}"
     return f"a cloud of SCL is trusted {where} {HINTED}"
 
@@ -148,7 +147,9 @@ def _lit(facts: PixelRecord, *, dark: bool) -> str:
         sun = f"with the sun at azimuth {azimuth:.0f} and elevation {elevation:.0f} degrees"
         parts.append(f"{'a' if dark else 'no'} cloud that was found can cast it here {sun}")
     if edge is not None:
-        level = f"{100 * float(edge):.0f} % of what lit ground nearby has"
+        product = facts.votes is not None and bool(facts.votes & Vote.PRODUCT_SHADOW)
+        sure = 1.0 if product or not facts.shadow else facts.shadow / 100
+        level = f"{max(0, 100 - (100 - 100 * float(edge)) / sure):.0f} % of what lit ground nearby has"
         parts.append(f"its near infrared is {'at most' if dark else 'more than'} {level}")
     if not parts:
         return "votes for shadow count, as neither sun nor near infrared is known" if dark else "cloud is close"

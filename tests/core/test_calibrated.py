@@ -7,20 +7,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from stac_cloudmask.config import Settings
 from stac_cloudmask.core import calibrated as module
 from stac_cloudmask.core import merge
 from stac_cloudmask.core.calibrated import NO_GROUND, NO_NIR, NO_PRODUCT, NO_SUN, Rules, calibrated
 from stac_cloudmask.core.classes import CloudClass
-from stac_cloudmask.core.merge import Thresholds
 from stac_cloudmask.core.morphology import dilate
-from stac_cloudmask.core.policy import decide
+from stac_cloudmask.core.policy import POLICIES, decide
 from stac_cloudmask.core.votes import Evidence, ProductMask, Sun, Vote
 
 SHAPE = (360, 424)
 
 
 def masked(evidence, **settings):
-    return decide(evidence, merge="calibrated", **{"buffer": 0} | settings)
+    return decide(evidence, Settings(**{"buffer": 0} | settings))
 
 
 def is_cloud(evidence, **settings):
@@ -63,6 +63,19 @@ def test_a_shadow_ends_where_the_ground_gets_light():
     wide = replace(evidence, shadow=np.where(generous, 95, 0).astype(np.uint8))
     assert agreement(generous, evidence.shadow > 90) < 0.55
     assert agreement(is_shadow(wide), evidence.shadow > 90) > 0.85
+
+
+@pytest.mark.parametrize(("percent", "found"), [(95, True), (70, False)])
+def test_the_less_sure_the_model_is_the_darker_a_shadow_has_to_be(percent, found):
+    evidence = cumulus()
+    east = np.indices(SHAPE)[1] > 160
+    shadow = evidence.shadow > 90
+    pale = np.where((evidence.nir < 0.25) & (np.indices(evidence.nir.shape)[1] > 20), np.float32(0.21), evidence.nir)
+    likely = np.where(shadow & east, np.uint8(percent), evidence.shadow)
+    flagged = is_shadow(replace(evidence, shadow=likely, nir=pale))
+    assert flagged[shadow & ~east].mean() > 0.9
+    assert (flagged[shadow & east].mean() > 0.7) == found
+    assert found or not flagged[shadow & east].any()
 
 
 @pytest.mark.parametrize("mirror", [False, True])
@@ -174,7 +187,7 @@ def test_a_missing_product_mask_is_noted():
 
 def test_near_infrared_of_another_block_size_is_refused():
     with pytest.raises(ValueError, match="blocks of 8 pixels of 10 m, not 3"):
-        calibrated(replace(cumulus(), nir_factor=3), Rules(), Thresholds(cloud=30, shadow=60))
+        calibrated(replace(cumulus(), nir_factor=3), POLICIES["calibrated"])
 
 
 @pytest.mark.parametrize("elevation", [1.0, 90.0])

@@ -1,24 +1,14 @@
 import numpy as np
 import pytest
 from cumulus import cumulus, product
-from hypothesis import given
-from hypothesis import strategies as st
-from hypothesis.extra import numpy as hnp
 
 from stac_cloudmask.core import calibrated as module
-from stac_cloudmask.core.calibrated import Rules, block_sum, candidates, reduce_scene
-from stac_cloudmask.core.merge import Thresholds, vote
+from stac_cloudmask.core.calibrated import RULES, candidates, reduce_scene
+from stac_cloudmask.core.merge import vote
+from stac_cloudmask.core.policy import POLICIES
 from stac_cloudmask.core.votes import Evidence
 
-RULES = Rules()
-THRESHOLDS = Thresholds(cloud=30, shadow=60)
-
-
-@given(hnp.arrays(np.uint8, st.tuples(st.integers(1, 20), st.integers(1, 20))), st.integers(1, 7))
-def test_block_sums_are_sums_over_blocks_with_the_edge_repeated(pixels, factor):
-    padded = np.pad(pixels, [(0, -n % factor) for n in pixels.shape], mode="edge").astype(int)
-    blocks = padded.reshape(padded.shape[0] // factor, factor, -1, factor)
-    np.testing.assert_array_equal(block_sum(pixels, factor), blocks.sum(axis=(1, 3)))
+POLICY = POLICIES["calibrated"]
 
 
 @pytest.mark.parametrize(("gsd", "factor"), [(10, 8), (20, 4), (30, 2), (60, 1), (120, 1), (1, 64)])
@@ -28,9 +18,9 @@ def test_cells_are_some_60_m_on_any_grid_by_a_power_of_two(gsd, factor):
 
 def test_strips_reduce_to_the_same_cells_as_the_whole(monkeypatch):
     evidence = cumulus(shape=(250, 301))
-    whole = reduce_scene(evidence, THRESHOLDS, RULES)
+    whole = reduce_scene(evidence, POLICY, RULES)
     monkeypatch.setattr(module, "STRIP_ROWS", 7)
-    cut = reduce_scene(evidence, THRESHOLDS, RULES)
+    cut = reduce_scene(evidence, POLICY, RULES)
     assert whole.valid.shape == (32, 38)
     for name in whole.__dataclass_fields__:
         np.testing.assert_array_equal(getattr(cut, name), getattr(whole, name), err_msg=name)
@@ -39,7 +29,7 @@ def test_strips_reduce_to_the_same_cells_as_the_whole(monkeypatch):
 def one_row(cloud, shadow, scl, *, cloud_codes=(8, 9, 10)):
     mask = None if scl is None else product([scl], cloud_codes=cloud_codes)
     evidence = Evidence(cloud=np.array([cloud], np.uint8), shadow=np.array([shadow], np.uint8), gsd=10.0, product=mask)
-    votes, _ = vote(evidence, 0, 1, THRESHOLDS)
+    votes, _ = vote(evidence, 0, 1, POLICY)
     return candidates(evidence, 0, 1, votes, RULES)
 
 

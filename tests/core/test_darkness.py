@@ -4,34 +4,28 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from scipy import ndimage
 
-from stac_cloudmask.core.calibrated import Cells, Rules, bilinear, darkness, smooth
+from stac_cloudmask.core.calibrated import darkness, smooth, spline
+from stac_cloudmask.core.grid import Window
 
-RULES = Rules()
 grids = hnp.arrays(
     np.float32, hnp.array_shapes(min_dims=2, max_dims=2, min_side=1, max_side=9), elements=st.floats(0, 1, width=32)
 )
 
 
-def ground(shape, *, clean=True):
-    true, false = np.ones(shape, bool), np.zeros(shape, bool)
-    return Cells(
-        valid=true, certain=false, hint=false, cloud_any=false, cloud_most=false, product_any=false,
-        product_most=false, cirrus_any=false, cirrus_most=false,
-        shadow=np.zeros(shape, np.uint8), deep=false, clean=true if clean else false,
-    )  # fmt: skip
+def dark(nir, lit=None):
+    nir = nir.astype(np.float32)
+    return darkness(nir, nir > 0.12 if lit is None else lit, width=1000 / 60)
 
 
-def dark(nir, cells=None):
-    cells = cells or ground(nir.shape)
-    return darkness(cells, nir.astype(np.float32), np.zeros(nir.shape, bool), cell=60, rules=RULES)
-
-
-@given(grids, st.integers(1, 6))
-def test_bilinear_is_linear_interpolation_between_cell_centers(grid, factor):
-    rows, cols = np.indices((grid.shape[0] * factor, grid.shape[1] * factor)).reshape(2, -1)
+@given(grids, st.integers(1, 6), st.data())
+def test_a_window_of_the_spline_is_that_of_a_quadratic_b_spline_over_the_whole(grid, factor, data):
+    shape = tuple(n * factor for n in grid.shape)
+    rows, cols = np.indices(shape)
     at = [(rows + 0.5) / factor - 0.5, (cols + 0.5) / factor - 0.5]
-    expected = ndimage.map_coordinates(grid.astype(float), at, order=1, mode="nearest")
-    np.testing.assert_allclose(bilinear(grid, rows, cols, factor), expected, atol=1e-5)
+    expected = ndimage.map_coordinates(grid.astype(float), at, order=2, mode="nearest", prefilter=False)
+    row, col = (data.draw(st.integers(0, n - 1)) for n in shape)
+    window = Window(row, col, shape[0] - row, shape[1] - col)
+    np.testing.assert_allclose(spline(grid, factor, window), expected[window.slices], atol=1e-5)
 
 
 def test_three_boxes_are_nearly_a_gaussian():
@@ -67,8 +61,3 @@ def test_water_says_nothing_of_lit_ground():
     nir = np.full((40, 40), 0.02)
     nir[:20] = 0.4
     assert dark(nir)[10, 10] > 0.95
-
-
-def test_where_no_lit_ground_is_seen_nothing_is_known():
-    assert dark(np.full((9, 9), 0.05)) is None
-    assert dark(np.full((9, 9), 0.5), ground((9, 9), clean=False)) is None

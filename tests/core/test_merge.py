@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -7,11 +9,10 @@ from scipy import ndimage
 
 from stac_cloudmask.core import merge as merging
 from stac_cloudmask.core.classes import CloudClass
-from stac_cloudmask.core.merge import Cleanup, Thresholds, merge, select_union
+from stac_cloudmask.core.merge import Policy, merge, select_union
 from stac_cloudmask.core.votes import Evidence, ProductMask, Vote
 
-NO_CLEANUP = Cleanup(cloud_buffer=0, shadow_buffer=0, min_area=0, hole_area=0)
-THRESHOLDS = Thresholds(cloud=30, shadow=20)
+POLICY = Policy(cloud_thr=0.3, shadow_thr=0.2, cloud_buffer=0, shadow_buffer=0)
 percents = st.one_of(st.integers(0, 100), st.just(255))
 
 
@@ -25,8 +26,10 @@ def evidences(draw):
     return Evidence(cloud=draw(layer), shadow=draw(layer), gsd=10.0, product=mask)
 
 
-def union(evidence, clean=NO_CLEANUP, thresholds=THRESHOLDS):
-    return merge(evidence, thresholds=thresholds, select=select_union, clean=clean)
+def union(evidence, *, shadow_before_buffer=True, **settings):
+    """Class map and votes."""
+    policy = replace(POLICY, **settings)
+    return merge(evidence, policy, select_union, shadow_before_buffer=shadow_before_buffer)
 
 
 def said(evidence):
@@ -42,35 +45,34 @@ def said(evidence):
 def test_union_is_whatever_anybody_says_with_cloud_before_shadow(evidence):
     valid, cloud, shadow = said(evidence)
     expected = np.select([~valid, cloud, shadow], [CloudClass.NODATA, CloudClass.CLOUD, CloudClass.CLOUD_SHADOW], 0)
-    np.testing.assert_array_equal(union(evidence).class_map, expected)
+    np.testing.assert_array_equal(union(evidence)[0], expected)
 
 
 @given(evidences(), st.sampled_from([10.0, 25.0, 50.0]))
 def test_a_buffer_reaches_as_far_as_it_says_and_never_over_what_was_found(evidence, buffer):
     valid, cloud, shadow = said(evidence)
-    found = union(evidence, Cleanup(cloud_buffer=buffer, shadow_buffer=buffer, min_area=0, hole_area=0))
+    class_map, votes = union(evidence, cloud_buffer=buffer, shadow_buffer=buffer)
     near = ndimage.distance_transform_edt(~(cloud | shadow)) * 10 <= buffer if (cloud | shadow).any() else cloud
-    flagged = np.isin(found.class_map, (CloudClass.CLOUD, CloudClass.CLOUD_SHADOW))
+    flagged = np.isin(class_map, (CloudClass.CLOUD, CloudClass.CLOUD_SHADOW))
     np.testing.assert_array_equal(flagged, near & valid)
-    assert (found.class_map[cloud] == CloudClass.CLOUD).all()
-    assert (found.class_map[shadow & ~cloud] == CloudClass.CLOUD_SHADOW).all()
-    np.testing.assert_array_equal((found.votes & Vote.BUFFER) > 0, flagged & ~cloud & ~shadow)
+    assert (class_map[cloud] == CloudClass.CLOUD).all()
+    assert (class_map[shadow & ~cloud] == CloudClass.CLOUD_SHADOW).all()
+    np.testing.assert_array_equal((votes & Vote.BUFFER) > 0, flagged & ~cloud & ~shadow)
 
 
 @given(evidences(), st.integers(1, 7), st.sampled_from([0.0, 20.0]), st.sampled_from([0.0, 400.0]))
 def test_strips_do_not_change_the_outcome(evidence, rows, buffer, area):
-    clean = Cleanup(cloud_buffer=buffer, shadow_buffer=buffer, min_area=area, hole_area=area)
-    whole = union(evidence, clean)
+    clean = {"cloud_buffer": buffer, "shadow_buffer": buffer, "min_area": area, "hole_area": area}
+    whole = union(evidence, **clean)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(merging.strips, "__defaults__", (rows,))
-        cut = union(evidence, clean)
-    np.testing.assert_array_equal(cut.class_map, whole.class_map)
-    np.testing.assert_array_equal(cut.votes, whole.votes)
+        cut = union(evidence, **clean)
+    np.testing.assert_array_equal(cut, whole)
 
 
 @given(evidences())
 def test_votes_tell_who_said_what_and_nodata_has_none(evidence):
-    votes = union(evidence).votes
+    _, votes = union(evidence)
     valid, *_ = said(evidence)
     np.testing.assert_array_equal((votes & Vote.CLOUD_MODEL) > 0, (evidence.cloud > 30) & valid)
     np.testing.assert_array_equal((votes & Vote.SHADOW_MODEL) > 0, (evidence.shadow > 20) & valid)
@@ -80,8 +82,7 @@ def test_votes_tell_who_said_what_and_nodata_has_none(evidence):
 
 @given(evidences(), st.integers(0, 99))
 def test_union_grows_with_every_vote(evidence, cloud):
-    lower = union(evidence, thresholds=Thresholds(cloud=cloud, shadow=20)).class_map
-    higher = union(evidence, thresholds=Thresholds(cloud=cloud + 1, shadow=20)).class_map
+    lower, higher = (union(evidence, cloud_thr=percent / 100)[0] for percent in (cloud, cloud + 1))
     flagged = (CloudClass.CLOUD, CloudClass.CLOUD_SHADOW)
     assert not (np.isin(higher, flagged) & ~np.isin(lower, flagged)).any()
 
@@ -90,31 +91,27 @@ def test_small_objects_are_removed_and_the_votes_say_so():
     cloud = np.zeros((12, 12), np.uint8)
     cloud[1, 1] = cloud[5:9, 5:9] = 90
     cloud[6, 6] = 0
-    found = union(
-        Evidence(cloud=cloud, shadow=np.zeros_like(cloud), gsd=10.0),
-        Cleanup(cloud_buffer=0, shadow_buffer=0, min_area=400, hole_area=200),
-    )
-    assert found.class_map[1, 1] == CloudClass.CLEAR
-    assert found.votes[1, 1] == Vote.CLOUD_MODEL | Vote.REMOVED
-    assert found.class_map[6, 6] == CloudClass.CLOUD
-    assert (found.class_map[5:9, 5:9] == CloudClass.CLOUD).all()
+    evidence = Evidence(cloud=cloud, shadow=np.zeros_like(cloud), gsd=10.0)
+    class_map, votes = union(evidence, min_area=400, hole_area=200)
+    assert class_map[1, 1] == CloudClass.CLEAR
+    assert votes[1, 1] == Vote.CLOUD_MODEL | Vote.REMOVED
+    assert class_map[6, 6] == CloudClass.CLOUD
+    assert (class_map[5:9, 5:9] == CloudClass.CLOUD).all()
 
 
 def test_without_a_product_the_models_decide():
     cloud = np.array([[31, 30, 255]], np.uint8)
-    found = union(Evidence(cloud=cloud, shadow=np.zeros_like(cloud), gsd=10.0))
-    np.testing.assert_array_equal(found.class_map, [[CloudClass.CLOUD, CloudClass.CLEAR, CloudClass.NODATA]])
+    class_map, _ = union(Evidence(cloud=cloud, shadow=np.zeros_like(cloud), gsd=10.0))
+    np.testing.assert_array_equal(class_map, [[CloudClass.CLOUD, CloudClass.CLEAR, CloudClass.NODATA]])
 
 
 def test_a_buffer_hides_shadow_only_where_it_is_told_to():
     cloud = np.array([[90, 0, 0, 0]], np.uint8)
     evidence = Evidence(cloud=cloud, shadow=np.array([[0, 90, 0, 0]], np.uint8), gsd=10.0)
-    kept = Cleanup(cloud_buffer=20, shadow_buffer=0, min_area=0, hole_area=0)
-    hidden = Cleanup(cloud_buffer=20, shadow_buffer=0, min_area=0, hole_area=0, shadow_before_buffer=False)
-    np.testing.assert_array_equal(union(evidence, kept).class_map, [[1, 2, 1, 0]])
-    found = union(evidence, hidden)
-    np.testing.assert_array_equal(found.class_map, [[1, 1, 1, 0]])
-    assert found.votes[0, 1] == Vote.SHADOW_MODEL | Vote.BUFFER
+    np.testing.assert_array_equal(union(evidence, cloud_buffer=20)[0], [[1, 2, 1, 0]])
+    class_map, votes = union(evidence, cloud_buffer=20, shadow_before_buffer=False)
+    np.testing.assert_array_equal(class_map, [[1, 1, 1, 0]])
+    assert votes[0, 1] == Vote.SHADOW_MODEL | Vote.BUFFER
 
 
 @pytest.mark.parametrize("gsd", [5.0, 10.0, 20.0])
@@ -124,9 +121,7 @@ def test_areas_are_in_square_meters_whatever_the_pixel_size(gsd):
     cloud[4 : 4 + side, 4 : 4 + side] = 0
     evidence = Evidence(cloud=cloud, shadow=np.zeros_like(cloud), gsd=gsd, product=None)
     for area, closed in ((9_900, False), (10_100, True)):
-        clean = Cleanup(cloud_buffer=0, shadow_buffer=0, min_area=0, hole_area=area)
-        assert (union(evidence, clean).class_map == CloudClass.CLOUD).all() == closed
+        assert (union(evidence, hole_area=area)[0] == CloudClass.CLOUD).all() == closed
     lone = Evidence(cloud=95 - cloud, shadow=np.zeros_like(cloud), gsd=gsd, product=None)
     for area, kept in ((9_900, True), (10_100, False)):
-        clean = Cleanup(cloud_buffer=0, shadow_buffer=0, min_area=area, hole_area=0)
-        assert (union(lone, clean).class_map == CloudClass.CLOUD).any() == kept
+        assert (union(lone, min_area=area)[0] == CloudClass.CLOUD).any() == kept

@@ -5,13 +5,14 @@ import pytest
 import rasterio
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
 from hypothesis.extra.numpy import arrays
 from rasterio.enums import Resampling
 from rasterio.io import MemoryFile
 from rasterio.vrt import WarpedVRT
 
 from stac_cloudmask.core.grid import Window
-from stac_cloudmask.core.reflectance import block_mean, mean_by_twos, repeat, to_reflectance, up_bilinear
+from stac_cloudmask.core.reflectance import block_mean, block_sum, mean_by_twos, repeat, to_reflectance, up_bilinear
 
 digital = st.integers(0, 65535) | st.sampled_from([0, 1, 2, 65535])
 planes = st.tuples(st.integers(1, 9), st.integers(1, 9)).flatmap(
@@ -148,3 +149,10 @@ def test_an_offset_of_either_sign_leaves_nodata_alone(offset):
 def test_every_band_needs_a_scale_and_an_offset():
     with pytest.raises(ValueError, match="zip"):
         to_reflectance(np.ones((1, 2, 2), np.uint16), scales=(1e-4,), offsets=(0, 0))
+
+
+@given(hnp.arrays(np.uint8, st.tuples(st.integers(1, 20), st.integers(1, 20))), st.integers(1, 7))
+def test_block_sums_are_sums_over_what_blocks_have(pixels, factor):
+    padded = np.pad(pixels, [(0, -n % factor) for n in pixels.shape]).astype(int)
+    blocks = padded.reshape(padded.shape[0] // factor, factor, -1, factor)
+    np.testing.assert_array_equal(block_sum(pixels, factor), blocks.sum(axis=(1, 3)))

@@ -7,13 +7,12 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from scipy import ndimage
 
-from stac_cloudmask.core.calibrated import Reach
+from stac_cloudmask.core.calibrated import RULES
 from stac_cloudmask.core.shadow import (
     Search,
     kept_objects,
     objects,
     reachable,
-    shadow_lengths,
     shadow_shift,
     shadowless,
     shifted,
@@ -22,7 +21,6 @@ from stac_cloudmask.core.shadow import (
 from stac_cloudmask.core.votes import Sun
 
 CELL = 60.0
-REACH = Reach()
 bools = hnp.arrays(bool, hnp.array_shapes(min_dims=2, max_dims=2, min_side=1, max_side=12))
 
 
@@ -48,14 +46,15 @@ def test_window_sums_are_sums_over_windows(grid):
 
 @given(st.floats(1, 90), st.floats(0.0, 359.0))
 def test_lengths_grow_by_a_cell_at_least_and_reach_the_highest_cloud_or_the_far_corner(elevation, azimuth):
-    lengths = shadow_lengths(Sun(azimuth=azimuth, elevation=elevation), REACH, cell=CELL, longest=200)
-    highest = REACH.highest / np.tan(np.radians(elevation)) / CELL
+    one = replace(search(length=1, shape=(120, 160)), sun=Sun(azimuth=azimuth, elevation=elevation))
+    lengths = one.lengths
+    highest = RULES.highest / np.tan(np.radians(elevation)) / CELL
     assert lengths[0] >= 1
     assert (np.diff(lengths) >= 1 - 1e-9).all()
     assert lengths[-1] >= min(highest, 200) - 1e-9
-    assert lengths[0] == pytest.approx(min(max(REACH.lowest / np.tan(np.radians(elevation)) / CELL, 1), 201))
+    assert lengths[0] == pytest.approx(min(max(RULES.lowest / np.tan(np.radians(elevation)) / CELL, 1), 201))
     assert all(length < min(highest, 200) for length in lengths[:-1])
-    np.testing.assert_allclose(np.diff(lengths), np.maximum(1, REACH.step * np.array(lengths[:-1])))
+    np.testing.assert_allclose(np.diff(lengths), np.maximum(1, RULES.step * np.array(lengths[:-1])))
 
 
 def search(*, length, shape=(60, 60), size=(4, 5), elevation=45.0, outside=None, shady=True):
@@ -65,7 +64,7 @@ def search(*, length, shape=(60, 60), size=(4, 5), elevation=45.0, outside=None,
     sun = Sun(azimuth=135, elevation=elevation)
     shadow = shifted(cloud, shadow_shift(sun, length)) & ~cloud & shady
     valid = np.ones(shape, bool) if outside is None else ~outside
-    return Search(cloud=cloud, shadow=shadow * np.uint8(100), valid=valid, sun=sun, cell=CELL, reach=REACH)
+    return Search(cloud=cloud, dark=shadow, valid=valid, sun=sun, cell=CELL, rules=RULES)
 
 
 @pytest.mark.parametrize("length", [8, 15, 25])
@@ -73,7 +72,7 @@ def test_the_length_at_which_a_cloud_lies_explains_what_is_dark_best(length):
     one = search(length=length)
     shares = [np.mean(one.explained(tried)[one.dark]) for tried in one.lengths]
     assert one.lengths[int(np.argmax(shares))] == pytest.approx(length, abs=max(1, 0.05 * length))
-    assert REACH.explained < max(shares) <= 1
+    assert RULES.explained < max(shares) <= 1
 
 
 def broken_clouds(*, azimuth, cell=50.0):
@@ -84,15 +83,14 @@ def broken_clouds(*, azimuth, cell=50.0):
     valid[30:, 40:] = False
     sun = Sun(azimuth=azimuth, elevation=40)
     dark = shifted(cloud, shadow_shift(sun, 9)) & (rng.random(cloud.shape) < 0.8)
-    shadow = dark * rng.integers(50, 101, cloud.shape, np.uint8)
-    return Search(cloud=cloud & valid, shadow=shadow, valid=valid, sun=sun, cell=cell, reach=REACH)
+    return Search(cloud=cloud & valid, dark=dark, valid=valid, sun=sun, cell=cell, rules=RULES)
 
 
 @pytest.mark.parametrize("azimuth", [45, 135, 225, 315])
 def test_a_share_is_that_of_the_dark_cells_around_drawn_towards_that_of_the_scene(azimuth):
     one = broken_clouds(azimuth=azimuth)
-    window = np.ones((int(REACH.window / one.cell) | 1,) * 2)
-    prior = REACH.prior / one.cell**2
+    window = np.ones((int(RULES.window / one.cell) | 1,) * 2)
+    prior = RULES.prior / one.cell**2
     for length in one.lengths:
         shift = shadow_shift(one.sun, length)
         below, known = shifted(one.cloud, shift), one.dark & shifted(one.valid, shift)
@@ -125,9 +123,9 @@ def test_shadow_may_lie_where_a_cloud_explains_it_and_nowhere_near_the_cloud():
 
 def test_much_that_is_dark_is_not_explained_by_one_small_cloud():
     one = search(length=15)
-    wood = one.shadow.copy()
-    wood[2:32, 5:50] = 100
-    assert not reachable(replace(one, shadow=wood)).any()
+    wood = one.dark.copy()
+    wood[2:32, 5:50] = True
+    assert not reachable(replace(one, dark=wood)).any()
 
 
 def test_threads_do_not_change_what_is_reached():
@@ -147,9 +145,9 @@ def beside_an_edge(cols):
     outside = np.zeros((60, 60), bool)
     outside[:, 55:] = True
     one = search(length=15, outside=outside)
-    shadow = one.shadow.copy()
-    shadow[10:12, cols] = 100
-    return replace(one, shadow=shadow), np.s_[10:12, cols]
+    dark = one.dark.copy()
+    dark[10:12, cols] = True
+    return replace(one, dark=dark), np.s_[10:12, cols]
 
 
 def test_what_clouds_beyond_the_data_may_shade_is_kept_whole():
