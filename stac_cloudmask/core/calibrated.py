@@ -252,7 +252,8 @@ def spline(grid: FloatGrid, factor: int, window: Window) -> FloatGrid:
         cell, at = pixel // factor, ((pixel % factor + 0.5) / factor)[:, None].astype(np.float32)
         padded = np.pad(grid, ((1, 1), (0, 0)), mode="edge")
         before, after = np.square(1 - at) / 2, np.square(at) / 2
-        grid = (before * padded[cell] + (1 - before - after) * padded[cell + 1] + after * padded[cell + 2]).T
+        lines = before * padded[cell] + (1 - before - after) * padded[cell + 1] + after * padded[cell + 2]
+        grid = lines.T.astype(np.float32, copy=False)
     return grid
 
 
@@ -461,7 +462,8 @@ class Survey:
     @cached_property
     def water(self) -> BoolGrid:
         """Where ground is dark in near infrared and darker than in green: water, lit or not, and no land in shade."""
-        return (self.visible[1] > self.nir) & (self.nir <= self.rules.water)
+        water: BoolGrid = (self.visible[1] > self.nir) & (self.nir <= self.rules.water)
+        return water
 
     @cached_property
     def dark(self) -> FloatGrid | None:
