@@ -15,7 +15,6 @@ from rasterio.enums import ColorInterp, Resampling
 from rasterio.features import rasterize
 from rasterio.vrt import WarpedVRT
 from rasterio.warp import transform_geom
-from rasterio.windows import Window
 from shapely.geometry import mapping
 
 from stac_cloudmask.core.classes import CloudClass
@@ -31,8 +30,6 @@ if TYPE_CHECKING:
 
     Codes = NDArray[np.uint8]
 
-STRIP: Final = 1024
-"""Rows of a raster that are read at once."""
 FIELD: Final = "class"
 """Property of a feature that holds its class."""
 
@@ -67,7 +64,6 @@ def raster_labels(href: str, grid: Grid, meaning: Meaning) -> Codes:
         ReadError: It cannot be read.
         ConfigError: It has no CRS, several bands, or values without meaning.
     """
-    out = np.empty(grid.shape, np.uint8)
     with open_raster(href) as raster:
         if raster.crs is None:
             raise ConfigError(f"{redact(href)}: the label raster has no CRS; georeference it, as with rio warp")
@@ -76,12 +72,7 @@ def raster_labels(href: str, grid: Grid, meaning: Meaning) -> Codes:
             raster, crs=grid.code, transform=rasterio.Affine(*grid.transform), height=grid.height, width=grid.width,
             resampling=Resampling.nearest, nodata=raster.nodata, add_alpha=raster.nodata is None,
         ) as warped:  # fmt: skip
-            for top in range(0, grid.height, STRIP):
-                window = Window(0, top, grid.width, min(STRIP, grid.height - top))
-                rows = slice(top, top + STRIP)
-                valid = warped.read_masks(1, window=window) > 0
-                out[rows] = _codes(warped.read(1, window=window), valid, meaning, where=redact(href))
-    return out
+            return _codes(warped.read(1), warped.read_masks(1) > 0, meaning, where=redact(href))
 
 
 def vector_labels(path: Path, grid: Grid, meaning: Meaning, *, field: str = FIELD) -> Codes:

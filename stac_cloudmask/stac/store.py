@@ -295,7 +295,6 @@ class ObjectStore:
             )
         except (ValueError, exceptions.BaseError) as error:
             raise ConfigError(f"{root}: {_first_line(error)}; give a directory, s3://, gs:// or az://") from error
-        self._conditional = True
 
     def href(self, name: str) -> str:
         """Return the URL of an object."""
@@ -320,8 +319,7 @@ class ObjectStore:
         """See `LocalStore`; files become visible one by one."""
         with self._named_errors():
             for name, content in files.items():
-                body = content if isinstance(content, Path) else dumped(content)
-                self._api.put(self._store, name, body, attributes=_attributes(name))
+                self._put(name, content)
 
     def update_json(self, name: str, change: Change) -> None:
         """See `LocalStore`."""
@@ -348,35 +346,31 @@ class ObjectStore:
             version = {key: content.meta[key] for key in ("e_tag", "version") if content.meta.get(key)}
             return _object(bytes(content.bytes())), version
 
+    def _put(self, name: str, content: Path | Json, mode: Any = "overwrite") -> None:  # noqa: ANN401  (obstore's)
+        body = content if isinstance(content, Path) else dumped(content)
+        self._api.put(self._store, name, body, mode=mode, attributes=_attributes(name))
+
     def _change(self, name: str, change: Change) -> None:
         before, version = self._found(name)
         after = change(before)
-        if after == before:
-            return
-        if not self._replace(name, after, version) or not (self._conditional or self._holds(name, change)):
+        if after != before and not self._replace(name, after, version):
             raise WriteError(f"{self.href(name)}: others changed it at the same time, again and again; try again")
 
     def _replace(self, name: str, body: Json, version: Json | None) -> bool:
         """Write if the object is still this version, or still missing; return whether it was."""
-        self._conditional = self._conditional and version != {}
-        mode: Any = ("create" if version is None else version) if self._conditional else "overwrite"
         with self._named_errors():
             try:
-                self._api.put(self._store, name, dumped(body), mode=mode, attributes=_attributes(name))
+                self._put(name, body, "create" if version is None else version)
             except (FileExistsError, self._errors.AlreadyExistsError, self._errors.PreconditionError):
                 return False
             except (NotImplementedError, self._errors.BaseError) as error:
-                if not self._conditional or not _is_unknown(error):
+                if not _is_unknown(error):
                     raise
-                self._conditional = False
-                return False
-        return True
-
-    def _holds(self, name: str, change: Change) -> bool:
-        """Return whether a change is still there after others had the time to write over it."""
+            else:
+                return True
+            self._put(name, body)
         time.sleep(SETTLING)
-        now = self.read_json(name)
-        return now is not None and change(now) == now
+        return self.read_json(name) == body
 
     def _named_errors(self) -> AbstractContextManager[None]:
         kinds = (OSError, NotImplementedError, self._errors.BaseError)

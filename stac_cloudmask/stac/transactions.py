@@ -64,12 +64,11 @@ class StacApi(JsonReader):
             self._send("POST", f"{self._url}/collections", body, but=HTTPStatus.CONFLICT)
 
     def put_item(self, item: Json) -> Outcome:
-        """Create an item or replace it; its collection must be there, as pgSTAC answers a bare 500 without.
+        """Create an item with absolute hrefs, or replace it; pgSTAC answers a bare 500 where its collection is missing.
 
         Raises:
-            WriteError: The server is out of reach or refuses it, or an asset of its own has a relative href.
+            WriteError: The server is out of reach or refuses it.
         """
-        _require_absolute(item)
         collection_id = item["collection"]
         href = self.item_href(collection_id, item["id"])
         body = item | {"links": [*_foreign_links(item), *self._hierarchy(collection_id)]}
@@ -140,10 +139,3 @@ class StacApi(JsonReader):
 
 def _foreign_links(body: Json) -> list[Json]:
     return [link for link in body.get("links", []) if link["rel"] not in HIERARCHY]
-
-
-def _require_absolute(item: Json) -> None:
-    relative = sorted(key for key, asset in item["assets"].items() if asset["href"].startswith("."))
-    relative += sorted(link["rel"] for link in _foreign_links(item) if link["href"].startswith("."))
-    if relative:
-        raise PublishError(f"item {item['id']!r}: {', '.join(relative)} have relative hrefs, which an API breaks")
