@@ -17,6 +17,7 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pystac
@@ -26,13 +27,14 @@ from benchmarks.accuracy import DATA, scenes
 from stac_cloudmask.config import Settings
 from stac_cloudmask.core.classes import CloudClass
 from stac_cloudmask.core.grid import Window
-from stac_cloudmask.core.votes import Sun
 from stac_cloudmask.errors import StacCloudmaskWarning
-from stac_cloudmask.pipeline.inference import plan_windows
-from stac_cloudmask.pipeline.mask import choose_models, mask_pixels, resolve_sources
+from stac_cloudmask.pipeline.mask import mask_pixels, passes_of, resolve_sources, sun_of
 from stac_cloudmask.review.arrays import ArrayPixels
 from stac_cloudmask.simulate.scene import Recipe, write_simulated_item
 from stac_cloudmask.stac.reader import open_scene
+
+if TYPE_CHECKING:
+    from stac_cloudmask.core.votes import Sun
 
 CUT = (192, 128)
 """Rows and columns that are cut off: multiples of the model's stride, and not of its windows."""
@@ -76,7 +78,7 @@ def hold(item: pystac.Item) -> Held:
     """Read a scene."""
     has_scl = any(key.lower() == "scl" for key in item.assets)
     settings = Settings(missing_scl="fail" if has_scl else "model-only")
-    sources = resolve_sources(item, models=choose_models(settings), settings=settings)
+    sources = resolve_sources(item, settings=settings)
     scene = open_scene(sources)
     pixels = ArrayPixels(
         grid=scene.grid,
@@ -85,8 +87,7 @@ def hold(item: pystac.Item) -> Held:
         offsets=scene.offsets,
         pixels=scene.dn(0, scene.grid.height),
     )
-    sun = None if sources.sun is None else Sun(azimuth=sources.sun[0], elevation=sources.sun[1])
-    return Held(pixels, scene.scl(), sun)
+    return Held(pixels, scene.scl(), sun_of(sources))
 
 
 def mask(scene: Held) -> Masked:
@@ -114,8 +115,8 @@ def jumps(found: Masked) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     Windows meet over all that they share, so these rows are where one begins, where one ends, and the middle.
     """
     height, width = found.class_map.shape
-    [(spec, _)] = choose_models(Settings()).items()
-    plan = plan_windows(height, width, spec.window, as_farmvibes=False)
+    [one] = passes_of(Settings(), (height, width))
+    plan = one.plan
     at, elsewhere = [], []
     for axis, spans in ((1, [row[0].read.rows for row in plan]), (2, [chip.read.cols for chip in plan[0]])):
         with warnings.catch_warnings():

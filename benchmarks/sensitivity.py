@@ -25,13 +25,14 @@ from stac_cloudmask.core.calibrated import RULES, Rules, calibrated
 from stac_cloudmask.core.classes import CloudClass
 from stac_cloudmask.core.merge import Policy, merge
 from stac_cloudmask.core.policy import POLICIES
-from stac_cloudmask.core.votes import Evidence, Sun
 from stac_cloudmask.errors import StacCloudmaskWarning
-from stac_cloudmask.pipeline.mask import choose_models, mask_pixels, resolve_sources
+from stac_cloudmask.pipeline.mask import mask_pixels, resolve_sources, sun_of
 from stac_cloudmask.stac.reader import open_scene
 
 if TYPE_CHECKING:
     import pystac
+
+    from stac_cloudmask.core.votes import Evidence
 
 POLICY = POLICIES["calibrated"]
 FACTORS = (0.5, 1.5)
@@ -60,12 +61,12 @@ def prepared(item: pystac.Item) -> Scene | None:
     if key is None and not boxes and not item.id.startswith(CITY):
         return None
     settings = Settings(missing_scl="fail" if any(name.lower() == "scl" for name in item.assets) else "model-only")
-    sources = resolve_sources(item, models=choose_models(settings), settings=settings)
+    sources = resolve_sources(item, settings=settings)
     scene = open_scene(sources)
     evidence, _, _ = mask_pixels(
         scene,
         scl=scene.scl(),
-        sun=None if sources.sun is None else Sun(azimuth=sources.sun[0], elevation=sources.sun[1]),
+        sun=sun_of(sources),
         settings=settings,
     )
     labels = None

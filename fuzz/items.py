@@ -7,7 +7,6 @@ import os
 import random
 from dataclasses import fields
 from datetime import UTC, datetime
-from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, get_args
 
@@ -18,7 +17,7 @@ from fuzz.spoil import JUNK, spoil
 from stac_cloudmask.config import BoaOffset, Loader, Merge, MissingScl, Provider, Settings
 from stac_cloudmask.core.grid import Grid
 from stac_cloudmask.errors import StacCloudmaskError
-from stac_cloudmask.pipeline.item import Models, choose_models, plan_item
+from stac_cloudmask.pipeline.item import plan_item
 from stac_cloudmask.pipeline.mask import href_rule, resolve_sources
 from stac_cloudmask.stac.hrefs import is_remote
 from stac_cloudmask.stac.item import AssetFile, MaskFacts, ModelUse, mask_item
@@ -105,18 +104,12 @@ def _tried(bodies: list[str], chance: random.Random) -> str:
     if isinstance(item, Failure):
         raise item.error
     _searched(item, chance)
-    models = _models(settings.cloud_model, settings.shadow_model)
-    plan = plan_item(item, settings=settings, models=models)
-    sources = resolve_sources(item, models=models, settings=settings)
+    plan = plan_item(item, settings=settings)
+    sources = resolve_sources(item, settings=settings)
     _check_sources(sources, origin)
     made = mask_item(item, _facts(sources, plan.fingerprint, settings, chance))
     _check_item(made, item, origin)
     return "processed"
-
-
-@cache
-def _models(cloud: tuple[str, ...], shadow: str) -> Models:
-    return choose_models(Settings(cloud_model=cloud, shadow_model=shadow))
 
 
 def _searched(item: pystac.Item, chance: random.Random) -> None:

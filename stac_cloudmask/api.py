@@ -124,7 +124,7 @@ def cloud_mask(
         OutsideAreaError: The item has no data in the area.
         StacCloudmaskError: The item cannot be masked; says why and what would help.
     """
-    from stac_cloudmask.pipeline.mask import connection_of, make_mask, to_dataset  # noqa: PLC0415
+    from stac_cloudmask.pipeline.mask import Stopwatch, connection_of, make_mask, to_dataset  # noqa: PLC0415
     from stac_cloudmask.review.show import CloudmaskAccessor  # noqa: F401, PLC0415  (registers itself)
 
     settings = clipping(settings or Settings(), bbox, geometry)
@@ -135,7 +135,7 @@ def cloud_mask(
     if not isinstance(one, pystac.Item):
         raise one.error
     with shown(progress, total=1) as board:
-        return to_dataset(make_mask(one, settings=settings, progress=board.stage), one, settings=settings)
+        return to_dataset(make_mask(one, settings=settings, watch=Stopwatch(board.stage)), one, settings=settings)
 
 
 def clipping(settings: Settings, bbox: Bbox | None = None, geometry: Area | None = None) -> Settings:

@@ -7,7 +7,7 @@ import stac_cloudmask as scm
 from stac_cloudmask.errors import ModelError
 from stac_cloudmask.models.session import OnnxSegmenter
 from stac_cloudmask.pipeline.estimate import advice, estimate_mask
-from stac_cloudmask.pipeline.mask import choose_models, resolve_sources
+from stac_cloudmask.pipeline.mask import resolve_sources
 from stac_cloudmask.stac.search import load_items
 from tests.scenes import BANDS, settings_of, write_items, write_model
 from tests.stac.range_server import serve
@@ -30,9 +30,7 @@ def dry(items, out, model, **changes):
 
 def estimate_of(item, model, **changes):
     settings = settings_of(model, **changes)
-    models = choose_models(settings)
-    sources = resolve_sources(item, models=models, settings=settings)
-    return estimate_mask(sources, models=models, settings=settings)
+    return estimate_mask(resolve_sources(item, settings=settings), settings=settings)
 
 
 def files_of(path):

@@ -9,12 +9,21 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stac_cloudmask.core.grid import Grid, Window, farmvibes_chips, plan_chips
-from stac_cloudmask.core.predict import Member
+from stac_cloudmask.core.predict import Bands, Member
 from stac_cloudmask.core.reflectance import block_mean, to_reflectance, to_rgb
 from stac_cloudmask.errors import ConfigError
 from stac_cloudmask.models.registry import find_model
 from stac_cloudmask.models.spec import ModelWindow
-from stac_cloudmask.pipeline.inference import BlockMeans, HeldRows, Part, Quicklook, infer, prefetch, step_of
+from stac_cloudmask.pipeline.inference import (
+    BlockMeans,
+    HeldRows,
+    Part,
+    Quicklook,
+    infer,
+    plan_passes,
+    prefetch,
+    step_of,
+)
 
 SPEC = find_model("ukis-csmask-4b-l2a")
 
@@ -69,7 +78,8 @@ def scene_of(height=90, width=150):
 
 
 def ask(scene, *parts, **options):
-    return infer(scene, parts, nir_factor=6, **options)
+    passes = plan_passes(parts, scene.grid.shape, as_farmvibes=options.get("as_farmvibes", False))
+    return infer(scene, passes, nir_factor=6, **options)
 
 
 def assert_percents(found, plan):
@@ -167,7 +177,8 @@ def test_windows_that_move_down_are_the_scene_however_high_strips_are(strip, spa
 @pytest.mark.parametrize("strip", [1, 7, 32, 90])
 def test_quicklook_and_near_infrared_do_not_depend_on_strips(strip):
     scene = Pixels(scene_of().scene, offsets=(0, 0, -1000, 0))
-    look, blocks = Quicklook(scene), BlockMeans(scene, 6)
+    bands = Bands(scene.bands, scene.scales, scene.offsets)
+    look, blocks = Quicklook(bands, scene.grid.shape), BlockMeans(bands, scene.grid.shape, 6)
     for top in range(0, 90, strip):
         look.add(top, scene.scene[:, top : top + strip])
         blocks.add(top, scene.scene[:, top : top + strip])
@@ -193,8 +204,9 @@ def test_a_quicklook_of_a_large_scene_is_sampled_evenly():
 
 def test_without_a_visible_band_there_is_no_quicklook_and_without_nir_no_blocks():
     scene = Pixels(scene_of().scene, bands=("green", "red", "rededge", "nir08"))
-    assert Quicklook(scene).rgb is None
-    assert BlockMeans(scene, 6).of("nir") is None
+    bands = Bands(scene.bands, scene.scales, scene.offsets)
+    assert Quicklook(bands, scene.grid.shape).rgb is None
+    assert BlockMeans(bands, scene.grid.shape, 6).of("nir") is None
 
 
 def test_digital_numbers_that_cannot_be_reflectance_are_nodata_and_saturated_ones_are_not():

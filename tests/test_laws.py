@@ -19,7 +19,7 @@ from stac_cloudmask.core.predict import Bands, Member
 from stac_cloudmask.core.votes import Evidence, ProductMask, Sun
 from stac_cloudmask.models.registry import find_model
 from stac_cloudmask.models.spec import ModelWindow
-from stac_cloudmask.pipeline.inference import Part, infer
+from stac_cloudmask.pipeline.inference import Part, infer, plan_passes
 from stac_cloudmask.pipeline.item import process_item
 from stac_cloudmask.pipeline.run import open_engine, run
 from stac_cloudmask.simulate.scene import Recipe, write_simulated_item
@@ -71,7 +71,13 @@ def scene_of(height, width, seed, nodata=0.1):
 def percents(dn, *, window=WINDOW, strip=16, in_memory=False):
     part = Part(replace(SPEC, window=window), Member(Pointwise(), ("cloud", "shadow")))
     pixels = Pixels(dn, strip)
-    return infer(pixels, [part], nir_factor=nir_factor(10), in_memory=in_memory, progress=lambda *_: None)
+    return infer(
+        pixels,
+        plan_passes([part], pixels.grid.shape, as_farmvibes=False),
+        nir_factor=nir_factor(10),
+        in_memory=in_memory,
+        progress=lambda *_: None,
+    )
 
 
 def evidence_of(dn, scl):

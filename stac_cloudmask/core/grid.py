@@ -105,6 +105,12 @@ class Window:
         """``(rows, cols)``, to index the last two axes of a scene."""
         return self.rows, self.cols
 
+    def overlap(self, other: Window) -> Window:
+        """The pixels that lie in both of two windows that touch."""
+        top, left = max(self.row_off, other.row_off), max(self.col_off, other.col_off)
+        bottom, right = min(self.rows.stop, other.rows.stop), min(self.cols.stop, other.cols.stop)
+        return Window(top, left, bottom - top, right - left)
+
     def within(self, outer: Window) -> Window:
         """The same pixels, counted from the first pixel of ``outer``."""
         return Window(self.row_off - outer.row_off, self.col_off - outer.col_off, self.height, self.width)

@@ -51,6 +51,11 @@ class Bands:
     scales: tuple[float, ...]
     offsets: tuple[int, ...]
 
+    def reflectance(self, dn: NDArray[np.uint16], names: Sequence[str]) -> NDArray[np.float32]:
+        """Reflectance of some bands of ``dn``, in their order."""
+        at = [self.names.index(name) for name in names]
+        return to_reflectance(dn[at], scales=[self.scales[i] for i in at], offsets=[self.offsets[i] for i in at])
+
 
 @dataclass(frozen=True)
 class Prediction:
@@ -113,7 +118,7 @@ class Mosaic:
     border shows; a model that looks at single pixels gives the same as without windows, to the bit.
 
     Attributes:
-        percents: By role, the scene ``(y, x)`` uint8: see ``percent``; 255 where nodata.
+        percents: By role, the scene ``(y, x)`` uint8: see ``percent``; 255 where nodata or beyond all windows.
     """
 
     def __init__(self, shape: tuple[int, int], roles: Sequence[Role], *, every_band: bool = False) -> None:
@@ -124,7 +129,7 @@ class Mosaic:
             roles: What the models are asked for.
             every_band: Whether a pixel that lacks one band is nodata already, not only one that lacks all.
         """
-        self.percents = {role: np.empty(shape, np.uint8) for role in roles}
+        self.percents = {role: np.full(shape, PERCENT_NODATA, np.uint8) for role in roles}
         self._every_band = every_band
         self._above = np.empty((len(roles), 0, shape[1]), np.float32)
 
@@ -142,7 +147,7 @@ class Mosaic:
         above, self._above = self._above, np.empty((len(self.percents), window.height - done, width), np.float32)
         left: NDArray[np.float32] | None = None
         nexts = [chip.write.col_off for chip in chips[1:]]
-        for prediction, right in zip(predictions, [*nexts, width], strict=True):
+        for prediction, right in zip(predictions, [*nexts, chips[-1].write.cols.stop], strict=True):
             start = prediction.chip.write.col_off
             answer = self._stacked(prediction)
             answer = answer if left is None else faded(left, answer, axis=2)

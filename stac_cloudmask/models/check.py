@@ -58,7 +58,7 @@ class Finding:
 
 
 def check_model(spec: ModelSpec, *, cache: Path | None = None) -> list[Finding]:
-    """What does not fit between an item, its file and what this package needs; nothing, if all does.
+    """Return what does not fit between an item, its file and what this package needs; nothing if all does.
 
     Args:
         spec: What the item says.
@@ -68,7 +68,7 @@ def check_model(spec: ModelSpec, *, cache: Path | None = None) -> list[Finding]:
 
 
 def fixed_chip(bands: tuple[str, ...], height: int, width: int) -> NDArray[np.float32]:
-    """Reflectance ``(1, band, y, x)`` of fields under a cloud in the left half and its shadow in the right half."""
+    """Return reflectance ``(1, band, y, x)`` of fields with a cloud in the left half and its shadow in the right."""
     y, x = np.mgrid[:height, :width].astype(np.float32)
     texture = 1 + 0.15 * np.sin(x / 7) * np.cos(y / 5) + 0.05 * np.sin(x * y / 31)
     radius = min(height, width) / 5
@@ -110,7 +110,7 @@ def _activation(answer: NDArray[np.float32], spec: ModelSpec) -> Iterator[Findin
 
 
 def _class_order(model: OnnxSegmenter, size: int) -> Iterator[Finding]:
-    """A cloud must look more like cloud than a shadow does, and the reverse."""
+    """Yield a finding unless a cloud looks more like cloud than a shadow does, and the reverse."""
     answer = model.predict(fixed_chip(model.spec.bands, size, size))
     row, places = size // 2, dict(zip(ROLES, (int(size * at) for at in PLACES), strict=True))
     for role, p in answer.items():
@@ -125,7 +125,7 @@ def _class_order(model: OnnxSegmenter, size: int) -> Iterator[Finding]:
 
 
 def _free_window(model: OnnxSegmenter) -> Iterator[Finding]:
-    """Windows at the border of a scene are of other sizes."""
+    """Yield a finding unless windows of another size work, as at the border of a scene."""
     multiple = model.spec.window.multiple
     if not multiple:
         return

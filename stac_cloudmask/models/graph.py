@@ -23,8 +23,6 @@ if TYPE_CHECKING:
 
     from stac_cloudmask.models.spec import ModelSpec
 
-LARGEST_FILE: Final = 2_000_000_000
-"""Bytes; protobuf's own limit is 2 GiB."""
 ERRORS: Final = (
     ort.Fail,
     ort.InvalidArgument,
@@ -103,8 +101,6 @@ def simplified(model: ModelProto, path: Path) -> ModelProto:
 
 def _read(path: Path, spec: ModelSpec) -> bytes:
     try:
-        if path.stat().st_size > LARGEST_FILE:
-            raise ModelError(f"{path}: more than {LARGEST_FILE} bytes")
         data = path.read_bytes()
     except OSError as error:
         raise ModelError(f"{path}: cannot be read: {error}") from error
@@ -145,7 +141,7 @@ def _refuse_unfit(graph: GraphProto, spec: ModelSpec, path: Path) -> tuple[int, 
     for what, sides in (("input", given), ("output", result)):
         if len(sides) != RANK:
             raise ModelError(f"{path}: its {what} has {len(sides)} axes; (n, channel, y, x) are expected")
-    wrong = [*_wrong_channels(given[1], result[1], spec), *_wrong_window(given[2], given[3], spec)]
+    wrong = list(_differences(given, result, spec))
     if inputs[0].type.tensor_type.elem_type != TensorProto.FLOAT:
         wrong.append("its input is not float32")
     if wrong:
@@ -153,18 +149,18 @@ def _refuse_unfit(graph: GraphProto, spec: ModelSpec, path: Path) -> tuple[int, 
     return given[2], given[3]
 
 
-def _wrong_channels(given: int, result: int, spec: ModelSpec) -> Iterator[str]:
-    if given not in (0, len(spec.bands)):
-        yield f"its input has {given} channels, but the item of {spec.name!r} says {len(spec.bands)}"
-    if result not in (0, spec.channels):
-        yield f"its output has {result} channels, but the item of {spec.name!r} says {spec.channels}"
-
-
-def _wrong_window(height: int, width: int, spec: ModelSpec) -> Iterator[str]:
+def _differences(given: list[int], result: list[int], spec: ModelSpec) -> Iterator[str]:
+    """Yield how the axes of input and output differ from what an item says."""
+    item = f"but the item of {spec.name!r} says"
+    if given[1] not in (0, len(spec.bands)):
+        yield f"its input has {given[1]} channels, {item} {len(spec.bands)}"
+    if result[1] not in (0, spec.channels):
+        yield f"its output has {result[1]} channels, {item} {spec.channels}"
+    _, _, height, width = given
     if max(height, width) > LONGEST_SIDE:
         yield f"wants windows of {height} x {width}; at most {LONGEST_SIDE} are supported"
-    elif not spec.window.multiple and any(side not in (0, spec.window.size) for side in (height, width)):
-        yield f"wants windows of {height} x {width}, but the item of {spec.name!r} says {spec.window.size}"
+    elif not spec.window.multiple and {height, width} - {0, spec.window.size}:
+        yield f"wants windows of {height} x {width}, {item} {spec.window.size}"
 
 
 def _sides(value: onnx.ValueInfoProto) -> list[int]:

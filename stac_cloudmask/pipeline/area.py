@@ -16,7 +16,7 @@ from stac_cloudmask.core.grid import Window
 from stac_cloudmask.core.predict import PERCENT_NODATA
 from stac_cloudmask.core.votes import Scl
 from stac_cloudmask.errors import ConfigError, OutsideAreaError
-from stac_cloudmask.pipeline.inference import step_of
+from stac_cloudmask.pipeline.inference import Pass, step_of
 from stac_cloudmask.stac.geometry import Area, Bbox, bbox_area, bbox_of, check_degrees, footprint, pixels_of, read_area
 
 if TYPE_CHECKING:
@@ -24,15 +24,15 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from stac_cloudmask.config import Settings
-    from stac_cloudmask.core.grid import Grid
-    from stac_cloudmask.core.policy import Decision
-    from stac_cloudmask.core.votes import Evidence, Sun
+    from stac_cloudmask.core.grid import Chip, Grid
+    from stac_cloudmask.core.votes import Sun
+    from stac_cloudmask.pipeline.mask import Mask
 
 DIGITS: Final = 7
 """Decimal places of the degrees of an area: a centimeter."""
 STRIDE: Final = 96
-"""Pixels to whose multiples windows are snapped: of the strides of the models (32), and of the pixels of coarser bands
-and the cells of the merge (6 of 10 m in 60 m)."""
+"""Pixels to whose multiples what is read is snapped: of the strides of the models (32), and of the pixels of coarser
+bands and the cells of the merge (6 of 10 m in 60 m)."""
 CONTEXT: Final = 192
 """Pixels around an area that the models look at: from there on, cutting them off moves no probability by 3 percent."""
 MARGIN: Final = 2_000.0
@@ -103,80 +103,119 @@ def _rounded(area: shapely.Geometry | None) -> list[float] | None:
 
 @dataclass(frozen=True)
 class Clip:
-    """Where an area lies on the grid of a mask.
+    """What is read, computed and kept of an item.
 
     Attributes:
-        read: Window that is read and computed: the area with its surroundings.
+        read: Window that is read: the area with its surroundings, or the whole grid.
         kept: Window of the pixels that the area touches.
         inside: ``(y, x)`` of ``kept``, True where the area touches a pixel; None where that is everywhere.
+        passes: The windows of the models, counted from the first pixel of ``read``.
     """
 
     read: Window
     kept: Window
     inside: NDArray[np.bool_] | None
+    passes: list[Pass]
 
-    def apply(self, evidence: Evidence, decision: Decision) -> tuple[Evidence, Decision]:
-        """Return probabilities, class map and votes of the window that is kept, nodata outside of the area.
+    def apply(self, mask: Mask) -> Mask:
+        """Return the part of a mask that is kept, nodata outside of the area.
 
         What the merge alone needs, as the product's mask, is left out.
+
+        Raises:
+            OutsideAreaError: The item has no data there.
         """
-        rows, cols = self.kept.within(self.read).slices
+        inner = self.kept.within(self.read)
 
         def cut(array: NDArray[np.uint8], nodata: int) -> NDArray[np.uint8]:
-            part = array[rows, cols]
+            part = array[inner.slices]
             return part.copy() if self.inside is None else np.where(self.inside, part, np.uint8(nodata))
 
+        evidence, decision, picture = mask.evidence, mask.decision, mask.quicklook
         cloud, shadow = cut(evidence.cloud, PERCENT_NODATA), cut(evidence.shadow, PERCENT_NODATA)
-        class_map, votes = cut(decision.class_map, CloudClass.NODATA), cut(decision.votes, 0)
-        kept = replace(evidence, cloud=cloud, shadow=shadow, product=None, nir=None, visible=None)
-        scl = None if decision.scl is None else cut(decision.scl, Scl.NODATA)
-        return kept, replace(decision, class_map=class_map, votes=votes, scl=scl)
+        if (cloud == PERCENT_NODATA).all():
+            raise OutsideAreaError(f"item {mask.sources.item_id!r} has no data in the area")
+        evidence = replace(evidence, cloud=cloud, shadow=shadow, product=None, nir=None, visible=None)
+        decision = replace(
+            decision,
+            class_map=cut(decision.class_map, CloudClass.NODATA),
+            votes=cut(decision.votes, 0),
+            scl=None if decision.scl is None else cut(decision.scl, Scl.NODATA),
+        )
+        if picture is not None:  # sampled as one of its own size is
+            step, coarse = step_of((inner.height, inner.width)), step_of((self.read.height, self.read.width))
+            rows, cols = (np.arange(side.start, side.stop, step) // coarse for side in inner.slices)
+            picture = picture[rows[:, None], cols]
+        return replace(mask, grid=mask.grid.cut(inner), evidence=evidence, decision=decision, quicklook=picture)
 
-    def quicklook(self, rgb: NDArray[np.uint8] | None) -> NDArray[np.uint8] | None:
-        """Return the picture of the window that is kept, sampled as one of its size is, from that of what is read."""
-        if rgb is None:
-            return None
-        inner, step = self.kept.within(self.read), step_of((self.kept.height, self.kept.width))
-        coarse = step_of((self.read.height, self.read.width))
-        rows, cols = (np.arange(side.start, side.stop, step) // coarse for side in inner.slices)
-        picture: NDArray[np.uint8] = rgb[rows[:, None], cols]
-        return picture
 
+def clip(grid: Grid, settings: Settings, passes: list[Pass], *, item_id: str, sun: Sun | None) -> Clip:
+    """Return what is read and computed of an item for the area of some settings; all of it without an area.
 
-def clip(grid: Grid, settings: Settings, *, item_id: str, sun: Sun | None) -> Clip | None:
-    """Return where the area of some settings lies on the grid of a mask; None without an area.
+    Windows lie as in the whole item, so that they fade into each other in the same places, and the models answer as
+    they do for it. What lies beyond the surroundings of the area is cut off, unless a model fixes its window.
 
-    The window that is read begins at multiples of `STRIDE` of the item's own grid and is larger than the area by
-    `CONTEXT` and `MARGIN`, so that models and merge answer as they do for the whole item; towards the sun it reaches
-    as far as clouds can be whose shadows fall into the area, by the sun's elevation, up to ``Settings.max_halo``.
+    Args:
+        grid: Of the mask of the whole item.
+        settings: How the mask is made.
+        passes: The windows of the whole item.
+        item_id: For messages.
+        sun: Where the sun stands; None if unknown.
 
     Raises:
         OutsideAreaError: The area has no pixel on the grid.
     """
     if settings.area is None:
-        return None
+        whole = Window(0, 0, *grid.shape)
+        return Clip(whole, whole, None, passes)
     found = pixels_of(shapely.from_wkt(settings.area), grid)
     if found is None:
         raise OutsideAreaError(f"item {item_id!r}: the area lies beside its pixels")
     kept, inside = found
-    return Clip(_surroundings(kept, grid, settings.max_halo, sun), kept, inside)
+    around = _joined([surroundings(kept, grid, settings.max_halo, sun)], grid)
+    parts = [Pass(needed(one.plan, kept, around), one.parts) for one in passes]
+    fixed = [chip.read for one in parts if one.is_fixed for row in one.plan for chip in row]
+    read = _joined([around, *fixed], grid)
+    return Clip(read, kept, inside, [one.within(read) for one in parts])
 
 
-def _surroundings(kept: Window, grid: Grid, limit: float, sun: Sun | None) -> Window:
-    """Return a window with the margin and, towards the sun, the clouds that can shade it; everywhere if unknown."""
-    margin = max(CONTEXT, min(MARGIN, limit) / grid.gsd)
-    north = south = east = west = margin
-    if sun is None or sun.elevation <= 0:
-        north = south = east = west = max(margin, limit / grid.gsd)
-    else:
-        far = min(HIGHEST / math.tan(math.radians(sun.elevation)), limit) / grid.gsd
-        up, right = far * math.cos(math.radians(sun.azimuth)), far * math.sin(math.radians(sun.azimuth))
-        north, south, east, west = (margin + max(reach, 0.0) for reach in (up, -up, right, -right))
-    top, bottom = _snapped(kept.rows.start - north, kept.rows.stop + south, grid.height)
-    left, right_edge = _snapped(kept.cols.start - west, kept.cols.stop + east, grid.width)
-    return Window(top, left, bottom - top, right_edge - left)
+def surroundings(kept: Window, grid: Grid, limit: float, sun: Sun | None) -> Window:
+    """Return a window with all that models and merge look at around another one.
+
+    That is `CONTEXT` and `MARGIN`, and towards the sun as far as clouds can be whose shadows fall into the window, by
+    the sun's elevation, at most ``limit`` meters; that limit all around if nobody knows where the sun stands.
+    """
+    sides = [limit] * 4
+    if sun is not None and sun.elevation > 0:
+        far = min(HIGHEST / math.tan(math.radians(sun.elevation)), limit)
+        north, east = far * math.cos(math.radians(sun.azimuth)), far * math.sin(math.radians(sun.azimuth))
+        sides = [min(MARGIN, limit) + max(reach, 0.0) for reach in (north, -north, -east, east)]
+    up, down, left, right = (max(CONTEXT, math.ceil(reach / grid.gsd)) for reach in sides)
+    top, first = max(0, kept.row_off - up), max(0, kept.col_off - left)
+    bottom, last = min(grid.height, kept.rows.stop + down), min(grid.width, kept.cols.stop + right)
+    return Window(top, first, bottom - top, last - first)
 
 
-def _snapped(start: float, stop: float, length: int) -> tuple[int, int]:
-    first = max(0, math.floor(start / STRIDE) * STRIDE)
-    return first, min(length, math.ceil(stop / STRIDE) * STRIDE)
+def needed(plan: list[list[Chip]], kept: Window, around: Window) -> list[list[Chip]]:
+    """Return the windows of a plan that touch what is kept, or are needed to cover what lies around it."""
+    rows = _run([row[0].write.rows for row in plan], kept.rows, around.rows)
+    cols = _run([chip.write.cols for chip in plan[0]], kept.cols, around.cols)
+    return [row[cols] for row in plan[rows]]
+
+
+def _run(spans: list[slice], kept: slice, around: slice) -> slice:
+    """Return which spans along an axis these are: neighbors, as those that touch and those that cover meet."""
+    first = max(i for i, span in enumerate(spans) if span.start <= around.start)
+    last = min(i for i, span in enumerate(spans) if span.stop >= around.stop)
+    touching = [i for i, span in enumerate(spans) if span.start < kept.stop and span.stop > kept.start]
+    return slice(min(first, *touching), max(last, *touching) + 1)
+
+
+def _joined(windows: list[Window], grid: Grid) -> Window:
+    """Return the window of the grid that holds all others and begins and ends at multiples of `STRIDE`."""
+    top, left = (
+        min(starts) // STRIDE * STRIDE for starts in zip(*((w.row_off, w.col_off) for w in windows), strict=True)
+    )
+    stops = zip(*((window.rows.stop, window.cols.stop) for window in windows), strict=True)
+    bottom, right = (math.ceil(max(ends) / STRIDE) * STRIDE for ends in stops)
+    return Window(top, left, min(bottom, grid.height) - top, min(right, grid.width) - left)

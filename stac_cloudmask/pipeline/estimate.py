@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from importlib.util import find_spec
 from itertools import islice
+from operator import itemgetter
 from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Final, NamedTuple
@@ -12,13 +13,8 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 import numpy as np
 
 from stac_cloudmask.config import FAST
-from stac_cloudmask.core.grid import Window
-from stac_cloudmask.core.policy import FARMVIBES
-from stac_cloudmask.core.votes import Sun
 from stac_cloudmask.errors import BandNotFoundError, StacCloudmaskError
-from stac_cloudmask.pipeline.area import clip
-from stac_cloudmask.pipeline.inference import plan_passes, plan_windows
-from stac_cloudmask.pipeline.mask import THREADS, choose_models, parts_of, resolve_sources, segmenter
+from stac_cloudmask.pipeline.mask import THREADS, choose_models, clip_of, passes_of, resolve_sources, segmenter
 from stac_cloudmask.pipeline.result import Estimate
 from stac_cloudmask.retry import RetryPolicy
 from stac_cloudmask.stac.hrefs import is_remote
@@ -33,7 +29,7 @@ if TYPE_CHECKING:
 
     from stac_cloudmask.config import Settings
     from stac_cloudmask.core.grid import Grid
-    from stac_cloudmask.pipeline.mask import Models
+    from stac_cloudmask.pipeline.inference import Pass
     from stac_cloudmask.stac.bands import BandSource, Sources
 
 
@@ -56,7 +52,7 @@ class FileToRead(NamedTuple):
     size: int | None
 
 
-def estimate_mask(sources: Sources, *, models: Models, settings: Settings) -> Estimate:
+def estimate_mask(sources: Sources, *, settings: Settings) -> Estimate:
     """Return what the mask of an item would take.
 
     A file is opened only where its item does not state its grid, or neither the item nor the disk its size; or where a
@@ -66,27 +62,22 @@ def estimate_mask(sources: Sources, *, models: Models, settings: Settings) -> Es
         StacCloudmaskError: The item cannot be masked, as far as metadata and headers tell.
     """
     every = [*sources.bands, *([] if sources.scl is None else [sources.scl])]
-    stated = {source: _stated(source, settings.resolution) for source in every}
+    files = {source: stated for source in every if (stated := _stated(source, settings.resolution)) is not None}
+    unknown = [source for source in every if source not in files]
     retry = RetryPolicy(seconds=settings.retry_seconds)
-    unknown = [source for source, file in stated.items() if file is None]
-    opened = open_files(unknown, resolution=settings.resolution, threads=settings.threads or THREADS, retry=retry)
-    files = {source: file for source, file in stated.items() if file is not None}
-    for file in opened:
+    for file in open_files(unknown, resolution=settings.resolution, threads=settings.threads or THREADS, retry=retry):
         size = None if file.level is not None else _size(file.source)
         files[file.source] = FileToRead(file.grid, size or file.stored)
     finest = min((files[band].grid for band in sources.bands), key=lambda grid: grid.gsd)
     grid = finest.coarsen(whole_factor(finest, settings.resolution, where=sources.bands[0].where))
-    sun = None if sources.sun is None else Sun(azimuth=sources.sun[0], elevation=sources.sun[1])
-    place = clip(grid, settings, item_id=sources.item_id, sun=sun)
-    read, kept = (Window(0, 0, *grid.shape),) * 2 if place is None else (place.read, place.kept)
-    windows, computed = _work((read.height, read.width), models, settings)
-    share = read.height * read.width / (grid.height * grid.width)
+    place = clip_of(sources, grid, settings)
+    share = place.read.height * place.read.width / (grid.height * grid.width)
     sizes = [file.size for file in files.values() if file.size is not None]
     return Estimate(
-        pixels=kept.height * kept.width,
+        pixels=place.kept.height * place.kept.width,
         bytes=round(share * sum(sizes)) if len(sizes) == len(files) else None,
-        windows=windows,
-        computed=computed,
+        windows=sum(len(row) for one in place.passes for row in one.plan),
+        computed=_computed(place.passes),
     )
 
 
@@ -100,29 +91,39 @@ def advice(
         settings: How masks are made.
         long: Seconds of work from which on there is something to say.
     """
-    models, pixels, seconds = choose_models(settings), 0, 0.0
+    pixels, pace = 0, 0.0
     seen: list[pystac.Item | Failure] = []
     for item in islice(items, MOST):
         seen.append(item)
-        pixels += 0 if isinstance(item, Failure) else _computed(item, models, settings)
-        if not seconds and pixels * SLOWEST > long:
-            seconds = _pace(settings)
-        if pixels * seconds > long:
-            return seen, f"more than {long / 60:.0f} minutes of work; {_faster(settings, seconds)}"
+        pixels += 0 if isinstance(item, Failure) else _pixels_of(item, settings)
+        if not pace and pixels * SLOWEST > long:
+            pace = _pace(settings)
+        if pixels * pace > long:
+            return seen, f"more than {long / 60:.0f} minutes of work; {_faster(settings, pace)}"
     return seen, None
 
 
-def _computed(item: pystac.Item, models: Models, settings: Settings) -> int:
+def _pixels_of(item: pystac.Item, settings: Settings) -> int:
     """Return the pixels of an item's windows, as far as its metadata tell."""
     try:
-        bands = resolve_sources(item, models=models, settings=settings).bands
+        bands = resolve_sources(item, settings=settings).bands
     except StacCloudmaskError:  # the run itself will say so
         return 0
     grids = [band.grid for band in bands if band.grid is not None]
-    finest = min(grids, key=lambda grid: grid.gsd, default=None)
-    shape, gsd = (TILE, 10.0) if finest is None else (finest.shape, finest.gsd)
+    shape, gsd = min(((grid.shape, grid.gsd) for grid in grids), key=itemgetter(1), default=(TILE, 10.0))
     factor = max(1, round((settings.resolution or gsd) / gsd))
-    return _work((shape[0] // factor, shape[1] // factor), models, settings)[1]
+    return _computed(passes_of(settings, (shape[0] // factor, shape[1] // factor)))
+
+
+def _computed(passes: list[Pass]) -> int:
+    """Count the pixels of windows for each model, padding included, as if there were no nodata."""
+    return sum(
+        part.spec.window.padded(chip.read.height) * part.spec.window.padded(chip.read.width)
+        for one in passes
+        for part in one.parts
+        for row in one.plan
+        for chip in row
+    )
 
 
 def _pace(settings: Settings) -> float:
@@ -140,19 +141,17 @@ def _pace(settings: Settings) -> float:
 
 def _faster(settings: Settings, seconds: float) -> str:
     """Return options that would help, with how much faster a window is here."""
-    choices: dict[str, Settings] = {}
+    choices = {"--fast": replace(settings, cloud_model=(FAST,), shadow_model=FAST)}
     if settings.provider == "cpu" and find_spec("openvino") is not None:
         choices["--provider openvino"] = replace(settings, provider="openvino")
-    if FAST not in settings.cloud_model:
-        choices["--fast"] = replace(settings, cloud_model=(FAST,), shadow_model=FAST)
-    times = {option: seconds / _pace(choice) for option, choice in choices.items()}
+    times = {option: seconds / _pace(choice) for option, choice in choices.items() if choice != settings}
     measured = [f"`{option}` is {ratio:.1f} times as fast here" for option, ratio in times.items() if ratio > 1]
     coarser = [] if settings.resolution else ["`--resolution 20` takes a quarter of the time"]
     return ", ".join([*measured, *coarser, "`--clip` masks an area alone"])
 
 
 def _stated(source: BandSource, resolution: float | None) -> FileToRead | None:
-    """What the item and the disk state of a file; None where that is not enough."""
+    """Return what the item and the disk state of a file; None where that is not enough."""
     size, grid = _size(source), source.grid
     if size is None or grid is None:
         return None
@@ -172,15 +171,3 @@ def _size(source: BandSource) -> int | None:
         return Path(source.href).stat().st_size
     except OSError:
         raise BandNotFoundError(f"{source.where}: there is no file {source.href}; is the item up to date?") from None
-
-
-def _work(shape: tuple[int, int], models: Models, settings: Settings) -> tuple[int, int]:
-    """Count the windows of a scene without nodata, and their pixels for each model, padding included."""
-    windows = computed = 0
-    for window, group in plan_passes(parts_of(models, settings)):
-        plan = plan_windows(*shape, window, as_farmvibes=settings.merge == FARMVIBES)
-        reads = [chip.read for row in plan for chip in row]
-        windows += len(reads)
-        paddings = [part.spec.window.padded for part in group]
-        computed += sum(padded(read.height) * padded(read.width) for read in reads for padded in paddings)
-    return windows, computed

@@ -9,10 +9,10 @@ import warnings
 from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from itertools import islice
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final
 
 import pystac
 from dask.system import CPU_COUNT
@@ -41,90 +41,17 @@ MAIN_GUARD: Final = (
     '`if __name__ == "__main__":`'
 )
 
-Task = Callable[[dict[str, Any], "Settings", str, int], Result]
-"""What is done with an item on a worker, see `work`."""
 
-
-class Engine(Protocol):
-    """Masks items; results come in any order."""
-
-    def results(self, items: Iterable[pystac.Item], *, settings: Settings, out: str) -> Generator[Result]:
-        """Yield one result per item."""
-        ...
-
-
+@dataclass(frozen=True)
 class InProcess:
     """One item after the other; reading, inference and writing use all the threads of this process."""
 
-    def __init__(self, progress: Progress = no_progress) -> None:
-        self._progress = progress
+    progress: Progress = no_progress
 
     def results(self, items: Iterable[pystac.Item], *, settings: Settings, out: str) -> Generator[Result]:
         """Yield one result per item, in order."""
         for item in items:
-            yield attempt(item, settings=settings, out=out, progress=self._progress)
-
-
-class OnDask:
-    """One task per item on a Dask cluster; only JSON travels, never an array or a signed URL."""
-
-    def __init__(self, client: Client, *, task: Task | None = None) -> None:
-        self._client = client
-        self._task = task or work
-
-    def results(self, items: Iterable[pystac.Item], *, settings: Settings, out: str) -> Generator[Result]:
-        """Yield results as they come; few tasks are known to the scheduler at a time, however many items there are.
-
-        What was submitted is finished before an error of ``items`` itself is raised.
-        """
-        from distributed import as_completed  # noqa: PLC0415  (extra)
-
-        errors: list[StacCloudmaskError] = []
-        source = _until_error(items, errors)
-        running: dict[Future[Result], str] = {}
-        completed = as_completed(loop=self._client.loop)
-
-        def submit() -> None:
-            room, sharing = self._room()
-            for item in islice(source, max(room - len(running), 0)):
-                body = item.to_dict(include_self_link=True, transform_hrefs=False)
-                future = self._client.submit(self._task, body, settings, out, sharing, pure=False)
-                running[future] = item.id
-                completed.add(future)
-
-        try:
-            submit()
-            for future in completed:
-                yield _collected(future, running.pop(future))
-                submit()
-        finally:
-            with suppress(Exception):  # where the cluster is gone, so are its tasks
-                self._client.cancel(list(running))
-        if errors:
-            raise errors[0]
-
-    def _room(self) -> tuple[int, int]:
-        """Return how many tasks the scheduler may know, and how many at most run on one host at a time.
-
-        Raises:
-            ReadError: The cluster does not answer any more.
-        """
-        try:
-            threads = self._client.nthreads()
-        except Exception as error:  # a cluster throws many kinds, its own and those of the network
-            raise ReadError(f"the Dask cluster is gone: {error}; run the same command again to finish") from error
-        by_host: Counter[str] = Counter()
-        for address, count in threads.items():
-            by_host[address.rpartition(":")[0]] += count
-        return max(LEAST_IN_FLIGHT, IN_FLIGHT * by_host.total()), max(by_host.values(), default=1)
-
-
-def _until_error(items: Iterable[pystac.Item], errors: list[StacCloudmaskError]) -> Iterator[pystac.Item]:
-    """Yield items up to the first error, which is kept for later."""
-    try:
-        yield from items
-    except StacCloudmaskError as error:
-        errors.append(error)
+            yield attempt(item, settings=settings, out=out, progress=self.progress)
 
 
 def work(body: dict[str, Any], settings: Settings, out: str, sharing: int) -> Result:
@@ -145,6 +72,66 @@ def work(body: dict[str, Any], settings: Settings, out: str, sharing: int) -> Re
 def fitted(settings: Settings, sharing: int) -> Settings:
     """Return settings whose threads are one task's share of the CPUs of this host; the user's own number stays."""
     return replace(settings, threads=settings.threads or max(1, CPU_COUNT // sharing))
+
+
+@dataclass(frozen=True)
+class OnDask:
+    """One task per item on a Dask cluster; only JSON travels, never an array or a signed URL."""
+
+    client: Client
+    task: Callable[[dict[str, Any], Settings, str, int], Result] = work
+
+    def results(self, items: Iterable[pystac.Item], *, settings: Settings, out: str) -> Generator[Result]:
+        """Yield results as they come; few tasks are known to the scheduler at a time, however many items there are.
+
+        What was submitted is finished before an error of ``items`` itself is raised.
+        """
+        from distributed import as_completed  # noqa: PLC0415  (extra)
+
+        source, errors = iter(items), list[StacCloudmaskError]()
+        running: dict[Future[Result], str] = {}
+        completed = as_completed(loop=self.client.loop)
+
+        def submit() -> None:
+            room, sharing = self._room()
+            try:
+                for item in islice(source, max(room - len(running), 0)):
+                    body = item.to_dict(include_self_link=True, transform_hrefs=False)
+                    future = self.client.submit(self.task, body, settings, out, sharing, pure=False)
+                    running[future] = item.id
+                    completed.add(future)
+            except StacCloudmaskError as error:
+                errors.append(error)
+
+        try:
+            submit()
+            for future in completed:
+                yield _collected(future, running.pop(future))
+                submit()
+        finally:
+            with suppress(Exception):  # where the cluster is gone, so are its tasks
+                self.client.cancel(list(running))
+        if errors:
+            raise errors[0]
+
+    def _room(self) -> tuple[int, int]:
+        """Return how many tasks the scheduler may know, and how many at most run on one host at a time.
+
+        Raises:
+            ReadError: The cluster does not answer any more.
+        """
+        try:
+            threads = self.client.nthreads()
+        except Exception as error:  # a cluster throws many kinds, its own and those of the network
+            raise ReadError(f"the Dask cluster is gone: {error}; run the same command again to finish") from error
+        by_host: Counter[str] = Counter()
+        for address, count in threads.items():
+            by_host[address.rpartition(":")[0]] += count
+        return max(LEAST_IN_FLIGHT, IN_FLIGHT * by_host.total()), max(by_host.values(), default=1)
+
+
+Engine = InProcess | OnDask
+"""Masks items; results come in any order."""
 
 
 def _collected(future: Future[Result], item_id: str) -> Result:
@@ -175,12 +162,8 @@ def open_engine(
         raise ConfigError("give either --workers or --scheduler: a local cluster, or an existing one")
     if find_spec("distributed") is None:
         raise ConfigError("Dask workers need the extra: pip install 'stac-cloudmask[distributed]'")
-    if workers is not None:
-        with local_client(workers) as client:
-            yield OnDask(client)
-    elif scheduler is not None:
-        with _client_of(scheduler) as client:
-            yield OnDask(client)
+    with local_client(workers or 1) if scheduler is None else _client_of(scheduler) as client:
+        yield OnDask(client)
 
 
 def _client_of(scheduler: str) -> Client:

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 import numpy as np
 
-from stac_cloudmask.core.grid import FARMVIBES_OVERLAP, FARMVIBES_SIZE, farmvibes_chips, plan_chips
+from stac_cloudmask.core.grid import FARMVIBES_OVERLAP, FARMVIBES_SIZE, Chip, farmvibes_chips, plan_chips
 from stac_cloudmask.core.predict import ROLES, Bands, Member, Mosaic, predict_chips
-from stac_cloudmask.core.reflectance import block_mean, is_damaged, to_reflectance, to_rgb
+from stac_cloudmask.core.reflectance import block_mean, is_damaged, to_rgb
 from stac_cloudmask.core.votes import ground_codes
 from stac_cloudmask.errors import ConfigError
 from stac_cloudmask.models.spec import shared_window
@@ -20,9 +20,9 @@ from stac_cloudmask.models.spec import shared_window
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from stac_cloudmask.core.grid import Chip, Grid, Window
+    from stac_cloudmask.core.grid import Grid, Window
     from stac_cloudmask.core.predict import Role
-    from stac_cloudmask.models.spec import ModelSpec, ModelWindow
+    from stac_cloudmask.models.spec import ModelSpec
 
     U16 = NDArray[np.uint16]
 
@@ -72,8 +72,29 @@ class Part:
 
 
 @dataclass(frozen=True)
+class Pass:
+    """One reading of a scene: its windows, row by row, and the models that run on each of them."""
+
+    plan: list[list[Chip]]
+    parts: list[Part]
+
+    @property
+    def is_fixed(self) -> bool:
+        """Whether a model fixes the size of its windows."""
+        return any(not part.spec.window.multiple for part in self.parts)
+
+    def within(self, outer: Window) -> Pass:
+        """Return what of the windows lies in ``outer``, counted from its first pixel."""
+
+        def moved(window: Window) -> Window:
+            return window.overlap(outer).within(outer)
+
+        return Pass([[Chip(moved(chip.read), moved(chip.write)) for chip in row] for row in self.plan], self.parts)
+
+
+@dataclass(frozen=True)
 class Inference:
-    """What one pass over a scene yields.
+    """What the models say of a scene, and what else was seen on the way.
 
     Attributes:
         cloud: ``(y, x)`` uint8 whole percents of cloud probability, 255 = nodata.
@@ -98,7 +119,7 @@ class Inference:
 
 def infer(
     scene: Pixels,
-    parts: Sequence[Part],
+    passes: Sequence[Pass],
     *,
     nir_factor: int,
     in_memory: bool = False,
@@ -106,40 +127,35 @@ def infer(
     want_ground: bool = False,
     progress: Progress = lambda *_: None,
 ) -> Inference:
-    """Run the models over every pixel.
-
-    The scene is read once, and all models run on each window, wherever one kind of window suits them all.
+    """Run the models over a scene.
 
     Args:
         scene: The pixels; the next strip of rows is read while models work on the last one.
-        parts: The models; several for cloud give their mean.
+        passes: The windows, and the models; several for cloud give their mean.
         nir_factor: Pixels along the side of a block of ``nir`` and ``visible``.
         in_memory: Whether the whole scene is read first; the result is the same to the bit.
-        as_farmvibes: Lay windows, and take pixels without data in any band for nodata, as FarmVibes.AI does.
+        as_farmvibes: Whether pixels without data in any band are nodata, as in FarmVibes.AI.
         want_ground: Whether the kind of ground is derived from its colors, pixel by pixel.
         progress: Called as rows of windows are done.
-
-    Raises:
-        ConfigError: Models of one role fix different windows.
     """
     bands = Bands(scene.bands, scene.scales, scene.offsets)
     percents: dict[Role, NDArray[np.uint8]] = {}
-    quicklook, blocks = Quicklook(scene), BlockMeans(scene, nir_factor)
-    passes, damaged = plan_passes(parts), 0
+    quicklook, blocks = Quicklook(bands, scene.grid.shape), BlockMeans(bands, scene.grid.shape, nir_factor)
     ground: list[NDArray[np.uint8]] = []
-    for number, (window, group) in enumerate(passes):
-        members = [part.member for part in group]
+    damaged = done = 0
+    total = sum(len(one.plan) for one in passes)
+    for one in passes:
+        members = [part.member for part in one.parts]
         roles = [role for role in ROLES if any(role in member.roles for member in members)]
         mosaic = Mosaic(scene.grid.shape, roles, every_band=as_farmvibes)
         percents |= mosaic.percents
-        plan = plan_windows(*scene.grid.shape, window, as_farmvibes=as_farmvibes)
-        todo, held = deque(plan), HeldRows()
+        todo, held = deque(one.plan), HeldRows()
         for read in prefetch(scene, in_memory=in_memory):
             rows, count = (read, 0) if as_farmvibes else without_damage(read)
-            if number == 0:
+            if one is passes[0]:
                 damaged += count
                 if want_ground:
-                    ground.append(kinds_of_ground(scene, rows))
+                    ground.append(kinds_of_ground(bands, rows))
                 quicklook.add(held.stop, rows)
                 blocks.add(held.stop, rows)
             held.add(rows)
@@ -147,7 +163,8 @@ def infer(
                 chips = todo.popleft()
                 predictions = predict_chips(chips, held.window, members=members, bands=bands)
                 mosaic.add(chips, predictions, below=todo[0][0].write.row_off if todo else None)
-                progress((number + 1) * len(plan) - len(todo), len(passes) * len(plan))
+                done += 1
+                progress(done, total)
             held.drop_to(todo[0][0].read.row_off if todo else held.stop)
     nir = blocks.of(NIR)
     return Inference(
@@ -161,13 +178,12 @@ def infer(
     )
 
 
-def kinds_of_ground(scene: Pixels, rows: U16) -> NDArray[np.uint8]:
+def kinds_of_ground(bands: Bands, rows: U16) -> NDArray[np.uint8]:
     """Return the codes of clear ground in some rows of a scene; see ``ground_codes``."""
-    if not {"green", "red", NIR} <= set(scene.bands):
-        raise ConfigError(f"scl needs models that read green, red and nir; these read {', '.join(scene.bands)}")
-    at = [scene.bands.index(name) for name in ("green", "red", NIR)]
-    scales, offsets = [scene.scales[i] for i in at], [scene.offsets[i] for i in at]
-    return ground_codes(*to_reflectance(rows[at], scales=scales, offsets=offsets))
+    wanted = ("green", "red", NIR)
+    if not set(wanted) <= set(bands.names):
+        raise ConfigError(f"scl needs models that read green, red and nir; these read {', '.join(bands.names)}")
+    return ground_codes(*bands.reflectance(rows, wanted))
 
 
 def without_damage(dn: U16) -> tuple[U16, int]:
@@ -234,19 +250,15 @@ def step_of(shape: tuple[int, int]) -> int:
 class Quicklook:
     """The scene in natural colors, sampled from the strips that inference reads."""
 
-    def __init__(self, scene: Pixels) -> None:
-        wanted = [scene.bands.index(name) for name in RGB if name in scene.bands]
-        self._indexes = wanted if len(wanted) == len(RGB) else []
-        self._scales = [scene.scales[index] for index in self._indexes]
-        self._offsets = [scene.offsets[index] for index in self._indexes]
-        self._step = step_of(scene.grid.shape)
+    def __init__(self, bands: Bands, shape: tuple[int, int]) -> None:
+        self._bands, self._step = bands, step_of(shape)
         self._strips: list[NDArray[np.uint8]] = []
 
     def add(self, row_off: int, rows: U16) -> None:
         """Sample a strip that begins at ``row_off``; strips come from top to bottom."""
-        if self._indexes:
-            dn = rows[self._indexes, -row_off % self._step :: self._step, :: self._step]
-            self._strips.append(to_rgb(to_reflectance(dn, scales=self._scales, offsets=self._offsets)))
+        if set(RGB) <= set(self._bands.names):
+            dn = rows[:, -row_off % self._step :: self._step, :: self._step]
+            self._strips.append(to_rgb(self._bands.reflectance(dn, RGB)))
 
     @property
     def rgb(self) -> NDArray[np.uint8] | None:
@@ -257,50 +269,55 @@ class Quicklook:
 class BlockMeans:
     """The mean reflectance of blocks of pixels, from the strips that inference reads."""
 
-    def __init__(self, scene: Pixels, factor: int) -> None:
-        self._bands = [str(name) for name in (*VISIBLE, NIR) if name in scene.bands]
-        self._index = [scene.bands.index(name) for name in self._bands]
-        self._scales = [scene.scales[i] for i in self._index]
-        self._offsets = [scene.offsets[i] for i in self._index]
-        self._factor, self._height = factor, scene.grid.height
-        self._waiting = np.empty((len(self._index), 0, scene.grid.width), np.uint16)
+    def __init__(self, bands: Bands, shape: tuple[int, int], factor: int) -> None:
+        self._bands, self._factor, self._height = bands, factor, shape[0]
+        self._names = [str(name) for name in (*VISIBLE, NIR) if name in bands.names]
+        self._waiting = np.empty((len(bands.names), 0, shape[1]), np.uint16)
         self._strips: list[NDArray[np.float32]] = []
 
     def add(self, row_off: int, rows: U16) -> None:
         """Average a strip that begins at ``row_off``; rows of an incomplete block wait for the next strip."""
-        dn = np.concatenate((self._waiting, rows[self._index]), axis=1)
+        dn = np.concatenate((self._waiting, rows), axis=1)
         is_last = row_off + rows.shape[1] == self._height
         whole = dn.shape[1] if is_last else dn.shape[1] // self._factor * self._factor
         self._waiting = dn[:, whole:].copy()
-        if whole and self._index:
+        if whole and self._names:
             mean = block_mean(dn[:, :whole], self._factor)
-            reflectance = to_reflectance(mean, scales=self._scales, offsets=self._offsets)
-            self._strips.append(np.where(mean > 0, reflectance, np.float32(np.nan)))
+            at = [self._bands.names.index(name) for name in self._names]
+            reflectance = self._bands.reflectance(mean, self._names)
+            self._strips.append(np.where(mean[at] > 0, reflectance, np.float32(np.nan)))
 
     def of(self, *names: str) -> NDArray[np.float32] | None:
         """``(band, y, x)`` float32, NaN = nodata; None where one of the bands is not read."""
-        if not set(names) <= set(self._bands):
+        if not set(names) <= set(self._names):
             return None
-        means = np.concatenate(self._strips, axis=1)
-        return means[[self._bands.index(name) for name in names]]
+        return np.concatenate(self._strips, axis=1)[[self._names.index(name) for name in names]]
 
 
-def plan_passes(parts: Sequence[Part]) -> list[tuple[ModelWindow, list[Part]]]:
-    """Group models that share a pass over the scene, each group with windows that suit all of it.
+def plan_passes(parts: Sequence[Part], shape: tuple[int, int], *, as_farmvibes: bool) -> list[Pass]:
+    """Return how a scene of ``shape`` is read: once, and all models run on each window, if one kind suits them all.
 
     Only where files fix different windows do cloud and shadow models run one after the other.
+
+    Args:
+        parts: The models.
+        shape: Height and width of the scene in pixels.
+        as_farmvibes: Whether windows lie as in FarmVibes.AI, which has 512 pixels that share a quarter.
+
+    Raises:
+        ConfigError: Models of one role fix different windows.
     """
     fixed = {part.spec.window.size for part in parts if not part.spec.window.multiple}
     separate = len(fixed) > 1 and all(len(part.member.roles) == 1 for part in parts)
     groups = [[part for part in parts if role in part.member.roles] for role in ROLES] if separate else [list(parts)]
-    return [(shared_window([part.spec for part in group]), group) for group in groups]
-
-
-def plan_windows(height: int, width: int, window: ModelWindow, *, as_farmvibes: bool) -> list[list[Chip]]:
-    """Return rows of chips; FarmVibes.AI has windows of 512 that share a quarter, or what a fixed model asks for."""
-    if not as_farmvibes:
-        return plan_chips(height, width, **asdict(window))
-    if window.multiple:
-        return farmvibes_chips(height, width, size=FARMVIBES_SIZE, overlap_fraction=FARMVIBES_OVERLAP)
-    overlap = max(FARMVIBES_OVERLAP, window.overlap / window.size)
-    return farmvibes_chips(height, width, size=window.size, overlap_fraction=overlap)
+    passes = []
+    for group in groups:
+        window = shared_window([part.spec for part in group])
+        if as_farmvibes:
+            overlap = 0 if window.multiple else window.overlap / window.size
+            size = FARMVIBES_SIZE if window.multiple else window.size
+            plan = farmvibes_chips(*shape, size=size, overlap_fraction=max(FARMVIBES_OVERLAP, overlap))
+        else:
+            plan = plan_chips(*shape, **asdict(window))
+        passes.append(Pass(plan, group))
+    return passes

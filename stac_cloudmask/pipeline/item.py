@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import traceback
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
@@ -14,7 +13,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from stac_cloudmask.core.classes import SCL_CLASSES
-from stac_cloudmask.errors import OutsideAreaError, StacCloudmaskError
 from stac_cloudmask.models.registry import is_followable, model_document
 from stac_cloudmask.models.weights import weights_sha256
 from stac_cloudmask.pipeline.area import clipped_item
@@ -27,6 +25,7 @@ from stac_cloudmask.pipeline.mask import (
     Stopwatch,
     choose_models,
     make_mask,
+    named,
     no_progress,
     resolve_sources,
 )
@@ -36,7 +35,6 @@ from stac_cloudmask.stac.catalog import OutputCatalog
 from stac_cloudmask.stac.cog import write_bits_cog, write_class_cog, write_percent_cog, write_thumbnail
 from stac_cloudmask.stac.collection import read_config
 from stac_cloudmask.stac.geometry import check_footprint
-from stac_cloudmask.stac.hrefs import redact
 from stac_cloudmask.stac.item import (
     AssetFile,
     MaskFacts,
@@ -54,7 +52,6 @@ if TYPE_CHECKING:
     import pystac
 
     from stac_cloudmask.config import Settings
-    from stac_cloudmask.models.spec import ModelSpec
 
 logger = logging.getLogger(__name__)
 
@@ -111,8 +108,8 @@ class Plan:
         )
 
 
-def plan_item(item: pystac.Item, *, settings: Settings, models: Models | None = None) -> Plan:
-    """What is to be made of an item; nothing is read.
+def plan_item(item: pystac.Item, *, settings: Settings) -> Plan:
+    """Return what is to be made of an item; nothing is read.
 
     Raises:
         OutsideAreaError: The area does not touch the item.
@@ -120,12 +117,11 @@ def plan_item(item: pystac.Item, *, settings: Settings, models: Models | None = 
     """
     check_footprint(item)
     part = item if settings.area is None else clipped_item(item, settings.area)
-    models = models or choose_models(settings)
-    wanted = {name: value for name, value in settings.fingerprint_fields().items() if name not in CHOICES}
+    models = choose_models(settings)
     body = {
         "item": _inputs(item),
-        "models": [[_contract(spec), weights_sha256(spec), roles] for spec, roles in models.items()],
-        "settings": wanted,
+        "models": [[_without(asdict(spec), WORDS), weights_sha256(spec), roles] for spec, roles in models.items()],
+        "settings": _without(settings.fingerprint_fields(), CHOICES),
         "version": VERSION,
     }
     fingerprint = hashlib.sha256(json.dumps(body, sort_keys=True, default=str).encode()).hexdigest()
@@ -135,19 +131,19 @@ def plan_item(item: pystac.Item, *, settings: Settings, models: Models | None = 
 
 
 def _inputs(item: pystac.Item) -> list[object]:
-    """What an item says, however it was fetched: without its links, signatures and times of expiry."""
+    """Return what an item states however it was fetched: without its links, signatures and times of expiry."""
     body = item.to_dict(include_self_link=False, transform_hrefs=False)
-    properties = {name: value for name, value in body["properties"].items() if name not in PASSING}
+    properties = _without(body["properties"], PASSING)
     assets = {key: asset | {"href": unsigned(asset["href"])} for key, asset in body["assets"].items()}
     return [item.id, item.collection_id, body["geometry"], properties, assets]
 
 
-def _contract(spec: ModelSpec) -> dict[str, Any]:
-    return {name: value for name, value in asdict(spec).items() if name not in WORDS}
+def _without(fields: dict[str, Any], names: frozenset[str]) -> dict[str, Any]:
+    return {name: value for name, value in fields.items() if name not in names}
 
 
 def keep_models(models: Models, catalog: OutputCatalog) -> tuple[ModelUse, ...]:
-    """The models as provenance names them; items that no link could lead to are copied into the catalog, once.
+    """Return the models as provenance names them; items that no link could lead to are copied into the catalog, once.
 
     Raises:
         ModelError: A model's item or weights are not there.
@@ -162,17 +158,16 @@ def keep_models(models: Models, catalog: OutputCatalog) -> tuple[ModelUse, ...]:
     return tuple(uses)
 
 
-def preview_item(item: pystac.Item, *, settings: Settings, models: Models, catalog: OutputCatalog) -> Result:
+def preview_item(item: pystac.Item, *, settings: Settings, catalog: OutputCatalog) -> Result:
     """Return what `process_item` would do, and what it would take; nothing is written.
 
     Raises:
         StacCloudmaskError: Metadata, headers or models already say that the item cannot be masked.
     """
-    plan = plan_item(item, settings=settings, models=models)
-    sources = resolve_sources(item, models=models, settings=settings)
-    if (made := plan.made(catalog)) is not None:
-        return made
-    return replace(plan.result("planned"), estimate=estimate_mask(sources, models=models, settings=settings))
+    plan = plan_item(item, settings=settings)
+    sources = resolve_sources(item, settings=settings)
+    made = plan.made(catalog)
+    return made or replace(plan.result("planned"), estimate=estimate_mask(sources, settings=settings))
 
 
 def process_item(item: pystac.Item, *, settings: Settings, out: str, progress: Progress = no_progress) -> Result:
@@ -188,23 +183,17 @@ def process_item(item: pystac.Item, *, settings: Settings, out: str, progress: P
     if (made := plan.made(catalog)) is not None:
         logger.info("item %r: %s is up to date", item.id, made.output)
         return made
-    watch = Stopwatch()
+    watch = Stopwatch(progress)
     with catalog.workdir() as folder:  # before all work: it would be lost where nothing can be written
         uses = keep_models(plan.models, catalog)
-        mask = make_mask(
-            item,
-            settings=settings,
-            models=plan.models,
-            progress=progress,
-            watch=watch,
-        )
+        mask = make_mask(item, settings=settings, watch=watch)
         with watch.stage("write"):
-            progress("write", 0, 1)
+            watch.progress("write", 0, 1)
             counts = class_counts(mask.decision.class_map)
             files = _write_files(mask, folder, plan)
             body = mask_item(plan.part, _facts(plan, mask, counts, files, uses=uses, seconds=watch.seconds))
             href = catalog.write_item(body, {key: folder / file.name for key, file in files.items()})
-            progress("write", 1, 1)
+            watch.progress("write", 1, 1)
     done = replace(
         plan.result("done"), output=href, cover=cover_of(counts), notes=mask.notes, seconds=dict(watch.seconds)
     )
@@ -214,38 +203,30 @@ def process_item(item: pystac.Item, *, settings: Settings, out: str, progress: P
 
 def _write_files(mask: Mask, folder: Path, plan: Plan) -> dict[str, AssetFile]:
     """Write the assets into a folder; by asset key."""
-    grid, decision, settings = mask.grid, mask.decision, plan.settings
-    threads = settings.threads or THREADS
-    tags = _tags(plan)
-    with ThreadPoolExecutor(1, thread_name_prefix="thumbnail") as pool:
-        drawn = pool.submit(write_thumbnail, folder / "thumbnail.png", decision.class_map, quicklook=mask.quicklook)
-        write_class_cog(folder / "cloud_mask.tif", decision.class_map, grid, tags=tags, threads=threads)
-        drawn.result()
-    if settings.probabilities:
-        for key, percent in (("cloud_probability", mask.evidence.cloud), ("shadow_probability", mask.evidence.shadow)):
-            title = str(ASSETS[key]["title"])
-            write_percent_cog(folder / f"{key}.tif", percent, grid, title=title, tags=tags, threads=threads)
-    if settings.votes:
-        write_bits_cog(folder / "mask_votes.tif", mask.votes, grid, fields=VOTES, tags=tags, threads=threads)
-    if decision.scl is not None:
-        title = str(ASSETS["scl"]["title"])
-        write_class_cog(
-            folder / "scl.tif", decision.scl, grid, classes=SCL_CLASSES, title=title, tags=tags, threads=threads
-        )
-    written = {key: folder / file_name_of(key) for key in ASSETS}
-    return {key: file_facts(path) for key, path in written.items() if path.exists()}
-
-
-def _tags(plan: Plan) -> dict[str, str]:
-    """What a file says of itself where nobody has its item."""
-    return {
+    decision, settings = mask.decision, plan.settings
+    tags = {  # what a file says of itself where nobody has its item
         "TIFFTAG_SOFTWARE": f"stac_cloudmask {VERSION}",
         "SOURCE_ITEM": plan.item.id,
         "SOURCE_COLLECTION": plan.item.collection_id or "",
         "MASK_ITEM": plan.item_id,
-        "MODELS": ", ".join(f"{spec.name} ({' and '.join(roles)})" for spec, roles in plan.models.items()),
-        "MERGE_POLICY": plan.settings.merge,
+        "MODELS": named(plan.models),
+        "MERGE_POLICY": settings.merge,
     }
+    paths = {key: folder / file_name_of(key) for key in ASSETS}
+    titles = {key: str(asset["title"]) for key, asset in ASSETS.items()}
+    common: dict[str, Any] = {"grid": mask.grid, "tags": tags, "threads": settings.threads or THREADS}
+    with ThreadPoolExecutor(1, thread_name_prefix="thumbnail") as pool:
+        drawn = pool.submit(write_thumbnail, paths["thumbnail"], decision.class_map, quicklook=mask.quicklook)
+        write_class_cog(paths["cloud_mask"], decision.class_map, **common)
+        drawn.result()
+    if settings.probabilities:
+        for key, percent in (("cloud_probability", mask.evidence.cloud), ("shadow_probability", mask.evidence.shadow)):
+            write_percent_cog(paths[key], percent, title=titles[key], **common)
+    if settings.votes:
+        write_bits_cog(paths["mask_votes"], mask.votes, fields=VOTES, **common)
+    if decision.scl is not None:
+        write_class_cog(paths["scl"], decision.scl, classes=SCL_CLASSES, title=titles["scl"], **common)
+    return {key: file_facts(path) for key, path in paths.items() if path.exists()}
 
 
 def _facts(
@@ -282,34 +263,14 @@ def _facts(
 
 
 def _lineage(mask: Mask, models: Models) -> str:
-    used = ", ".join(f"{spec.name} ({' and '.join(roles)})" for spec, roles in models.items())
     product = "without a product mask" if mask.sources.scl is None else "merged with the product's scene classification"
     notes = "".join(f" {note[:1].upper()}{note[1:]}." for note in mask.decision.notes)
-    return f"ONNX models {used}, {product}.{notes}"
+    return f"ONNX models {named(models)}, {product}.{notes}"
 
 
 def attempt(item: pystac.Item, *, settings: Settings, out: str, progress: Progress = no_progress) -> Result:
     """Process an item; what goes wrong is its result, and nothing is raised."""
     try:
         return process_item(item, settings=settings, out=out, progress=progress)
-    except OutsideAreaError as error:
-        return skipped(item.id, error)
-    except StacCloudmaskError as error:
+    except Exception as error:  # noqa: BLE001  (whatever it is, other items may do)
         return failed(item.id, error)
-    except Exception as error:
-        logger.debug("item %r", item.id, exc_info=True)
-        return _unexpected(item.id, error)
-
-
-def skipped(item_id: str, error: OutsideAreaError) -> Result:
-    """Return the record of an item that has nothing to mask in the area."""
-    logger.info("skipped: %s", error)
-    return Result(item_id=item_id, status="skipped", notes=(redact(str(error)),))
-
-
-def _unexpected(item_id: str, error: Exception) -> Result:
-    place = traceback.extract_tb(error.__traceback__)[-1]
-    text = f"unexpected {type(error).__name__} in {Path(place.filename).name}:{place.lineno}: {redact(str(error))}"
-    return Result(
-        item_id=item_id, status="failed", error=f"item {item_id!r}: {text}; please report it", kind="unexpected"
-    )

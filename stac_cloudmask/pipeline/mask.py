@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC
@@ -21,13 +21,12 @@ from odc.geo.xr import xr_coords
 
 from stac_cloudmask.core.classes import CLASSES, CloudClass
 from stac_cloudmask.core.policy import FARMVIBES, Decision, decide, nir_factor
-from stac_cloudmask.core.predict import PERCENT_NODATA, Member, Role
+from stac_cloudmask.core.predict import Member, Role
 from stac_cloudmask.core.votes import VOTES_NODATA, Evidence, ProductMask, Sun, Vote, improved_scl
-from stac_cloudmask.errors import OutsideAreaError
 from stac_cloudmask.models.registry import find_model
 from stac_cloudmask.models.session import OnnxSegmenter
 from stac_cloudmask.pipeline.area import Clip, clip, part_of
-from stac_cloudmask.pipeline.inference import Part, Pixels, infer, step_of
+from stac_cloudmask.pipeline.inference import Part, Pass, Pixels, infer, plan_passes, step_of
 from stac_cloudmask.pipeline.result import VERSION
 from stac_cloudmask.retry import RetryPolicy
 from stac_cloudmask.stac.assets import unsigned
@@ -60,7 +59,7 @@ Progress = Callable[[str, int, int], None]
 
 
 def no_progress(stage: str, done: int, total: int) -> None:
-    """Tell nobody."""
+    """Show nothing."""
 
 
 @dataclass(frozen=True)
@@ -96,10 +95,11 @@ class Mask:
 
 
 class Stopwatch:
-    """Wall seconds by stage."""
+    """Wall seconds by stage, and a function that is called with how far each is."""
 
-    def __init__(self) -> None:
+    def __init__(self, progress: Progress = no_progress) -> None:
         self.seconds: dict[str, float] = {}
+        self.progress = progress
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
@@ -112,7 +112,7 @@ class Stopwatch:
 
 
 def choose_models(settings: Settings) -> dict[ModelSpec, tuple[Role, ...]]:
-    """The models of a run and the roles that each has, every distinct model once.
+    """Return the models of a run and the roles of each, every distinct model once.
 
     Raises:
         ModelError: A model is not known, or cannot play its role.
@@ -126,76 +126,77 @@ def choose_models(settings: Settings) -> dict[ModelSpec, tuple[Role, ...]]:
     return roles
 
 
-def resolve_sources(item: pystac.Item, *, models: Iterable[ModelSpec], settings: Settings) -> Sources:
-    """What is to be read of an item for these models; nothing is read yet.
+def named(models: Models) -> str:
+    """Return the names and roles of models, for people."""
+    return ", ".join(f"{spec.name} ({' and '.join(roles)})" for spec, roles in models.items())
+
+
+def resolve_sources(item: pystac.Item, *, settings: Settings) -> Sources:
+    """Return what is to be read of an item for its mask; nothing is read yet.
 
     Raises:
         StacCloudmaskError: The item does not have it.
     """
-    names = tuple(dict.fromkeys(name for spec in models for name in spec.bands))
+    names = tuple(dict.fromkeys(name for spec in choose_models(settings) for name in spec.bands))
     want_scl = settings.missing_scl == "fail"
     return resolve(item, names, boa_offset=settings.boa_offset, want_scl=want_scl, rule=href_rule(settings))
 
 
 def href_rule(settings: Settings) -> HrefRule:
-    """Which hrefs may be read."""
+    """Return which hrefs may be read."""
     return HrefRule(private_hosts=settings.private_hosts, local_roots=settings.local_roots)
 
 
 def connection_of(settings: Settings, headers: Mapping[str, str] | None = None) -> Connection:
-    """How catalogs and items are read."""
+    """Return how catalogs and items are read."""
     return Connection(
         rule=href_rule(settings), policy=RetryPolicy(seconds=settings.retry_seconds), headers=headers or {}
     )
 
 
 def segmenter(spec: ModelSpec, settings: Settings) -> OnnxSegmenter:
-    """A model as the settings would have it run; its file is opened at the first use."""
+    """Return a model with the runtime of some settings; its file is opened at the first use."""
     cache = None if settings.model_cache is None else Path(settings.model_cache)
     local_means = settings.merge != FARMVIBES
     return OnnxSegmenter(
-        spec, threads=settings.threads, provider=settings.provider, cache=cache, local_means=local_means
+        spec,
+        threads=settings.threads,
+        provider=settings.provider,
+        cache=cache,
+        local_means=local_means,
+        any_shape=settings.area is not None,
     )
 
 
-def parts_of(models: Models, settings: Settings) -> list[Part]:
-    """Return the models as inference takes them; no file is opened yet."""
-    return [Part(spec, Member(segmenter(spec, settings), roles)) for spec, roles in models.items()]
+def passes_of(settings: Settings, shape: tuple[int, int]) -> list[Pass]:
+    """Return how the models of some settings are run over a scene of ``shape``; no file is opened yet."""
+    models = choose_models(settings)
+    parts = [Part(spec, Member(segmenter(spec, settings), roles)) for spec, roles in models.items()]
+    return plan_passes(parts, shape, as_farmvibes=settings.merge == FARMVIBES)
 
 
-def make_mask(
-    item: pystac.Item,
-    *,
-    settings: Settings,
-    models: Models | None = None,
-    progress: Progress = no_progress,
-    watch: Stopwatch | None = None,
-) -> Mask:
+def make_mask(item: pystac.Item, *, settings: Settings, watch: Stopwatch | None = None) -> Mask:
     """Read an item, run the models, and merge their answers with the product's mask.
 
     Args:
         item: Sentinel-2 L2A of any provider, its asset hrefs absolute.
         settings: How the mask is made.
-        models: From ``choose_models``, if they are chosen already.
-        progress: Called with each stage and how much of it is done.
         watch: Given the time that each stage takes.
 
     Raises:
         StacCloudmaskError: The item, a model or a setting does not work; says which and why.
     """
     watch = watch or Stopwatch()
-    models = models or choose_models(settings)
     with watch.stage("open"):
         if settings.area is not None:
             part_of(item, settings.area)  # before any file is opened
-        sources = resolve_sources(item, models=models, settings=settings)
-        sun = _sun(sources)
+        sources = resolve_sources(item, settings=settings)
         place: Clip | None = None
 
         def window(grid: Grid) -> Window | None:
             nonlocal place
-            place = clip(grid, settings, item_id=item.id, sun=sun)
-            return None if place is None else place.read
+            place = clip_of(sources, grid, settings)
+            return None if settings.area is None else place.read
 
         scene = open_scene(
             sources,
@@ -207,16 +208,27 @@ def make_mask(
         )
         _log_reading(scene.sources, scene.grid)
         scl = scene.scl()
-        sun = _sun(scene.sources)
     evidence, decision, quicklook = mask_pixels(
-        scene, gsd=scene.gsd, scl=scl, sun=sun, settings=settings, models=models, progress=progress, watch=watch
+        scene,
+        gsd=scene.gsd,
+        scl=scl,
+        sun=sun_of(scene.sources),
+        settings=settings,
+        passes=None if place is None else place.passes,
+        watch=watch,
     )
     mask = Mask(scene.sources, scene.grid, evidence, decision, quicklook)
-    return mask if place is None else _clipped(place, mask)
+    return mask if place is None or settings.area is None else place.apply(mask)
 
 
-def _sun(sources: Sources) -> Sun | None:
+def sun_of(sources: Sources) -> Sun | None:
+    """Return where the sun stands over an item; None if unknown."""
     return None if sources.sun is None else Sun(azimuth=sources.sun[0], elevation=sources.sun[1])
+
+
+def clip_of(sources: Sources, grid: Grid, settings: Settings) -> Clip:
+    """Return what is read and computed of an item whose whole mask would have a grid; see ``clip``."""
+    return clip(grid, settings, passes_of(settings, grid.shape), item_id=sources.item_id, sun=sun_of(sources))
 
 
 def _log_reading(sources: Sources, grid: Grid) -> None:
@@ -229,19 +241,6 @@ def _log_reading(sources: Sources, grid: Grid) -> None:
     )
 
 
-def _clipped(place: Clip, mask: Mask) -> Mask:
-    """Return the part of a mask that lies in an area.
-
-    Raises:
-        OutsideAreaError: The item has no data there.
-    """
-    evidence, decision = place.apply(mask.evidence, mask.decision)
-    if (evidence.cloud == PERCENT_NODATA).all():
-        raise OutsideAreaError(f"item {mask.sources.item_id!r} has no data in the area")
-    grid = mask.grid.cut(place.kept.within(place.read))
-    return Mask(mask.sources, grid, evidence, decision, place.quicklook(mask.quicklook))
-
-
 def mask_pixels(
     scene: Pixels,
     *,
@@ -249,8 +248,7 @@ def mask_pixels(
     scl: tuple[NDArray[np.uint8], int] | None,
     sun: Sun | None,
     settings: Settings,
-    models: Models | None = None,
-    progress: Progress = no_progress,
+    passes: Sequence[Pass] | None = None,
     watch: Stopwatch | None = None,
 ) -> tuple[Evidence, Decision, NDArray[np.uint8] | None]:
     """Run the models over pixels, wherever they come from, and merge the answers with the scene classification.
@@ -261,64 +259,56 @@ def mask_pixels(
         scl: The scene classification ``(y, x)``, and how many pixels of the scene one of its own spans along an axis.
         sun: Where the sun stands; None if unknown.
         settings: How the mask is made.
-        models: From ``choose_models``, if they are chosen already.
-        progress: Called with each stage and how much of it is done.
+        passes: The windows of the models; None covers the scene.
         watch: Given the time that each stage takes.
 
     Returns:
         Probabilities and all else that the merge knew, its class map and votes, and a picture of the scene.
     """
-    watch, models = watch or Stopwatch(), models or choose_models(settings)
-    gsd = gsd or scene.grid.gsd
+    watch, gsd = watch or Stopwatch(), gsd or scene.grid.gsd
+    passes = passes or passes_of(settings, scene.grid.shape)
     with watch.stage("infer"):
         found = infer(
             scene,
-            parts_of(models, settings),
+            passes,
             nir_factor=nir_factor(gsd),
             in_memory=settings.in_memory,
             as_farmvibes=settings.merge == FARMVIBES,
             want_ground=settings.scl,
-            progress=partial(progress, "infer"),
+            progress=partial(watch.progress, "infer"),
         )
+    codes = {"cloud_codes": settings.scl_cloud, "shadow_codes": settings.scl_shadow}
     evidence = Evidence(
         cloud=found.cloud,
         shadow=found.shadow,
         gsd=gsd,
-        product=None if scl is None else _product_mask(*scl, scene.grid.shape, settings),
+        product=None if scl is None else ProductMask(scl=scl[0], factor=scl[1], shape=scene.grid.shape, **codes),
         sun=sun,
         nir=found.nir,
         visible=found.visible,
         nir_factor=nir_factor(gsd),
     )
     with watch.stage("merge"):
-        progress("merge", 0, 1)
+        watch.progress("merge", 0, 1)
         decision = decide(evidence, settings, threads=settings.threads or CPU_COUNT)
-        progress("merge", 1, 1)
+        watch.progress("merge", 1, 1)
     if found.ground is not None:
         given = None if evidence.product is None else evidence.product.classes(0, scene.grid.height)
         decision = replace(decision, scl=improved_scl(decision.class_map, found.cloud, found.ground, given))
-    notes = (*gsd_notes(models, gsd), *damage_notes(found.damaged))
-    return evidence, replace(decision, notes=(*decision.notes, *notes)), found.quicklook
+    notes = [*decision.notes, *_gsd_notes(settings, gsd)]
+    if found.damaged:
+        notes.append(
+            f"{found.damaged} pixels have digital numbers between 32768 and 65534, which cannot be reflectance: no data"
+        )
+    return evidence, replace(decision, notes=tuple(notes)), found.quicklook
 
 
-def gsd_notes(models: Iterable[ModelSpec], gsd: float) -> Iterator[str]:
+def _gsd_notes(settings: Settings, gsd: float) -> Iterator[str]:
     """Yield a note for each model that was made for other pixel sizes."""
-    for spec in models:
+    for spec in choose_models(settings):
         if spec.gsd is not None and not spec.gsd[0] <= gsd <= spec.gsd[1]:
             least, most = spec.gsd
             yield f"{OUTSIDE_GSD} {gsd:g} m: model {spec.name} is made for {least:g} to {most:g} m"
-
-
-def damage_notes(pixels: int) -> Iterator[str]:
-    """Yield a note where digital numbers cannot be reflectance."""
-    if pixels:
-        yield f"{pixels} pixels have digital numbers between 32768 and 65534, which cannot be reflectance: no data"
-
-
-def _product_mask(scl: NDArray[np.uint8], factor: int, shape: tuple[int, int], settings: Settings) -> ProductMask:
-    return ProductMask(
-        scl=scl, factor=factor, shape=shape, cloud_codes=settings.scl_cloud, shadow_codes=settings.scl_shadow
-    )
 
 
 def to_dataset(mask: Mask, item: pystac.Item, *, settings: Settings) -> xr.Dataset:
@@ -337,28 +327,34 @@ def to_dataset(mask: Mask, item: pystac.Item, *, settings: Settings) -> xr.Datas
         sampled at these coordinates; ``dataset.cloudmask`` shows it in a notebook.
     """
     grid = mask.grid
-    coords = xr_coords(GeoBox(grid.shape, Affine(*grid.transform), grid.code))
-    classes = [info for info in CLASSES if info.code != CloudClass.NODATA]
-    nodata = {"_FillValue": np.uint8(CloudClass.NODATA)}
-    flags = _flags("flag_values", [(info.code, info.name) for info in classes])
-    bits = _flags("flag_masks", [(vote, str(vote.name).lower()) for vote in Vote])
-    percent = {"units": "%", "_FillValue": np.uint8(PERCENT_NODATA)}
-    variables = {
-        "cloud_mask": _variable(
-            mask.decision.class_map, {"long_name": "cloud and cloud-shadow mask", **flags, **nodata}
-        ),
-        "cloud_probability": _variable(mask.evidence.cloud, {"long_name": "cloud probability", **percent}),
-        "shadow_probability": _variable(mask.evidence.shadow, {"long_name": "cloud-shadow probability", **percent}),
-        "mask_votes": _variable(
-            mask.votes, {"long_name": "sources that flagged a pixel", **bits, "_FillValue": VOTES_NODATA}
+    classes = [(info.code, info.name) for info in CLASSES if info.code != CloudClass.NODATA]
+    percent: dict[str, object] = {"units": "%"}
+    layers = {
+        "cloud_mask": (mask.decision.class_map, "cloud and cloud-shadow mask", _flags("flag_values", classes)),
+        "cloud_probability": (mask.evidence.cloud, "cloud probability", percent),
+        "shadow_probability": (mask.evidence.shadow, "cloud-shadow probability", percent),
+        "mask_votes": (
+            mask.votes,
+            "sources that flagged a pixel",
+            _flags("flag_masks", [(vote, str(vote.name).lower()) for vote in Vote]),
         ),
     }
-    dataset = xr.Dataset(variables, coords=coords, attrs=_origin(mask, item, settings))
-    time = item.datetime or item.common_metadata.start_datetime
-    if time is not None:
+    shared = {"_FillValue": np.uint8(CloudClass.NODATA), "grid_mapping": "spatial_ref"}
+    dataset = xr.Dataset(
+        {
+            name: (("y", "x"), array, {"long_name": title, **attrs, **shared})
+            for name, (array, title, attrs) in layers.items()
+        },
+        coords=xr_coords(GeoBox(grid.shape, Affine(*grid.transform), grid.code)),
+        attrs=_origin(mask, item, settings),
+    )
+    if (time := item.datetime or item.common_metadata.start_datetime) is not None:
         utc = time.astimezone(UTC).replace(tzinfo=None) if time.tzinfo else time
         dataset = dataset.assign_coords(time=np.datetime64(utc, "ns"))
-    return dataset if mask.quicklook is None else _with_quicklook(dataset, mask.quicklook)
+    if mask.quicklook is None:
+        return dataset
+    axes = {f"quicklook_{axis}": dataset[axis].values[:: step_of(grid.shape)] for axis in ("y", "x")}
+    return dataset.assign(quicklook=((*axes, "rgb"), mask.quicklook)).assign_coords(axes)
 
 
 def _flags(kind: str, meanings: Sequence[tuple[int, str]]) -> dict[str, object]:
@@ -368,13 +364,12 @@ def _flags(kind: str, meanings: Sequence[tuple[int, str]]) -> dict[str, object]:
 
 def _origin(mask: Mask, item: pystac.Item, settings: Settings) -> dict[str, object]:
     """Return what a mask was made from, and by what."""
-    specs = choose_models(settings)
     attrs: dict[str, object] = {
         "Conventions": "CF-1.11",
         "title": f"Cloud and cloud-shadow mask of {item.id}",
         "item_id": item.id,
         "source": unsigned(item.get_self_href() or ""),
-        "models": ", ".join(f"{spec.name} ({' and '.join(roles)})" for spec, roles in specs.items()),
+        "models": named(choose_models(settings)),
         "policy": settings.merge,
         "version": VERSION,
         "notes": "; ".join(mask.notes),
@@ -382,14 +377,3 @@ def _origin(mask: Mask, item: pystac.Item, settings: Settings) -> dict[str, obje
     if mask.sources.scl is not None:
         attrs["product_mask"] = mask.sources.scl.asset_key
     return {name: value for name, value in attrs.items() if value}
-
-
-def _with_quicklook(dataset: xr.Dataset, quicklook: NDArray[np.uint8]) -> xr.Dataset:
-    height, width = dataset["cloud_mask"].shape
-    step = step_of((height, width))
-    axes = {f"quicklook_{axis}": dataset[axis].values[::step] for axis in ("y", "x")}
-    return dataset.assign(quicklook=((*axes, "rgb"), quicklook)).assign_coords(axes)
-
-
-def _variable(array: NDArray[np.uint8], attrs: Mapping[str, object]) -> xr.Variable:
-    return xr.Variable(("y", "x"), array, attrs={**attrs, "grid_mapping": "spatial_ref"})

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import traceback
 from base64 import b64encode
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -10,20 +12,20 @@ from html import escape
 from importlib.metadata import distributions, version
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Final, Literal
+from typing import Final, Literal
 
 from stac_cloudmask.core.classes import CLASSES
+from stac_cloudmask.errors import OutsideAreaError, StacCloudmaskError, redact
 from stac_cloudmask.stac.hrefs import is_remote
 
-if TYPE_CHECKING:
-    from stac_cloudmask.errors import StacCloudmaskError
+logger = logging.getLogger(__name__)
 
 VERSION: Final = version("stac-cloudmask")
 
 
 @cache
 def software() -> Mapping[str, str]:
-    """Versions by name of the packages that pixels and probabilities pass through, as far as they are installed."""
+    """Return the versions by name of the installed packages that pixels and probabilities pass through."""
     names = ("numpy", "scipy", "onnxruntime", "rasterio", "stackstac", "odc-stac")
     return MappingProxyType({name: version(name) for name in names if any(distributions(name=name))})
 
@@ -87,27 +89,34 @@ class Result:
     estimate: Estimate | None = None
 
     def to_dict(self) -> dict[str, object]:
-        """Plain values for JSON."""
+        """Return plain values for JSON."""
         return asdict(self)
 
     def _repr_html_(self) -> str:
-        """What a notebook shows."""
+        """Return what a notebook shows."""
         return result_html(self)
 
 
-def failed(item_id: str, error: StacCloudmaskError) -> Result:
-    """Return the record of an item that failed; it names the item whatever the error says."""
-    text = str(error)
-    return Result(
-        item_id=item_id,
-        status="failed",
-        error=text if item_id in text else f"item {item_id!r}: {text}",
-        kind="infrastructure" if error.retryable else "input",
-    )
+def failed(item_id: str, error: Exception) -> Result:
+    """Return the record of an item that an error kept from being masked; it names the item whatever the error says."""
+    text = redact(str(error))
+    if isinstance(error, OutsideAreaError):
+        logger.info("skipped: %s", text)
+        return Result(item_id=item_id, status="skipped", notes=(text,))
+    kind: Kind = "unexpected"
+    if isinstance(error, StacCloudmaskError):
+        kind = "infrastructure" if error.retryable else "input"
+    else:
+        logger.debug("item %r", item_id, exc_info=error)
+        place = traceback.extract_tb(error.__traceback__)[-1]
+        where = f"{Path(place.filename).name}:{place.lineno}"
+        text = f"item {item_id!r}: unexpected {type(error).__name__} in {where}: {text}; please report it"
+    text = text if item_id in text else f"item {item_id!r}: {text}"
+    return Result(item_id=item_id, status="failed", error=text, kind=kind)
 
 
 def result_html(result: Result) -> str:
-    """A result as HTML: thumbnail, where it is on this machine, status, cover, and what went wrong; never fetches."""
+    """Return a result as HTML: thumbnail if it is on this machine, status, cover and error; fetches nothing."""
     lines = [result.status, numbers_html(result.cover), result.error or "", *result.notes, result.output or ""]
     words = "<br>".join(escape(line) for line in lines if line)
     thumbnail = _thumbnail(result.output)
@@ -127,14 +136,14 @@ def _thumbnail(output: str | None) -> bytes | None:
 
 
 def numbers_html(cover: Mapping[str, float]) -> str:
-    """Percent of the valid pixels by class name, and how many those are, as text."""
+    """Return the percent of the valid pixels by class name, and how many those are, as text."""
     shares = [f"{name.replace('_', ' ')} {percent:.1f} %" for name, percent in cover.items() if name != "nodata"]
     valid = f" of valid pixels, {100 - cover['nodata']:.1f} % valid" if "nodata" in cover else ""
     return ", ".join(shares) + valid
 
 
 def block_html(title: str, parts: list[str]) -> str:
-    """A titled row of parts."""
+    """Return a titled row of parts."""
     return (
         f'<div><code>{escape(title)}</code><div style="display:flex;flex-wrap:wrap;gap:12px;align-items:flex-start">'
         f"{''.join(parts)}</div></div>"
@@ -142,7 +151,7 @@ def block_html(title: str, parts: list[str]) -> str:
 
 
 def figure_html(png: bytes, caption: str) -> str:
-    """A picture with its caption; the bytes are in the page itself."""
+    """Return a picture with its caption; the bytes are in the page itself."""
     data = b64encode(png).decode("ascii")
     return (
         f'<figure style="margin:4px 0"><img alt="{escape(caption) or "Mask over the scene"}" '
@@ -152,7 +161,7 @@ def figure_html(png: bytes, caption: str) -> str:
 
 
 def legend_html() -> str:
-    """The colors of the classes."""
+    """Return the colors of the classes."""
     squares = [
         f'<span style="display:inline-block;width:.8em;height:.8em;background:rgb{info.rgb}"></span> {info.title}'
         for info in CLASSES

@@ -11,12 +11,13 @@ from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import ExitStack, closing
 from dataclasses import replace
 from datetime import UTC, datetime
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Self, TypeVar
 
-from stac_cloudmask.errors import OutsideAreaError, StacCloudmaskError, UnsupportedItemError, WriteError
+from stac_cloudmask.errors import StacCloudmaskError, UnsupportedItemError, WriteError
 from stac_cloudmask.pipeline.executors import Engine, InProcess, OnDask, open_engine
-from stac_cloudmask.pipeline.item import attempt, keep_models, preview_item, skipped
+from stac_cloudmask.pipeline.item import keep_models, preview_item
 from stac_cloudmask.pipeline.mask import OUTSIDE_GSD, choose_models, segmenter
 from stac_cloudmask.pipeline.publish import Publication, Target
 from stac_cloudmask.pipeline.result import VERSION, failed
@@ -52,13 +53,13 @@ def read_ahead(source: Iterable[T], *, counted: Callable[[int], None]) -> Iterat
     def read() -> None:
         count = 0
         try:
-            for count, entry in enumerate(source, start=1):  # noqa: B007  (the last one counts)
+            for entry in source:
                 waiting.put((entry,))
-        except BaseException as error:  # noqa: BLE001  (raised again where the entries are taken)
-            waiting.put(error)
-        else:
+                count += 1
             counted(count)
             waiting.put(None)
+        except BaseException as error:  # noqa: BLE001  (raised again where the entries are taken)
+            waiting.put(error)
 
     threading.Thread(target=read, daemon=True, name="read-ahead").start()
     while (entry := waiting.get()) is not None:
@@ -140,7 +141,7 @@ class Ledger:
         }
 
 
-__all__ = ["Engine", "InProcess", "OnDask", "Publication", "attempt", "open_engine", "plan", "run"]
+__all__ = ["OnDask", "Publication", "open_engine", "plan", "run"]
 
 MODEL_FILES = (".json", ".onnx")
 
@@ -178,13 +179,13 @@ def run(
     with ExitStack() as stack:
         ledger = stack.enter_context(Ledger(catalog, settings))
         target = None if publication is None else stack.enter_context(publication.open(catalog))
-        doubtful = False
+        warned = False
         stream = (engine or InProcess()).results(_found(items, failures), settings=settings, out=catalog.root)
         for result in _with_failures(stack.enter_context(closing(stream)), failures):
-            notes = [note for note in result.notes if note.startswith(OUTSIDE_GSD)]
-            if notes and not doubtful:
-                logger.warning("item %s: %s", result.item_id, notes[0])
-            doubtful |= bool(notes)
+            doubt = next((note for note in result.notes if note.startswith(OUTSIDE_GSD)), None)
+            if doubt and not warned:
+                logger.warning("item %s: %s", result.item_id, doubt)
+                warned = True
             yield _entered(result, ledger, catalog, target)
 
 
@@ -199,16 +200,14 @@ def plan(items: Iterable[pystac.Item | Failure], *, settings: Settings, out: str
     Raises:
         ModelError: A model is not known, or its weights are broken or not here.
     """
-    models, catalog = choose_models(settings), OutputCatalog(out)
-    for spec in models:
+    catalog = OutputCatalog(out)
+    for spec in choose_models(settings):
         segmenter(spec, settings).open()
     failures: list[Failure] = []
 
     def preview(item: pystac.Item) -> Result:
         try:
-            return preview_item(item, settings=settings, models=models, catalog=catalog)
-        except OutsideAreaError as error:
-            return skipped(item.id, error)
+            return preview_item(item, settings=settings, catalog=catalog)
         except StacCloudmaskError as error:
             return failed(item.id, error)
 
@@ -216,7 +215,7 @@ def plan(items: Iterable[pystac.Item | Failure], *, settings: Settings, out: str
 
 
 def _portable(settings: Settings) -> Settings:
-    """The settings with paths that hold wherever a worker runs."""
+    """Return the settings with paths that hold wherever a worker runs."""
     roots = settings.local_roots
     return replace(
         settings,
@@ -233,7 +232,7 @@ def _absolute(path: str) -> str:
 
 
 def _found(items: Iterable[pystac.Item | Failure], failures: list[Failure]) -> Iterator[pystac.Item]:
-    """The items, each once; what could not be found goes to ``failures``."""
+    """Yield the items, each once; what could not be found goes to ``failures``."""
     seen: dict[tuple[str, str], tuple[object, ...]] = {}
     for item in items:
         if isinstance(item, Failure):
@@ -252,30 +251,24 @@ def _found(items: Iterable[pystac.Item | Failure], failures: list[Failure]) -> I
 
 
 def _with_failures(results: Iterable[Result], failures: list[Failure]) -> Iterator[Result]:
-    """The results, and what could not be found as soon as that is known."""
-    for result in results:
-        yield from _drained(failures)
-        yield result
-    yield from _drained(failures)
-
-
-def _drained(failures: list[Failure]) -> Iterator[Result]:
-    while failures:
-        failure = failures.pop(0)
-        yield failed(failure.ref, failure.error)
+    """Yield the results, and what could not be found as soon as that is known."""
+    for result in chain(results, [None]):
+        while failures:
+            failure = failures.pop(0)
+            yield failed(failure.ref, failure.error)
+        if result is not None:
+            yield result
 
 
 def _entered(result: Result, ledger: Ledger, catalog: OutputCatalog, target: Target | None) -> Result:
-    """The result once its item is listed, published and recorded."""
+    """Return the result once its item is listed, published and recorded."""
     if result.output is not None:
         ledger.enter(result.output)
-        if target is not None:
-            result = _published(result, target.put(*catalog.ids(result.output)))
+    if result.output is not None and target is not None:
+        sent = target.put(*catalog.ids(result.output))
+        result = replace(result, published=sent.output)
+        if sent.status == "failed":
+            error = f"masked, but not published: {sent.error}"
+            result = replace(result, status="failed", error=error, kind=sent.kind, published=None)
     ledger.record(result)
     return result
-
-
-def _published(result: Result, sent: Result) -> Result:
-    if sent.status == "failed":
-        return replace(result, status="failed", error=f"masked, but not published: {sent.error}", kind=sent.kind)
-    return replace(result, published=sent.output)

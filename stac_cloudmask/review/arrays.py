@@ -314,7 +314,7 @@ def _scaling(
     if scale is None and all(factor is not None for factor, _ in stated):
         return _as_digital([(factor or 1.0, added or 0.0) for factor, added in stated])
     if items and (scale == "items" or all(band.dtype.kind in "iu" for band in bands)):
-        sources = [resolve_sources(item, models=choose_models(settings), settings=settings).bands for item in items]
+        sources = [resolve_sources(item, settings=settings).bands for item in items]
         read = {tuple((band.scale, band.offset.dn) for band in bands_of_item) for bands_of_item in sources}
         if len(read) > 1:
             raise ConfigError(f"items {', '.join(item.id for item in items)} share a date and differ in BOA offset")
