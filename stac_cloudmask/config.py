@@ -61,39 +61,39 @@ class Settings:
     The options of `stac-cloudmask process` are made from these fields, and the texts below are their help.
 
     Attributes:
-        cloud_model: Name or path of a cloud model; several form an ensemble (mean probability).
-        shadow_model: Name or path of the shadow model.
-        cloud_thr: Cloud probability above which the model votes cloud, 0 to 1 in steps of 0.01; default: the policy's.
-        shadow_thr: Shadow probability above which the model votes shadow, 0 to 1 in steps of 0.01; default: the
+        cloud_model: Cloud model, by name or path; several form an ensemble (mean probability).
+        shadow_model: Shadow model, by name or path.
+        cloud_thr: Cloud probability (0 to 1, in steps of 0.01) above which a model flags a pixel; default: the
             policy's.
-        in_memory: Read the whole scene before inference; the result is the same to the bit.
+        shadow_thr: The same for shadow.
+        in_memory: Read the whole scene before inference; the result is identical.
         merge: Merge policy.
-        buffer: Meters by which cloud and shadow are dilated, 0 for none; default: the policy's.
-        min_area: Smallest object that is kept, in square meters, 0 for all; default: the policy's.
-        hole_area: Clear holes smaller than this many square meters are closed, 0 for none; default: the policy's.
-        loader: Library that reads the pixels; both give the same bits.
-        resolution: Pixel size of the mask in meters, a multiple of the finest band's; default: the finest band's.
+        buffer: Meters by which cloud and shadow are dilated; 0 for none; default: the policy's.
+        min_area: Remove smaller objects (square meters); 0 keeps all; default: the policy's.
+        hole_area: Fill smaller clear holes (square meters); 0 fills none; default: the policy's.
+        loader: Library that reads the pixels; both give identical values.
+        resolution: Pixel size of the mask in meters, a multiple of the finest band's; default: that band's.
         boa_offset: Digital numbers to add before scaling; `auto` decides by item and asset.
-        missing_scl: What to do with an item without SCL: report an error, or use the models alone.
-        scl_cloud: SCL classes that mean cloud; by default medium and high probability, and thin cirrus.
-        scl_shadow: SCL classes that mean cloud shadow.
+        missing_scl: Where an item has no SCL: fail, or use the models alone.
+        scl_cloud: SCL classes that count as cloud.
+        scl_shadow: SCL classes that count as cloud shadow.
         area: The area that is masked, as well-known text in longitude and latitude; default: the whole item.
-        max_halo: Meters around an area, at most, in which clouds are looked for whose shadows fall into it.
+        max_halo: Search at most this many meters around an area for clouds that cast shadows into it.
         probabilities: Also write the probabilities.
         votes: Also write mask_votes: which source flagged each pixel.
-        scl: Also write scl: ESA's scene classification with cloud and cloud shadow put right, for what reads SCL today.
+        scl: Also write scl: ESA's scene classification with cloud and cloud shadow corrected.
         mask_only: Leave the bands of the source out of the output item.
-        collection_config: JSON file with what the owner of the output collection says of it: id, title, description,
-            license, keywords, providers, links.
-        overwrite: Make masks again that are up to date.
-        threads: Threads for inference; default: as many CPUs as the process may use.
-        provider: Runtime for inference. `openvino` computes in bfloat16 where the CPU does, `openvino-f32` in float32,
-            `openvino-int8` in 8 bits as far as that is known to do no harm; masks of different runtimes may differ in
-            single pixels.
-        model_cache: Directory of downloaded weights on every machine that masks; default: in the user's cache.
-        private_hosts: Host on a private network that remote items may name.
-        local_roots: Folder that local items may read from; default: any.
-        retry_seconds: How many seconds a request to a failing server is repeated, in all; 0 sends it once.
+        collection_config: JSON file with the id, title, description, license, keywords, providers and links of the
+            output collection.
+        overwrite: Make masks again even if they are up to date.
+        threads: Threads for inference; default: one per available CPU.
+        provider: Runtime for inference. `cuda` needs an NVIDIA GPU and onnxruntime-gpu; `openvino` computes in bfloat16
+            where the CPU supports it, `openvino-f32` in float32, `openvino-int8` mostly in 8 bits. Single pixels may
+            differ between runtimes.
+        model_cache: Directory of downloaded weights, on every machine that masks; default: the user's cache.
+        private_hosts: Host on a private network that remote items may refer to; repeatable.
+        local_roots: Folder that local items may read from; repeatable; default: any.
+        retry_seconds: Total seconds for which a failing request is repeated; 0 sends it once.
     """
 
     cloud_model: tuple[str, ...] = (DEFAULT_MODEL,)

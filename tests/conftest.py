@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import os
+import sys
+from collections.abc import Callable
 from pathlib import Path
 
+import pystac
 import pytest
 from hypothesis import settings
+
+from stac_cloudmask.cli.app import main
 
 # No clock decides a test: a busy machine is no bug
 settings.register_profile("no deadline", deadline=None)
@@ -26,6 +31,31 @@ def shared() -> Path:
             pytest.fail(reason)
         pytest.skip(reason)
     return SHARED
+
+
+@pytest.fixture(scope="module")
+def items(shared: Path, request: pytest.FixtureRequest) -> list[pystac.Item]:
+    """The real items of the dates that a test module names as ``DATES``."""
+    folder = shared / "data" / "earth-search-33twl"
+    found = [pystac.Item.from_file(folder / name / f"{name}.json") for name in request.module.DATES]
+    for item in found:
+        item.make_asset_hrefs_absolute()
+        item.clear_links()
+    return found
+
+
+@pytest.fixture
+def cli(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[int, str, str]]:
+    """The command line: called with arguments, it gives the exit code and what went to stdout and stderr."""
+
+    def run(*args: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["stac-cloudmask", *map(str, args)])
+        with pytest.raises(SystemExit) as caught:
+            main()
+        printed = capsys.readouterr()
+        return int(caught.value.code or 0), printed.out, printed.err
+
+    return run
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

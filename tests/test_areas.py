@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -20,7 +19,6 @@ from rasterio.warp import transform, transform_bounds
 from scenes import BANDS, settings_of, write_items, write_model
 
 import stac_cloudmask as scm
-from stac_cloudmask.cli.app import main
 from stac_cloudmask.core.grid import Grid, Window
 from stac_cloudmask.core.votes import Sun
 from stac_cloudmask.errors import ConfigError, OutsideAreaError
@@ -309,18 +307,6 @@ def tiled(path):
     profile.update(driver="GTiff", tiled=True, blockxsize=128, blockysize=128, compress="deflate")
     with rasterio.open(path, "w", **profile) as raster:
         raster.write(pixels)
-
-
-@pytest.fixture
-def cli(capsys, monkeypatch):
-    def run(*args):
-        monkeypatch.setattr(sys, "argv", ["stac-cloudmask", *map(str, args)])
-        with pytest.raises(SystemExit) as caught:
-            main()
-        printed = capsys.readouterr()
-        return int(caught.value.code or 0), printed.out, printed.err
-
-    return run
 
 
 def test_clip_masks_the_area_of_a_search_and_of_named_items(cli, source, model, tmp_path):

@@ -7,7 +7,6 @@ import warnings
 import dask
 import numpy as np
 import odc.stac
-import pystac
 import pytest
 import xarray as xr
 from affine import Affine
@@ -31,16 +30,6 @@ DATES = (
 BOUNDS = (499980, 4990200, 609780, 5100000)
 BOX = GeoBox((915, 915), Affine(120, 0, 499980, 0, -120, 5100000), "EPSG:32633")
 PART = {"y": slice(0, 200), "x": slice(0, 300)}
-
-
-@pytest.fixture(scope="module")
-def items(shared):
-    folder = shared / "data" / "earth-search-33twl"
-    found = [pystac.Item.from_file(folder / name / f"{name}.json") for name in DATES]
-    for item in found:
-        item.make_asset_hrefs_absolute()
-        item.clear_links()
-    return found
 
 
 @pytest.fixture(scope="module")

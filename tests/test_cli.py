@@ -16,7 +16,6 @@ from scenes import SIDE, write_items, write_model
 from strict_api import strict_api
 
 from stac_cloudmask import __version__
-from stac_cloudmask.cli.app import main
 from stac_cloudmask.cli.options import PANELS
 from stac_cloudmask.config import Settings
 from stac_cloudmask.pipeline.result import Estimate
@@ -36,18 +35,6 @@ def small(tmp_path_factory):
     """Options for a small model."""
     model = str(write_model(tmp_path_factory.mktemp("model")))
     return ["--cloud-model", model, "--shadow-model", model, "--threads", "1"]
-
-
-@pytest.fixture
-def cli(capsys, monkeypatch):
-    def run(*args):
-        monkeypatch.setattr(sys, "argv", ["stac-cloudmask", *map(str, args)])
-        with pytest.raises(SystemExit) as caught:
-            main()
-        printed = capsys.readouterr()
-        return int(caught.value.code or 0), printed.out, printed.err
-
-    return run
 
 
 def test_done_and_up_to_date_are_exit_code_0_with_a_line_for_each_item(cli, sources, small, tmp_path):
@@ -211,7 +198,7 @@ def test_a_catalog_of_masks_has_nothing_to_mask_and_a_named_mask_is_refused(cli,
     assert cli("process", sources[0], "--out", tmp_path, *small)[0] == 0
     code, out, err = cli("process", "--catalog", tmp_path, "--out", tmp_path, *small)
     assert (code, out) == (1, "")
-    assert "1 items are masks of stac_cloudmask already and are left out" in err
+    assert "masks of stac_cloudmask among the items found, which are left out: 1" in err
     assert "no items found" in err
     mask = next(tmp_path.glob("*/scene-0000_cloudmask/*.json"))
     for extra in ([], ["--dry-run"]):
@@ -371,18 +358,30 @@ def test_the_help_of_process_fits_two_screens_and_says_first_what_matters(cli, m
         ("evaluate", "{empty}", "--reference", "a"),
         ("process", "{tiff}", "--out", "{empty}/out"),
         ("process", "{empty}", "--out", "{empty}/out"),
+        ("process", "{catalog}", "--out", "{empty}/out"),
+        ("process", "--catalog", "{tiff}", "--out", "{empty}/out"),
+        ("process", "x", "--catalog", "{tiff}", "--out", "{empty}/out"),
+        ("process", "{tiff}", "--out", "{empty}/out", "--collection-config", "{tiff}"),
         ("explain", "{tiff}", "1", "1"),
         ("explain", "{empty}", "1", "1"),
+        ("explain", "{catalog}", "1", "1"),
+        ("publish", "{catalog}", "--to", "{empty}/copy"),
+        ("export", "{catalog}", "{empty}/x.ndjson"),
         ("search", "--catalog", "{empty}"),
         ("search", "--catalog", "{tiff}"),
     ],
 )
 def test_wrong_words_get_one_line_that_helps(cli, sources, tmp_path, command):
-    tiff = sources[0].with_name("red.tif")
-    code, out, err = cli(*(word.format(empty=tmp_path, tiff=tiff) for word in command))
+    tiff, catalog = sources[0].with_name("red.tif"), sources[0].parents[2] / "catalog.json"
+    code, out, err = cli(*(word.format(empty=tmp_path, tiff=tiff, catalog=catalog) for word in command))
     assert code in {1, 2}
     assert len((out + err).splitlines()) == 1
-    assert re.search("give the folder|is not a folder|is a GeoTIFF|is a folder|there is no file", out + err)
+    assert "codec" not in out + err
+    helps = (
+        "give the folder", "is not a folder", "is a GeoTIFF", "is a folder", "there is no file", "catalog is given by",
+        "not a catalog that `process --out` wrote", "it is not text",
+    )  # fmt: skip
+    assert any(words in out + err for words in helps)
 
 
 def test_a_path_on_a_narrow_terminal_stays_on_its_line(sources, small, tmp_path):

@@ -10,7 +10,6 @@ from pathlib import Path
 import numpy as np
 import odc.geo.xr
 import odc.stac
-import pystac
 import pytest
 import rasterio
 import xarray as xr
@@ -34,16 +33,6 @@ BANDS = ["red", "nir"]
 DATES = ("S2B_33TWL_20230813_0_L2A", "S2A_33TWL_20230818_0_L2A", "S2B_33TWL_20230820_0_L2A")
 BOUNDS = (499980, 4990200, 609780, 5100000)
 BOX = GeoBox((915, 915), Affine(120, 0, 499980, 0, -120, 5100000), "EPSG:32633")
-
-
-@pytest.fixture(scope="module")
-def items(shared):
-    folder = shared / "data" / "earth-search-33twl"
-    found = [pystac.Item.from_file(folder / name / f"{name}.json") for name in DATES]
-    for item in found:
-        item.make_asset_hrefs_absolute()
-        item.clear_links()
-    return found
 
 
 @pytest.fixture(scope="module")

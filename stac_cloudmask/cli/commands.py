@@ -25,7 +25,7 @@ def search(*, search: Search, json: bool = False) -> None:
 
     Args:
         search: What is searched for.
-        json: JSON lines on stdout, for machines.
+        json: Print JSON lines.
     """
     from stac_cloudmask.stac.query import Query  # noqa: PLC0415  (keeps --help fast)
     from stac_cloudmask.stac.search import search as found  # noqa: PLC0415
@@ -53,9 +53,9 @@ def demo(*, folder: Path = Path("demo"), seed: int = 0, size: int = 1024, json: 
 
     Args:
         folder: Folder to write to.
-        seed: Another number, another scene.
-        size: Pixels along a side, 10 m each.
-        json: JSON lines on stdout, for machines.
+        seed: Number that decides the scene.
+        size: Width and height in pixels of 10 m.
+        json: Print JSON lines.
     """
     from stac_cloudmask.simulate.demo import demo as run_demo  # noqa: PLC0415  (keeps --help fast)
     from stac_cloudmask.simulate.scene import Recipe  # noqa: PLC0415
@@ -112,11 +112,11 @@ def evaluate(
 
     Args:
         masks: Directory of an output catalog.
-        reference: Asset key, label raster or vector file; several allowed.
-        mask: Asset that is judged; `scl` judges the source's own mask.
+        reference: Asset key, label raster or vector file; repeatable.
+        mask: Asset to score; `scl` scores the source's own mask.
         tolerance: Meters by which a boundary may be off.
         pictures: Write an agreement map per scene.
-        json: JSON lines on stdout, for machines.
+        json: Print JSON lines.
     """
     from stac_cloudmask.review.evaluate import evaluate as score  # noqa: PLC0415  (keeps --help fast)
 
@@ -152,12 +152,12 @@ def publish(
     Args:
         directory: Output catalog, local or s3://...
         to: STAC API with transactions, or a store.
-        attach: Add the masks to the source items of the API instead.
-        detach: Take added masks away from the source items again.
-        header: Sent to the API and never shown; repeatable, or lines of $CLOUDMASK_HEADERS.
-        asset_root: Where the files of the catalog are served from, for an API.
-        source_root: Where local source files are served from; repeatable.
-        json: JSON lines on stdout, for machines.
+        attach: Add the masks to the API's source items instead.
+        detach: Remove added masks from the source items.
+        header: HTTP header for the API; repeatable, or one per line in $CLOUDMASK_HEADERS.
+        asset_root: URL at which the files of the catalog are served.
+        source_root: URL at which local source files are served; repeatable.
+        json: Print JSON lines.
     """
     from stac_cloudmask.pipeline.publish import publish as send  # noqa: PLC0415  (keeps --help fast)
 
@@ -186,8 +186,8 @@ def export(directory: str, file: Path, *, asset_root: str | None = None, source_
     Args:
         directory: Output catalog, local or s3://...
         file: `.ndjson` (for pypgstac) or `.parquet`.
-        asset_root: Where the files of the catalog are served from.
-        source_root: Where local source files are served from; repeatable.
+        asset_root: URL at which the files of the catalog are served.
+        source_root: URL at which local source files are served; repeatable.
     """
     from stac_cloudmask.stac.catalog import existing_catalog  # noqa: PLC0415
     from stac_cloudmask.stac.collection import write_geoparquet, write_ndjson  # noqa: PLC0415
@@ -211,7 +211,7 @@ def explain(item: str, lon: float, lat: float, *, catalog: str | None = None, js
         lon: Degrees east.
         lat: Degrees north.
         catalog: STAC API or static catalog.
-        json: JSON lines on stdout, for machines.
+        json: Print JSON lines.
     """
     from stac_cloudmask.review.explain import explain as why  # noqa: PLC0415  (keeps --help fast)
 

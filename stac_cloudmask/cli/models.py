@@ -25,11 +25,11 @@ app: Final = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="List
 @app.command("list", cls=PlainCommand)
 @command
 def list_(*, model_cache: Path | None = None, json: bool = False) -> None:
-    """The models that can be named: role, bands, window, size, license, and whether the weights are here.
+    """List the models with role, bands, window, size and license, and whether their weights are installed.
 
     Args:
-        model_cache: Directory of downloaded weights; default: in the user's cache.
-        json: JSON lines on stdout, for machines.
+        model_cache: Directory of downloaded weights; default: the user's cache.
+        json: Print JSON lines.
     """
     from stac_cloudmask.models.registry import list_models  # noqa: PLC0415  (keeps --help fast)
 
@@ -49,14 +49,14 @@ def list_(*, model_cache: Path | None = None, json: bool = False) -> None:
 @app.command("show", cls=PlainCommand)
 @command
 def show(name: str, *, model_cache: Path | None = None, json: bool = False) -> None:
-    """All that a model's item says.
+    """Show everything that a model's item states.
 
     Example: `stac-cloudmask models show ukis-csmask-4b-l2a`
 
     Args:
         name: Name in the catalog, path of an MLM item, or of one of FarmVibes.AI's files.
-        model_cache: Directory of downloaded weights; default: in the user's cache.
-        json: JSON lines on stdout, for machines.
+        model_cache: Directory of downloaded weights; default: the user's cache.
+        json: Print JSON lines.
     """
     from stac_cloudmask.models.registry import find_model  # noqa: PLC0415  (keeps --help fast)
 
@@ -70,13 +70,13 @@ def show(name: str, *, model_cache: Path | None = None, json: bool = False) -> N
 @app.command("fetch", cls=PlainCommand)
 @command
 def fetch(names: tuple[str, ...], *, model_cache: Path | None = None) -> None:
-    """Download weights into the cache; what is not exactly what the item promises leaves nothing behind.
+    """Download weights into the cache; a file whose size or hash is wrong is not kept.
 
     Example: `stac-cloudmask models fetch farmvibes-cloud-2 farmvibes-shadow`
 
     Args:
         names: Names in the catalog, or `all`.
-        model_cache: Directory of downloaded weights; default: in the user's cache.
+        model_cache: Directory of downloaded weights; default: the user's cache.
     """
     from stac_cloudmask.models.registry import find_model, list_models  # noqa: PLC0415
     from stac_cloudmask.models.weights import fetch_model  # noqa: PLC0415  (keeps --help fast)
@@ -91,13 +91,13 @@ def fetch(names: tuple[str, ...], *, model_cache: Path | None = None) -> None:
 @app.command("check", cls=PlainCommand)
 @command
 def check(name: str | None = None, *, model_cache: Path | None = None) -> None:
-    """Run models on a fixed chip and say what does not fit what their items state.
+    """Run models on a fixed chip and report what contradicts their items.
 
     Example: `stac-cloudmask models check my-model.json`
 
     Args:
-        name: Name, or path of an MLM item; default: all whose weights are here.
-        model_cache: Directory of downloaded weights; default: in the user's cache.
+        name: Name, or path of an MLM item; default: all that are installed.
+        model_cache: Directory of downloaded weights; default: the user's cache.
     """
     from stac_cloudmask.models.check import check_model  # noqa: PLC0415  (keeps --help fast)
     from stac_cloudmask.models.registry import find_model, list_models  # noqa: PLC0415

@@ -78,13 +78,13 @@ class Search:
         catalog: STAC API or static catalog.
         collection: Collection to search; repeatable.
         bbox: Box in degrees of longitude and latitude.
-        intersects: Area in degrees, or a vector file; its features are one.
-        datetime: Instant or interval, open ends as `..`.
+        intersects: Area in degrees, or a vector file, whose features are merged.
+        datetime: Instant or interval; `..` is an open end.
         max_cloud_cover: Only items whose stated cloud cover is at most this (%).
         tile: MGRS tile, such as 33TWL.
         ids: Item id; repeatable.
         max_items: At most N items.
-        catalog_header: Sent to the catalog, never shown; repeatable, or lines of $CLOUDMASK_CATALOG_HEADERS.
+        catalog_header: HTTP header for the catalog; repeatable, or one per line in $CLOUDMASK_CATALOG_HEADERS.
     """
 
     catalog: str | None = None

@@ -50,20 +50,20 @@ def process(
 
     Args:
         items: Item ids (with --catalog), item URLs or JSON paths.
-        out: Where the catalog is written.
+        out: Output catalog.
         search: What is masked where no items are named.
         clip: Mask only the area of --bbox or --intersects.
-        versions: Of named products of one id, the newest, or all under ids of their own.
+        versions: If several products share an id: the newest, or all under their own ids.
         settings: How masks are made.
-        fast: Take the small model `fast` for cloud and shadow: several times as fast, less accurate on snow and haze.
-        publish: Publish each item as soon as it is done, too.
-        header: Sent to the API and never shown; repeatable, or lines of $CLOUDMASK_HEADERS.
-        asset_root: Where the files of the catalog are served from, for an API.
-        source_root: Where local source files are served from; repeatable.
-        dry_run: Say what would be done: pixels, bytes, windows.
-        workers: Processes of a local Dask cluster.
-        scheduler: An existing Dask cluster.
-        json: JSON lines on stdout, for machines.
+        fast: Use the small model `fast`: several times faster, less accurate on snow and haze.
+        publish: Also publish each item as soon as it is done.
+        header: HTTP header for the API; repeatable, or one per line in $CLOUDMASK_HEADERS.
+        asset_root: URL at which the files of the catalog are served.
+        source_root: URL at which local source files are served; repeatable.
+        dry_run: Only report what would be done: pixels, bytes, windows.
+        workers: Number of processes of a local Dask cluster.
+        scheduler: Address of an existing Dask cluster.
+        json: Print JSON lines.
     """
     from stac_cloudmask.pipeline import run  # noqa: PLC0415  (keeps --help fast)
     from stac_cloudmask.stac.query import Query  # noqa: PLC0415

@@ -279,7 +279,10 @@ class OutputCatalog:
         for child in links_of(self._store.read_json(CATALOG), "child"):
             collection_id = child.removeprefix("./").removesuffix("/collection.json")
             for href in self._listed(collection_id):
-                yield collection_id, href.removeprefix("./").partition("/")[0]
+                item_id = href.removeprefix("./").partition("/")[0]
+                if not item_id:
+                    raise ConfigError(f"{self.out} lists {href}: it is not a catalog that `process --out` wrote")
+                yield collection_id, item_id
 
     def items(self, roots: Mapping[str, str] | None = None) -> Iterator[Json]:
         """Yield every item that the catalog lists, see `item`; one that is not there is logged.

@@ -69,7 +69,8 @@ def read_config(config: str) -> Json:
     try:
         body = json.loads(config if inline else Path(config).read_bytes())
     except (OSError, ValueError) as error:
-        raise ConfigError(f"{name} is not JSON that can be read: {error}") from error
+        why = "it is not text" if isinstance(error, UnicodeError) else getattr(error, "strerror", error)
+        raise ConfigError(f"{name} is not JSON that can be read: {why}") from error
     settable = ", ".join(sorted(CONFIGURABLE))
     if not isinstance(body, dict):
         raise ConfigError(f"{name} is not a JSON object; it is part of a collection: {settable}")

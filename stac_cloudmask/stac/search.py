@@ -414,7 +414,7 @@ def without_masks(found: Iterable[Found]) -> Iterator[Found]:
         else:
             masks += 1
     if masks:
-        logger.warning("%d items are masks of stac_cloudmask already and are left out", masks)
+        logger.warning("masks of stac_cloudmask among the items found, which are left out: %d", masks)
 
 
 def place_of(item: pystac.Item) -> tuple[str, str]:

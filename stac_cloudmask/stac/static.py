@@ -221,7 +221,8 @@ def json_object(text: bytes, where: str) -> Json:
         body = json.loads(text)
     except (ValueError, RecursionError) as error:
         kind = "is a GeoTIFF, not the JSON of an item" if text[:2] in {b"II", b"MM"} else "is not JSON"
-        raise BrokenError(f"{redact(where)} {kind}: {str(error)[:100]}") from None
+        why = f": {str(error)[:100]}" if kind == "is not JSON" and not isinstance(error, UnicodeError) else ""
+        raise BrokenError(f"{redact(where)} {kind}{why}") from None
     if not isinstance(body, dict):
         raise BrokenError(f"{redact(where)} is not a JSON object but a {type(body).__name__}")
     return body
@@ -233,8 +234,10 @@ def _local(path: Path) -> bytes:
     except OSError as error:
         raise BrokenError(f"{path} cannot be read: {error.strerror}") from None
     if content is None:
-        large = BrokenError(f"{path} is larger than {MAX_BYTES} bytes")
-        raise large if path.is_file() else MissingError(f"there is no file {path}")
+        if path.is_file():
+            raise BrokenError(f"{path} is larger than {MAX_BYTES} bytes")
+        folder = f"{path} is a folder; name the JSON of an item, or give the folder as the catalog"
+        raise MissingError(folder if path.is_dir() else f"there is no file {path}")
     return content
 
 
@@ -370,7 +373,9 @@ def _checked(body: object, place: str) -> Json:
     """Return a shallow copy of an item's JSON with all that pystac takes for granted, without assets that are null."""
     if not isinstance(body, dict) or body.get("type") != "Feature":
         kind = body.get("type") if isinstance(body, dict) else type(body).__name__
-        raise UnsupportedItemError(f"{place} holds {str(kind)[:40]!r} rather than an item; a catalog goes to catalog=")
+        raise UnsupportedItemError(
+            f"{place} holds {str(kind)[:40]!r} rather than an item; a catalog is given by --catalog, in Python catalog="
+        )
     found = {"stac_version": "1.0.0", "links": [], "stac_extensions": [], **body}
     if wrong := wrong_members(found):
         raise UnsupportedItemError(f"item {_shown(body)} of {place} has no valid {', '.join(wrong)}")
