@@ -191,7 +191,7 @@ def _modern(item: pystac.Item, key: str) -> Json:
     if not {"proj:shape", "proj:transform"} & asset.keys():
         inherited = {name: item.properties.get(name) for name in ("proj:shape", "proj:transform")}
         described |= {name: value for name, value in inherited.items() if value is not None}
-    if (epsg := asset_epsg(item, key)) is not None:
+    if (epsg := asset_epsg(item.assets[key].extra_fields, item.properties)) is not None:
         described["proj:code"] = f"EPSG:{epsg}"
     bands = _bands(asset)
     if len(bands) == 1:

@@ -176,7 +176,7 @@ def _source(item: pystac.Item, name: str, key: str, offset: Offset, rule: HrefRu
         is_zarr=metadata.is_zarr(asset),
         scale=1.0 if name == SCL else scale_of(item, key),
         offset=offset,
-        epsg=metadata.asset_epsg(item, key),
+        epsg=metadata.asset_epsg(asset.extra_fields, item.properties),
         grid=metadata.asset_grid(item, key),
         size=metadata.file_size(asset),
     )

@@ -83,13 +83,8 @@ def native(files: Sequence[BandFile], *, loader: Loader, rows: int, cols: int = 
         cols: Of a chunk; -1 for the whole width.
     """
     if any(file.level is not None or file.array is not None for file in files):
-        array = _by_rasterio(files, rows, cols)
-    else:
-        array = _by_stackstac(files, rows, cols) if loader == "stackstac" else _by_odc(files, rows, cols)
-    expected = (len(files), *files[0].grid.shape)
-    if array.shape != expected or array.dtype != files[0].source.dtype:  # stackstac drops assets without a word
-        raise RuntimeError(f"{loader} made {array.shape} {array.dtype} of rasters {expected} {files[0].source.dtype}")
-    return array
+        return _by_rasterio(files, rows, cols)
+    return _by_stackstac(files, rows, cols) if loader == "stackstac" else _by_odc(files, rows, cols)
 
 
 def _by_stackstac(files: Sequence[BandFile], rows: int, cols: int) -> da.Array:

@@ -18,6 +18,8 @@ from stac_cloudmask.stac.providers import BANDS
 if TYPE_CHECKING:
     import pystac
 
+Fields = Mapping[str, Any]
+
 MAX_SIDE: Final = 2**16
 MAX_PIXELS: Final = 2**29
 """Larger rasters than these are refused: a 10 m tile has 10980 x 10980 = 1.2e8 pixels."""
@@ -92,44 +94,40 @@ def band_dicts(value: object) -> list[Mapping[str, object]]:
 
 
 def asset_grid(item: pystac.Item, key: str) -> Grid | None:
-    """The grid by the projection extension, asset first, then item; None where it is not fully stated.
+    """Return the grid by the projection extension, asset first, then item; None where it is not fully stated.
 
     Raises:
         UnsupportedItemError: For a grid that is not a north-up grid of square pixels, or absurdly large.
     """
-    asset, common = item.assets[key].extra_fields, item.properties
-    epsg = asset_epsg(item, key)
-    for fields in (asset, common):
-        transform, shape = fields.get("proj:transform"), fields.get("proj:shape")
-        if transform is not None and shape is not None:
-            return None if epsg is None else make_grid(epsg, transform, shape, where=f"item {item.id!r}: asset {key!r}")
-    return None
-
-
-def asset_epsg(item: pystac.Item, key: str) -> int | None:
-    """The EPSG code of an asset's CRS by the projection extension, asset first, then item; None where not stated."""
-    places = (item.assets[key].extra_fields, item.properties)
-    return _epsg([place.get(name) for place in places for name in ("proj:code", "proj:epsg")])
-
-
-def _epsg(codes: list[object]) -> int | None:
-    stated = next((code for code in codes if code is not None), None)
-    match = re.fullmatch(r"(?:EPSG:)?(\d{4,6})", str(stated), re.IGNORECASE)
-    return int(match[1]) if match else None
+    return _stated_grid(item.assets[key].extra_fields, item.properties, f"item {item.id!r}: asset {key!r}")
 
 
 def mask_grid(item: Mapping[str, Any], key: str) -> Grid:
-    """The grid that a published item states for a mask.
+    """Return the grid that a published item states for a mask.
 
     Raises:
         UnsupportedItemError: See ``asset_grid``; or it states none.
     """
     where = f"item {str(item['id'])[:80]!r}: asset {key!r}"
-    fields = item["properties"] | item["assets"][key]
-    epsg = _epsg([fields.get("proj:code")])
-    if epsg is None:
-        raise UnsupportedItemError(f"{where} has no proj:code of an EPSG CRS")
-    return make_grid(epsg, fields.get("proj:transform"), fields.get("proj:shape"), where=where)
+    grid = _stated_grid(item["assets"][key], item["properties"], where)
+    if grid is None:
+        raise UnsupportedItemError(f"{where} has no proj:code of an EPSG CRS, proj:transform and proj:shape")
+    return grid
+
+
+def asset_epsg(asset: Fields, common: Fields) -> int | None:
+    """Return the EPSG code of a CRS by the projection extension, of an asset's fields or its item's; None for none."""
+    stated = (place.get(name) for place in (asset, common) for name in ("proj:code", "proj:epsg"))
+    code = next((code for code in stated if code is not None), None)
+    match = re.fullmatch(r"(?:EPSG:)?(\d{4,6})", str(code), re.IGNORECASE)
+    return int(match[1]) if match else None
+
+
+def _stated_grid(asset: Fields, common: Fields, where: str) -> Grid | None:
+    epsg = asset_epsg(asset, common)
+    stated = ((fields.get("proj:transform"), fields.get("proj:shape")) for fields in (asset, common))
+    transform, shape = next((pair for pair in stated if None not in pair), (None, None))
+    return None if epsg is None or shape is None else make_grid(epsg, transform, shape, where=where)
 
 
 def make_grid(epsg: int, transform: object, shape: object, *, where: str) -> Grid:
