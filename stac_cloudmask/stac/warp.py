@@ -145,6 +145,8 @@ def read_pixel(item: pystac.Item, key: str, lon: float, lat: float) -> Pixel:
         ReadError: The raster cannot be read.
         UnsupportedItemError: Its href is refused, or it holds other numbers.
     """
+    if not (-180 <= lon <= 180 and -90 <= lat <= 90):  # noqa: PLR2004  (degrees of the whole earth)
+        raise ConfigError(f"longitude {lon:g}, latitude {lat:g}: degrees are needed, the longitude first")
     where = f"item {item.id!r}, asset {key!r}"
     base = item.get_self_href()
     with open_raster(check_href(item.assets[key].href, base=base), where=where) as raster:
