@@ -279,10 +279,9 @@ def _class_map(at: int, *planes: Values, steps: list[Step], names: tuple[str, ..
 
 
 def _attributes(cube: xr.DataArray | xr.Dataset) -> dict[str, object]:
-    known = [info for info in CLASSES if info.code != CloudClass.NODATA]
     place = {key: cube.attrs[key] for key in ("crs", "transform", "grid_mapping") if key in cube.attrs}
-    flags = {"flag_values": [int(info.code) for info in known], "flag_meanings": " ".join(one.name for one in known)}
-    return {**place, **flags, "nodata": int(CloudClass.NODATA)}
+    values, names = zip(*((int(info.code), info.name) for info in CLASSES[:-1]), strict=True)
+    return {**place, "flag_values": [*values], "flag_meanings": " ".join(names), "nodata": int(CloudClass.NODATA)}
 
 
 def _bands_of(cube: xr.DataArray | xr.Dataset) -> dict[str, xr.DataArray]:

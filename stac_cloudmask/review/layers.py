@@ -133,12 +133,12 @@ class MaskLayers:
 
     def votes(self, grid: Grid) -> U8 | None:
         """Return the most frequent votes, ``(y, x)`` bits of `Vote`; None where they are not published."""
-        votes = self._codes(MASK_VOTES, grid, fill=None)
+        votes = self._read(MASK_VOTES, lambda href: self.views.classes(href, grid, base=self.home, fill=None))
         return None if votes is None else np.where(votes == VOTES_NODATA, np.uint8(0), votes)
 
     def scl(self, grid: Grid) -> U8 | None:
         """Return the most frequent class of SCL, ``(y, x)``, 0 = nodata; None where it is not there."""
-        return self._codes(self.product.key or "", grid, fill=0)
+        return self._read(self.product.key or "", lambda href: self.views.classes(href, grid, base=self.home, fill=0))
 
     def product_classes(self, scl: U8 | None, votes: U8 | None) -> U8 | None:
         """Return what SCL, or else its votes, mean as codes of `CloudClass`; None where SCL was not used."""
@@ -166,9 +166,6 @@ class MaskLayers:
                 reflectance = np.maximum(dn * np.float32(scale) + np.float32(offset), 0)
                 planes.append(np.where(dn > 0, reflectance, 0).astype(np.float32))
         return to_rgb(np.stack(planes)) if planes and len(planes) == len(self.rgb) else None
-
-    def _codes(self, key: str, grid: Grid, *, fill: int | None) -> U8 | None:
-        return self._read(key, lambda href: self.views.classes(href, grid, base=self.home, fill=fill))
 
     def _means(self, key: str, grid: Grid, *, fill: int, dtype: str) -> NDArray[np.uint16] | None:
         return self._read(key, lambda href: self.views.means(href, grid, base=self.home, fill=fill, dtype=dtype))

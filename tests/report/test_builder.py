@@ -14,7 +14,9 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
+import stac_cloudmask as scm
 from stac_cloudmask.cli.app import app
+from stac_cloudmask.core.classes import ADDED, CLASSES, MISSED, RAMP
 from stac_cloudmask.core.grid import Grid
 from stac_cloudmask.errors import ConfigError, WriteError
 from stac_cloudmask.review.layers import MaskLayers
@@ -137,6 +139,13 @@ def test_layers_hold_what_the_files_hold(page, catalog):
     np.testing.assert_array_equal(layers["scl"], scl)
 
 
+def test_the_page_knows_what_made_a_mask_and_its_colors(page):
+    data = blocks(page)
+    assert dict(data["item-0"]["facts"])["Made"].endswith(f"Z, by stac_cloudmask {scm.__version__}")
+    assert [entry["color"] for entry in data["index"]["classes"]] == [[*info.rgb] for info in CLASSES]
+    assert data["index"]["colors"] == {"removed": [*MISSED], "added": [*ADDED], "ramp": [[*color] for color in RAMP]}
+
+
 def read(asset):
     import rasterio  # noqa: PLC0415
 
@@ -162,6 +171,7 @@ def test_bands_that_are_gone_leave_out_the_picture_with_a_note(copied, tmp_path)
         {"assets": []},
         {"properties": None},
         {"links": [3]},
+        {"id": "another"},
         {"properties": {}, "assets": {"cloud_mask": {"href": "./cloud_mask.tif"}}},
     ],
 )

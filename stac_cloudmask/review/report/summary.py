@@ -79,10 +79,16 @@ def decisions(item: Json) -> list[tuple[str, str]]:
         "Models": ", ".join(f"{model.get('name')} ({' and '.join(model.get('roles', ()))})" for model in models),
         "Product's mask": properties.get(f"{OWN}product_mask") or "none",
         "BOA offset": "; ".join(_offsets(properties.get(f"{OWN}boa_offset") or {})),
-        "Made": f"{properties.get('processing:datetime', '?')}, version {properties.get('processing:version', '?')}",
+        "Made": ", by ".join(filter(None, (text(properties.get("processing:datetime")), _software(properties)))),
         "Lineage": properties.get("processing:lineage"),
     }
     return [(label, str(line)[:LONGEST]) for label, line in lines.items() if line]
+
+
+def _software(properties: Json) -> str | None:
+    """This package and its version."""
+    version = (properties.get("processing:software") or {}).get("stac_cloudmask")
+    return None if version is None else f"stac_cloudmask {version}"
 
 
 def _joined(fields: Json, wording: Mapping[str, str]) -> str:
