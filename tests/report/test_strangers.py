@@ -37,13 +37,9 @@ def hostile(catalog, tmp_path):
 
 def test_hostile_titles_and_hrefs_are_shown_as_text_and_lead_nowhere(driver, hostile):
     show(driver, hostile)
-    row = driver.execute_script(
-        "return [...document.querySelectorAll('tbody .name')].find(n => n.textContent.includes('script')).textContent"
-    )
-    assert row == HOSTILE
-    driver.execute_script(
-        "[...document.querySelectorAll('tbody .name')].find(n => n.textContent.includes('script')).click()"
-    )
+    row = "[...document.querySelectorAll('tbody tr')].find(one => one.textContent.includes('script'))"
+    assert HOSTILE in driver.execute_script(f"return {row}.textContent")
+    driver.execute_script(f"{row}.querySelector('.name').click()")
     wait(driver, "return document.getElementById('facts').textContent.includes('script')")
     hrefs = driver.execute_script("return [...document.querySelectorAll('#links a')].map(a => a.href)")
     assert {href.partition(":")[0] for href in hrefs} <= {"file", "https"}
