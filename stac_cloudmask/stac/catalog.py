@@ -54,11 +54,6 @@ def item_name(collection_id: str, item_id: str) -> str:
     return f"{safe_id(collection_id, what='collection')}/{checked}/{checked}.json"
 
 
-def document_name(folder: str, stem: str, body: Json) -> str:
-    """Return the name of a document that items refer to; it tells the content, which never changes under it."""
-    return f"{safe_id(folder, what='folder')}/{safe_id(f'{stem}{_ending(body)}', what='file')}"
-
-
 def _ending(document: Json) -> str:
     """Return what the name of a document ends in; any other name could be that of something else."""
     return f"-{hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()[:DIGEST]}.json"
@@ -400,7 +395,7 @@ class OutputCatalog:
         Returns:
             Its href as seen from an item of this catalog.
         """
-        name = document_name(folder, stem, body)
+        name = f"{safe_id(folder, what='folder')}/{safe_id(f'{stem}{_ending(body)}', what='file')}"
         self._keep(name, body)
         return f"{ABOVE}{name}"
 

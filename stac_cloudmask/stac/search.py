@@ -367,8 +367,8 @@ def _by_id(query: Query, catalog: str | None, connection: Connection) -> dict[st
                 found[item.id] = _ambiguous(item, found[item.id]) if item.id in found else item
     except StacCloudmaskError as error:
         return {name: Failure(ref=name, error=error) for name in query.ids} | found
-    missing = {name: ConfigError(f"{place} has no item {name!r}") for name in query.ids if name not in found}
-    return found | {name: Failure(ref=name, error=error) for name, error in missing.items()}
+    missing = {name: Failure(ref=name, error=ConfigError(f"{place} has no item {name!r}")) for name in query.ids}
+    return missing | found
 
 
 def _not_an_item(name: str) -> ConfigError:
