@@ -41,7 +41,7 @@ from tests.strict_api import strict_api
 
 SIDE = 192
 COLLECTION = "sentinel-2-l2a"
-ITEMS = {"S2A_33TWL_20230815_0_L2A": "2023-08-15", "S2A_33TWL_20230818_0_L2A": "2023-08-18"}
+ITEMS = {"S2A_33TWL_20230818_0_L2A": "2023-08-18", "S2A_33TWL_20230815_0_L2A": "2023-08-15"}
 APIS = (
     "https://earth-search.aws.element84.com/v1",
     "https://planetarycomputer.microsoft.com/api/stac/v1",

@@ -76,9 +76,10 @@ def part_of(item: pystac.Item, area: str) -> shapely.Geometry:
     lies = footprint(item.geometry, item.bbox)
     part = wanted if lies is None else shapely.intersection(wanted, shapely.make_valid(lies))
     if part.is_empty:
-        raise OutsideAreaError(
-            f"item {item.id!r} does not touch the area: the area has bbox {_rounded(wanted)}, the item {_rounded(lies)}"
-        )
+        boxes = f"the area has bbox {_rounded(wanted)}, the item {_rounded(lies)}"
+        within = shapely.box(*wanted.bounds).intersects(shapely.box(*lies.bounds))
+        hint = ", but its footprint says that it has no data there" if within else ""
+        raise OutsideAreaError(f"item {item.id!r} does not touch the area: {boxes}{hint}")
     return part
 
 
