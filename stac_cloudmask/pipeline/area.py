@@ -74,7 +74,9 @@ def part_of(item: pystac.Item, area: str) -> shapely.Geometry:
     """
     wanted = read_area(area)
     lies = footprint(item.geometry, item.bbox)
-    part = wanted if lies is None else shapely.intersection(wanted, shapely.make_valid(lies))
+    if lies is None:
+        return wanted
+    part = shapely.intersection(wanted, shapely.make_valid(lies))
     if part.is_empty:
         boxes = f"the area has bbox {_rounded(wanted)}, the item {_rounded(lies)}"
         within = shapely.box(*wanted.bounds).intersects(shapely.box(*lies.bounds))
