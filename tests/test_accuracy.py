@@ -14,6 +14,8 @@ pytestmark = pytest.mark.slow
 
 ALBERTA = ("alberta_20200615", "alberta_20200625", "alberta_20200720")
 CHIPS = ("cloudn_chip1", "cloudn_chip2")
+NEAR = 10
+"""Pixels around a box of a tiny cloud or its shadow that may belong to it."""
 
 
 @pytest.fixture(scope="module")
@@ -92,6 +94,18 @@ def test_hard_cases_are_found(found_in_boxes, label, least):
     assert right / of >= least
 
 
+def test_roofs_beside_two_tiny_clouds_are_clear(shared):
+    item = next(item for item in scenes(shared / "data" / "hard") if item.id == "exeter_20240602")
+    class_map = make_mask(item, settings=Settings(threads=2)).decision.class_map
+    beside = np.ones(class_map.shape, bool)
+    for top, left, bottom, right, label, _ in boxes_of(item):
+        if label != "clear":
+            beside[max(top - NEAR, 0) : bottom + NEAR, max(left - NEAR, 0) : right + NEAR] = False
+    assert not beside.all()
+    wrong = beside & np.isin(class_map, (CloudClass.CLOUD, CloudClass.CLOUD_SHADOW))
+    assert wrong.sum() / (class_map != CloudClass.NODATA).sum() <= 0.003
+
+
 def test_no_hard_scene_loses_a_tenth_of_its_clear_boxes(found_in_boxes):
     shares = {
         scene: counts["clear"][0] / counts["clear"][1] for scene, counts in found_in_boxes.items() if counts["clear"][1]
@@ -99,3 +113,9 @@ def test_no_hard_scene_loses_a_tenth_of_its_clear_boxes(found_in_boxes):
     assert min(shares.values()) >= 0.9, shares
     assert shares["alberta_20200411"] >= 0.97
     assert shares["chip_101657"] == 1
+
+
+def test_the_tailings_of_a_mine_are_clear(shared):
+    item = next(item for item in scenes(shared / "data" / "hard") if item.id == "chip_101657")
+    class_map = make_mask(item, settings=Settings(missing_scl="model-only", threads=2)).decision.class_map
+    assert (class_map == CloudClass.CLEAR).all()
