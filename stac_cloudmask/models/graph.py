@@ -48,6 +48,7 @@ def load_graph(
     local_means: bool = False,
     transposed: bool = True,
     ranges: Mapping[str, tuple[float, float]] | None = None,
+    bfloat16: bool = False,
 ) -> bytes:
     """Return a serialized graph that fits the contract and takes the windows that it states.
 
@@ -60,6 +61,7 @@ def load_graph(
             graph is made faster; see ``surgery``. A model with a fixed window keeps what it has.
         transposed: See ``surgery.enlarge_later``.
         ranges: See ``surgery.quantize``.
+        bfloat16: See ``surgery.round_weights``.
 
     Raises:
         ChecksumError: The file is not the one that the item promises.
@@ -78,6 +80,8 @@ def load_graph(
         around = surgery.localize_means(wiring, side=round(MEAN_SIDE * (height or width or spec.window.size)))
         surgery.replace(model.graph, around | surgery.enlarge_later(wiring, transposed=transposed))
         surgery.quantize(model, ranges or {})
+        if bfloat16:
+            surgery.round_weights(model.graph)
     return bytes(model.SerializeToString())
 
 

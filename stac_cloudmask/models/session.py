@@ -125,12 +125,15 @@ class OnnxSegmenter:
     def _open(self, path: Path, threads: int) -> Run:
         on_onnxruntime = self.provider in EXECUTION
         ranges = int8_ranges(self.spec, self.cache) if self.provider == "openvino-int8" else None
-        graph = load_graph(path, self.spec, local_means=self.local_means, transposed=on_onnxruntime, ranges=ranges)
+        bfloat16 = self.provider in ("openvino", "openvino-int8")
+        graph = load_graph(
+            path, self.spec, local_means=self.local_means, transposed=on_onnxruntime, ranges=ranges, bfloat16=bfloat16
+        )
         if on_onnxruntime:
             _prepare_provider(self.provider)
             prepare = partial(_onnxruntime, graph, path, threads=threads, provider=self.provider)
         else:
-            prepare = partial(_openvino, graph, path, threads=threads, bfloat16=self.provider != "openvino-f32")
+            prepare = partial(_openvino, graph, path, threads=threads, bfloat16=bfloat16)
         ready = lru_cache(maxsize=1)(prepare)  # all windows of a large scene are alike; each shape keeps 0.6 GB
         preparing = threading.Lock()
 

@@ -10,7 +10,15 @@ from onnx import TensorProto, helper, numpy_helper
 
 from stac_cloudmask.models.graph import load_graph, simplified
 from stac_cloudmask.models.registry import find_model
-from stac_cloudmask.models.surgery import Wiring, enlarge_later, localize_means, quantize, replace, widen
+from stac_cloudmask.models.surgery import (
+    Wiring,
+    enlarge_later,
+    localize_means,
+    quantize,
+    replace,
+    round_weights,
+    widen,
+)
 from stac_cloudmask.models.weights import locate
 
 RNG = np.random.default_rng(7)
@@ -243,6 +251,22 @@ def test_convolutions_in_whole_numbers_give_nearly_the_same_and_others_stay(chip
     onnx.checker.check_model(model)
     difference = answer(model, chips[..., :34, :46]) - before
     assert 0 < np.abs(difference).mean() < 0.02 * before.std()
+
+
+@pytest.mark.parametrize("shape", [(5, 1, 3, 3), (4, 6, 2, 2), (7, 48, 1, 1)])
+def test_rounded_weights_are_bfloat16_and_keep_their_sums(shape):
+    weights = RNG.normal(0, 1, shape).astype(np.float32)
+    node = helper.make_node("Conv", ["given", "weights"], ["made"])
+    values = [helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in ("given", "made")]
+    graph = helper.make_graph([node], "one", values[:1], values[1:], [numpy_helper.from_array(weights, "weights")])
+    round_weights(graph)
+    rounded = numpy_helper.to_array(graph.initializer[0])
+    axes = (1, 2, 3) if shape[2] == 1 else (2, 3)
+    assert not (rounded.view(np.uint32) & 0xFFFF).any()
+    np.testing.assert_allclose(rounded, weights, atol=0.02)
+    plain = ((weights.view(np.uint32) + 0x8000) & 0xFFFF0000).astype(np.uint32).view(np.float32)
+    lost, lost_plainly = (np.abs((one - weights).sum(axes)).mean() for one in (rounded, plain))
+    assert lost < lost_plainly / 4
 
 
 def test_without_ranges_nothing_is_turned_into_whole_numbers():
