@@ -1,8 +1,8 @@
 """Scenes with the teacher's answers, from which the student learns.
 
-Each file is an int16 array ``(layer, y, x)``: blue, green, red and near infrared reflectance and the teacher's
-probabilities of cloud and cloud shadow, all times 10000, and 1 where there is data. Run in the environment of
-stac_cloudmask::
+Each file is an int16 array ``(layer, y, x)``: blue, green, red and near infrared reflectance and the wanted
+probabilities of cloud and cloud shadow, all times 10000, and 1 where there is data. What is wanted lies between the
+teacher's answer and the class that the default policy makes of it. Run in the environment of stac_cloudmask::
 
     python -m training.data ../shared/data training-data
 """
@@ -12,17 +12,23 @@ from __future__ import annotations
 import json
 import sys
 import time
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
+import pystac
 import rasterio
 from scipy.ndimage import gaussian_filter, zoom
 
-from stac_cloudmask.core.votes import Sun
+from stac_cloudmask.config import Settings
+from stac_cloudmask.core.classes import CloudClass
+from stac_cloudmask.core.policy import POLICIES
+from stac_cloudmask.core.votes import Sun, Vote
 from stac_cloudmask.models.registry import find_model
 from stac_cloudmask.models.session import OnnxSegmenter
+from stac_cloudmask.pipeline.mask import make_mask
 from stac_cloudmask.simulate.clouds import draw_sky, look_down
 from stac_cloudmask.simulate.landscape import BANDS, landscape, power_noise
 
@@ -32,9 +38,15 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     F32 = NDArray[np.float32]
+    Codes = NDArray[np.uint8]
     Answer = Callable[[F32], F32]
 
 TEACHER: Final = "ukis-csmask-4b-l2a"
+PROVIDER: Final = "openvino"
+DECIDED: Final = 0.8
+"""Weight of the decided class beside the teacher's probability; what the policy overrules falls below thresholds."""
+UNDECIDED: Final = 255
+"""Code of a pixel whose class the teacher's probability alone stands for."""
 SEED: Final = 0
 VISIBLE: Final = ("blue", "green", "red", "nir")
 SCALE: Final = 10_000
@@ -61,12 +73,21 @@ GROUNDS: Final = {
 
 @dataclass(frozen=True)
 class Scene:
-    """Surface reflectance ``(band, y, x)`` and where there is data."""
+    """Surface reflectance ``(band, y, x)`` and where there is data.
+
+    ``overruled`` ``(y, x)`` has the class where the policy decides otherwise than the teacher alone, else `UNDECIDED`.
+    """
 
     kind: str
     name: str
     reflectance: F32
     valid: NDArray[np.bool_]
+    overruled: Codes
+
+
+def undecided(shape: tuple[int, ...]) -> Codes:
+    """Return classes of pixels that no policy has decided on."""
+    return np.full(shape[-2:], UNDECIDED, np.uint8)
 
 
 def read_item(path: Path) -> Scene:
@@ -82,7 +103,31 @@ def read_item(path: Path) -> Scene:
             offset = 0.0
         layers.append(np.where(dn > 0, dn / SCALE + offset, 0))
     reflectance = np.stack(layers).astype(np.float32)
-    return Scene(path.parents[1].name, item["id"], reflectance, (reflectance != 0).any(0))
+    valid = (reflectance != 0).any(0)
+    return Scene(path.parents[1].name, item["id"], reflectance, valid, overruled(path, "scl" in item["assets"]))
+
+
+def overruled(path: Path, has_scl: bool) -> Codes:  # noqa: FBT001
+    """The default's classes of an item where they are not what the teacher alone says; a buffer is left out."""
+    item = pystac.Item.from_file(path)
+    item.make_asset_hrefs_absolute()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # notes on items without a sun or a product mask
+        mask = make_mask(item, settings=Settings(provider=PROVIDER, missing_scl="fail" if has_scl else "model-only"))
+    codes = mask.decision.class_map
+    percents = np.stack([mask.evidence.cloud, mask.evidence.shadow])
+    kept = (decided(percents / np.float32(100)) == codes) | ((mask.decision.votes & np.uint8(Vote.BUFFER)) > 0)
+    return np.where(kept, np.uint8(UNDECIDED), codes)
+
+
+def decided(answer: F32) -> Codes:
+    """The class of each pixel by probabilities ``(role, y, x)`` and the default policy's thresholds alone."""
+    cloud, shadow = answer
+    limits = POLICIES["calibrated"]
+    codes = np.zeros(cloud.shape, np.uint8)
+    codes[shadow > limits.shadow / 100] = CloudClass.CLOUD_SHADOW
+    codes[(cloud > limits.cloud / 100) & ((codes == 0) | (cloud >= shadow))] = CloudClass.CLOUD
+    return codes
 
 
 def real_scenes(root: Path) -> Iterator[Scene]:
@@ -92,7 +137,7 @@ def real_scenes(root: Path) -> Iterator[Scene]:
         if item.get("type") == "Feature" and set(VISIBLE) <= set(item.get("assets", ())):
             yield read_item(path)
     for number, chip in enumerate(_stacked(root / "unlabelled/cloudn-l2a.tif")):
-        yield Scene("cloudn-l2a", f"chip{number}", chip, np.ones(chip.shape[1:], bool))
+        yield Scene("cloudn-l2a", f"chip{number}", chip, np.ones(chip.shape[1:], bool), undecided(chip.shape))
 
 
 def _stacked(path: Path) -> list[F32]:
@@ -110,7 +155,8 @@ def top_of_atmosphere(root: Path, rng: np.random.Generator) -> Iterator[Scene]:
         for start in range(0, len(order) - 3, 4):
             four = [_corrected(patches[number], rng) for number in order[start : start + 4]]
             square = np.concatenate([np.concatenate(four[:2], 2), np.concatenate(four[2:], 2)], 1)
-            yield Scene("sen12mscr-l1c", f"{turn}-{start}", square, np.ones(square.shape[1:], bool))
+            valid = np.ones(square.shape[1:], bool)
+            yield Scene("sen12mscr-l1c", f"{turn}-{start}", square, valid, undecided(square.shape))
 
 
 def _corrected(patch: F32, rng: np.random.Generator) -> F32:
@@ -137,29 +183,37 @@ def simulated(number: int, rng: np.random.Generator) -> Scene:
     sky = draw_sky(rng, (side, side), gsd, cumulus=rng.uniform(0, 0.5), cirrus=rng.uniform(0, 0.5), sun=sun)
     seen = look_down(ground, sky, gsd)[places] + 0.002 * rng.standard_normal((4, side, side), np.float32)
     seen = np.clip(seen, 0.0005, None).astype(np.float32)
-    return Scene("simulated", f"{number}-{kind}", seen, np.ones((side, side), bool))
+    return Scene("simulated", f"{number}-{kind}", seen, np.ones((side, side), bool), undecided(seen.shape))
 
 
 def altered(scene: Scene, number: int, clouds: list[tuple[F32, F32]], rng: np.random.Generator) -> Scene:
-    """A part of a scene at another scale, in other light, some with haze or with the clouds of another scene."""
+    """A part of a scene at another scale, in other light, some with haze or with the clouds of another scene.
+
+    Where clouds or haze hide what the policy overruled, nobody knows what it would decide: no data.
+    """
     factor = float(np.exp(rng.uniform(np.log(0.6), np.log(1.8))))
     height, width = (min(length, int(SIDE / factor)) for length in scene.valid.shape)
     row, column = (rng.integers(0, have - want + 1) for have, want in
                    zip(scene.valid.shape, (height, width), strict=True))  # fmt: skip
     pixels = scene.reflectance[:, row : row + height, column : column + width]
     valid = scene.valid[row : row + height, column : column + width].astype(np.float32)
+    classes = scene.overruled[row : row + height, column : column + width]
     if factor < 1:
         pixels = gaussian_filter(pixels, (0, 0.35 / factor, 0.35 / factor))
     pixels, valid = zoom(pixels, (1, factor, factor), order=1), zoom(valid, factor, order=1) > 0.99
-    if rng.random() < 0.35:
+    classes = zoom(classes, factor, order=0)
+    clouded, hazy = rng.random() < 0.35, rng.random() < 0.35
+    if clouded:
         pixels = _with_clouds(pixels, clouds[rng.integers(len(clouds))], rng)
-    if rng.random() < 0.35:
+    if hazy:
         pixels = _with_haze(pixels, rng)
+    if clouded or hazy:
+        valid &= classes == UNDECIDED
     if rng.random() < 0.6:
         pixels = pixels * np.exp(rng.normal(0, 0.15)) * np.exp(rng.normal(0, 0.04, (4, 1, 1)))
     if rng.random() < 0.3:
         pixels = pixels + rng.uniform(-0.01, 0.03)
-    return Scene(scene.kind, f"{scene.name}-{number}", np.clip(pixels, 0, 2).astype(np.float32), valid)
+    return Scene(scene.kind, f"{scene.name}-{number}", np.clip(pixels, 0, 2).astype(np.float32), valid, classes)
 
 
 def _with_clouds(pixels: F32, other: tuple[F32, F32], rng: np.random.Generator) -> F32:
@@ -182,14 +236,17 @@ def _with_haze(pixels: F32, rng: np.random.Generator) -> F32:
 
 
 def save(folder: Path, scene: Scene, answer: F32) -> None:
-    """Write a scene and the teacher's answer to it."""
-    layers = [np.clip(scene.reflectance, -1, 3) * SCALE, answer * SCALE, scene.valid[None]]
+    """Write a scene and what is wanted of the student, given the teacher's answer to it."""
+    classes = np.where(scene.overruled == UNDECIDED, decided(answer), scene.overruled)
+    chosen = np.stack([classes == code for code in (CloudClass.CLOUD, CloudClass.CLOUD_SHADOW)])
+    wanted = (1 - DECIDED) * answer + DECIDED * chosen
+    layers = [np.clip(scene.reflectance, -1, 3) * SCALE, wanted * SCALE, scene.valid[None]]
     np.save(folder / f"{scene.kind}--{scene.name}.npy", np.concatenate(layers).round().astype(np.int16))
 
 
 def teacher() -> Answer:
     """The default model, as the package runs it."""
-    model = OnnxSegmenter(find_model(TEACHER), provider="openvino")
+    model = OnnxSegmenter(find_model(TEACHER), provider=PROVIDER)
 
     def answer(reflectance: F32) -> F32:
         given = model.predict(reflectance[None])

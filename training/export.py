@@ -1,4 +1,4 @@
-"""Calibrate the trained student and write it as ONNX, with its scores beside the teacher's answers.
+"""Calibrate the trained student and write it as ONNX, with its scores beside what is wanted.
 
 ::
 
@@ -29,12 +29,14 @@ if TYPE_CHECKING:
 THRESHOLDS: Final = (0.3, 0.6)
 """Probabilities of cloud and of shadow from which on the merge policy believes a model."""
 STEP: Final = 32
+SAMPLE: Final = 16
+"""One in this many pixels is calibrated with."""
 LARGE: Final = 1000
 """Weights of a tensor from which on it is stored in 16 bits."""
 
 
 def originals(folder: Path) -> Iterator[tuple[str, F32, F32, NDArray[np.bool_]]]:
-    """Name, scaled bands, the teacher's probabilities and where there is data, of each scene that is not altered."""
+    """Name, scaled bands, the wanted probabilities and where there is data, of each scene that is not altered."""
     mean, deviation = (np.array(values, np.float32)[:, None, None] for values in (MEAN, DEVIATION))
     for path in sorted(folder.glob("*.npy")):
         collection, name = path.stem.split("--")
@@ -46,7 +48,7 @@ def originals(folder: Path) -> Iterator[tuple[str, F32, F32, NDArray[np.bool_]]]
 
 
 def answers(net: Student, folder: Path) -> Iterator[tuple[str, F32, F32]]:
-    """Name, logits ``(class, pixel)`` and the teacher's probabilities ``(class, pixel)`` of each scene."""
+    """Name, logits ``(class, pixel)`` and the wanted probabilities ``(class, pixel)`` of each scene."""
     for name, pixels, given, valid in originals(folder):
         with torch.inference_mode():
             logits = net(torch.from_numpy(pixels)[None])[0].numpy()
@@ -60,7 +62,7 @@ def softmax(logits: F32) -> F32:
 
 
 def calibrate(logits: list[F32], taught: list[F32]) -> F32:
-    """What to add to the logits so that as many pixels as the teacher's exceed each threshold, all scenes alike."""
+    """What to add to the logits so that as many pixels as are wanted exceed each threshold, all scenes alike."""
     bias = np.zeros(CLASSES, np.float32)
     for _ in range(30):
         for place, threshold in zip((1, 2), THRESHOLDS, strict=True):
@@ -102,12 +104,12 @@ def main(data: Path, run: Path, path: Path) -> None:
     net = Student().eval()
     net.load_state_dict(torch.load(run / "checkpoint.pt")["net"])
     names, logits, taught = zip(*answers(net, data), strict=True)
-    bias = calibrate(list(logits), list(taught))
+    bias = calibrate([one[:, ::SAMPLE] for one in logits], [one[:, ::SAMPLE] for one in taught])
     with torch.no_grad():
         net.head.bias += torch.from_numpy(np.repeat(bias, 4))
     write(net, path)
     print(f"added to the logits of cloud and shadow: {bias[1]:.3f} and {bias[2]:.3f}; {path.stat().st_size} bytes")
-    print("scene | same class | cloud (teacher) | shadow (teacher), in %")
+    print("scene | same class | cloud (wanted) | shadow (wanted), in %")
     for name, found, wanted in zip(names, logits, taught, strict=True):
         p = softmax(found + bias[:, None])
         same = 100 * (p.argmax(0) == wanted.argmax(0)).mean()

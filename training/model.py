@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 WIDTHS: Final = (16, 32, 64, 128, 192)
 """Channels at a half, a quarter ... a thirty-second of the resolution; multiples of 16 suit the CPU's registers."""
-EXTRA: Final = (0, 1, 2, 2, 2)
+EXTRA: Final = (0, 1, 3, 3, 2)
 """Convolutions after the one that halves the resolution."""
 CLASSES: Final = 3
 MEAN: Final = (0.26681777834892273, 0.27799084782600403, 0.28811994194984436, 0.36494743824005127)
@@ -50,11 +50,14 @@ class Student(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits of clear, cloud and cloud shadow."""
+        return functional.pixel_shuffle(self.squares((x + self.black).relu().sqrt()), 2)
+
+    def squares(self, x: Tensor) -> Tensor:
+        """Logits of each 2 x 2 square, ``(n, 4 * class, y, x)``, from roots of reflectance."""
         features = []
-        x = (x + self.black).relu().sqrt()
         for stage in self.down:
             x = stage(x)
             features.append(x)
         for lateral, up, fine in zip(reversed(self.lateral), reversed(self.up), features[-2::-1], strict=True):
             x = up(functional.interpolate(lateral(x), scale_factor=2.0, mode="nearest") + fine)
-        return functional.pixel_shuffle(self.head(x), 2)
+        return self.head(x)
