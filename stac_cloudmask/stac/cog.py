@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final, Literal
-from xml.etree.ElementTree import Element, indent, tostring
+from xml.etree.ElementTree import Element, SubElement, indent, tostring
 
 import numpy as np
 import rasterio
@@ -180,56 +180,46 @@ def _write(
 
 def gdal_metadata(classes: Sequence[ClassInfo]) -> str:
     """Return what GDAL keeps beside a TIFF: class names, and a color table with opacities, which TIFF does not have."""
-    known = {info.code: info for info in classes}
-    colors = [known[code].rgba if code in known else (0, 0, 0, 0) for code in range(256)]
-    codes = range(max(code for code in known if code < VOTES_NODATA) + 1)
-    band = _element(
-        "PAMRasterBand",
-        _element("ColorTable", *(_element("Entry", c1=red, c2=green, c3=blue, c4=a) for red, green, blue, a in colors)),
-        _element("CategoryNames", *(_element("Category", known[c].title if c in known else "") for c in codes)),
-        _attribute_table(classes),
-        band=1,
-    )
-    return _xml(_element("PAMDataset", band))
+    by_code = {info.code: info for info in classes}
+    band = Element("PAMRasterBand", band="1")
+    table = SubElement(band, "ColorTable")
+    for code in range(256):
+        rgba = by_code[code].rgba if code in by_code else (0, 0, 0, 0)
+        SubElement(table, "Entry", {f"c{k}": str(value) for k, value in enumerate(rgba, 1)})
+    names = SubElement(band, "CategoryNames")
+    for code in range(max(code for code in by_code if code < VOTES_NODATA) + 1):
+        SubElement(names, "Category").text = by_code[code].title if code in by_code else ""
+    band.append(_attribute_table(classes))
+    root = Element("PAMDataset")
+    root.append(band)
+    return _xml(root)
 
 
 def _attribute_table(classes: Sequence[ClassInfo]) -> Element:
     """Return GDAL's raster attribute table: value, name, red, green, blue and opacity of each class."""
-    columns = [
-        _element("FieldDefn", _element("Name", name), _element("Type", kind), _element("Usage", usage), index=index)
-        for index, (name, kind, usage) in enumerate(RAT_COLUMNS)
-    ]
-    rows = [
-        _element("Row", *(_element("F", value) for value in (info.code, info.title, *info.rgba)), index=index)
-        for index, info in enumerate(classes)
-    ]
-    return _element("GDALRasterAttributeTable", *columns, *rows, tableType="thematic")
+    table = Element("GDALRasterAttributeTable", tableType="thematic")
+    for index, (name, kind, usage) in enumerate(RAT_COLUMNS):
+        column = SubElement(table, "FieldDefn", index=str(index))
+        for tag, value in (("Name", name), ("Type", kind), ("Usage", usage)):
+            SubElement(column, tag).text = str(value)
+    for index, info in enumerate(classes):
+        row = SubElement(table, "Row", index=str(index))
+        for value in (info.code, info.title, *info.rgba):
+            SubElement(row, "F").text = str(value)
+    return table
 
 
 def qgis_style(classes: Sequence[ClassInfo]) -> str:
     """Return the style of a class map for QGIS: names and colors of the classes; what is not painted is transparent."""
-    entries = [
-        _element(
-            "paletteEntry", value=info.code, label=info.title, color=f"#{info.color_hint.lower()}", alpha=info.rgba[3]
-        )
-        for info in classes
-        if info.name not in NODATA_NAMES
-    ]
-    palette = _element("colorPalette", *entries)
-    renderer = _element("rasterrenderer", palette, type="paletted", band=1, opacity=1, alphaBand=-1)
-    root = _element("qgis", _element("pipe", renderer), version="3.22", styleCategories="Symbology")
+    root = Element("qgis", version="3.22", styleCategories="Symbology")
+    pipe = SubElement(root, "pipe")
+    renderer = SubElement(pipe, "rasterrenderer", type="paletted", band="1", opacity="1", alphaBand="-1")
+    palette = SubElement(renderer, "colorPalette")
+    for info in classes:
+        if info.name not in NODATA_NAMES:
+            color = {"color": f"#{info.color_hint.lower()}", "alpha": str(info.rgba[3])}
+            SubElement(palette, "paletteEntry", {"value": str(info.code), "label": info.title, **color})
     return f"<!DOCTYPE qgis PUBLIC 'http://mrcc.com/qgis.dtd' 'SYSTEM'>\n{_xml(root)}"
-
-
-def _element(tag: str, *content: Element | str | int, **attributes: str | int) -> Element:
-    """Return an XML element with attributes, and elements or one text in it."""
-    element = Element(tag, {name: str(value) for name, value in attributes.items()})
-    for part in content:
-        if isinstance(part, Element):
-            element.append(part)
-        else:
-            element.text = str(part)
-    return element
 
 
 def _xml(root: Element) -> str:
