@@ -15,8 +15,9 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from operator import attrgetter
-from time import monotonic, sleep
 from typing import Final, TypeVar
+
+from tenacity import RetryCallState, Retrying, retry_if_exception, stop_before_delay
 
 from stac_cloudmask.errors import StacCloudmaskError
 
@@ -64,21 +65,20 @@ def retrying(
     Raises:
         StacCloudmaskError: The last error of ``send``; says so where the server asked for a longer pause than is left.
     """
-    end, pause = monotonic() + policy.seconds, policy.pause
-    while True:
-        try:
-            return send()
-        except StacCloudmaskError as error:
-            asked = error.retry_after
-            wait = pause * random.uniform(0.5, 1) if asked is None else asked  # noqa: S311  (not a secret)
-            if not when(error) or monotonic() + wait >= end:
-                if when(error) and asked is not None and asked >= policy.seconds:
-                    error.args = (f"{error}; it asks to wait {asked:.0f} s, and retry_seconds is {policy.seconds:g}",)
-                raise
-            level = logging.WARNING if wait >= ALOUD else logging.INFO
-            logger.log(level, "%s; trying again in %.1f s", error, wait)
-        sleep(wait)
-        pause *= 2
+    again = Retrying(
+        retry=retry_if_exception(lambda error: isinstance(error, StacCloudmaskError) and when(error)),
+        wait=lambda state: _pause(state, policy),
+        stop=stop_before_delay(policy.seconds),
+        before_sleep=_log,
+        reraise=True,
+    )
+    try:
+        return again(send)
+    except StacCloudmaskError as error:
+        asked = error.retry_after or 0.0
+        if when(error) and asked >= policy.seconds:
+            error.args = (f"{error}; it asks to wait {asked:.0f} s, and retry_seconds is {policy.seconds:g}",)
+        raise
 
 
 def retry_after(headers: Mapping[str, str]) -> float | None:
@@ -92,3 +92,18 @@ def retry_after(headers: Mapping[str, str]) -> float | None:
         return None
     aware = until if until.tzinfo else until.replace(tzinfo=UTC)
     return max(0.0, (aware - datetime.now(UTC)).total_seconds())
+
+
+def _pause(state: RetryCallState, policy: RetryPolicy) -> float:
+    asked = getattr(_failure(state), "retry_after", None)
+    growing = policy.pause * 2.0 ** (state.attempt_number - 1) * random.uniform(0.5, 1)  # noqa: S311  (not a secret)
+    return growing if asked is None else float(asked)
+
+
+def _log(state: RetryCallState) -> None:
+    level = logging.WARNING if state.upcoming_sleep >= ALOUD else logging.INFO
+    logger.log(level, "%s; trying again in %.1f s", _failure(state), state.upcoming_sleep)
+
+
+def _failure(state: RetryCallState) -> BaseException | None:
+    return state.outcome.exception() if state.outcome is not None else None
