@@ -1,6 +1,6 @@
 """The Python calls: items in, masks out.
 
-Each call imports what it needs when it is made, as the raster libraries take seconds.
+The raster libraries take seconds to load, so each call imports what it needs.
 """
 
 from __future__ import annotations
@@ -53,25 +53,27 @@ def process(
     """Mask items and write the masks as a static STAC catalog; what is up to date is left alone.
 
     Args:
-        items: One or many: items, ids (with ``catalog``), URLs, or paths of item JSON; what ``search`` gives is read as
-            it is needed.
+        items: One or many items, ids (with ``catalog``), URLs, or paths of item JSON. What ``search`` returns is read
+            as it is needed.
         out: Directory, or ``s3://bucket/prefix``.
         catalog: STAC API or static catalog, URL or path, where ids are looked up.
         collection: Collection of the ids.
-        bbox: West, south, east, north in degrees of the area that is masked; west beyond east crosses the antimeridian.
-        geometry: The same as a geometry: GeoJSON, well-known text, shapely, or the path of a vector file. Pixels
+        bbox: The area to mask: west, south, east, north in degrees. With west greater than east it crosses the
+            antimeridian.
+        geometry: The area to mask as GeoJSON, well-known text, a shapely geometry, or the path of a vector file. Pixels
             outside of it are nodata. Items without data in the area are ``skipped``.
         settings: How masks are made.
         client: A Dask cluster to run on.
-        workers: Processes of a local Dask cluster; without it and ``client`` the items are done here one by one.
-        headers: For a catalog with a login: sent to its server only, and never shown or stored.
-        versions: Of several products of one id, the ``newest``, or ``all`` with their baseline or time in their ids.
-        dry_run: Write nothing: results say what is ``planned`` and, in their ``estimate``, what it would take.
+        workers: Number of processes of a local Dask cluster. Without it and ``client`` items are masked one by one in
+            this process.
+        headers: For a catalog with a login. They are sent to its server only, and never shown or stored.
+        versions: If several products share an id, mask the ``newest``, or ``all`` with baseline or time in their ids.
+        dry_run: Write nothing. Results are ``planned`` and state in ``estimate`` what masking would take.
         progress: True for a bar in the terminal or notebook; or a function that is called with each `Stage` of an item
             in this process, and with each `Result`.
 
     Returns:
-        What became of each item. A failed item is a result too, and never stops the others.
+        One result for each item. An item that fails is a result too, and never stops the others.
 
     Raises:
         ConfigError: A setting cannot work.
@@ -104,14 +106,14 @@ def cloud_mask(
     headers: Mapping[str, str] | None = None,
     progress: bool | Listener = False,
 ) -> xr.Dataset:
-    """The mask of one item as a georeferenced dataset; nothing is written.
+    """Return the mask of one item as a georeferenced dataset, without writing anything.
 
     Args:
         item: An item, its id (with ``catalog``), its URL, or the path of its JSON.
         catalog: STAC API or static catalog where an id is looked up.
         collection: Collection of the id.
-        bbox: West, south, east, north in degrees of the area that is masked; only what it needs is read and computed.
-        geometry: The same as a geometry, see `process`.
+        bbox: The area to mask: west, south, east, north in degrees. Only what it needs is read and computed.
+        geometry: The area to mask as a geometry, see `process`.
         settings: How the mask is made.
         headers: For a catalog with a login, see `process`.
         progress: True for a bar in the terminal or notebook, or a function that is called with each `Stage`.
@@ -122,7 +124,7 @@ def cloud_mask(
 
     Raises:
         OutsideAreaError: The item has no data in the area.
-        StacCloudmaskError: The item cannot be masked; says why and what would help.
+        StacCloudmaskError: The item cannot be masked; the message says why and what would help.
     """
     from stac_cloudmask.pipeline.mask import Stopwatch, connection_of, make_mask, to_dataset  # noqa: PLC0415
     from stac_cloudmask.review.show import CloudmaskAccessor  # noqa: F401, PLC0415  (registers itself)

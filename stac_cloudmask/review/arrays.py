@@ -213,7 +213,7 @@ def mask_cube(
     sun: tuple[float, float] | None = None,
     settings: Settings | None = None,
 ) -> xr.DataArray:
-    """Mask every date of a cube as odc-stac or stackstac loaded it; lazily, one date a block, where the cube is lazy.
+    """Mask every date of a cube that odc-stac or stackstac loaded. A lazy cube is masked lazily, one date at a time.
 
     The cube has the bands that the model reads (blue, green, red and nir, by common name or as B02, ...), and SCL if
     that shall have a vote. How values become reflectance is never guessed: by ``scale`` and ``offset``, else by the

@@ -49,7 +49,7 @@ SLACK: Final = 0.01
 def apply_mask(
     cube: Cube, masks: Masks, *, keep: Sequence[str] = (CLASSES[0].name,), fill: float | None = None
 ) -> Cube:
-    """Return a cube without the pixels that masks hide; masks are read when the cube is, if that is lazy.
+    """Return a cube without the pixels that masks hide. A lazy cube stays lazy.
 
     Each time step gets the masks of its items: by the ids that stackstac keeps, else by time, else by solar day, which
     odc-stac can group by. Masks are taken to the grid of the cube, whatever that is, by their nearest pixel; where

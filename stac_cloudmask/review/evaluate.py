@@ -360,7 +360,7 @@ TOLERANCE: Final = 20.0
 def evaluate(
     masks: str | Path, *, references: Sequence[str], tolerance: float = TOLERANCE, mask: str = MASK
 ) -> EvaluationReport:
-    """Judge masks by references, on the grid of each mask.
+    """Score masks against labels, on the grid of each mask.
 
     Args:
         masks: An output catalog of this package.
