@@ -81,7 +81,7 @@ def test_a_pause_longer_than_the_time_ends_at_once_and_is_said():
 
 
 def test_a_long_pause_is_logged_as_a_warning(caplog, monkeypatch):
-    monkeypatch.setattr("stac_cloudmask.retry.sleep", lambda _: None)
+    monkeypatch.setattr("tenacity.nap.time.sleep", lambda _: None)
     retrying(Server(asking_to_wait(6.0)), policy=RetryPolicy(seconds=10))
     assert [(record.levelno, "again in 6.0 s" in record.getMessage()) for record in caplog.records] == [
         (logging.WARNING, True)
