@@ -24,7 +24,7 @@ from stac_cloudmask.core.grid import Window
 from stac_cloudmask.core.metrics import agreement
 from stac_cloudmask.core.policy import decide
 from stac_cloudmask.core.predict import PERCENT_NODATA, ROLES
-from stac_cloudmask.core.reflectance import repeat
+from stac_cloudmask.core.resampling import repeat
 from stac_cloudmask.pipeline.mask import Mask, make_mask
 from stac_cloudmask.review.evaluate import judged_classes, meaning_of, parse_reference, read_labels
 

@@ -147,7 +147,7 @@ def votes_of(mask: Mask) -> Rgb:
         for bits, color in zip((first, second, first | second), colors, strict=True):
             out[where & ((votes & int(first | second)) == int(bits))] = color
     out[(votes & int(Vote.REMOVED)) > 0] = removed
-    out[(votes & int(Vote.BUFFER)) > 0] = added
+    out[(votes & int(Vote.ADDED)) > 0] = added
     out[code == CloudClass.NODATA] = 0
     return out
 

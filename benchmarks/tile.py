@@ -32,7 +32,7 @@ from benchmarks.apart import Figures, apart, peak_megabytes, source_item
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from stac_cloudmask.config import Provider, Settings
+    from stac_cloudmask.config import Runtime, Settings
 
 BANDS = ("blue", "green", "red", "nir")
 RUNTIMES = ("default:cpu", "default:openvino", "default:openvino-int8", "fast:cpu", "fast:openvino")
@@ -128,7 +128,7 @@ def settings_of(runtime: str, *, resolution: float | None = None, overwrite: boo
     from stac_cloudmask.config import Settings  # noqa: PLC0415
 
     name, provider = runtime.split(":")
-    chosen = Settings(provider=cast("Provider", provider), resolution=resolution, overwrite=overwrite)
+    chosen = Settings(provider=cast("Runtime", provider), resolution=resolution, overwrite=overwrite)
     return chosen if name == "default" else replace(chosen, cloud_model=(name,), shadow_model=name)
 
 

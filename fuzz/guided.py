@@ -22,9 +22,10 @@ with atheris.instrument_imports(include=["stac_cloudmask"]):
     from stac_cloudmask.models.graph import load_graph
     from stac_cloudmask.models.spec import read_model_item
     from stac_cloudmask.stac.bands import resolve
+    from stac_cloudmask.stac.connection import read_json
     from stac_cloudmask.stac.hrefs import check_href, is_remote, redact
     from stac_cloudmask.stac.labels import Meaning, vector_labels
-    from stac_cloudmask.stac.static import Failure, items_in, read_json
+    from stac_cloudmask.stac.static import Failure, items_in
 
 LONGEST: Final = 12_000
 """Bytes of an input: shorter ones are tried oftener."""

@@ -14,7 +14,7 @@ import pystac
 
 from fuzz import canaries
 from fuzz.spoil import JUNK, spoil
-from stac_cloudmask.config import BoaOffset, Loader, Merge, MissingScl, Provider, Settings
+from stac_cloudmask.config import BoaOffset, Loader, Merge, MissingScl, Runtime, Settings
 from stac_cloudmask.core.grid import Grid
 from stac_cloudmask.errors import StacCloudmaskError
 from stac_cloudmask.pipeline.item import plan_item
@@ -40,7 +40,7 @@ GOOD: Final[dict[str, tuple[Any, ...]]] = {
     "loader": get_args(Loader),
     "missing_scl": get_args(MissingScl),
     "boa_offset": get_args(BoaOffset),
-    "provider": get_args(Provider),
+    "provider": get_args(Runtime),
     "buffer": (None, 0.0, 120.0),
     "min_area": (None, 0.0, 5000.0),
     "hole_area": (None, 0.0, 5000.0),

@@ -23,9 +23,10 @@ if TYPE_CHECKING:
     from distributed import Client
 
     from stac_cloudmask.pipeline.result import Result
+    from stac_cloudmask.stac.connection import Connection
     from stac_cloudmask.stac.geometry import Area, Bbox
     from stac_cloudmask.stac.search import Versions
-    from stac_cloudmask.stac.static import Connection, Failure
+    from stac_cloudmask.stac.static import Failure
 
 BATCH: Final = 100
 """References that are looked up together; a search is not read to its end before its first item is masked."""

@@ -1,4 +1,4 @@
-"""The settings of a run: every default lives here and nowhere else."""
+"""The settings of a run and their defaults; those of a merge policy are in `core.policy.POLICIES`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Merge = Literal["calibrated", "union", "farmvibes"]
 Loader = Literal["stackstac", "odc"]
 MissingScl = Literal["fail", "model-only"]
 BoaOffset = Literal["auto", "0", "-1000"]
-Provider = Literal["cpu", "cuda", "openvino", "openvino-f32", "openvino-int8"]
+Runtime = Literal["cpu", "cuda", "openvino", "openvino-f32", "openvino-int8"]
 
 DEFAULT_MODEL: Final = "ukis-csmask-4b-l2a"
 FAST: Final = "fast"
@@ -120,7 +120,7 @@ class Settings:
     collection_config: str | None = None
     overwrite: bool = False
     threads: int | None = None
-    provider: Provider = "cpu"
+    provider: Runtime = "cpu"
     model_cache: str | None = None
     private_hosts: tuple[str, ...] = ()
     local_roots: tuple[str, ...] | None = None

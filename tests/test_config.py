@@ -6,7 +6,7 @@ from typing import get_args
 import numpy as np
 import pytest
 
-from stac_cloudmask.config import Provider, Settings
+from stac_cloudmask.config import Runtime, Settings
 from stac_cloudmask.errors import ConfigError
 
 
@@ -15,7 +15,7 @@ def fingerprint(**changes):
 
 
 def test_every_runtime_makes_masks_of_its_own():
-    assert len({fingerprint(provider=name) for name in get_args(Provider)}) == len(get_args(Provider))
+    assert len({fingerprint(provider=name) for name in get_args(Runtime)}) == len(get_args(Runtime))
 
 
 @pytest.mark.parametrize(

@@ -116,7 +116,7 @@ def overruled(path: Path, has_scl: bool) -> Codes:  # noqa: FBT001
         mask = make_mask(item, settings=Settings(provider=PROVIDER, missing_scl="fail" if has_scl else "model-only"))
     codes = mask.decision.class_map
     percents = np.stack([mask.evidence.cloud, mask.evidence.shadow])
-    kept = (decided(percents / np.float32(100)) == codes) | ((mask.decision.votes & np.uint8(Vote.BUFFER)) > 0)
+    kept = (decided(percents / np.float32(100)) == codes) | ((mask.decision.votes & np.uint8(Vote.ADDED)) > 0)
     return np.where(kept, np.uint8(UNDECIDED), codes)
 
 

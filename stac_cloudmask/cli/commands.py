@@ -9,7 +9,7 @@ import typer
 from rich.progress import MofNCompleteColumn, TimeElapsedColumn
 
 from stac_cloudmask.cli import console
-from stac_cloudmask.cli.options import CATALOG_HEADERS, Search, headers, source_roots
+from stac_cloudmask.cli.options import CATALOG_HEADERS, SearchOptions, headers, source_roots
 from stac_cloudmask.errors import ConfigError, StacCloudmaskError
 from stac_cloudmask.progress import bars
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from stac_cloudmask.review.evaluate import EvaluationReport
 
 
-def search(*, search: Search, json: bool = False) -> None:
+def search(*, search: SearchOptions, json: bool = False) -> None:
     """List the items of a STAC API or static catalog that match.
 
     Example: `stac-cloudmask search --catalog https://earth-search.aws.element84.com/v1 --collection sentinel-2-l2a

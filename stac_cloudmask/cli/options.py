@@ -71,7 +71,7 @@ LEAST: Final = {"tolerance": 0, "workers": 1}
 
 
 @dataclass(frozen=True, kw_only=True)
-class Search:
+class SearchOptions:
     """A catalog, what is searched for in it, and what is sent to its server.
 
     Attributes:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Literal
 import typer
 
 from stac_cloudmask.cli import console
-from stac_cloudmask.cli.options import CATALOG_HEADERS, Search, headers, source_roots
+from stac_cloudmask.cli.options import CATALOG_HEADERS, SearchOptions, headers, source_roots
 from stac_cloudmask.config import FAST, Settings
 from stac_cloudmask.errors import ConfigError, StacCloudmaskError
 from stac_cloudmask.progress import terminal
@@ -29,7 +29,7 @@ def process(
     items: tuple[str, ...] = (),
     *,
     out: str,
-    search: Search,
+    search: SearchOptions,
     clip: bool = False,
     versions: Versions = "newest",
     settings: Settings,
@@ -127,7 +127,7 @@ def _chosen(settings: Settings, clipped: Query | None, *, fast: bool) -> Setting
 
 
 def _items(
-    refs: tuple[str, ...], search: Search, query: Query, settings: Settings, versions: Versions
+    refs: tuple[str, ...], search: SearchOptions, query: Query, settings: Settings, versions: Versions
 ) -> Iterator[pystac.Item | Failure]:
     """The items that are named, or, where none is, those that the search finds."""
     from stac_cloudmask.pipeline.mask import connection_of  # noqa: PLC0415  (keeps --help fast)

@@ -1,6 +1,6 @@
 """The `calibrated` merge policy: votes weighted by what each source is good at.
 
-The whole scene is surveyed on cells of some 60 m: which clouds are to be believed, where they can cast shadow, and how
+The whole scene is surveyed on cells of 60 to 80 m: which clouds are to be believed, where they can cast shadow, and how
 dark the ground is there. With that, rows of pixels are selected one strip after the other.
 """
 
@@ -18,9 +18,9 @@ from scipy import ndimage
 from stac_cloudmask.core.grid import Window
 from stac_cloudmask.core.merge import Policy, Select, strips, vote
 from stac_cloudmask.core.morphology import EIGHT_CONNECTED
-from stac_cloudmask.core.reflectance import block_sum, repeat
+from stac_cloudmask.core.resampling import block_sum, repeat
 from stac_cloudmask.core.shadow import Search, objects, reachable, shadowless, window_sum
-from stac_cloudmask.core.strips import in_order
+from stac_cloudmask.core.threads import in_order
 from stac_cloudmask.core.votes import Evidence, Scl, Vote
 
 

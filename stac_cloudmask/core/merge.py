@@ -16,7 +16,7 @@ import numpy as np
 from stac_cloudmask.core import morphology
 from stac_cloudmask.core.classes import CloudClass
 from stac_cloudmask.core.predict import PERCENT_NODATA
-from stac_cloudmask.core.strips import in_order
+from stac_cloudmask.core.threads import in_order
 from stac_cloudmask.core.votes import Evidence, Scl, Vote
 
 if TYPE_CHECKING:
@@ -175,7 +175,7 @@ def _classify(
     added = (is_cloud & (~cloud | ((votes & CLOUD_VOTES) == 0))) | (is_shadow & ~shadow)
     class_map[~valid] = CloudClass.NODATA
     votes |= (valid & removed) * np.uint8(Vote.REMOVED)
-    votes |= (valid & added) * np.uint8(Vote.BUFFER)
+    votes |= (valid & added) * np.uint8(Vote.ADDED)
 
 
 def _grown(votes: NDArray[np.uint8], bit: np.uint8, start: int, stop: int, *, radius: float) -> NDArray[np.bool_]:

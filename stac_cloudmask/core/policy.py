@@ -165,6 +165,6 @@ def _farmvibes(evidence: Evidence, settings: Settings) -> Decision:
         closing_size=round(policy.cloud_buffer / evidence.gsd),
         min_area=round(policy.min_area / evidence.gsd**2),
     )
-    votes |= (valid & flagged & (votes == 0)) * np.uint8(Vote.BUFFER)
+    votes |= (valid & flagged & (votes == 0)) * np.uint8(Vote.ADDED)
     votes |= (valid & ~flagged & (votes > 0)) * np.uint8(Vote.REMOVED)
     return Decision(flagged.view(np.uint8), votes, asdict(policy), notes)  # True is CloudClass.CLOUD

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from stac_cloudmask.core.morphology import EIGHT_CONNECTED, dilate
-from stac_cloudmask.core.strips import in_order
+from stac_cloudmask.core.threads import in_order
 
 if TYPE_CHECKING:
     from stac_cloudmask.core.calibrated import Rules

@@ -10,7 +10,7 @@ import numpy as np
 
 from stac_cloudmask.core.classes import CloudClass
 from stac_cloudmask.core.grid import Window
-from stac_cloudmask.core.reflectance import repeat
+from stac_cloudmask.core.resampling import repeat
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -50,7 +50,7 @@ class Vote(IntFlag):
     CLOUD_MODEL = 4
     SHADOW_MODEL = 8
     REMOVED = 16
-    BUFFER = 32
+    ADDED = 32
 
 
 @dataclass(frozen=True, kw_only=True)

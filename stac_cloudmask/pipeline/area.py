@@ -38,7 +38,8 @@ CONTEXT: Final = 192
 MARGIN: Final = 2_000.0
 """Meters around an area that the merge looks at: twice the deviation of what it takes for lit ground nearby."""
 HIGHEST: Final = 8_000.0
-"""Meters above ground of the highest clouds whose shadows are looked for from outside of an area."""
+"""Meters above ground of the highest clouds whose shadows are looked for from outside of an area; few are higher, and a
+whole scene, which costs nothing more, is searched up to `core.calibrated.RULES.highest`."""
 
 
 def area_of(*, bbox: Bbox | None = None, geometry: Area | None = None) -> str | None:

@@ -31,9 +31,9 @@ from stac_cloudmask.pipeline.result import VERSION
 from stac_cloudmask.retry import RetryPolicy
 from stac_cloudmask.stac.assets import unsigned
 from stac_cloudmask.stac.bands import resolve
+from stac_cloudmask.stac.connection import Connection
 from stac_cloudmask.stac.hrefs import HrefRule
 from stac_cloudmask.stac.reader import open_scene
-from stac_cloudmask.stac.static import Connection
 
 if TYPE_CHECKING:
     import pystac

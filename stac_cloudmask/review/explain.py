@@ -22,7 +22,7 @@ from stac_cloudmask.stac.warp import read_pixel
 if TYPE_CHECKING:
     import pystac
 
-CERTAIN: Final = f"a mean cloud probability of {RULES.certain} % over {RULES.cell:g} m, or trusted cloud of SCL"
+CERTAIN: Final = f"a mean cloud probability of {RULES.certain} % over 60 to 80 m, or trusted cloud of SCL"
 HINTED: Final = (
     f"the model finds more than {RULES.hint} % of cloud in {100 * RULES.support:g} % of what lies within "
     f"{RULES.around:g} m, or thin cloud veils the ground"
@@ -97,7 +97,7 @@ def _policy(facts: PixelRecord, votes: Vote) -> Iterator[str]:
     is_calibrated = facts.merge.get("policy") == "calibrated"
     if votes & Vote.REMOVED:
         yield from (f"removed: {why}" for why in (_removals(facts, votes) if is_calibrated else [_too_small(facts)]))
-    if votes & Vote.BUFFER:
+    if votes & Vote.ADDED:
         is_cloud = facts.code == CloudClass.CLOUD
         name, setting = ("cloud", "cloud_buffer") if is_cloud else ("cloud shadow", "shadow_buffer")
         yield f"added: {name} lies within {facts.merge.get(setting) or 0:g} m"

@@ -15,7 +15,7 @@ import numpy as np
 
 from stac_cloudmask.core.classes import CloudClass
 from stac_cloudmask.core.grid import Grid
-from stac_cloudmask.core.reflectance import block_mean
+from stac_cloudmask.core.resampling import block_mean
 from stac_cloudmask.core.votes import Scl, Sun
 from stac_cloudmask.errors import ConfigError
 from stac_cloudmask.simulate.clouds import STEP, draw_sky, look_down, scene_classification

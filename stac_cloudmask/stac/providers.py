@@ -238,7 +238,7 @@ def sign(href: str, *, retry: RetryPolicy = DEFAULT_POLICY) -> str:
 
 
 def _token(name: str, url: str, retry: RetryPolicy) -> str:
-    from stac_cloudmask.stac.static import Connection, read_json  # noqa: PLC0415  (which reads items, which need BANDS)
+    from stac_cloudmask.stac.connection import Connection, read_json  # noqa: PLC0415  (which reads items, which need BANDS)
 
     with _asking:
         token, expiry = _tokens.get(url, ("", datetime.min.replace(tzinfo=UTC)))

@@ -20,7 +20,8 @@ from numpy.typing import NDArray
 from rasterio.enums import MaskFlags
 
 from stac_cloudmask.core.grid import Window
-from stac_cloudmask.core.reflectance import HIGHEST_DN, is_damaged, mean_by_twos, mode_of_blocks, repeat, up_bilinear
+from stac_cloudmask.core.reflectance import HIGHEST_DN, is_damaged
+from stac_cloudmask.core.resampling import mean_by_twos, mode_of_blocks, repeat, up_bilinear
 from stac_cloudmask.errors import ConfigError, StacCloudmaskWarning, UnsupportedItemError
 from stac_cloudmask.retry import DEFAULT_POLICY, RetryPolicy
 from stac_cloudmask.stac.boa_offset import DARK, of_array, settle

@@ -21,25 +21,21 @@ from pystac_client.errors import ClientTypeError
 from pystac_client.stac_api_io import StacApiIO
 
 from stac_cloudmask.errors import ConfigError, StacCloudmaskError, StacCloudmaskWarning
+from stac_cloudmask.stac.connection import DEFAULT_CONNECTION, BrokenError, Connection, JsonReader, StatusError
 from stac_cloudmask.stac.hrefs import check_href, is_remote, local_path, redact
 from stac_cloudmask.stac.item import DEFAULT_COLLECTION
 from stac_cloudmask.stac.metadata import baseline, is_mask, own_property
 from stac_cloudmask.stac.query import Query
 from stac_cloudmask.stac.static import (
-    DEFAULT_CONNECTION,
-    BrokenError,
-    Connection,
     Failure,
     Found,
     Json,
-    JsonReader,
-    StatusError,
     Walk,
-    attempt,
     items_in,
     link_of,
     links_of,
     listed_item,
+    or_failure,
     parse_item,
 )
 
@@ -318,7 +314,7 @@ def load_items(
 
 def _named(ref: str | pystac.Item, reader: JsonReader, known: Mapping[str, Found]) -> Iterator[Found]:
     if isinstance(ref, pystac.Item):
-        yield attempt(ref.id, _as_given, ref, reader)
+        yield or_failure(ref.id, _as_given, ref, reader)
     elif not _is_href(ref):
         yield known[ref]
     else:
@@ -351,7 +347,7 @@ def _as_given(item: pystac.Item, reader: JsonReader) -> pystac.Item:
 
 
 def _holds(href: str, item_id: str, reader: JsonReader) -> bool:
-    found = attempt(href, reader.read, href)
+    found = or_failure(href, reader.read, href)
     return not isinstance(found, Failure) and found[0].get("id") == item_id
 
 

@@ -10,8 +10,8 @@ from urllib.parse import quote
 from stac_cloudmask.errors import ConfigError, PublishError, ReadError, StacCloudmaskError, WriteError
 from stac_cloudmask.retry import DEFAULT_POLICY, RetryPolicy
 from stac_cloudmask.stac.collection import covering
+from stac_cloudmask.stac.connection import Connection, JsonReader, MissingError, StatusError, json_object
 from stac_cloudmask.stac.hrefs import redact
-from stac_cloudmask.stac.static import Connection, JsonReader, MissingError, StatusError, json_object
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-Outcome = Literal["created", "updated"]
+Written = Literal["created", "updated"]
 
 HIERARCHY: Final = frozenset({"root", "parent", "collection", "self", "items", "item", "child"})
 """Links that the API sets by itself."""
@@ -63,7 +63,7 @@ class StacApi(JsonReader):
             body = collection | {"links": _foreign_links(collection)}
             self._send("POST", f"{self._url}/collections", body, but=HTTPStatus.CONFLICT)
 
-    def put_item(self, item: Json) -> Outcome:
+    def put_item(self, item: Json) -> Written:
         """Create an item with absolute hrefs, or replace it; pgSTAC answers a bare 500 where its collection is missing.
 
         Raises:

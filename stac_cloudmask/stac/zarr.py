@@ -20,10 +20,10 @@ from rasterio.errors import RasterioError
 from rasterio.io import DatasetReader, MemoryFile
 
 from stac_cloudmask.errors import BandNotFoundError, ReadError, UnsupportedItemError
+from stac_cloudmask.stac.connection import Connection, JsonReader, MissingError, json_object
 from stac_cloudmask.stac.gdal import DamagedError
 from stac_cloudmask.stac.hrefs import redact
 from stac_cloudmask.stac.metadata import MAX_PIXELS
-from stac_cloudmask.stac.static import Connection, JsonReader, MissingError, json_object
 
 if TYPE_CHECKING:
     import numpy as np

@@ -225,7 +225,7 @@ def test_nobody_is_flagged_unasked_and_nodata_stays_nodata(evidence, buffer):
         nodata |= evidence.product.scl == 0
     np.testing.assert_array_equal(found.class_map == CloudClass.NODATA, nodata)
     assert not found.votes[nodata].any()
-    asked = found.votes[(found.class_map == CloudClass.CLOUD) & (found.votes & Vote.BUFFER == 0)]
+    asked = found.votes[(found.class_map == CloudClass.CLOUD) & (found.votes & Vote.ADDED == 0)]
     assert (asked & (Vote.PRODUCT_CLOUD | Vote.CLOUD_MODEL)).all()
     if buffer == 0:
         asked = found.votes[found.class_map == CloudClass.CLOUD_SHADOW]

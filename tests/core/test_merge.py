@@ -57,7 +57,7 @@ def test_a_buffer_reaches_as_far_as_it_says_and_never_over_what_was_found(eviden
     np.testing.assert_array_equal(flagged, near & valid)
     assert (class_map[cloud] == CloudClass.CLOUD).all()
     assert (class_map[shadow & ~cloud] == CloudClass.CLOUD_SHADOW).all()
-    np.testing.assert_array_equal((votes & Vote.BUFFER) > 0, flagged & ~cloud & ~shadow)
+    np.testing.assert_array_equal((votes & Vote.ADDED) > 0, flagged & ~cloud & ~shadow)
 
 
 @given(evidences(), st.integers(1, 7), st.sampled_from([0.0, 20.0]), st.sampled_from([0.0, 400.0]))
@@ -111,7 +111,7 @@ def test_a_buffer_hides_shadow_only_where_it_is_told_to():
     np.testing.assert_array_equal(union(evidence, cloud_buffer=20)[0], [[1, 2, 1, 0]])
     class_map, votes = union(evidence, cloud_buffer=20, shadow_before_buffer=False)
     np.testing.assert_array_equal(class_map, [[1, 1, 1, 0]])
-    assert votes[0, 1] == Vote.SHADOW_MODEL | Vote.BUFFER
+    assert votes[0, 1] == Vote.SHADOW_MODEL | Vote.ADDED
 
 
 @pytest.mark.parametrize("gsd", [5.0, 10.0, 20.0])

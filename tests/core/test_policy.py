@@ -86,7 +86,7 @@ def test_farmvibes_is_the_seeds_merge_in_pixels():
         assert found.parameters["cloud_buffer"] == 5 * gsd
     assert found.notes == (FARMVIBES_CLASSES,)
     assert not found.votes[:20, :20].any()
-    assert found.votes[300, 295] == Vote.BUFFER
+    assert found.votes[300, 295] == Vote.ADDED
 
 
 def test_farmvibes_counts_areas_in_pixels_of_the_grid():
@@ -135,5 +135,5 @@ def test_only_what_somebody_said_is_removed_and_only_where_it_is_not_found(name)
     assert removed[20, 20] or name == "farmvibes"  # whose disk makes it large first
     assert (found.votes[removed] & said > 0).all()
     flagged = np.isin(found.class_map, (CloudClass.CLOUD, CloudClass.CLOUD_SHADOW))
-    added = (found.votes & Vote.BUFFER) > 0
+    added = (found.votes & Vote.ADDED) > 0
     assert not (removed & flagged & ~added).any()

@@ -10,10 +10,11 @@ import pytest
 
 from stac_cloudmask.errors import ConfigError, ReadError, StacCloudmaskWarning, UnsupportedItemError
 from stac_cloudmask.stac.bands import resolve
+from stac_cloudmask.stac.connection import Connection
 from stac_cloudmask.stac.hrefs import HrefRule
 from stac_cloudmask.stac.query import Query
 from stac_cloudmask.stac.search import find, load_items, search, without_masks
-from stac_cloudmask.stac.static import Connection, Failure
+from stac_cloudmask.stac.static import Failure
 from tests.offline import no_network
 from tests.stac.range_server import serve
 from tests.stac_api import Api, serve_api

@@ -1,0 +1,240 @@
+"""Read JSON documents from a server, a file or an object store: how, and what can go wrong."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final, Self
+
+import fsspec
+import httpx2
+
+from stac_cloudmask.errors import ConfigError, ReadError
+from stac_cloudmask.retry import DEFAULT_POLICY, PASSING, RetryPolicy, retry_after, retrying
+from stac_cloudmask.stac.hrefs import DEFAULT_RULE, HrefRule, check_href, is_remote, local_path, redact
+
+Json = dict[str, Any]
+
+MAX_BYTES: Final = 2**28
+"""Larger documents are refused."""
+MAX_REDIRECTS: Final = 5
+CONNECT_SECONDS: Final = 5.0
+SEE_OTHER: Final = 303
+GONE: Final = frozenset({404, 410})
+LOGIN: Final = frozenset({401, 403})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Connection:
+    """How catalogs are read.
+
+    Attributes:
+        rule: Which hrefs may be read.
+        policy: How long a failing server is asked again.
+        headers: Sent to the server of the catalog, such as ``Authorization``; to no other, and never shown.
+    """
+
+    rule: HrefRule = DEFAULT_RULE
+    policy: RetryPolicy = DEFAULT_POLICY
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
+
+
+DEFAULT_CONNECTION: Final = Connection()
+
+
+class BrokenError(ReadError):
+    """What was read is not what it should be, and reading it again will not help."""
+
+    retryable = False
+
+
+class MissingError(BrokenError):
+    """There is no such file or object, or no such page."""
+
+    status = 404
+
+
+class StatusError(ReadError):
+    """A server answered with a status other than success; those of ``final`` are not worth asking again for."""
+
+    def __init__(self, message: str, answer: httpx2.Response, final: Iterable[int]) -> None:
+        super().__init__(message)
+        self.status = answer.status_code
+        self.retryable = self.status in PASSING and self.status not in final
+        self.retry_after = retry_after(answer.headers)
+
+
+class JsonReader:
+    """Reads JSON documents over one connection.
+
+    Args:
+        connection: How.
+        home: URL of the catalog; the headers of the connection are sent to its server only.
+    """
+
+    def __init__(self, connection: Connection = DEFAULT_CONNECTION, *, home: str | None = None) -> None:
+        texts = [text for header in connection.headers.items() for text in header]
+        if not all(text.isascii() and text.isprintable() for text in texts):
+            raise ConfigError(f"a header for {redact(home or '')} has characters that HTTP does not allow")
+        self.rule = connection.rule
+        self._connection = connection
+        self._home = None if home is None or not is_remote(home) else httpx2.URL(home)
+        self._client = httpx2.Client(follow_redirects=False, timeout=httpx2.Timeout(60.0, connect=CONNECT_SECONDS))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._client.close()
+
+    def locate(self, href: str, *, base: str | None = None) -> str:
+        """Return the absolute form of an href.
+
+        Args:
+            href: As given by the user, or by the document at ``base``.
+            base: Where the href was found; None for the user's own.
+
+        Raises:
+            UnsupportedItemError: The rule refuses it.
+        """
+        own = base is None and not is_remote(href)
+        return check_href(str(local_path(href).absolute()) if own else href, base=base, rule=self.rule)
+
+    def read(self, href: str, *, base: str | None = None) -> tuple[Json, str]:
+        """Return a document and its absolute href; for the arguments see `locate`.
+
+        Raises:
+            UnsupportedItemError: The rule refuses the href, or one that it redirects to.
+            ReadError: It cannot be read, or is not a JSON object.
+        """
+        where = self.locate(href, base=base)
+        return json_object(self.fetch(where, base=base), where), where
+
+    def fetch(self, where: str, *, base: str | None = None) -> bytes:
+        """Return what lies at an absolute href that the rule allows.
+
+        Raises:
+            MissingError: Nothing does.
+            ReadError: It cannot be read.
+        """
+        if where.startswith(("http://", "https://")):
+            return self.send("GET", where, base=base or where)
+        return _stored(where) if is_remote(where) else _local(Path(where))
+
+    def send(self, method: str, href: str, *, base: str, body: Json | None = None, final: Iterable[int] = ()) -> bytes:
+        """Return what a server answers; it is asked again while that can help.
+
+        Args:
+            method: ``GET`` or ``POST``.
+            href: An absolute URL.
+            base: Where it was found, which decides what redirects may lead to.
+            body: JSON to post.
+            final: Statuses that are not worth asking again for.
+        """
+        return retrying(lambda: self._answer(method, href, base, body, final), policy=self._connection.policy)
+
+    def _answer(self, method: str, href: str, base: str, body: Json | None, final: Iterable[int]) -> bytes:
+        place = href
+        for _ in range(MAX_REDIRECTS + 1):
+            answer, content = self._exchange(method, place, body)
+            target = self._target(answer, base)
+            if target is None:
+                break
+            place = target
+            if answer.status_code == SEE_OTHER:
+                method, body = "GET", None
+        else:
+            raise BrokenError(f"{redact(href)} redirects more than {MAX_REDIRECTS} times")
+        if answer.is_success:
+            return content
+        said = " ".join(content[:300].decode(errors="replace").split())
+        hint = "; does it need a login? Give its header" if answer.status_code in LOGIN else ""
+        if answer.has_redirect_location:
+            hint = f"; it leads to {redact(answer.headers['location'])}: give that address"
+        shown = self._shown(f"{redact(place)} answers with status {answer.status_code} {said}{hint}".strip())
+        raise MissingError(shown) if answer.status_code in GONE else StatusError(shown, answer, final)
+
+    def _target(self, answer: httpx2.Response, base: str) -> str | None:
+        """Return where a redirect is followed to; None for any other answer."""
+        if not answer.has_redirect_location:
+            return None
+        return check_href(str(answer.url.join(answer.headers["location"])), base=base, rule=self.rule)
+
+    def _exchange(self, method: str, href: str, body: Json | None) -> tuple[httpx2.Response, bytes]:
+        content = bytearray()
+        try:
+            url = httpx2.URL(href)
+            headers = dict(self._connection.headers) if self._is_home(url) else None
+            with self._client.stream(method, url, json=body, headers=headers) as answer:
+                for part in answer.iter_bytes():
+                    content += part
+                    if len(content) > MAX_BYTES:
+                        raise BrokenError(f"{redact(href)} is larger than {MAX_BYTES} bytes")
+                return answer, bytes(content)
+        except (httpx2.HTTPError, httpx2.InvalidURL) as error:
+            reason = self._shown(str(error)) or type(error).__name__
+            raise ReadError(f"{redact(href)} cannot be reached: {reason}") from None
+
+    def _shown(self, text: str) -> str:
+        """Return text without the values of the headers, which servers like to repeat."""
+        for secret in filter(None, self._connection.headers.values()):
+            text = text.replace(secret, "***")
+        return redact(text)
+
+    def _is_home(self, url: httpx2.URL) -> bool:
+        """Return whether a URL is of the catalog's server, or of the same host by its encrypted port."""
+        home = self._home
+        if home is None or url.host != home.host:
+            return False
+        return (url.scheme, url.port) in {(home.scheme, home.port), ("https", None)}
+
+
+def read_json(href: str, *, base: str | None = None, connection: Connection = DEFAULT_CONNECTION) -> tuple[Json, str]:
+    """Return one document and its absolute href, see `JsonReader.read`."""
+    with JsonReader(connection, home=base or href) as reader:
+        return reader.read(href, base=base)
+
+
+def json_object(text: bytes, where: str) -> Json:
+    """Return the JSON object that a text is.
+
+    Raises:
+        ReadError: It is not one.
+    """
+    try:
+        body = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        kind = "is a GeoTIFF, not the JSON of an item" if text[:2] in {b"II", b"MM"} else "is not JSON"
+        why = f": {str(error)[:100]}" if kind == "is not JSON" and not isinstance(error, UnicodeError) else ""
+        raise BrokenError(f"{redact(where)} {kind}{why}") from None
+    if not isinstance(body, dict):
+        raise BrokenError(f"{redact(where)} is not a JSON object but a {type(body).__name__}")
+    return body
+
+
+def _local(path: Path) -> bytes:
+    try:
+        content = path.read_bytes() if path.is_file() and path.stat().st_size <= MAX_BYTES else None
+    except OSError as error:
+        raise BrokenError(f"{path} cannot be read: {error.strerror}") from None
+    if content is None:
+        if path.is_file():
+            raise BrokenError(f"{path} is larger than {MAX_BYTES} bytes")
+        folder = f"{path} is a folder; name the JSON of an item, or give the folder as the catalog"
+        raise MissingError(folder if path.is_dir() else f"there is no file {path}")
+    return content
+
+
+def _stored(href: str) -> bytes:
+    try:
+        with fsspec.open(href, "rb") as file:
+            content: bytes = file.read(MAX_BYTES)
+    except ImportError as error:
+        raise ConfigError(f"{href}: {error}; for s3:// install the extra: pip install 'stac-cloudmask[s3]'") from None
+    except FileNotFoundError:
+        raise MissingError(f"there is no object {href}") from None
+    except Exception as error:  # noqa: BLE001  (stores raise errors of their own libraries)
+        raise ReadError(f"{href} cannot be read: {redact(str(error))[:200]}") from None
+    return content
