@@ -10,7 +10,7 @@ import shapely
 
 from stac_cloudmask.errors import ReadError, UnsupportedItemError
 from stac_cloudmask.retry import RetryPolicy
-from stac_cloudmask.stac import static
+from stac_cloudmask.stac import connection
 from stac_cloudmask.stac.assets import self_href
 from stac_cloudmask.stac.connection import Connection, JsonReader, read_json
 from stac_cloudmask.stac.query import Query
@@ -59,7 +59,7 @@ def test_a_server_that_fails_is_asked_again_if_that_can_help(tmp_path, fault, re
 
 
 def test_a_document_beyond_belief_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr(static, "MAX_BYTES", 10)
+    monkeypatch.setattr(connection, "MAX_BYTES", 10)
     (tmp_path / "a.json").write_text('{"a": "long"}')
     with pytest.raises(ReadError, match="larger than 10 bytes"):
         read(str(tmp_path / "a.json"))
