@@ -16,7 +16,7 @@ import pystac
 
 from stac_cloudmask.config import Settings
 from stac_cloudmask.errors import ConfigError
-from stac_cloudmask.progress import Listener, shown
+from stac_cloudmask.progress import Listener, reporting
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -86,7 +86,10 @@ def process(
 
     settings = clipping(settings or Settings(), bbox, geometry)
     found = _load(items, catalog, collection, connection_of(settings, headers), versions)
-    with shown(progress, total=len(items) if isinstance(items, list | tuple) else None) as board, ExitStack() as stack:
+    with (
+        reporting(progress, total=len(items) if isinstance(items, list | tuple) else None) as board,
+        ExitStack() as stack,
+    ):
         if dry_run:
             results = plan(found, settings=settings, out=fspath(out))
         else:
@@ -137,7 +140,7 @@ def cloud_mask(
     [one] = found
     if not isinstance(one, pystac.Item):
         raise one.error
-    with shown(progress, total=1) as board:
+    with reporting(progress, total=1) as board:
         return to_dataset(make_mask(one, settings=settings, watch=Stopwatch(board.stage)), one, settings=settings)
 
 

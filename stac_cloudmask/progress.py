@@ -122,7 +122,7 @@ def notebook(display: Callable[..., Any]) -> Board:
 
 
 @contextmanager
-def shown(progress: bool | Listener, *, total: int | None = None) -> Iterator[Board]:  # noqa: FBT001  (users give it)
+def reporting(progress: bool | Listener, *, total: int | None = None) -> Iterator[Board]:  # noqa: FBT001  (users give it)
     """Show a run as Python's ``progress`` asks for it, for as long as the block lasts.
 
     Args:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Final, TypeVar
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 U16 = NDArray[np.uint16]
-Scalar = TypeVar("Scalar", bound=np.generic)
 
 
 HIGHEST_DN: Final = 32767

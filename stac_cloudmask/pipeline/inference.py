@@ -33,9 +33,6 @@ RGB: Final = ("red", "green", "blue")
 VISIBLE: Final = ("blue", "green", "red")
 NIR: Final = "nir"
 
-Progress = Callable[[int, int], None]
-"""Called with how many rows of windows are done, of how many."""
-
 
 class Pixels(Protocol):
     """The digital numbers of a scene, read by rows."""
@@ -126,7 +123,7 @@ def infer(
     in_memory: bool = False,
     as_farmvibes: bool = False,
     want_ground: bool = False,
-    progress: Progress = lambda *_: None,
+    progress: Callable[[int, int], None] = lambda *_: None,
 ) -> Inference:
     """Run the models over a scene.
 

@@ -24,7 +24,7 @@ How = Literal["items", "attach", "detach"]
 """Items of their own; or assets added to, or taken from, the source items of the target."""
 
 LINK_EVERY: Final = 25
-"""Items after which the target's collection is brought up to date."""
+"""Items after which the collection is brought up to date, so that a killed run leaves most of its work listed."""
 GIVE_UP: Final = 3
 """Items in a row that a server may fail to take before the others are not tried any more."""
 

@@ -19,7 +19,7 @@ from stac_cloudmask.errors import StacCloudmaskError, UnsupportedItemError, Writ
 from stac_cloudmask.pipeline.executors import Engine, InProcess, OnDask, open_engine
 from stac_cloudmask.pipeline.item import keep_models, preview_item
 from stac_cloudmask.pipeline.mask import OUTSIDE_GSD, choose_models, segmenter
-from stac_cloudmask.pipeline.publish import Publication, Target
+from stac_cloudmask.pipeline.publish import LINK_EVERY, Publication, Target
 from stac_cloudmask.pipeline.result import VERSION, failed
 from stac_cloudmask.stac.catalog import OutputCatalog
 from stac_cloudmask.stac.collection import read_config
@@ -70,8 +70,6 @@ def read_ahead(source: Iterable[T], *, counted: Callable[[int], None]) -> Iterat
 
 logger = logging.getLogger(__name__)
 
-LINK_EVERY: Final = 25
-"""Items after which the collection is brought up to date, so that a killed run leaves most of its work listed."""
 LINK_SHARE: Final = 20
 """A batch has this part of what is listed already, if that is more: a collection is written whole for each batch, and
 so the time for all of them stays in proportion to the items."""

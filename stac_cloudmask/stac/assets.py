@@ -58,14 +58,14 @@ def unsigned(href: str) -> str:
     return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, query, ""))
 
 
-def shown(value: object) -> Any:  # noqa: ANN401  (any JSON)
+def without_secrets(value: object) -> Any:  # noqa: ANN401  (any JSON)
     """Return JSON with its texts redacted, and without numbers that JSON does not have."""
     if isinstance(value, str):
         return redact(value)
     if isinstance(value, list):
-        return [shown(entry) for entry in value]
+        return [without_secrets(entry) for entry in value]
     if isinstance(value, dict):
-        return {key: shown(entry) for key, entry in value.items()}
+        return {key: without_secrets(entry) for key, entry in value.items()}
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
@@ -78,7 +78,7 @@ def scene_properties(item: pystac.Item, *, with_assets: bool) -> Json:
     """
     dropped = () if with_assets else ("auth:", "storage:")  # how the source's files are reached
     taken = {
-        name: shown(value)
+        name: without_secrets(value)
         for name, value in item.properties.items()
         if CARRIED.fullmatch(name) and not name.startswith(dropped) and value is not None
     }
@@ -162,7 +162,7 @@ def _alternate(asset: pystac.Asset, item: pystac.Item) -> Json:
     """Other hrefs of the same file, absolute and unsigned."""
     stated = asset.extra_fields.get("alternate")
     kept = {
-        name: shown(other) | {"href": href}
+        name: without_secrets(other) | {"href": href}
         for name, other in (stated.items() if isinstance(stated, dict) else ())
         if isinstance(other, dict) and (href := _checked(str(other.get("href", "")), item.get_self_href()))
     }
@@ -186,7 +186,7 @@ def _reflectance(item: pystac.Item, key: str, band: BandSource | None, choice: s
 
 def _modern(item: pystac.Item, key: str) -> Json:
     """An asset in the words of STAC 1.1, with what it inherited from the properties of its item."""
-    asset = shown(item.assets[key].to_dict())
+    asset = without_secrets(item.assets[key].to_dict())
     described = {name: value for name, value in asset.items() if name not in REPLACED}
     if not {"proj:shape", "proj:transform"} & asset.keys():
         inherited = {name: item.properties.get(name) for name in ("proj:shape", "proj:transform")}

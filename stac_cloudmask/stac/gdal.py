@@ -100,7 +100,7 @@ def reading(href: str, *, where: str, retry: RetryPolicy) -> Iterator[None]:
         raise UnsupportedItemError(f"{where} has a broken header: {str(error)[:200]}") from None
     except (RasterioError, RuntimeError, OSError) as error:
         _failed.add(href)
-        raise explain(error, href, where) from error
+        raise read_error(error, href, where) from error
 
 
 def dataset(href: str, level: int | None) -> DatasetReader:
@@ -161,7 +161,7 @@ def whole(read: Callable[[], Value], *, retry: RetryPolicy) -> Value:
     return retrying(read, policy=retry, when=lambda error: isinstance(error, CutShortError))
 
 
-def explain(error: Exception, href: str, where: str) -> StacCloudmaskError:
+def read_error(error: Exception, href: str, where: str) -> StacCloudmaskError:
     """What an error of GDAL or of a library on top of it means, without secrets.
 
     Raises:

@@ -174,7 +174,7 @@ def _placed(source: BandSource, epsg: int, file: DatasetReader) -> Grid:
     grid = make_grid(epsg, list(file.transform), list(file.shape), where=source.where)
     if source.grid is not None and not same_place(source.grid, grid):
         raise UnsupportedItemError(
-            f"{source.where} lies elsewhere than its item says: {shown(source.grid)} in the item, {shown(grid)} in "
+            f"{source.where} lies elsewhere than its item says: {as_text(source.grid)} in the item, {as_text(grid)} in "
             "the file; correct proj:code, proj:transform and proj:shape"
         )
     return grid
@@ -187,7 +187,7 @@ def same_place(said: Grid, found: Grid) -> bool:
     return (said.epsg, said.shape) == (found.epsg, found.shape) and is_near
 
 
-def shown(grid: Grid) -> str:
+def as_text(grid: Grid) -> str:
     """A grid in a message."""
     return f"{grid.code}, {grid.height} x {grid.width} pixels of {grid.gsd:g} from ({grid.left:.10g}, {grid.top:.10g})"
 
@@ -446,8 +446,8 @@ def _ratio(fine: BandFile, coarse: BandFile) -> int:
     ratio = round(coarse.grid.gsd / fine.grid.gsd)
     if not same_place(fine.grid.coarsen(ratio), coarse.grid):
         raise UnsupportedItemError(
-            f"{coarse.source.where} does not fit {fine.source.where}: {shown(coarse.grid)} against "
-            f"{shown(fine.grid)}; both must share CRS and corner, one pixel size a whole multiple of the other"
+            f"{coarse.source.where} does not fit {fine.source.where}: {as_text(coarse.grid)} against "
+            f"{as_text(fine.grid)}; both must share CRS and corner, one pixel size a whole multiple of the other"
         )
     return ratio
 

@@ -19,6 +19,7 @@ from rasterio.windows import Window
 from stac_cloudmask.errors import ConfigError, ReadError, UnsupportedItemError
 from stac_cloudmask.retry import RetryPolicy
 from stac_cloudmask.stac.gdal import open_raster
+from stac_cloudmask.stac.geometry import LON_LAT
 from stac_cloudmask.stac.hrefs import check_href, is_remote, redact
 from stac_cloudmask.stac.metadata import band_name, key_band
 
@@ -43,7 +44,6 @@ UTM: Final = (range(32601, 32661), range(32701, 32761))
 NEAR: Final = 0.01
 NEAR_DEGREES: Final = 3.5
 """What scale and north of a grid may differ from the ground's: UTM does by 0.001 and 3 degrees, on any datum."""
-LON_LAT: Final = "EPSG:4326"
 
 
 def ground(grid: Grid) -> tuple[float, float]:

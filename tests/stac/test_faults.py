@@ -347,7 +347,7 @@ STORES = {
 
 @pytest.mark.parametrize("name", STORES)
 def test_what_cannot_be_reached_is_named_after_its_provider(name):
-    (text,) = (str(gdal.explain(RasterioIOError("CURL error: no host"), STORES[name], "asset 'x'")),)
+    (text,) = (str(gdal.read_error(RasterioIOError("CURL error: no host"), STORES[name], "asset 'x'")),)
     assert f"{name} fails or cannot be reached" in text
 
 
@@ -363,4 +363,4 @@ def test_what_cannot_be_reached_is_named_after_its_provider(name):
 )
 @pytest.mark.parametrize("said", ["HTTP response code: 403", "InvalidCredentials: none found"])
 def test_what_needs_credentials_says_which(href, needed, said):
-    assert needed in str(gdal.explain(RasterioIOError(said), href, "asset 'x'"))
+    assert needed in str(gdal.read_error(RasterioIOError(said), href, "asset 'x'"))
