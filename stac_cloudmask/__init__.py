@@ -45,11 +45,11 @@ _MODULES: Final = {
 }
 _HOMES: Final = {name: module for module, names in _MODULES.items() for name in names}
 
-__all__ = sorted([*_HOMES, "__version__"])  # noqa: PLE0605  (it is a list)
+__all__ = sorted([*_HOMES, "__version__"])  # noqa: PLE0605  (sorted returns a list)
 
 
 def __getattr__(name: str) -> object:
-    """Load what is asked for when it is asked for: the raster libraries take seconds."""
+    """Import a name on first access: the raster libraries take seconds to load."""
     if name == "__version__":
         return import_module("stac_cloudmask.pipeline.result").VERSION
     if name not in _HOMES:

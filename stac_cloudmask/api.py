@@ -1,6 +1,6 @@
-"""The Python calls: items in, masks out.
+"""The public Python functions: items in, masks out.
 
-The raster libraries take seconds to load, so each call imports what it needs.
+The raster libraries take seconds to load, so each function imports what it needs.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from stac_cloudmask.stac.static import Failure
 
 BATCH: Final = 100
-"""References that are looked up together; a search is not read to its end before its first item is masked."""
+"""Number of references looked up together, so that the first item is masked before a search is read to its end."""
 
 Reference = pystac.Item | str | PathLike[str]
 """An item, its id (with a catalog), its URL, or the path of its JSON."""
@@ -51,25 +51,26 @@ def process(
     dry_run: bool = False,
     progress: bool | Listener = False,
 ) -> list[Result]:
-    """Mask items and write the masks as a static STAC catalog; what is up to date is left alone.
+    """Mask items and write the masks as a static STAC catalog; masks that are up to date are kept.
 
     Args:
-        items: One or many items, ids (with ``catalog``), URLs, or paths of item JSON. What ``search`` returns is read
-            as it is needed.
+        items: One or many items, ids (with ``catalog``), URLs, or paths of item JSON. The result of
+            ``search`` is read lazily.
         out: Directory, or ``s3://bucket/prefix``.
         catalog: STAC API or static catalog, URL or path, where ids are looked up.
         collection: Collection of the ids.
         bbox: The area to mask: west, south, east, north in degrees. With west greater than east it crosses the
             antimeridian.
         geometry: The area to mask as GeoJSON, well-known text, a shapely geometry, or the path of a vector file. Pixels
-            outside of it are nodata. Items without data in the area are ``skipped``.
+            outside it are nodata. Items without data in the area are ``skipped``.
         settings: How masks are made.
         client: A Dask cluster to run on.
         workers: Number of processes of a local Dask cluster. Without it and ``client`` items are masked one by one in
             this process.
-        headers: For a catalog with a login. They are sent to its server only, and never shown or stored.
+        headers: HTTP headers for a catalog that requires a login. They are sent to its server only, and never shown or
+            stored.
         versions: If several products share an id, mask the ``newest``, or ``all`` with baseline or time in their ids.
-        dry_run: Write nothing. Results are ``planned`` and state in ``estimate`` what masking would take.
+        dry_run: Write nothing. Results are ``planned``, with the expected effort in ``estimate``.
         progress: True for a bar in the terminal or notebook; or a function that is called with each `Stage` of an item
             in this process, and with each `Result`.
 
@@ -78,7 +79,7 @@ def process(
 
     Raises:
         ConfigError: A setting cannot work.
-        ModelError: A model is not known or its weights are not here.
+        ModelError: A model is unknown or its weights are not installed.
         WriteError: The output cannot be written.
     """
     from stac_cloudmask.pipeline.mask import connection_of  # noqa: PLC0415
@@ -116,10 +117,10 @@ def cloud_mask(
         item: An item, its id (with ``catalog``), its URL, or the path of its JSON.
         catalog: STAC API or static catalog where an id is looked up.
         collection: Collection of the id.
-        bbox: The area to mask: west, south, east, north in degrees. Only what it needs is read and computed.
+        bbox: The area to mask: west, south, east, north in degrees. Only the pixels needed for it are read.
         geometry: The area to mask as a geometry, see `process`.
         settings: How the mask is made.
-        headers: For a catalog with a login, see `process`.
+        headers: HTTP headers for a catalog that requires a login, see `process`.
         progress: True for a bar in the terminal or notebook, or a function that is called with each `Stage`.
 
     Returns:
@@ -128,7 +129,7 @@ def cloud_mask(
 
     Raises:
         OutsideAreaError: The item has no data in the area.
-        StacCloudmaskError: The item cannot be masked; the message says why and what would help.
+        StacCloudmaskError: The item cannot be masked; the message says why and what to do.
     """
     from stac_cloudmask.pipeline.mask import Stopwatch, connection_of, make_mask, to_dataset  # noqa: PLC0415
     from stac_cloudmask.review.show import CloudmaskAccessor  # noqa: F401, PLC0415  (registers itself)
@@ -136,7 +137,7 @@ def cloud_mask(
     settings = clipping(settings or Settings(), bbox, geometry)
     found = list(_load(item, catalog, collection, connection_of(settings, headers)))
     if len(found) != 1:
-        raise ConfigError(f"{item} holds {len(found)} items, but a dataset is of one; process takes any number")
+        raise ConfigError(f"{item} holds {len(found)} items, but a dataset holds one; process takes any number")
     [one] = found
     if not isinstance(one, pystac.Item):
         raise one.error
@@ -145,7 +146,7 @@ def cloud_mask(
 
 
 def clipping(settings: Settings, bbox: Bbox | None = None, geometry: Area | None = None) -> Settings:
-    """Return settings with the area that is to be masked, if one is given."""
+    """Return the settings with the area to mask, if one is given."""
     if bbox is None and geometry is None:
         return settings
     from stac_cloudmask.pipeline.area import area_of  # noqa: PLC0415
@@ -160,7 +161,7 @@ def _load(
     connection: Connection,
     versions: Versions = "newest",
 ) -> Iterator[pystac.Item | Failure]:
-    """The items that are meant, in batches if they come one by one."""
+    """Yield the referenced items, loaded in batches if the references are an iterator."""
     from stac_cloudmask.stac.search import load_items  # noqa: PLC0415
 
     many = [items] if isinstance(items, pystac.Item | str | PathLike) else items

@@ -18,7 +18,7 @@ Runtime = Literal["cpu", "cuda", "openvino", "openvino-f32", "openvino-int8"]
 
 DEFAULT_MODEL: Final = "ukis-csmask-4b-l2a"
 FAST: Final = "fast"
-"""The small model that is several times as fast."""
+"""The small model, which is several times faster."""
 
 PRESENTATION: Final = frozenset(
     {
@@ -32,12 +32,12 @@ PRESENTATION: Final = frozenset(
         "collection_config",
     }
 )
-"""Settings that change how a mask is made or kept, never what is in it."""
+"""Settings that change how a mask is made or stored, but never its contents."""
 
 AREA: Final = frozenset({"area", "max_halo"})
-"""Settings that only count where an area is masked."""
+"""Settings that matter only if an area is masked."""
 LARGEST: Final = 1e12
-"""Meters or square meters; a tile has 1.2e10 square meters."""
+"""Upper limit in meters or square meters; a tile has 1.2e10 square meters."""
 RANGES: Final = {
     "cloud_thr": (0.0, 1.0),
     "shadow_thr": (0.0, 1.0),
@@ -45,20 +45,20 @@ RANGES: Final = {
     "max_halo": (0.0, 100_000.0),
     "threads": (1, 10_000),
 }
-"""Least and most of a number; others go from 0 to `LARGEST`."""
+"""Minimum and maximum of numeric settings; the others range from 0 to `LARGEST`."""
 WORDS: Final[dict[Any, str]] = {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}
 TUPLES: Final[dict[Any, str]] = {tuple[int, ...]: "a tuple of whole numbers", tuple[str, ...]: "a tuple of texts"}
-"""What the settings of a type take."""
+"""The description, in error messages, of the values that each type of setting accepts."""
 NUMBERS: Final = {int: Integral, float: Real}
 SCL_CLASSES: Final = frozenset(range(1, 12))
-"""Codes of the scene classification that can mean something; 0 is nodata."""
+"""Codes of the scene classification that can be assigned a meaning; 0 is nodata."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """Everything that decides what a mask looks like and how it is made.
+    """The settings that determine the contents of a mask and how it is made.
 
-    The options of `stac-cloudmask process` are made from these fields, and the texts below are their help.
+    The options of `stac-cloudmask process` are generated from these fields, with the texts below as their help.
 
     Attributes:
         cloud_model: Cloud model, by name or path; several form an ensemble (mean probability).
@@ -127,7 +127,7 @@ class Settings:
     retry_seconds: float = 45.0
 
     def __post_init__(self) -> None:
-        """Refuse what cannot work."""
+        """Reject values that cannot work."""
         for name, kind in get_type_hints(Settings).items():
             _check(name, getattr(self, name), kind)
         for name in ("cloud_thr", "shadow_thr"):
@@ -143,12 +143,12 @@ class Settings:
             )
 
     def fingerprint_fields(self) -> dict[str, object]:
-        """Return the settings that decide what the published item holds, by name."""
+        """Return the settings that determine the contents of the published item, by name."""
         without = PRESENTATION if self.area else PRESENTATION | AREA
         return {name: value for name, value in asdict(self).items() if name not in without}
 
 
-def _check(name: str, value: Any, kind: Any) -> None:  # noqa: ANN401  (a setting of any type, and its type)
+def _check(name: str, value: Any, kind: Any) -> None:  # noqa: ANN401  (a setting of any type, with its type)
     if isinstance(kind, UnionType):
         if value is None:
             return
@@ -163,7 +163,7 @@ def _check(name: str, value: Any, kind: Any) -> None:  # noqa: ANN401  (a settin
 
 
 def _is_a(value: object, kind: Any) -> bool:  # noqa: ANN401  (a type)
-    """Whether a value is of a type; numbers of numpy are numbers, True and False are not."""
+    """Return whether a value is of a type; NumPy numbers count as numbers, True and False do not."""
     if get_origin(kind) is Literal:
         return value in get_args(kind)
     if get_origin(kind) is tuple:

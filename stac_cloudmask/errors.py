@@ -1,4 +1,4 @@
-"""The errors and the warning of the package, and what never stands in them: secrets."""
+"""The exceptions and the warning of the package, and the removal of secrets from their messages."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ NAMES: Final = (
     r"(?:api|access|account|private|secret|shared|subscription)[-_]?key(?:[-_]id)?|x-(?:amz|goog)-[a-z-]{1,40}|bearer|"
     r"authorization"
 )
-"""What a secret is called, alone or at the end of a longer name such as ``aws_secret_access_key``."""
+"""Names of secrets, alone or at the end of a longer name such as ``aws_secret_access_key``."""
 SECRET: Final = re.compile(
     rf"(?i)(?:(?<![a-z0-9])|(?<=%3f)|(?<=%26))({NAMES})"
     r"(?:(['\"]?\s*(?:[=:]|%3D)\s*['\"]?)|(?<=bearer)(\s+)|(?<=authorization)(\s+))"
     r"(?:(?:bearer|basic|token|digest)\s+)?[^\s&'\",;]+"
 )
 UNSEEN: Final = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
-"""Characters that steer a terminal, turn the direction of text, or are half of one; none has a place in a message."""
+"""Control characters, bidirectional overrides and unpaired surrogates, which do not belong in a message."""
 
 
 def redact(text: str) -> str:
-    """Text without the query strings, fragments and user info of its URLs, and without what looks like a secret.
+    """Return text without the query strings, fragments and user info of its URLs, and without apparent secrets.
 
-    Characters that are not to be seen become U+FFFD.
-    Doing it again changes nothing.
+    Control characters become U+FFFD.
+    The function is idempotent.
     """
     seen = UNSEEN.sub("\N{REPLACEMENT CHARACTER}", text)
     bare = URL.sub(lambda m: f"{m[1]}{m[3]}{'?...' if m[4] else ''}", seen)
@@ -37,10 +37,10 @@ def redact(text: str) -> str:
 
 
 class StacCloudmaskError(Exception):
-    """Root of all errors of this package; whatever a message is made of, the error holds it without secrets.
+    """The base class of all errors of this package; secrets are removed from the message.
 
-    ``retryable`` says whether the same input may succeed later: False for bad input, True for infrastructure.
-    ``retry_after`` is how many seconds the server asked to wait; None where it did not ask.
+    ``retryable`` is True if the same input may succeed later: False for bad input, True for infrastructure failures.
+    ``retry_after`` is the number of seconds that the server asked to wait; None if it did not ask.
     """
 
     retryable = False
@@ -55,11 +55,11 @@ class ConfigError(StacCloudmaskError, ValueError):
 
 
 class UnsupportedItemError(StacCloudmaskError, ValueError):
-    """An item is not something that can be masked: another product level, a hostile id, contradicting grids."""
+    """An item cannot be masked: another product level, a malicious id, contradictory grids."""
 
 
 class OutsideAreaError(StacCloudmaskError, ValueError):
-    """An item has no pixel, or none with data, in the area that is to be masked."""
+    """An item has no valid pixels in the area to mask."""
 
 
 class BandNotFoundError(StacCloudmaskError, LookupError):
@@ -67,11 +67,11 @@ class BandNotFoundError(StacCloudmaskError, LookupError):
 
 
 class ModelError(StacCloudmaskError, ValueError):
-    """A model file or its MLM item is missing, broken, hostile or not what the other says."""
+    """A model file or its MLM item is missing, broken or malicious, or the two contradict each other."""
 
 
 class ChecksumError(ModelError):
-    """The bytes of a file are not those that its item promises."""
+    """A file does not match the checksum in its item."""
 
 
 class ReadError(StacCloudmaskError, OSError):
@@ -87,13 +87,13 @@ class WriteError(StacCloudmaskError, OSError):
 
 
 class PublishError(WriteError):
-    """A server understood a request and will not carry it out; sending it again will not help."""
+    """A server understood a request and refuses it; repeating the request will not help."""
 
     retryable = False
 
 
 class StacCloudmaskWarning(UserWarning):
-    """Something was decided for the user that the user may want to know."""
+    """A decision was made on the user's behalf that the user may want to know about."""
 
     def __init__(self, message: str = "") -> None:
         super().__init__(redact(message))

@@ -1,4 +1,4 @@
-"""FarmVibes.AI's workflow ``improve_cloud_mask`` on two rasters, as its own operators carry it out."""
+"""FarmVibes.AI's workflow ``improve_cloud_mask`` on two rasters, with identical results."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 CLOUD_MODEL: Final = "farmvibes-cloud-2"
 SHADOW_MODEL: Final = "farmvibes-shadow"
 CONTRACTS: Final[dict[Role, str]] = {"cloud": CLOUD_MODEL, "shadow": SHADOW_MODEL}
-"""Whose contract an .onnx file has, by its role."""
+"""The catalog model whose inputs and outputs an .onnx file is assumed to have, by role."""
 SCALE: Final = 1e-4
 """Reflectance per digital number; FarmVibes.AI adds no BOA offset."""
 
@@ -38,14 +38,14 @@ Model = str | Path
 
 @dataclass(frozen=True)
 class ImprovedMask:
-    """What the workflow gives.
+    """The result of the workflow.
 
     Attributes:
-        cloud_probability: ``(y, x)`` float32 0..1; 100.0 where any band is nodata. Of an ensemble the mean, NaN there.
+        cloud_probability: ``(y, x)`` float32 0..1; 100.0 where any band is nodata. Ensemble: mean, NaN there.
         shadow_probability: ``(y, x)`` float32 0..1; 100.0 where any band is nodata.
         mask: ``(y, x)`` uint8: 0 clear, 1 not clear, nodata included.
         crs: Coordinate reference system of the raster as WKT; None if it has none.
-        transform: Its affine coefficients in rasterio's order.
+        transform: Affine coefficients of the raster in rasterio's order.
     """
 
     cloud_probability: NDArray[np.float32]
@@ -70,11 +70,11 @@ def improve_cloud_mask(
     min_area: int = 0,
     model_cache: str | Path | None = None,
 ) -> ImprovedMask:
-    """Improve the cloud mask of a Sentinel-2 L2A raster, to the bit as FarmVibes.AI does.
+    """Improve the cloud mask of a Sentinel-2 L2A raster, bit-identical to FarmVibes.AI.
 
-    Parameters have the names and defaults that they have there; thresholds may be any number, not only whole percents.
-    Unlike there, rasters smaller than a window work: they are padded by repeating their edge. The BOA offset is not
-    applied, as there; `process` does so for STAC items. Example::
+    Parameters keep the names and defaults of FarmVibes.AI; thresholds may be any number, not only whole percents.
+    Unlike in FarmVibes.AI, rasters smaller than a window work: they are padded by repeating their edge. As in
+    FarmVibes.AI, the BOA offset is not applied; `process` applies it for STAC items. Example::
 
         result = improve_cloud_mask(s2_raster="s2.tif", product_mask="product_mask.tif", cloud_thr=0.3, shadow_thr=0.2)
         not_clear = result.mask == 1
@@ -82,7 +82,7 @@ def improve_cloud_mask(
     Args:
         s2_raster: 12 bands of digital numbers: B01 to B08, B8A, B09, B11, B12. Its nodata tag marks pixels without
             data; without a tag, zeros are data.
-        product_mask: The product's own mask on the same grid; anything but 0 is cloud.
+        product_mask: The product's own mask on the same grid; any value other than 0 is cloud.
         cloud_model: Name in the catalog, MLM item, or .onnx file with the contract of FarmVibes.AI's cloud models;
             several form an ensemble.
         shadow_model: The same, with the contract of FarmVibes.AI's shadow model.
@@ -90,16 +90,16 @@ def improve_cloud_mask(
         shadow_thr: Shadow above this probability, strictly.
         in_memory: Read the whole raster first; the result is the same.
         window_size: Side of a window in pixels.
-        overlap: Part of a window that neighbors share at least.
-        closing_size: Radius in pixels of the disk by which the mask grows.
-        min_area: Objects and holes of fewer pixels are dropped after growing; 0 keeps all.
-        model_cache: Directory of fetched weights; None takes the user's cache directory.
+        overlap: Minimum fraction of a window that neighboring windows share.
+        closing_size: Radius in pixels of the disk by which the mask is dilated.
+        min_area: Objects and holes of fewer pixels are removed after dilation; 0 keeps all.
+        model_cache: Directory of downloaded weights; None for the user's cache directory.
 
     Returns:
         Both probabilities and the mask, on the grid of ``s2_raster``.
 
     Raises:
-        ConfigError: There is no cloud model, or windows of this size and overlap cannot be.
+        ConfigError: There is no cloud model, or this window size and overlap are impossible.
         ModelError: A model is missing, broken or of another kind.
         ReadError: A raster cannot be read.
         UnsupportedItemError: A raster has other bands or another grid than expected.
@@ -132,7 +132,7 @@ def improve_cloud_mask(
 
 
 def _member(model: Model, role: Role, window_size: int, cache: Path | None) -> Member:
-    """A model, with the windows of this run instead of its own."""
+    """Return a model with the windows of this run instead of its own."""
     path = Path(model)
     with_contract = path.suffix == ".onnx"
     spec = with_weights(find_model(CONTRACTS[role]), path) if with_contract else find_model(model, role=role)
@@ -150,7 +150,7 @@ def _refuse_others(raster: DatasetReader, product: DatasetReader) -> None:
         raise UnsupportedItemError(f"{raster.name}: has {raster.count} bands; {expected}")
     if product.shape != raster.shape or not np.allclose(product.transform, raster.transform):
         raise UnsupportedItemError(
-            f"{product.name}: lies on another grid ({product.height} x {product.width} pixels) than "
+            f"{product.name}: is on another grid ({product.height} x {product.width} pixels) than "
             f"{raster.name} ({raster.height} x {raster.width}); warp it first"
         )
 
@@ -160,14 +160,14 @@ def _rows(raster: DatasetReader, rows: slice) -> NDArray[np.uint16]:
 
 
 def _window(rows: NDArray[np.uint16], window: Window) -> NDArray[np.uint16]:
-    """The part of whole rows that a window covers, which has as many rows."""
+    """Return the part of whole rows that a window covers; the window has as many rows."""
     return rows[:, :, window.cols]
 
 
 def _probabilities(
     raster: DatasetReader, plan: Sequence[Sequence[Chip]], members: Sequence[Member], *, in_memory: bool
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Cloud and shadow probability of the whole raster, 100.0 where any band is nodata."""
+    """Return cloud and shadow probability of the whole raster, 100.0 where any band is nodata."""
     names = find_model(CLOUD_MODEL).bands
     bands = Bands(names=names, scales=(SCALE,) * len(names), offsets=(0,) * len(names))
     out = {role: np.full(raster.shape, PROBABILITY_NODATA) for role in ROLES}

@@ -1,4 +1,4 @@
-"""How a run is shown while it goes on: bars in a terminal, a bar in a notebook, or a function of the user's."""
+"""Progress of a run: bars in a terminal, a bar in a notebook, or calls of a user's function."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ if TYPE_CHECKING:
     from rich.progress import ProgressColumn
 
 SPEED_SECONDS: Final = 3600.0
-"""The time left is estimated from the items of the last hour: one can take minutes."""
+"""Seconds of history for the estimate of the remaining time: an item can take minutes."""
 
 
 class Stage(NamedTuple):
-    """What is being done with an item (``infer``, ``merge``, ``write``), and how much of it is done, of how much."""
+    """The current step of an item (``infer``, ``merge``, ``write``), how much of it is done, and its total."""
 
     name: str
     done: int
@@ -30,11 +30,11 @@ class Stage(NamedTuple):
 
 
 Listener = Callable[[Result | Stage], None]
-"""Called with each stage of an item, where it runs in this process, and with the result of each item."""
+"""A function called with each stage of an item that runs in this process, and with the result of each item."""
 
 
 class Board:
-    """Counts the results of a run, and calls a listener with them and with each stage."""
+    """A counter of the results of a run that forwards results and stages to a listener."""
 
     def __init__(self, listener: Listener) -> None:
         self.counts: Counter[str] = Counter()
@@ -42,15 +42,15 @@ class Board:
         self._listener = listener
 
     def expect(self, total: int) -> None:
-        """Set how many items there will be."""
+        """Set the total number of items."""
         self.total = total
 
     def stage(self, name: str, done: int, total: int) -> None:
-        """Report what is being done with an item, and how much of it is done."""
+        """Report the current step of an item, and how much of it is done."""
         self._listener(Stage(name, done, total))
 
     def count(self, results: Iterable[Result]) -> Iterator[Result]:
-        """Pass results on; each is counted, and the listener called with it."""
+        """Yield results, counting each and passing it to the listener."""
         for result in results:
             self.counts[result.status] += 1
             self._listener(result)
@@ -64,13 +64,13 @@ def counted(counts: Counter[str]) -> str:
 
 
 def bars(console: Console, *columns: ProgressColumn, quiet: bool = False, seconds: float = 30.0) -> Progress:
-    """Return bars with these columns; they are shown where the console is a terminal.
+    """Return progress bars with these columns, which are shown if the console is a terminal.
 
     Args:
-        console: Where.
-        columns: Between the bar and the time left.
+        console: Console to draw on.
+        columns: Columns between the bar and the remaining time.
         quiet: Show nothing.
-        seconds: How far back the speed is measured.
+        seconds: Seconds of history from which the speed is estimated.
     """
     return Progress(
         TextColumn("{task.description}", markup=False),
@@ -80,14 +80,14 @@ def bars(console: Console, *columns: ProgressColumn, quiet: bool = False, second
         console=console,
         transient=True,
         disable=quiet or not console.is_terminal,
-        redirect_stdout=sys.stdout.isatty(),  # or results meant for a file or a pipe would go to the terminal
+        redirect_stdout=sys.stdout.isatty(),  # otherwise results meant for a file or pipe would go to the terminal
         speed_estimate_period=seconds,
     )
 
 
 @contextmanager
 def terminal(console: Console, *, quiet: bool = False) -> Iterator[Board]:
-    """Show two bars, one for the items and one for what is being done with the present one."""
+    """Show two bars, one for the items and one for the current step of the current item."""
     columns = (MofNCompleteColumn(), TextColumn("{task.fields[rate]}"), TimeElapsedColumn())
     shown = bars(console, *columns, quiet=quiet, seconds=SPEED_SECONDS)
     items = shown.add_task("starting", total=None, rate="")
@@ -123,7 +123,7 @@ def notebook(display: Callable[..., Any]) -> Board:
 
 @contextmanager
 def reporting(progress: bool | Listener, *, total: int | None = None) -> Iterator[Board]:  # noqa: FBT001  (users give it)
-    """Show a run as Python's ``progress`` asks for it, for as long as the block lasts.
+    """Show the progress of a run during the block, see ``progress`` of `process`.
 
     Args:
         progress: False for nothing, True for what suits a terminal or a notebook, or a function.

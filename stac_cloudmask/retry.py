@@ -1,4 +1,4 @@
-"""The one retry policy of the package: what is sent again, after how long, and for how long in all.
+"""The retry policy of the package: which requests are repeated, after which pause, and for how long in total.
 
 A request is repeated on one level only: pixels by GDAL (see ``RetryPolicy.repetitions``), everything else by
 `retrying`, which wraps the single place where a request is sent. That place turns what went wrong into an error of this
@@ -26,19 +26,19 @@ Value = TypeVar("Value")
 logger = logging.getLogger(__name__)
 
 PASSING: Final = frozenset({408, 429, 500, 502, 503, 504})
-"""HTTP statuses of a server that may answer later."""
+"""HTTP statuses that may be temporary."""
 ALOUD: Final = 5.0
-"""Seconds from which on a pause is logged as a warning."""
+"""Pauses of at least this many seconds are logged as warnings."""
 GROWTH: Final = 2.25
-"""Mean factor from one pause of GDAL to the next."""
+"""Mean growth factor of GDAL's pauses."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class RetryPolicy:
-    """How long a failing server is borne with.
+    """Retry settings for a failing server.
 
     Attributes:
-        seconds: In all for one request and its repetitions; 0 sends it once.
+        seconds: Total time for one request and its repetitions; 0 sends it once.
         pause: Seconds before the second try, about doubled before each further one.
     """
 
@@ -47,7 +47,7 @@ class RetryPolicy:
 
     @property
     def repetitions(self) -> int:
-        """How many growing pauses fit into the time, for libraries that count tries."""
+        """Number of growing pauses that fit into the time, for libraries that count attempts."""
         return math.floor(math.log(1 + self.seconds / self.pause * (GROWTH - 1), GROWTH))
 
 
@@ -60,10 +60,10 @@ def retrying(
     policy: RetryPolicy = DEFAULT_POLICY,
     when: Callable[[StacCloudmaskError], bool] = attrgetter("retryable"),
 ) -> Value:
-    """What ``send`` returns, called again while its errors are retryable, or ``when`` says so, and there is time.
+    """Return the result of ``send``, repeated while its errors are retryable (or ``when`` is True) and time is left.
 
     Raises:
-        StacCloudmaskError: The last error of ``send``; says so where the server asked for a longer pause than is left.
+        StacCloudmaskError: The last error of ``send``; it states if the server asked for a longer pause than is left.
     """
     again = Retrying(
         retry=retry_if_exception(lambda error: isinstance(error, StacCloudmaskError) and when(error)),
@@ -82,7 +82,7 @@ def retrying(
 
 
 def retry_after(headers: Mapping[str, str]) -> float | None:
-    """Seconds that a server asks to wait, which it states as a number or as a date; None where it does not ask."""
+    """Return the seconds that a server asks to wait, stated as a number or a date; None if it does not ask."""
     stated = headers.get("retry-after", "").strip()
     if stated.isdecimal():
         return float(stated)

@@ -1,4 +1,4 @@
-"""The stac-task `Task`, and the messages that queues wrap its payload in."""
+"""The stac-task `Task`, and unwrapping of its payload from queue messages."""
 
 from __future__ import annotations
 
@@ -34,21 +34,21 @@ Json = dict[str, Any]
 BAD_DATA, TRY_AGAIN = 65, 75
 """Exit codes of sysexits.h, EX_DATAERR and EX_TEMPFAIL; Python has their names on POSIX only."""
 WRAPPERS: Final = ("Records", "Sns", "Message", "body")
-"""Where messages of SQS and SNS keep what they carry."""
+"""Keys under which SQS and SNS messages keep their content."""
 ENVELOPE: Final = "https://message.invalid/"
-"""Where the items of a message count as coming from: remote, so that they cannot name files of this machine."""
+"""Assumed origin of the items of a message: remote, to keep them from referring to local files."""
 
 
 def payload_of(event: Json) -> tuple[Json, str | None]:
-    """A payload with ``features``, and where its items count as coming from; None is the user's own word.
+    """Return a payload with ``features``, and the assumed origin of its items; None for the user's own input.
 
     Args:
         event: A payload, an item, an item collection, ``{"href": ...}`` or ``{"url": ...}`` of one of these; or a
             message of SNS or SQS with any of them inside, one or many.
 
     Raises:
-        UnsupportedItemError: It is none of these, or several messages ask for different processes.
-        ReadError: What it leads to cannot be read.
+        UnsupportedItemError: The input is none of these, or several messages ask for different processes.
+        ReadError: A referenced document cannot be read.
     """
     base = None if _wrapper(event) is None else ENVELOPE
     payloads = [_as_payload(_followed(body, base=base)) for body in _contents(event)]
@@ -65,7 +65,7 @@ def _wrapper(body: Json) -> str | None:
 
 
 def _contents(message: object) -> Iterator[Json]:
-    """Yield what is inside, however it is wrapped: SNS in SQS, SNS alone, raw delivery."""
+    """Yield the content of a message, however it is wrapped: SNS in SQS, SNS alone, raw delivery."""
     try:
         body = json.loads(message) if isinstance(message, str) else message
     except (ValueError, RecursionError):
@@ -82,7 +82,7 @@ def _contents(message: object) -> Iterator[Json]:
 
 
 def _followed(body: Json, *, base: str | None) -> Json:
-    """The document that a mere reference leads to; an item in it lives there, unless it says otherwise."""
+    """Return the document that a reference points to; its URL becomes that of an item without a self link."""
     href = body.get("href", body.get("url"))
     if href is None or "type" in body:
         return body
@@ -109,18 +109,18 @@ HIERARCHY: Final = frozenset({"root", "parent", "self", "collection"})
 
 
 class CloudMaskTask(Task):
-    """Masks every item of a payload and gives the output items.
+    """A task that masks every item of a payload and returns the output items.
 
     Parameters are those of `Settings`, by name, and ``out``: the directory or ``s3://bucket/prefix`` of the output
     catalog. ``area`` may be a box (a list of west, south, east, north), GeoJSON or well-known text; items without data
-    in it give no output item. Items that are up to date there are not made again. Without ``out`` the files are
+    in it give no output item. Items that are up to date in ``out`` are kept. Without ``out`` the files are
     uploaded as the payload's ``upload_options`` say; with ``--no-upload`` they stay in the work directory.
 
-    Input may be a payload, an item, an item collection, or an SNS or SQS message with any of these. For input that
-    brings no parameters, derive a class with ``defaults``.
+    Input may be a payload, an item, an item collection, or an SNS or SQS message with any of these. For input
+    without parameters, derive a class with ``defaults``.
 
     Raises:
-        InvalidInput: The same input will fail again. Other errors may pass.
+        InvalidInput: The same input will fail again. Other errors may be temporary.
     """
 
     name = "stac-cloudmask"
@@ -135,7 +135,7 @@ class CloudMaskTask(Task):
 
     @classmethod
     def handler(cls, payload: Json, **options: Any) -> Json:  # noqa: ANN401  (Task's own)
-        """Process whatever a pipeline hands over; this is also the handler of a Lambda function."""
+        """Process any supported input of a pipeline; this is also the handler of a Lambda function."""
         with _bad_input_told_apart():
             unwrapped, base = payload_of(payload)
         done: Json = super().handler(unwrapped, base=base, **options)
@@ -143,7 +143,7 @@ class CloudMaskTask(Task):
 
     @classmethod
     def cli(cls) -> None:
-        """The command line of stac-task; it exits with EX_DATAERR for bad input and EX_TEMPFAIL for what may pass."""
+        """Run stac-task's command line; exit with EX_DATAERR for bad input and EX_TEMPFAIL for temporary errors."""
         try:
             super().cli()
         except (InvalidInput, StacCloudmaskError) as error:
@@ -151,10 +151,10 @@ class CloudMaskTask(Task):
             sys.exit(BAD_DATA if isinstance(error, InvalidInput) else TRY_AGAIN)
 
     def validate(self) -> bool:
-        """Refuse a payload without items, or with parameters that cannot work.
+        """Reject a payload without items, or with parameters that cannot work.
 
         Raises:
-            InvalidInput: Says what is wrong.
+            InvalidInput: The payload is not valid; the message says why.
         """
         if not self.payload.items_as_dicts:
             raise InvalidInput("the payload has no items")
@@ -165,8 +165,8 @@ class CloudMaskTask(Task):
         """Mask the items of the payload.
 
         Raises:
-            InvalidInput: An item cannot be masked, and none failed for a reason that may pass.
-            ReadError: An item failed for a reason that may pass; with ``out`` the next attempt keeps what was done.
+            InvalidInput: An item cannot be masked, and no item failed for a temporary reason.
+            ReadError: An item failed for a temporary reason; with ``out`` the next attempt keeps finished items.
         """
         settings, out = self._options()
         with _bad_input_told_apart():
@@ -183,7 +183,7 @@ class CloudMaskTask(Task):
         return finished if out or not self._upload else [self._uploaded(body) for body in finished]
 
     def assign_collections(self) -> None:
-        """Leave the collections that `process` chose: by the payload, but never the source's."""
+        """Keep the collections that `process` chose: those of the payload, but never the source's."""
 
     def _options(self) -> tuple[Settings, str | None]:
         if unknown := sorted({*self.defaults, *self.task_options} - PARAMETERS):
@@ -200,14 +200,14 @@ class CloudMaskTask(Task):
         return body | {"collection": self._collection(body)}
 
     def _source_collections(self) -> set[str | None]:
-        """Where the sources are, and where the payload would put them by a pattern that was written for them."""
+        """Return the collections of the sources, and those that the payload's patterns would assign to the sources."""
         items = self.payload.items_as_dicts
         matchers = [matcher for matcher in self.payload.collection_matchers if matcher.get("type") != "catch_all"]
         chosen = {find_collection(matchers or self.payload.collection_mapping, body) for body in items} - {None}
         return chosen | {body.get("collection") or DEFAULT_COLLECTION for body in items}
 
     def _collection(self, item: Json) -> str:
-        """What the payload's matchers say for an output item, unless that is where the sources belong."""
+        """Return the collection that the payload's matchers assign to an output item, unless it is the sources'."""
         chosen = find_collection(self.payload.collection_matchers or self.payload.collection_mapping, item)
         if chosen in self._sources:
             self.logger.warning("%s: collection %r is that of the source and was not taken", item["id"], chosen)
@@ -215,9 +215,9 @@ class CloudMaskTask(Task):
         return chosen or str(item["collection"])
 
     def _uploaded(self, body: Json) -> Json:
-        """The item with its own files where ``upload_options`` want them, and nothing that leads to the work directory.
+        """Return the item with its own files uploaded as ``upload_options`` say, and no href into the work directory.
 
-        A model whose item only lies there is still identified by its name and hash in ``stac_cloudmask:models``.
+        A model whose item is only in the work directory is identified by name and hash in ``stac_cloudmask:models``.
         """
         here = f"{self._workdir}/"
         assets = {key: _without(asset, "processing:expression", here) for key, asset in body["assets"].items()}
@@ -229,12 +229,12 @@ class CloudMaskTask(Task):
 
 
 def _without(asset: Json, name: str, text: str) -> Json:
-    """The asset without a field that has this text anywhere in it."""
+    """Return the asset without the fields that contain this text at any depth."""
     return {key: value for key, value in asset.items() if key != name or text not in json.dumps(value)}
 
 
 def _plain(name: str, value: object) -> Any:  # noqa: ANN401  (Settings checks it)
-    """A value of JSON as `Settings` has it: tuples for lists, one model as a tuple of one, offsets as text."""
+    """Convert a JSON value for `Settings`: lists to tuples, one model to a tuple of one, offsets to text."""
     if name == "area":
         return area_of(bbox=value) if isinstance(value, list) else area_of(geometry=value)  # type: ignore[arg-type]
     if name == "cloud_model" and isinstance(value, str):
@@ -246,7 +246,7 @@ def _plain(name: str, value: object) -> Any:  # noqa: ANN401  (Settings checks i
 
 @contextmanager
 def _bad_input_told_apart() -> Iterator[None]:
-    """Errors that the same input will give again become InvalidInput, which Cirrus does not try again."""
+    """Turn errors that will recur for the same input into InvalidInput, which Cirrus does not retry."""
     try:
         yield
     except StacCloudmaskError as error:

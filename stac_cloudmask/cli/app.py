@@ -1,4 +1,4 @@
-"""The commands, put together, and what an error looks like."""
+"""The command-line application and its error output."""
 
 from __future__ import annotations
 
@@ -56,14 +56,14 @@ for function in (
     app.command(
         cls=PlainCommand,
         no_args_is_help=function is process.process,
-        # a negative coordinate is an argument, where a command line would take it for an option
+        # a negative coordinate is an argument, but would be parsed as an option
         context_settings={"ignore_unknown_options": function is commands.explain},
     )(command(function))
 app.add_typer(models.app, name="models")
 
 
 def main() -> None:
-    """Run the command line; errors become one line and an exit code."""
+    """Run the command line; an error is shown as one line and sets the exit code."""
     warnings.showwarning = _show_warning
     try:
         app()

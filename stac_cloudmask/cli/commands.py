@@ -1,4 +1,4 @@
-"""The commands beside `process` and `models`."""
+"""The commands other than `process` and `models`."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def search(*, search: SearchOptions, json: bool = False) -> None:
     --bbox 12 46 13 47 --datetime 2023-08-01/2023-08-31 --max-cloud-cover 60`
 
     Args:
-        search: What is searched for.
+        search: Search options.
         json: Print JSON lines.
     """
     from stac_cloudmask.stac.query import Query  # noqa: PLC0415  (keeps --help fast)
@@ -47,7 +47,7 @@ def search(*, search: SearchOptions, json: bool = False) -> None:
 
 
 def demo(*, folder: Path = Path("demo"), seed: int = 0, size: int = 1024, json: bool = False) -> None:
-    """Simulate a scene whose truth is known, mask it, score SCL and the mask, and draw both; nothing is downloaded.
+    """Simulate a scene with known truth, mask it, score SCL and the mask, and draw both; nothing is downloaded.
 
     Example: `stac-cloudmask demo --out demo`, then open `demo/report.html` in a browser.
 
@@ -73,9 +73,9 @@ def demo(*, folder: Path = Path("demo"), seed: int = 0, size: int = 1024, json: 
 
 
 def report(directory: str, *, page: Path | None = None) -> None:
-    """Write one HTML file to look at all masks of a catalog, with the scene below and the reasons of each pixel.
+    """Write one HTML file that shows all masks of a catalog over their scenes, with the reasons for each pixel.
 
-    It needs no network and nothing else: send it, or open it in a browser.
+    The file is self-contained and needs no network: send it, or open it in a browser.
 
     Example: `stac-cloudmask report masks/`
 
@@ -86,7 +86,7 @@ def report(directory: str, *, page: Path | None = None) -> None:
     from stac_cloudmask.review.report import build_report  # noqa: PLC0415  (keeps --help fast)
 
     if page is None and "://" in directory:
-        raise ConfigError("say with --out FILE where the report of a remote catalog goes")
+        raise ConfigError("the report of a remote catalog needs --out FILE")
     with bars(console.stderr, MofNCompleteColumn(), TimeElapsedColumn()) as shown:
         task = shown.add_task("report", total=None)
         path = build_report(
@@ -143,8 +143,8 @@ def publish(
 ) -> None:
     """Publish the masks of a catalog to a STAC API or to another store; running it again repairs and updates.
 
-    With `--attach` the source items that the API holds get the masks as assets, and nothing else of them changes;
-    `--detach` takes the assets away again.
+    With `--attach` the masks are added as assets to the API's source items, which do not change otherwise;
+    `--detach` removes these assets.
 
     Example: `stac-cloudmask publish masks/ --to https://stac.example.org --header "Authorization:Bearer $TOKEN"
     --asset-root https://data.example.org/masks`
@@ -177,9 +177,9 @@ def publish(
 
 
 def export(directory: str, file: Path, *, asset_root: str | None = None, source_root: tuple[str, ...] = ()) -> None:
-    """Write all items of a catalog into one file, for loading in bulk: NDJSON or stac-geoparquet.
+    """Write all items of a catalog to one file for bulk loading: NDJSON or stac-geoparquet.
 
-    Files of this machine go by `--asset-root` and `--source-root`, as whoever gets the export cannot read them.
+    Local paths are replaced as `--asset-root` and `--source-root` say, because other machines cannot read them.
 
     Example: `stac-cloudmask export masks/ items.ndjson --asset-root https://data.example.org/masks`
 
@@ -194,7 +194,7 @@ def export(directory: str, file: Path, *, asset_root: str | None = None, source_
 
     writers = {".ndjson": write_ndjson, ".parquet": write_geoparquet}
     if file.suffix not in writers:
-        raise ConfigError(f"{file}: a file to export to ends in {' or '.join(writers)}")
+        raise ConfigError(f"{file}: the name of an export must end in {' or '.join(writers)}")
     catalog = existing_catalog(directory)
     items = catalog.items(catalog.roots(asset_root, source_roots(source_root)))
     count = writers[file.suffix](items, file)
@@ -202,7 +202,7 @@ def export(directory: str, file: Path, *, asset_root: str | None = None, source_
 
 
 def explain(item: str, lon: float, lat: float, *, catalog: str | None = None, json: bool = False) -> None:
-    """Say why one pixel has its class: SCL, probabilities, votes, rules, result.
+    """Explain why one pixel has its class: SCL, probabilities, votes, rules, result.
 
     Example: `stac-cloudmask explain ITEM.json -113.5 51.3`
 

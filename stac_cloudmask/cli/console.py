@@ -1,4 +1,4 @@
-"""Where words go: progress and tables to stderr, results to stdout."""
+"""Terminal output: progress and notes on stderr, results on stdout."""
 
 from __future__ import annotations
 
@@ -26,20 +26,20 @@ stderr: Final = Console(stderr=True, highlight=False)
 
 OURS: Final = "stac_cloudmask"
 STOPPED: Final = 130
-"""Exit code of a command that was stopped, by the custom of shells."""
+"""Exit code of an interrupted command, by shell convention."""
 
 
 def note(text: str, style: str = "") -> None:
-    """One line on stderr, which is never wrapped."""
+    """Write one line to stderr, without wrapping."""
     stderr.print(text, style=style, markup=False, soft_wrap=True)
 
 
 def put(line: str) -> None:
-    """One line of result on stdout; control characters in names from outside are shown, not obeyed."""
+    """Write one line of results to stdout; control characters in external names are escaped."""
     shown = "".join(c if c.isprintable() or c == "\t" else repr(c)[1:-1] for c in line)
     encoding = sys.stdout.encoding or "utf-8"
     shown = shown.encode(encoding, "backslashreplace").decode(encoding)
-    if isinstance(sys.stdout, FileProxy):  # bars are below: they move on, and a path stays on its line to be copied
+    if isinstance(sys.stdout, FileProxy):  # print above the progress bars, and keep a path on one line for copying
         note(shown)
     else:
         sys.stdout.write(shown + "\n")
@@ -47,12 +47,12 @@ def put(line: str) -> None:
 
 
 def put_json(value: object) -> None:
-    """One JSON value on one line of stdout."""
+    """Write a JSON value to stdout on one line."""
     put(dumps(value, ensure_ascii=True, allow_nan=False))
 
 
 def fields(title: str, rows: Iterable[tuple[str, object]]) -> None:
-    """Names and values on stdout, a line for each, which is never wrapped; a list has a line for each entry."""
+    """Write names and values to stdout, one per line without wrapping; a list has one line per entry."""
     put(title)
     for name, value in rows:
         entries = value if isinstance(value, list | tuple) and any(" " in str(entry) for entry in value) else [value]
@@ -61,7 +61,7 @@ def fields(title: str, rows: Iterable[tuple[str, object]]) -> None:
 
 
 def put_columns(rows: Sequence[Sequence[str]]) -> None:
-    """Rows with their cells below each other, a line for each row however long; the first row has the names."""
+    """Write a table to stdout with aligned columns and one line per row, however long; the first row is the header."""
     cells = [[cell.replace("\n", "; ") for cell in row] for row in rows]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     for row in cells:
@@ -69,7 +69,7 @@ def put_columns(rows: Sequence[Sequence[str]]) -> None:
 
 
 class _Notes(logging.Handler):
-    """Puts log records on stderr, above the bars and without secrets."""
+    """A log handler that writes records to stderr, above the progress bars and without secrets."""
 
     def emit(self, record: logging.LogRecord) -> None:
         """See ``logging.Handler``."""
@@ -78,7 +78,7 @@ class _Notes(logging.Handler):
 
 
 def log(*, verbose: bool) -> None:
-    """Show warnings of this package and errors of others; or, ``verbose``, all that this package tells."""
+    """Show warnings of this package and errors of others; with ``verbose``, all log records of this package."""
     others = logging.WARNING if verbose else logging.ERROR
     handler = _Notes()  # some packages set their own levels low
     handler.addFilter(lambda record: record.name.startswith(OURS) or record.levelno >= others)
@@ -88,7 +88,7 @@ def log(*, verbose: bool) -> None:
 
 @contextmanager
 def stoppable() -> Iterator[None]:
-    """Let Ctrl-C and SIGTERM end the block in good order."""
+    """Let Ctrl-C and SIGTERM end the block cleanly."""
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         yield
@@ -100,7 +100,7 @@ def stoppable() -> Iterator[None]:
 
 
 def put_result(result: Result, *, json: bool) -> Result:
-    """Put a result on stdout, in a line of its own, and return it."""
+    """Write a result to stdout, on its own line, and return it."""
     if json:
         put_json(result.to_dict())
     else:
@@ -109,16 +109,16 @@ def put_result(result: Result, *, json: bool) -> Result:
 
 
 def _outcome(result: Result) -> str:
-    """The id, then the cover and where the mask is, what it would take, or what went wrong."""
+    """Return the id and the cover and location of the mask, the expected effort, or the error."""
     if result.status == "skipped":
-        return "; ".join(result.notes)  # they name the item
+        return "; ".join(result.notes)  # notes name the item
     if result.estimate is not None:
         return f"{result.item_id}  {_cost(result.estimate)}"
     return f"{result.item_id}  {result.error or _cover(result) + (result.output or '')}"
 
 
 def _cover(result: Result) -> str:
-    """Shares of the valid pixels, and how many those are."""
+    """Return the classes' percentages of the valid pixels, and the percentage that is valid."""
     if not {"cloud", "cloud_shadow", "nodata"} <= set(result.cover):
         return ""
     stated = "" if result.product_cover is None else f" (source: {result.product_cover:.1f} %)"
@@ -135,7 +135,7 @@ def _cost(estimate: Estimate) -> str:
 
 
 def sum_up(results: Sequence[Result]) -> None:
-    """Say on stderr what masks of a dry run would take, and on a terminal how many items of each status there are."""
+    """Write the expected effort of a dry run to stderr and, on a terminal, the number of items of each status."""
     planned = [result.estimate for result in results if result.estimate is not None]
     if planned:
         sizes = [estimate.bytes for estimate in planned if estimate.bytes is not None]
@@ -148,7 +148,7 @@ def sum_up(results: Sequence[Result]) -> None:
 
 
 def plain(value: object) -> str:
-    """A value as text: a list's entries with commas between them, None as a dash."""
+    """Return a value as text: a list separated by commas, None as a dash."""
     if isinstance(value, list | tuple):
         return ", ".join(map(plain, value)) or "-"
     return "-" if value is None else str(value)

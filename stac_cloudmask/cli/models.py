@@ -1,4 +1,4 @@
-"""`stac-cloudmask models`: what there is, and whether it works."""
+"""The command `stac-cloudmask models`: list, show, fetch and check models."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def list_(*, model_cache: Path | None = None, json: bool = False) -> None:
         here = "installed" if facts["weights_here"] else "not downloaded"
         rows.append((spec.name, "+".join(spec.roles), f"{len(spec.bands)}", window, size, spec.license or "", here))
     if not json:
-        console.put_columns(rows)  # in 80 columns
+        console.put_columns(rows)  # fits into 80 columns
 
 
 @app.command("show", cls=PlainCommand)
@@ -70,7 +70,7 @@ def show(name: str, *, model_cache: Path | None = None, json: bool = False) -> N
 @app.command("fetch", cls=PlainCommand)
 @command
 def fetch(names: tuple[str, ...], *, model_cache: Path | None = None) -> None:
-    """Download weights into the cache; a file whose size or hash is wrong is not kept.
+    """Download weights into the cache; a file with the wrong size or hash is discarded.
 
     Example: `stac-cloudmask models fetch farmvibes-cloud-2 farmvibes-shadow`
 
@@ -91,7 +91,7 @@ def fetch(names: tuple[str, ...], *, model_cache: Path | None = None) -> None:
 @app.command("check", cls=PlainCommand)
 @command
 def check(name: str | None = None, *, model_cache: Path | None = None) -> None:
-    """Run models on a fixed chip and report what contradicts their items.
+    """Run models on a fixed chip and report contradictions to their items.
 
     Example: `stac-cloudmask models check my-model.json`
 
@@ -117,7 +117,7 @@ def check(name: str | None = None, *, model_cache: Path | None = None) -> None:
 
 @dataclass
 class _Bar:
-    """A bar of rich that pooch moves along."""
+    """A rich progress bar that pooch updates."""
 
     bars: Progress
     task: TaskID

@@ -1,4 +1,4 @@
-"""Options from functions: types and defaults from the signature, help from the docstring, the rest from tables."""
+"""Command-line options built from functions: types and defaults from signatures, help from docstrings."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from stac_cloudmask.errors import ConfigError
 HEADERS: Final = "CLOUDMASK_HEADERS"
 """Environment variable with one header per line; typer would split the values at their spaces."""
 CATALOG_HEADERS: Final = "CLOUDMASK_CATALOG_HEADERS"
-"""The same for the catalog that is searched."""
+"""The same for the headers of the searched catalog."""
 
 PANELS: Final = {
     "Main options": ("out", "catalog", "collection", "bbox", "datetime", "max_cloud_cover", "clip", "votes", "workers",
@@ -34,9 +34,9 @@ PANELS: Final = {
     "Publish": ("publish", "header", "asset_root", "source_root"),
     "Run": ("scheduler", "json", "help"),
 }  # fmt: skip
-"""Sections of the help, and their options in order; what is in none comes first."""
+"""Sections of the help, and their options in order; options without a section come first."""
 COLUMN: Final = 24
-"""Widest name of an option that has its text beside it, not below."""
+"""Maximum width of an option's name that has its text beside it, not below."""
 METAVARS: Final = {
     "ADDRESS": ("scheduler",),
     "API_URL|DIR|s3://...": ("to", "publish"),
@@ -65,14 +65,14 @@ METAVARS: Final = {
     "W S E N": ("bbox",),
 }
 NAMES: Final = {"private_hosts": "allow-host", "local_roots": "allow-folder", "folder": "out", "page": "out"}
-"""Options that are called otherwise than their parameter."""
+"""Options whose name differs from their parameter's."""
 VARIABLES: Final = {"catalog": "CLOUDMASK_CATALOG", "model_cache": "CLOUDMASK_MODEL_CACHE"}
 LEAST: Final = {"tolerance": 0, "workers": 1}
 
 
 @dataclass(frozen=True, kw_only=True)
 class SearchOptions:
-    """A catalog, what is searched for in it, and what is sent to its server.
+    """The options of a search: a catalog, the filters, and the headers for its server.
 
     Attributes:
         catalog: STAC API or static catalog.
@@ -100,18 +100,18 @@ class SearchOptions:
 
     @property
     def wanted(self) -> dict[str, Any]:
-        """The arguments of `stac_cloudmask.search` and `Query`."""
+        """Arguments for `stac_cloudmask.search` and `Query`."""
         return {name: value for name, value in vars(self).items() if not name.startswith("catalog")}
 
 
 def headers(given: Sequence[str], variable: str = HEADERS) -> dict[str, str]:
-    """Values by name, also from the environment; a malformed one is named by its position: it may be secret."""
+    """Return header values by name, also from the environment; errors give a position only, as values may be secret."""
     return _pairs(given or os.environ.get(variable, "").splitlines(), ":", "header number {} is not NAME:VALUE")
 
 
 def source_roots(given: Sequence[str]) -> dict[str, str]:
-    """URLs by local folder."""
-    return _pairs(given, "=", "--source-root number {} is not LOCAL=URL: a local folder, and where it is served from")
+    """Return URLs by local folder."""
+    return _pairs(given, "=", "--source-root number {} is not LOCAL=URL: a local folder and its URL")
 
 
 def _pairs(texts: Sequence[str], sign: str, otherwise: str) -> dict[str, str]:
@@ -127,13 +127,13 @@ def _pairs(texts: Sequence[str], sign: str, otherwise: str) -> dict[str, str]:
 def command(function: Callable[..., None]) -> Callable[..., None]:
     """Return a command with an option or argument for each parameter, as typer takes it.
 
-    A parameter whose type is a dataclass has an option for each field. What may be given several times is a tuple.
+    A parameter whose type is a dataclass has an option for each field. A repeatable option is a tuple.
     """
     own = inspect.signature(function, eval_str=True).parameters
     bundles: dict[str, Any] = {name: one.annotation for name, one in own.items() if is_dataclass(one.annotation)}
 
     @wraps(function)
-    def called(**given: Any) -> None:  # noqa: ANN401  (typer checks them)
+    def called(**given: Any) -> None:  # noqa: ANN401  (typer checks their types)
         values = {name: tuple(value) if isinstance(value, list) else value for name, value in given.items()}
         for bundle, kind in bundles.items():
             chosen = {one.name: values.pop(one.name) for one in fields(kind) if one.name in values}

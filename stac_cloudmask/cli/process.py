@@ -1,4 +1,4 @@
-"""`process`: its options, what it would cost, and its summary."""
+"""The command `process`: its options, cost estimate and summary."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def process(
     scheduler: str | None = None,
     json: bool = False,
 ) -> None:
-    """Mask items and write them as a STAC catalog; what is up to date is left alone.
+    """Mask items and write them as a STAC catalog; masks that are up to date are kept.
 
     Example: `stac-cloudmask process S2A_33TWL_20230818_0_L2A --catalog https://earth-search.aws.element84.com/v1
     --out masks/`
@@ -51,7 +51,7 @@ def process(
     Args:
         items: Item ids (with --catalog), item URLs or JSON paths.
         out: Output catalog.
-        search: What is masked where no items are named.
+        search: The search for items if none are named.
         clip: Mask only the area of --bbox or --intersects.
         versions: If several products share an id: the newest, or all under their own ids.
         settings: How masks are made.
@@ -94,7 +94,7 @@ def process(
 
 
 def _advised(items: Iterator[pystac.Item | Failure], settings: Settings) -> Iterator[pystac.Item | Failure]:
-    """The same items, after one line that says what would be faster if they are much work."""
+    """Yield the same items, after a note on faster settings if the items are much work."""
     from stac_cloudmask.pipeline.estimate import advice  # noqa: PLC0415  (keeps --help fast)
 
     seen, faster = advice(items, settings)
@@ -104,15 +104,15 @@ def _advised(items: Iterator[pystac.Item | Failure], settings: Settings) -> Iter
 
 
 def _refuse_filters(query: Query, *, clip: bool) -> None:
-    """Refuse what has no effect on items that are named."""
+    """Reject search options if items are named, on which they have no effect."""
     if query.area is not None and not clip:
         raise ConfigError("--bbox and --intersects choose among items of a search; to mask that part only, add --clip")
     if replace(query, collection=(), bbox=None, intersects=None) != type(query)(collection=()):
-        raise ConfigError("items are named, so options of a search have no effect; leave out either")
+        raise ConfigError("items are named, so search options have no effect; leave out one or the other")
 
 
 def _chosen(settings: Settings, clipped: Query | None, *, fast: bool) -> Settings:
-    """Return the settings with what ``--fast`` and ``--clip`` stand for."""
+    """Return the settings with ``--fast`` and ``--clip`` applied."""
     from stac_cloudmask.pipeline.area import area_of  # noqa: PLC0415  (keeps --help fast)
 
     if fast and (settings.cloud_model, settings.shadow_model) != (Settings.cloud_model, Settings.shadow_model):
@@ -129,7 +129,7 @@ def _chosen(settings: Settings, clipped: Query | None, *, fast: bool) -> Setting
 def _items(
     refs: tuple[str, ...], search: SearchOptions, query: Query, settings: Settings, versions: Versions
 ) -> Iterator[pystac.Item | Failure]:
-    """The items that are named, or, where none is, those that the search finds."""
+    """Yield the named items or, if none are named, those that the search finds."""
     from stac_cloudmask.pipeline.mask import connection_of  # noqa: PLC0415  (keeps --help fast)
     from stac_cloudmask.stac.search import find, load_items, without_masks  # noqa: PLC0415
 
