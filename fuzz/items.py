@@ -135,7 +135,7 @@ def _facts(sources: Sources, fingerprint: str, settings: Settings, chance: rando
     side = chance.choice([1, 100, 10980])
     grid = Grid(epsg=32633, left=300000, top=5000040, gsd=10, height=side, width=side)
     share = chance.randint(0, side * side)
-    file = AssetFile(name="cloud_mask.tif", size=1234, sha256="ab" * 32)
+    file = AssetFile(name="cloud_mask.tif", size=1234, checksum="1220" + "ab" * 32)
     return MaskFacts(
         grid=grid,
         counts={0: share, 1: side * side - share, 2: 0, 255: 0},

@@ -165,7 +165,8 @@ def _remove(lock: FileLock) -> None:
     """Delete a temporary folder and its lock, which is held; Windows deletes no file that is open, as the lock is."""
     shutil.rmtree(_folder_of(lock), ignore_errors=True)
     lock.release()
-    Path(lock.lock_file).unlink(missing_ok=True)
+    with suppress(OSError):  # as above: what may not be deleted now is left to a later call
+        Path(lock.lock_file).unlink(missing_ok=True)
 
 
 def _remove_abandoned(parent: Path) -> None:
