@@ -321,6 +321,11 @@ def test_clip_masks_the_area_of_a_search_and_of_named_items(cli, source, model, 
     code, out, _ = cli("process", source, "--bbox", 100, 10, 101, 11, "--clip", "--out", tmp_path / "c", *small)
     assert code == 0
     assert out.startswith("skipped     item 'scene-0000' does not touch the area")
+    code, out, err = cli("report", tmp_path / "c")
+    assert (code, out) == (2, "")
+    assert (
+        err == f"error: {tmp_path / 'c'} has no masks, as the last run made none; its run.json says why, item by item\n"
+    )
 
 
 def test_an_area_beside_named_items_needs_clip_and_clip_an_area(cli, source, model, tmp_path):

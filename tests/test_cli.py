@@ -65,6 +65,12 @@ WRONG = {
     "nowhere to search": (["search"], "--catalog"),
     "a folder without a catalog to publish": (["publish", "nothere", "--to", "copy"], "nothere is not a folder"),
     "a folder without a catalog to export": (["export", ".", "x.ndjson"], "has no catalog.json"),
+    "a report of a web address": (["report", "https://example.org/masks", "--out", "OUT"], "not read from a web"),
+    "an export of a web address": (["export", "https://example.org/masks", "x.ndjson"], "not read from a web address"),
+    "an evaluation of a web address": (
+        ["evaluate", "https://example.org/masks", "--reference", "labels.tif"],
+        "not read from a web address",
+    ),
     "a root without a URL": (["publish", ".", "--to", "copy", "--source-root", "/data"], "LOCAL=URL"),
     "opposites": (["publish", ".", "--to", "https://x.org", "--attach", "--detach"], "opposites"),
     "a collection": (

@@ -173,7 +173,7 @@ def test_stopping_early_leaves_nothing_on_the_cluster(client, tmp_path):
     assert client.futures == {}
 
 
-@pytest.mark.parametrize("given", [{"workers": 1, "scheduler": "x"}, {"scheduler": "nonsense://"}])
+@pytest.mark.parametrize("given", [{"workers": 1, "scheduler": "x"}, {"workers": 0}, {"scheduler": "nonsense://"}])
 def test_an_engine_that_cannot_be_had_is_a_wrong_command(given):
     with pytest.raises(ConfigError), open_engine(**given):
         pass

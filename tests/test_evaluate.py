@@ -117,6 +117,11 @@ def test_a_reference_that_the_items_lack_is_named(masks):
         evaluate(masks, references=["truth"])
 
 
+def test_a_path_that_leads_nowhere_is_a_missing_file_whatever_it_ends_in(masks):
+    with pytest.raises(ReadError, match=r"there is no file nowhere/labels$"):
+        evaluate(masks, references=["nowhere/labels"])
+
+
 def test_an_item_without_one_reference_is_skipped_and_told(masks):
     report = evaluate(masks, references=["reference", "truth"])
     assert len(report.scenes) == len(SEEDS)

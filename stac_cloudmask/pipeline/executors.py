@@ -152,14 +152,16 @@ def open_engine(
     """Open this process; or a local Dask cluster of ``workers`` processes; or the cluster at the address ``scheduler``.
 
     Raises:
-        ConfigError: Both are given, Dask's distributed scheduler is not installed, there is none at the address, or the
-            workers of a local cluster cannot start.
+        ConfigError: Both are given, ``workers`` is less than 1, Dask's distributed scheduler is not installed, there is
+            none at the address, or the workers of a local cluster cannot start.
     """
     if workers is None and scheduler is None:
         yield InProcess(progress)
         return
     if workers is not None and scheduler is not None:
         raise ConfigError("give either --workers or --scheduler: a local cluster, or an existing one")
+    if workers is not None and workers < 1:
+        raise ConfigError(f"workers is at least 1, got {workers}")
     if find_spec("distributed") is None:
         raise ConfigError("Dask workers need the extra: pip install 'stac-cloudmask[distributed]'")
     with local_client(workers or 1) if scheduler is None else _client_of(scheduler) as client:

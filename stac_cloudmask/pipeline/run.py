@@ -21,7 +21,7 @@ from stac_cloudmask.pipeline.item import keep_models, preview_item
 from stac_cloudmask.pipeline.mask import OUTSIDE_GSD, choose_models, segmenter
 from stac_cloudmask.pipeline.publish import LINK_EVERY, Publication, Target
 from stac_cloudmask.pipeline.result import VERSION, failed
-from stac_cloudmask.stac.catalog import OutputCatalog
+from stac_cloudmask.stac.catalog import REPORT, OutputCatalog
 from stac_cloudmask.stac.collection import read_config
 from stac_cloudmask.stac.hrefs import redact
 from stac_cloudmask.stac.search import place_of, version_of
@@ -73,7 +73,6 @@ logger = logging.getLogger(__name__)
 LINK_SHARE: Final = 20
 """A batch has this part of what is listed already, if that is more: a collection is written whole for each batch, and
 so the time for all of them stays in proportion to the items."""
-REPORT: Final = "run.json"
 
 
 class Ledger:

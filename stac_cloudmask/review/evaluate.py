@@ -71,7 +71,8 @@ class LabelSource:
     @property
     def is_file(self) -> bool:
         """Whether the source is a file rather than an asset."""
-        return is_vector(self.source) or self.source.lower().endswith((".tif", ".tiff")) or Path(self.source).exists()
+        named = is_vector(self.source) or self.source.lower().endswith((".tif", ".tiff")) or "/" in self.source
+        return named or Path(self.source).exists()
 
 
 def parse_reference(text: str) -> LabelSource:

@@ -39,6 +39,8 @@ if TYPE_CHECKING:
     import pystac
 
 CATALOG: Final = "catalog.json"
+REPORT: Final = "run.json"
+"""What a run did, beside the catalog; a run that made no mask writes only this."""
 TABLE: Final = "items.parquet"
 PARQUET: Final = "application/vnd.apache.parquet"
 NOTHING: Final[Mapping[str, Any]] = MappingProxyType({})
@@ -153,12 +155,16 @@ def existing_catalog(place: str | Path) -> OutputCatalog:
     """
     folder = str(place).rstrip("/").removesuffix(f"/{CATALOG}")
     folder = "." if folder == CATALOG else folder
+    if folder.startswith(("http://", "https://")):
+        raise ConfigError(f"{folder}: masks are not read from a web address; give a local copy, or s3://bucket/prefix")
     catalog = OutputCatalog(folder)
     if catalog.exists():
         return catalog
     if is_remote(folder):
         raise ConfigError(f"{folder} has no {CATALOG}: it is not a catalog that `process --out` wrote")
     path = Path(folder)
+    if (path / REPORT).is_file():
+        raise ConfigError(f"{folder} has no masks, as the last run made none; its {REPORT} says why, item by item")
     near = next((path for path in (path.parent, *sorted(path.glob("*"))) if (path / CATALOG).is_file()), None)
     why = f"has no {CATALOG}" if path.is_dir() else "is not a folder"
     hint = f"; {near} has one" if near is not None else "; give the folder that `process --out` wrote"

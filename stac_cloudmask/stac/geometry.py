@@ -156,6 +156,8 @@ def read_area(stated: Area) -> shapely.Geometry:
         area = shapely.union_all([shapely.make_valid(geometry) for geometry in found])
     except ConfigError:
         raise
+    except ReadError as error:
+        raise ConfigError(str(error)) from None
     except BROKEN as error:
         raise ConfigError(f"{shown}: the area cannot be read: {error}") from None
     if area.is_empty:
@@ -248,7 +250,8 @@ def _of_layers(path: Path) -> Iterator[Feature]:
             layers = [name for name, kind in pyogrio.list_layers(readable) if kind is not None]
             read = {name: pyogrio.raw.read(readable, layer=name) for name in layers}
         except (pyogrio.errors.DataSourceError, sqlite3.Error) as error:
-            raise ReadError(f"{path}: cannot be read: {error}; save it again, as with QGIS or ogr2ogr") from None
+            why = str(error).partition(";")[0].rstrip(".")  # GDAL goes on about prefixes for its drivers
+            raise ReadError(f"{path}: cannot be read: {why}; save it again, as with QGIS or ogr2ogr") from None
     for name, (meta, _, shapes, columns) in read.items():
         crs = meta["crs"] or ""
         if not crs or re.match(r'\w+\["undefined', crs, re.IGNORECASE):

@@ -351,6 +351,13 @@ def large(tmp_path_factory):
         return build_report(folder / "out", folder / "r.html"), file.read(1)
 
 
+def test_one_item_is_counted_in_the_singular(driver, large):
+    show(driver, large[0])
+    assert by_id(driver, "count").text == "1 item"
+    assert ": 1 item, " in by_id(driver, "subtitle").text
+    assert complaints(driver) == []
+
+
 def test_a_click_answers_for_one_pixel_of_a_mask_that_is_drawn_coarser(driver, large):
     page, mask = large
     show(driver, page)

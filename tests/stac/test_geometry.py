@@ -120,6 +120,17 @@ def test_what_is_no_area_is_refused_by_name(stated, said):
         read_area(stated)
 
 
+def test_a_file_that_holds_no_area_is_refused_without_words_about_drivers(tmp_path):
+    path = tmp_path / "notes.txt"
+    path.write_text("hello")
+    with pytest.raises(ConfigError) as caught:
+        read_area(path)
+    assert str(caught.value) == (
+        f"{path}: cannot be read: '{path}' not recognized as being in a supported file format; "
+        "save it again, as with QGIS or ogr2ogr"
+    )
+
+
 def test_a_geometry_in_another_crs_can_be_well_known_text():
     projected = shape(transform_geom("EPSG:4326", "EPSG:32633", mapping(LON_LAT)))
     assert read_area(f"SRID=32633;{projected.wkt}").symmetric_difference(LON_LAT).area < 1e-6

@@ -178,7 +178,7 @@ function filter() {
   );
   list.show(found);
   timeline.show(found);
-  $("count").textContent = found.length === ITEMS.length ? `${found.length} items` : `${found.length} of ${ITEMS.length} items`;
+  $("count").textContent = found.length === ITEMS.length ? itemCount(ITEMS) : `${found.length} of ${itemCount(ITEMS)}`;
 }
 
 function mean(items, value) {
@@ -189,7 +189,7 @@ function mean(items, value) {
 function header() {
   const times = ITEMS.map((item) => item.time).filter((time) => time !== null);
   const span = times.length ? `${day(times.reduce((a, b) => Math.min(a, b)))} to ${day(times.reduce((a, b) => Math.max(a, b)))}` : "no dates";
-  $("subtitle").textContent = `${INDEX.name}: ${ITEMS.length} items, ${span}. Made ${INDEX.made} by stac_cloudmask ${INDEX.version}.`;
+  $("subtitle").textContent = `${INDEX.name}: ${itemCount(ITEMS)}, ${span}. Made ${INDEX.made} by stac_cloudmask ${INDEX.version}.`;
   const both = ITEMS.filter((item) => isNumber(item.product.cloud));
   // Means are of the same items, or they could not be compared
   const counted = both.length ? both : ITEMS;

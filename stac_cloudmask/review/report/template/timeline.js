@@ -14,7 +14,7 @@ class Timeline {
     this.items = items.filter((item) => item.time !== null).sort((a, b) => a.time - b.time);
     const [first, last] = [this.items[0], this.items.at(-1)];
     const span = first ? `${day(first.time)} to ${day(last.time)}` : "no dates";
-    this.holder.setAttribute("aria-label", `${this.items.length} items in time, ${span}. Arrow keys go from item to item.`);
+    this.holder.setAttribute("aria-label", `${itemCount(this.items)} in time, ${span}. Arrow keys go from item to item.`);
     this.draw();
   }
 
