@@ -218,7 +218,7 @@ def test_weights_that_are_not_there_end_the_run_before_it_starts(items, tmp_path
 
 def test_an_output_that_is_no_directory_ends_the_run_before_anything_is_read(items, model, tmp_path):
     (tmp_path / "out").write_text("a file")
-    with pytest.raises(WriteError, match="needs a directory that may be written"):
+    with pytest.raises(WriteError, match="needs a writable directory"):
         scm.process(items, out=tmp_path / "out", settings=settings_of(model))
 
 

@@ -72,7 +72,7 @@ class _Notes(logging.Handler):
     """A log handler that writes records to stderr, above the progress bars and without secrets."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        """See ``logging.Handler``."""
+        """Write a record, see ``logging.Handler``."""
         style = "red" if record.levelno >= logging.ERROR else "yellow" if record.levelno >= logging.WARNING else "dim"
         note(redact(self.format(record)), style)
 

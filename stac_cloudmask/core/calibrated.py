@@ -155,7 +155,7 @@ class Candidates:
 
 
 def candidates(evidence: Evidence, start: int, stop: int, votes: NDArray[np.uint8], rules: Rules) -> Candidates:
-    """The candidates of rows ``start`` to ``stop``, whose ``Vote`` bits are given; never where nodata."""
+    """Return the candidates of rows ``start`` to ``stop``, whose ``Vote`` bits are given; never where nodata."""
     cloud = (votes & CLOUD_MODEL) > 0
     shadow = (votes & SHADOW_MODEL) > 0
     product = (votes & PRODUCT_CLOUD) > 0
@@ -169,7 +169,7 @@ def candidates(evidence: Evidence, start: int, stop: int, votes: NDArray[np.uint
 
 
 def reduce_scene(evidence: Evidence, policy: Policy, rules: Rules, *, threads: int = 1) -> Cells:
-    """The scene in cells of ``rules.cell_factor`` pixels; a last, partial cell counts what it has."""
+    """Return the scene in cells of ``rules.cell_factor`` pixels; a last, partial cell counts what it has."""
     factor = rules.cell_factor(evidence.gsd)
     rows = max(1, STRIP_ROWS // factor) * factor
 
@@ -280,8 +280,8 @@ def calibrated(evidence: Evidence, policy: Policy, rules: Rules = RULES, *, thre
     Args:
         evidence: What is known; ``nir`` comes in blocks of ``rules.cell_factor`` pixels.
         policy: When a model votes.
-        rules: The constants.
-        threads: That survey at once.
+        rules: Constants of the policy.
+        threads: Number of worker threads.
     """
     factor = rules.cell_factor(evidence.gsd)
     if evidence.nir is not None and evidence.nir_factor != factor:
@@ -295,10 +295,10 @@ class Survey:
 
     Attributes:
         evidence: What is known of every pixel.
-        rules: The constants.
+        rules: Constants of the policy.
         cells: The scene in cells.
         factor: Pixels along the side of a cell.
-        threads: That survey at once.
+        threads: Number of worker threads.
     """
 
     evidence: Evidence

@@ -61,7 +61,7 @@ class Grid:
         )
 
     def cut(self, window: Window) -> Grid:
-        """The grid of a window's pixels."""
+        """Return the grid of a window's pixels."""
         left, top = self.left + window.col_off * self.gsd, self.top - window.row_off * self.gsd
         return replace(self, left=left, top=top, height=window.height, width=window.width)
 
@@ -106,13 +106,13 @@ class Window:
         return self.rows, self.cols
 
     def overlap(self, other: Window) -> Window:
-        """The pixels that lie in both of two windows that touch."""
+        """Return the pixels that lie in both of two windows that touch."""
         top, left = max(self.row_off, other.row_off), max(self.col_off, other.col_off)
         bottom, right = min(self.rows.stop, other.rows.stop), min(self.cols.stop, other.cols.stop)
         return Window(top, left, bottom - top, right - left)
 
     def within(self, outer: Window) -> Window:
-        """The same pixels, counted from the first pixel of ``outer``."""
+        """Return the same pixels, counted from the first pixel of ``outer``."""
         return Window(self.row_off - outer.row_off, self.col_off - outer.col_off, self.height, self.width)
 
 

@@ -94,7 +94,7 @@ def merge(
         policy: Thresholds, clean-up and buffers.
         select: Which votes count.
         shadow_before_buffer: Whether selected shadow stands against the buffer of a cloud.
-        threads: That work at once; the outcome is the same to the bit.
+        threads: Number of worker threads; the result is bit-identical.
     """
     votes, class_map = np.empty(evidence.shape, np.uint8), np.empty(evidence.shape, np.uint8)
 

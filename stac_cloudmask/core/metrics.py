@@ -65,7 +65,7 @@ class Agreement:
     near: Table
 
     def __add__(self, other: Agreement) -> Agreement:
-        """The counts of both, which must judge the same classes."""
+        """Return the counts of both, which must judge the same classes."""
         if self.codes != other.codes:
             raise ValueError(f"agreements on different classes do not add up: {self.codes} and {other.codes}")
         return Agreement(codes=self.codes, counts=_add(self.counts, other.counts), near=_add(self.near, other.near))
@@ -88,7 +88,7 @@ class Agreement:
         return _ratio(sum(present), len(present))
 
     def scores(self, code: int) -> ClassScores:
-        """The scores of one class against all others."""
+        """Return the scores of one class against all others."""
         i = self.codes.index(code)
         both = self.counts[i][i]
         wanted = sum(self.counts[i])
@@ -239,5 +239,5 @@ def _outcome(truth: int, found: int) -> int:
 
 
 def colored(found: Codes) -> Codes:
-    """The picture of `outcomes`, ``(y, x, 3)`` uint8 red, green, blue."""
+    """Return the picture of `outcomes`, ``(y, x, 3)`` uint8 red, green, blue."""
     return np.array([outcome.rgb for outcome in OUTCOMES], np.uint8)[found]

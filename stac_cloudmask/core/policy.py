@@ -126,7 +126,7 @@ def decide(evidence: Evidence, settings: Settings, *, threads: int = 1) -> Decis
     Args:
         evidence: Probabilities, product mask, sun and near infrared.
         settings: Name of the policy, and what differs from it.
-        threads: That work at once; the outcome is the same to the bit.
+        threads: Number of worker threads; the result is bit-identical.
     """
     if settings.merge == FARMVIBES:
         return _farmvibes(evidence, settings)

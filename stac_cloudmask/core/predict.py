@@ -158,7 +158,7 @@ class Mosaic:
             self._store(answer[:, :done], prediction, where)
 
     def _stacked(self, prediction: Prediction) -> NDArray[np.float32]:
-        """The answer of a chip, ``(role, y, x)``; anything where no pixel is valid, as none is stored."""
+        """Return the answer of a chip, ``(role, y, x)``; anything where no pixel is valid, as none is stored."""
         if prediction.probabilities is None:
             return np.zeros((len(self.percents), *prediction.valid.shape), np.float32)
         return np.stack([prediction.probabilities[role] for role in self.percents])

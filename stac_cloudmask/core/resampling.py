@@ -24,7 +24,7 @@ def up_bilinear(a: U16, factor: int, *, window: Window | None = None) -> U16:
     Args:
         a: ``(..., y, x)`` uint16.
         factor: Output pixels per input pixel, along an axis.
-        window: The part of the output to compute; the whole when None.
+        window: Part of the output to compute; None for the whole.
     """
     window = window or Window(0, 0, a.shape[-2] * factor, a.shape[-1] * factor)
     top, left = window.row_off // factor, window.col_off // factor
@@ -44,7 +44,7 @@ def repeat(a: NDArray[Scalar], factor: int, *, window: Window | None = None) -> 
     Args:
         a: ``(..., y, x)``.
         factor: Output pixels per input pixel, along an axis.
-        window: The part of the output to compute; the whole when None.
+        window: Part of the output to compute; None for the whole.
     """
     window = window or Window(0, 0, a.shape[-2] * factor, a.shape[-1] * factor)
     rows = np.arange(window.rows.start, window.rows.stop) // factor
@@ -124,7 +124,7 @@ def _phases(factor: int) -> list[tuple[int, int, int]]:
 
 
 def _shifted(a: NDArray[Scalar], row: int, col: int) -> NDArray[Scalar]:
-    """The inner part of a plane with a border of one pixel, moved by whole pixels."""
+    """Return the inner part of a plane with a border of one pixel, moved by whole pixels."""
     height, width = a.shape
     return a[1 + row : height - 1 + row, 1 + col : width - 1 + col]
 

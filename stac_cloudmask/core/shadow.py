@@ -41,10 +41,10 @@ class Search:
         cloud: True where a cell is cloud.
         dark: True where most of a cell looks like shadow.
         valid: True where a cell has data.
-        sun: Where the sun stands, above the horizon.
+        sun: Position of the sun, above the horizon.
         cell: Side of a cell in meters.
-        rules: The constants.
-        threads: That look at once.
+        rules: Constants of the policy.
+        threads: Number of worker threads.
     """
 
     cloud: BoolGrid
@@ -142,7 +142,7 @@ def shadow_shift(sun: Sun, length: float) -> Shift:
 
 
 def shifted(grid: NDArray[Scalar], shift: Shift, *, fill: int = 0) -> NDArray[Scalar]:
-    """The grid moved by ``shift`` rows and columns; ``fill`` comes in from outside."""
+    """Return the grid moved by ``shift`` rows and columns; ``fill`` comes in from outside."""
     out = np.full(grid.shape, fill, grid.dtype)
     (to_rows, of_rows), (to_cols, of_cols) = (_moved(n, size) for n, size in zip(shift, grid.shape, strict=True))
     out[to_rows, to_cols] = grid[of_rows, of_cols]
@@ -177,7 +177,7 @@ def window_sum(grid: NDArray[np.uint32], width: int) -> NDArray[np.uint32]:
 
 
 def kept_objects(labels: NDArray[np.int32], where: BoolGrid, *, share: float) -> BoolGrid:
-    """The labeled objects of which at least this share of the cells has ``where`` True; 0 is background."""
+    """Return the labeled objects of which at least this share of the cells has ``where`` True; 0 is background."""
     size = np.bincount(labels.ravel())
     inside = np.bincount(labels[where], minlength=size.size)
     keep = inside >= share * size

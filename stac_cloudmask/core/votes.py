@@ -99,8 +99,8 @@ class Evidence:
         cloud: ``(y, x)`` uint8, whole percents of cloud probability, 255 = nodata; see ``predict.percent``.
         shadow: The same for cloud shadow.
         gsd: Side of a pixel in meters.
-        product: The product's mask; None where there is none.
-        sun: Where the sun stands; None where nobody knows.
+        product: The product's mask; None if there is none.
+        sun: Position of the sun; None if unknown.
         nir: ``(y, x)`` float32 mean near-infrared reflectance of blocks of ``nir_factor`` pixels, NaN = nodata; None
             where no model reads that band.
         nir_factor: Pixels of the scene along the side of a pixel of ``nir``.

@@ -62,7 +62,7 @@ def check_model(spec: ModelSpec, *, cache: Path | None = None) -> list[Finding]:
 
     Args:
         spec: What the item says.
-        cache: Directory of fetched weights; the user's cache when None.
+        cache: Directory of downloaded weights; None for the user's cache.
     """
     return list(_findings(OnnxSegmenter(spec, cache=cache, local_means=False)))
 

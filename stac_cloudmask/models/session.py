@@ -53,7 +53,7 @@ class OnnxSegmenter:
         spec: What the model's item says.
         threads: CPUs to use; None takes all that the process may use.
         provider: See ``config.Settings``.
-        cache: Directory of fetched weights; the user's cache when None.
+        cache: Directory of downloaded weights; None for the user's cache.
         local_means: Whether global means become local ones and the graph is made faster; FarmVibes.AI's workflow runs
             it as it is.
         any_shape: Whether windows have many shapes. One session takes them all then; else it is prepared for the shape

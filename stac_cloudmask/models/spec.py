@@ -171,10 +171,10 @@ class ModelSpec:
         channels: Channels of the output.
         outputs: Channels whose probabilities add up to a role's, by role.
         window: Windows to cut a scene into.
-        gsd: Finest and coarsest pixel size in meters that the model is meant for; None where nobody said.
+        gsd: Finest and coarsest pixel size in meters that the model is meant for; None if not stated.
         href: Where the weights are: ``package://PACKAGE/FILE``, ``https://...`` or a local path.
-        file_size: Bytes of the weights; None where nobody said.
-        sha256: Their checksum in hex; None where nobody said.
+        file_size: Bytes of the weights; None if not stated.
+        sha256: Their checksum in hex; None if not stated.
         license: SPDX expression of the weights.
         source: Page of the model's origin.
         item_href: The MLM item itself.

@@ -167,7 +167,7 @@ def localize_means(wiring: Wiring, *, side: int) -> Changes:
     2022). Other global means, and features whose resolution does not divide a cell, stay as they are.
 
     Args:
-        wiring: Of the graph.
+        wiring: Wiring of the graph.
         side: Side in pixels of the area that a mean is taken over.
     """
     changes: Changes = {}
@@ -201,7 +201,7 @@ def enlarge_later(wiring: Wiring, *, transposed: bool) -> Changes:
     and Video Super-Resolution Using an Efficient Sub-Pixel Convolutional Neural Network", CVPR 2016).
 
     Args:
-        wiring: Of the graph.
+        wiring: Wiring of the graph.
         transposed: Whether a transposed convolution puts the four pixels in their places, which is twice as fast as
             DepthToSpace in ONNX Runtime; in OpenVINO it is ten times slower.
     """

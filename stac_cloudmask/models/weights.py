@@ -102,9 +102,9 @@ def fetch_model(
 
     Args:
         spec: The model; models whose weights are local or in a package are here already.
-        cache: Directory; the user's cache when None.
+        cache: Cache directory; None for the user's cache.
         progress: A bar as pooch moves it along, with ``total``, ``update``, ``reset`` and ``close``.
-        policy: How long a failing server is borne with.
+        policy: Retry settings for a failing server.
 
     Raises:
         ChecksumError: The server gave something else; the message says what.

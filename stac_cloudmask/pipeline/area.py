@@ -160,11 +160,11 @@ def clip(grid: Grid, settings: Settings, passes: list[Pass], *, item_id: str, su
     they do for it. What lies beyond the surroundings of the area is cut off, unless a model fixes its window.
 
     Args:
-        grid: Of the mask of the whole item.
+        grid: Grid of the whole item's mask.
         settings: How the mask is made.
         passes: The windows of the whole item.
         item_id: For messages.
-        sun: Where the sun stands; None if unknown.
+        sun: Position of the sun; None if unknown.
 
     Raises:
         OutsideAreaError: The area has no pixel on the grid.

@@ -68,7 +68,7 @@ class Mask:
 
     Attributes:
         sources: What was read.
-        grid: Of all arrays.
+        grid: Grid of all arrays.
         evidence: Probabilities, product mask and sun.
         decision: Class map and votes, and how they were made.
         quicklook: ``(y, x, 3)`` uint8, the scene as people see it, small; None where red, green, blue were not read.
@@ -222,7 +222,7 @@ def make_mask(item: pystac.Item, *, settings: Settings, watch: Stopwatch | None 
 
 
 def sun_of(sources: Sources) -> Sun | None:
-    """Return where the sun stands over an item; None if unknown."""
+    """Return the position of the sun for an item; None if unknown."""
     return None if sources.sun is None else Sun(azimuth=sources.sun[0], elevation=sources.sun[1])
 
 
@@ -257,7 +257,7 @@ def mask_pixels(
         scene: The digital numbers of at least the bands of the models.
         gsd: Meters on the ground along a pixel; None where those of the grid are.
         scl: The scene classification ``(y, x)``, and how many pixels of the scene one of its own spans along an axis.
-        sun: Where the sun stands; None if unknown.
+        sun: Position of the sun; None if unknown.
         settings: How the mask is made.
         passes: The windows of the models; None covers the scene.
         watch: Given the time that each stage takes.

@@ -158,7 +158,7 @@ def run(
 
     Args:
         items: What to mask; an item that comes twice is done once.
-        settings: How.
+        settings: How masks are made.
         out: A directory or ``s3://...``.
         engine: Who carries it out; this process by default.
         publication: Where to publish each item besides, as soon as it is done.

@@ -141,7 +141,7 @@ def mask_array(
 
     Raises:
         ConfigError: Shapes differ, arrays hold digital numbers, or a band that the model reads is missing.
-        ModelError: A model is not known or its weights are not here.
+        ModelError: A model is unknown or its weights are not installed.
     """
     settings = settings or Settings()
     given = {"blue": blue, "green": green, "red": red, "nir": nir, **(more or {})}
@@ -152,7 +152,7 @@ def mask_array(
 
 
 def _needed(settings: Settings, given: Iterable[str]) -> tuple[str, ...]:
-    """The bands that the models read."""
+    """Return the bands that the models read."""
     names = tuple(dict.fromkeys(name for spec in choose_models(settings) for name in spec.bands))
     if missing := [name for name in names if name not in set(given)]:
         raise ConfigError(f"the models read {', '.join(names)}; {', '.join(missing)} is not given")
@@ -160,7 +160,7 @@ def _needed(settings: Settings, given: Iterable[str]) -> tuple[str, ...]:
 
 
 def _masked(bands: Mapping[str, Values], scl: U8 | None, step: Step, settings: Settings) -> ArrayMask:
-    """The mask of one date, by the same steps as that of an item."""
+    """Return the mask of one date, by the same steps as that of an item."""
     if step.scales is None:
         scales, offsets = (SCALE,) * len(bands), (-RAISED,) * len(bands)
         pixels = np.stack([_digital(name, band) for name, band in bands.items()])
@@ -268,12 +268,12 @@ def mask_cube(
 
 
 def _a_date_a_block(band: xr.DataArray) -> xr.DataArray:
-    """A lazy band in one block for each date; coordinates stay as they are."""
+    """Return a lazy band in one block for each date; coordinates stay as they are."""
     return band.copy(data=band.variable.chunk({dim: 1 if dim == "time" else -1 for dim in band.dims}).data)
 
 
 def _class_map(at: int, *planes: Values, steps: list[Step], names: tuple[str, ...], settings: Settings) -> U8:
-    """The class map of the date at a place in ``steps``, of its bands and, after those, its SCL."""
+    """Return the class map of the date at a place in ``steps``, of its bands and, after those, its SCL."""
     scl = np.nan_to_num(planes[-1], nan=0).astype(np.uint8) if len(planes) > len(names) else None
     return _masked(dict(zip(names, planes, strict=False)), scl, steps[at], settings).cloud_mask
 
@@ -285,7 +285,7 @@ def _attributes(cube: xr.DataArray | xr.Dataset) -> dict[str, object]:
 
 
 def _bands_of(cube: xr.DataArray | xr.Dataset) -> dict[str, xr.DataArray]:
-    """The bands of a cube by common name, and its SCL; 10 m bands before others of the same name."""
+    """Return the bands of a cube by common name, and its SCL; 10 m bands before others of the same name."""
     if isinstance(cube, xr.DataArray):
         if "band" not in cube.dims:
             raise ConfigError(f"the cube has no dimension 'band', only {', '.join(map(str, cube.dims))}")
@@ -337,7 +337,7 @@ def _as_digital(pairs: list[tuple[float, float]]) -> tuple[tuple[float, ...] | N
 
 
 def _sun_of(band: xr.DataArray, at: int) -> tuple[float, float] | None:
-    """The sun by the coordinates that stackstac takes from items."""
+    """Return the sun by the coordinates that stackstac takes from items."""
     names = [name for name in ("view:sun_azimuth", "view:sun_elevation") if name in band.coords]
     azimuth, elevation = [number(np.atleast_1d(band[name])[at].item()) for name in names] or (None, None)
     return None if azimuth is None or elevation is None else (azimuth, elevation)

@@ -136,7 +136,7 @@ def _published(cube: xr.DataArray | xr.Dataset, steps: list[list[pystac.Item]], 
 
 
 def _mask_only(item: pystac.Item) -> pystac.Item:
-    """The item with nothing but the mask, its href checked; bands that odc-stac cannot read do no harm then."""
+    """Return the item with nothing but the mask, its href checked; bands that odc-stac cannot read do no harm then."""
     only = pystac.Item(item.id, item.geometry, item.bbox, item.datetime, {})
     asset = item.assets[MASK]
     grid = {key: item.properties[key] for key in item.properties if key.startswith("proj:")}
@@ -178,7 +178,7 @@ def geobox(cube: xr.DataArray | xr.Dataset) -> GeoBox:
 
 
 def _stackstac_box(ys: NDArray[np.float64], xs: NDArray[np.float64], transform: Affine, crs: str) -> GeoBox:
-    """The grid of a cube of stackstac, whose coordinates are corners of pixels or, on request, centers."""
+    """Return the grid of a cube of stackstac, whose coordinates are corners of pixels or, on request, centers."""
     rows, cols = (ys - transform.f) / transform.e, (xs - transform.c) / transform.a
     for places in (rows, cols):
         if np.abs(2 * places - np.rint(2 * places)).max() > SLACK or (np.abs(np.diff(places) - 1) > SLACK).any():

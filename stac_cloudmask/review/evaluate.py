@@ -100,7 +100,7 @@ def meaning_of(reference: LabelSource, asset: Mapping[str, Any]) -> Meaning:
     """Return what its values mean: by the user, the class table of the asset, its key, or else as our own codes.
 
     Args:
-        reference: As the user named it.
+        reference: Reference as named by the user.
         asset: The JSON of the asset; empty for a file.
     """
     if reference.values:
@@ -155,7 +155,7 @@ class Pair:
 
     Attributes:
         layers: The assets of the mask's item.
-        mask: Asset key of what is judged.
+        mask: Asset key of the class map to judge.
         values: What its values mean.
         reference: The labels.
         meaning: What their values mean.
@@ -183,7 +183,7 @@ class SceneScore:
 
     Attributes:
         item_id: Id of the mask's item.
-        reference: As the user named it.
+        reference: Reference as named by the user.
         agreement: The counts.
         pair: Mask and labels, for the picture.
     """
@@ -221,7 +221,7 @@ class EvaluationReport:
         """Return the mean F1 of all scenes by class, each with the same weight; scenes without the class do not count.
 
         Args:
-            reference: As the user named it.
+            reference: Reference as named by the user.
         """
         agreements = self._agreements(reference)
         means = {}
@@ -280,7 +280,7 @@ def _plain(counts: Agreement) -> dict[str, Any]:
 
 
 def _of_class(counts: Agreement, code: int) -> dict[str, Any]:
-    """The scores of a class, how many of its pixels were judged, and the 95 % intervals of both accuracies.
+    """Return the scores of a class, how many of its pixels were judged, and the 95 % intervals of both accuracies.
 
     They are those of pixels that are independent of each other; neighbors are not, so the truth is wider.
     """

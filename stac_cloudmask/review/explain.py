@@ -271,7 +271,7 @@ def _percent(value: int | None) -> int | None:
 
 
 def _scl(item: pystac.Item, product: Product, lon: float, lat: float) -> tuple[int | None, tuple[str, ...]]:
-    """The product's class, or why it is not known."""
+    """Return the product's class, or why it is not known."""
     if product.key is None:
         return None, ()
     if product.key not in item.assets:

@@ -206,7 +206,7 @@ def painted(classes: U8, picture: U8 | None, *, bare: tuple[int, int, int]) -> N
 
     Args:
         classes: ``(y, x)`` codes of `CloudClass`.
-        picture: ``(y, x, 3)`` of the same extent, of which the nearest pixels are taken; None where there is none.
+        picture: ``(y, x, 3)`` of the same extent, of which the nearest pixels are taken; None if there is none.
         bare: Red, green and blue where there is no picture.
     """
     below = np.broadcast_to(np.array(bare, np.uint8), (1, 1, 3)) if picture is None else picture

@@ -108,7 +108,7 @@ def _of_dataset(dataset: xr.Dataset, side: int) -> Preview:
 
 
 def _rgb(dataset: xr.Dataset) -> U8 | None:
-    """The quicklook of what is left of a dataset, which may be a part of a scene."""
+    """Return the quicklook of what is left of a dataset, which may be a part of a scene."""
     if "quicklook" not in dataset:
         return None
     inside = {}

@@ -79,7 +79,7 @@ class Sky:
         return 1 - (1 - self.cumulus) * (1 - self.cirrus)
 
     def truth(self) -> Codes:
-        """The class map of this sky; where cloud and shadow both hold, cloud wins."""
+        """Return the class map of this sky; where cloud and shadow both hold, cloud wins."""
         class_map = np.full(self.beam.shape, CloudClass.CLEAR, np.uint8)
         class_map[self.beam < SHADOW_BELOW] = CloudClass.CLOUD_SHADOW
         class_map[self.opacity > CLOUD_FROM] = CloudClass.CLOUD
@@ -147,7 +147,7 @@ def _cirrus(rng: Random, shape: Shape, gsd: float, share: float) -> Field:
 
 
 def _by_height(rng: Random, depth: Field) -> list[Field]:
-    """The clouds of each of `HEIGHTS`; a cloud that wraps around the scene's edge is one cloud."""
+    """Return the clouds of each of `HEIGHTS`; a cloud that wraps around the scene's edge is one cloud."""
     labels, count = ndimage.label(depth > 0)
     ends = np.concatenate([labels[[0, -1]], labels[:, [0, -1]].T], axis=1)
     ends = ends[:, (ends > 0).all(0)]
@@ -191,13 +191,13 @@ BY_COVER: Final = dict.fromkeys(GREEN, Scl.VEGETATION) | dict.fromkeys((Cover.LA
 
 
 def scene_classification(rng: Random, cover: Codes, sky: Sky, gsd: float) -> Codes:
-    """The SCL, ``(y, x)`` uint8 codes on pixels twice as wide as those of ``cover`` and ``sky``.
+    """Return the SCL, ``(y, x)`` uint8 codes on pixels twice as wide as those of ``cover`` and ``sky``.
 
     Its faults: most shadows are missed, some called water or dark area; thin cloud is called clear, or cirrus in
     blocks much wider than it is; bright roofs are called cloud; lakes are called dark.
 
     Args:
-        rng: Source of the randomness.
+        rng: Random number generator.
         cover: ``(y, x)`` codes of `Cover`.
         sky: The clouds.
         gsd: Side of a pixel of these in meters.

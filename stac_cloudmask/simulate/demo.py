@@ -48,7 +48,7 @@ def demo(out: Path, *, recipe: Recipe = DEFAULT) -> Demo:
 
     Args:
         out: Folder for the catalog of the scene, ``source``, that of its mask, ``masks``, and ``report.html``.
-        recipe: What the scene is made from.
+        recipe: Parameters of the scene.
 
     Raises:
         StacCloudmaskError: The scene could not be masked.
@@ -63,7 +63,7 @@ def demo(out: Path, *, recipe: Recipe = DEFAULT) -> Demo:
 
 
 def _scores(masks: Path, item: Path, mask: str) -> EvaluationReport:
-    """The scores of a mask of this item; the catalog may hold those of earlier demos, too."""
+    """Return the scores of a mask of this item; the catalog may hold those of earlier demos, too."""
     report = evaluate(masks, references=[REFERENCE], mask=mask)
     scenes = tuple(scene for scene in report.scenes if scene.item_id == output_id(item.stem))
     return replace(report, scenes=scenes)

@@ -47,7 +47,7 @@ def source_item(item_id: str, recipe: Recipe, cloud_cover: float) -> pystac.Item
 
     Args:
         item_id: Its id.
-        recipe: What the scene is made from.
+        recipe: Parameters of the scene.
         cloud_cover: Percent of the valid pixels, as the product has it.
     """
     left, bottom, right, top = recipe.grid.bounds

@@ -24,10 +24,10 @@ if TYPE_CHECKING:
 def power_noise(
     rng: Random, shape: Shape, *, slope: float, outer: float, stretch: tuple[float, float] = (1, 1)
 ) -> Field:
-    """A Gaussian field of mean 0 and deviation 1, ``(y, x)`` float32, periodic in both directions.
+    """Return a Gaussian field of mean 0 and deviation 1, ``(y, x)`` float32, periodic in both directions.
 
     Args:
-        rng: Source of the randomness.
+        rng: Random number generator.
         shape: Height and width in pixels.
         slope: Power falls off as wave number to the minus ``slope``; 2 is rough, 4 is smooth.
         outer: Wavelength in pixels beyond which the power is flat: the size of the largest structures.
@@ -45,7 +45,7 @@ def power_noise(
 
 
 def top_share(field: Field, share: float) -> float:
-    """The value that ``share`` of the field's pixels exceed."""
+    """Return the value that ``share`` of the field's pixels exceed."""
     return float(np.quantile(field, 1 - share))
 
 
@@ -113,7 +113,7 @@ def landscape(rng: Random, shape: Shape, gsd: float) -> tuple[Field, Codes]:
     """Draw a landscape.
 
     Args:
-        rng: Source of the randomness.
+        rng: Random number generator.
         shape: Height and width in pixels.
         gsd: Side of a pixel in meters.
 

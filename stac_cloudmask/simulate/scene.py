@@ -59,7 +59,7 @@ class Recipe:
         seed: Another number, another scene.
         place: Number of the landscape: scenes of one place differ in their clouds only. None takes ``seed``, too.
         cumulus: Share (0..1) of the scene with low, thick clouds, without their fringes.
-        sun: Where the sun stands.
+        sun: Position of the sun.
         wedge: Leave the east of the scene without data, as at the edge of a swath.
         bands: Common names of the bands to write.
         scl: Whether there is a scene classification.
@@ -90,7 +90,7 @@ class Recipe:
         return Grid(epsg=EPSG, left=LEFT, top=TOP, gsd=GSD, height=self.height, width=self.width)
 
     def layer_grid(self, key: str) -> Grid:
-        """The grid of a layer."""
+        """Return the grid of a layer."""
         return self.grid.coarsen(FACTORS[key])
 
     @property
@@ -116,7 +116,7 @@ class SimulatedScene:
     patches: Mapping[str, Plane]
 
     def layer(self, key: str) -> Plane:
-        """A layer of the whole scene, ``(y, x)``."""
+        """Return a layer of the whole scene, ``(y, x)``."""
         patch, grid = self.patches[key], self.recipe.layer_grid(key)
         copies = tuple(-(-whole // part) for whole, part in zip(grid.shape, patch.shape, strict=True))
         layer = cast("Plane", np.tile(patch, copies)[: grid.height, : grid.width])
@@ -154,7 +154,7 @@ def write_simulated_item(
 
     Args:
         folder: Of ``catalog.json``; made if need be. Items written one after the other are listed together.
-        recipe: What the scene is made from.
+        recipe: Parameters of the scene.
         item_id: Id of the item; by default one made from ``Recipe.seed``.
         collection: Id of its collection.
 

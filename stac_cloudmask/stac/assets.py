@@ -1,4 +1,4 @@
-"""Assets of an output item: those of its own and those that it carries from the source."""
+"""Assets of an output item: its own, and those carried over from the source."""
 
 from __future__ import annotations
 
@@ -27,29 +27,29 @@ CARRIED: Final = re.compile(
     r"|(auth|eopf|grid|mgrs|product|sat|view):.+|storage:schemes"
     r"|s2:(product_uri|tile_id|datatake_id|datatake_type|datastrip_id|reflectance_conversion_factor)"
 )
-"""Properties of the source that hold for its mask, too. The shares of the product's own mask are left out, which the
-new one contradicts, as is what the extension for Sentinel-2 does not have or has deprecated; and where
-the source was stored by the first version of the storage extension, which would be said of the mask, too."""
+"""Properties of the source that also apply to its mask. Left out are the class percentages of the product's own mask,
+which the new mask contradicts; fields that the Sentinel-2 extension lacks or has deprecated; and storage fields of
+the storage extension's first version, which would wrongly describe the mask's own files."""
 PREFIXES: Final[Mapping[str, str]] = {
     **dict.fromkeys(("common_name", "center_wavelength", "full_width_half_max", "solar_illumination"), "eo:"),
     **dict.fromkeys(("scale", "offset", "spatial_resolution", "sampling", "bits_per_sample", "histogram"), "raster:"),
 }
-"""Of the fields of ``eo:bands`` and ``raster:bands``, where STAC 1.0 kept bands, those that have a prefix since 1.1."""
+"""Fields of ``eo:bands`` and ``raster:bands``, where STAC 1.0 kept bands, that have a prefix since STAC 1.1."""
 REPLACED: Final = frozenset({"alternate", "bands", "eo:bands", "raster:bands", "proj:epsg"})
-"""Fields that are carried in another form."""
+"""Fields that are carried over in another form."""
 OF_VALUES: Final = re.compile(r"raster:.+|data_type|nodata|unit|statistics")
-"""Fields of a band's values, which stand on the asset where it has one band."""
+"""Fields that describe a band's values; they belong to the asset if it has one band."""
 
 RASTER_TYPES: Final = ("image/tiff", "image/vnd.stac.geotiff", "image/jp2")
 PICTURES: Final = frozenset({"thumbnail", "overview"})
-"""Roles of assets that are looked at, not computed with."""
+"""Roles of assets that are for display, not for computation."""
 HARMLESS: Final = frozenset({"asset", "assets", "collection", "f", "format", "id", "item", "items", "versionid"})
-"""Query parameters that name a thing. Any other may sign a request or let somebody in."""
+"""Query parameters that identify a resource. Any other may be a signature or a credential."""
 ESA_ID: Final = re.compile(r"S2[A-D]_MSIL2A_\d{8}T\d{6}_N\d{4}_R\d{3}_T\d{2}[A-Z]{3}_\d{8}T\d{6}")
 
 
 def unsigned(href: str) -> str:
-    """The href without user info and fragment, and without its query unless that is harmless."""
+    """Return the href without user info and fragment, and without its query unless that is harmless."""
     parts = urlsplit(href)
     if not parts.scheme or not parts.netloc:
         return href
@@ -59,7 +59,7 @@ def unsigned(href: str) -> str:
 
 
 def without_secrets(value: object) -> Any:  # noqa: ANN401  (any JSON)
-    """Return JSON with its texts redacted, and without numbers that JSON does not have."""
+    """Return JSON with its texts redacted, and without NaN and infinity."""
     if isinstance(value, str):
         return redact(value)
     if isinstance(value, list):
@@ -70,13 +70,13 @@ def without_secrets(value: object) -> Any:  # noqa: ANN401  (any JSON)
 
 
 def scene_properties(item: pystac.Item, *, with_assets: bool) -> Json:
-    """Properties of the source that hold for its mask: time, platform, orbit, product, tile and angles.
+    """Return the source's properties that also apply to its mask: time, platform, orbit, product, tile and angles.
 
     Args:
         item: The source.
-        with_assets: Whether its assets are carried, too.
+        with_assets: Whether its assets are carried over as well.
     """
-    dropped = () if with_assets else ("auth:", "storage:")  # how the source's files are reached
+    dropped = () if with_assets else ("auth:", "storage:")  # access to the source's files
     taken = {
         name: without_secrets(value)
         for name, value in item.properties.items()
@@ -99,14 +99,14 @@ def scene_properties(item: pystac.Item, *, with_assets: bool) -> Json:
 
 
 def self_href(item: pystac.Item) -> str | None:
-    """Where the source item can be found, by a URL if its own or its canonical href is one; absolute and unsigned."""
+    """Return the absolute, unsigned href of the source item; a URL if its self or canonical link is one."""
     links = (link.get_href(transform_href=False) for link in item.links if link.rel == "canonical")
     hrefs = sorted(filter(None, (item.get_self_href(), *links)), key=is_remote, reverse=True)
     return next(filter(None, (_checked(href, None) for href in hrefs)), None)
 
 
 def license_links(item: pystac.Item) -> list[Json]:
-    """The source's licenses, as far as their hrefs lead somewhere."""
+    """Return the source's licenses, if their hrefs can be resolved."""
     hrefs = {link.get_href(transform_href=False) or "" for link in item.links if link.rel == "license"}
     return [
         {"rel": "license", "href": unsigned(href), "title": "License of the source"}
@@ -121,7 +121,7 @@ def carried_assets(
     """Return the source's rasters by absolute, unsigned href, otherwise as the source describes them, in STAC 1.1.
 
     Scale and offset of reflectance are those of this package's rule, whatever the source declares: a reader that
-    applies them gets the reflectance that the mask was made from. An href that must not be read is not passed on.
+    applies them gets the reflectance that the mask was made from. Hrefs that must not be read are left out.
 
     Args:
         item: The source.
@@ -159,7 +159,7 @@ def _listed(value: object) -> list[Any]:
 
 
 def _alternate(asset: pystac.Asset, item: pystac.Item) -> Json:
-    """Other hrefs of the same file, absolute and unsigned."""
+    """Return alternate hrefs of the same file, absolute and unsigned."""
     stated = asset.extra_fields.get("alternate")
     kept = {
         name: without_secrets(other) | {"href": href}
@@ -170,7 +170,7 @@ def _alternate(asset: pystac.Asset, item: pystac.Item) -> Json:
 
 
 def _reflectance(item: pystac.Item, key: str, band: BandSource | None, choice: str) -> Json:
-    """``raster:scale`` and ``raster:offset`` of a reflectance band; nothing for classes, quality layers, pictures."""
+    """Return ``raster:scale`` and ``raster:offset`` of a reflectance band; empty for any other asset."""
     if band is not None:
         scale, dn = band.scale, band.offset.dn
     elif asset_band(item, key) is None:
@@ -185,7 +185,7 @@ def _reflectance(item: pystac.Item, key: str, band: BandSource | None, choice: s
 
 
 def _modern(item: pystac.Item, key: str) -> Json:
-    """An asset in the words of STAC 1.1, with what it inherited from the properties of its item."""
+    """Return an asset in the form of STAC 1.1, with the fields that it inherited from its item."""
     asset = without_secrets(item.assets[key].to_dict())
     described = {name: value for name, value in asset.items() if name not in REPLACED}
     if not {"proj:shape", "proj:transform"} & asset.keys():
@@ -201,7 +201,7 @@ def _modern(item: pystac.Item, key: str) -> Json:
 
 
 def _bands(asset: Json) -> list[Json]:
-    """``bands`` of STAC 1.1, or ``eo:bands`` and ``raster:bands`` of 1.0 put together, one dict a band."""
+    """Return ``bands`` of STAC 1.1, or ``eo:bands`` and ``raster:bands`` of STAC 1.0 combined, one dict per band."""
     modern, *old = (
         [band if isinstance(band, dict) else {} for band in _listed(asset.get(name))]
         for name in ("bands", "eo:bands", "raster:bands")
@@ -212,7 +212,7 @@ def _bands(asset: Json) -> list[Json]:
 
 COG: Final = "image/tiff; application=geotiff; profile=cloud-optimized"
 OWN: Final = "stac_cloudmask:"
-"""Prefix of the fields that are this package's own."""
+"""Prefix of this package's own fields."""
 STAC_EXTENSIONS: Final = "https://stac-extensions.github.io"
 EXTENSIONS: Final[Mapping[str, str]] = {
     "classification:": f"{STAC_EXTENSIONS}/classification/v2.0.0/schema.json",
@@ -228,11 +228,11 @@ EXTENSIONS: Final[Mapping[str, str]] = {
     "sat:": f"{STAC_EXTENSIONS}/sat/v1.1.0/schema.json",
     "view:": f"{STAC_EXTENSIONS}/view/v1.1.0/schema.json",
 }
-"""Schema by the prefix (or name) of the fields that it defines, where this package writes them or knows the newest."""
+"""Schema by the prefix (or name) of its fields, for fields that this package writes or whose newest schema it knows."""
 FOREIGN: Final[Mapping[str, str]] = {
     "authentication": "auth:", "alternate-assets": "alternate", "eopf-stac-extension": "eopf:",
 }  # fmt: skip
-"""Prefix of the fields of other schemas, where it is not their name."""
+"""Field prefixes of other schemas, where they differ from the schema's name."""
 
 NODATA_NAMES: Final = frozenset({"nodata", "no_data"})
 VOTES: Final = (
@@ -247,7 +247,7 @@ VOTES: Final = (
 
 
 def class_list(counts: Mapping[int, int] | None = None, *, classes: Iterable[ClassInfo] = CLASSES) -> list[Json]:
-    """``classification:classes``; with counts of pixels also each class's count and percentage of the pixels with data.
+    """Return ``classification:classes``; with pixel counts also each class's count and percentage of the valid pixels.
 
     The percentages add up to 100 and agree with ``eo:cloud_cover``; nodata has a count only.
     """
@@ -287,7 +287,7 @@ def _raster(key: str, title: str, description: str, roles: tuple[str, ...], extr
 
 
 def _sidecars(key: str, title: str) -> dict[str, Json]:
-    """The files beside a class map that tell QGIS and GDAL its names and colors."""
+    """Return the sidecar files that give QGIS and GDAL the names and colors of a class map."""
     return {
         f"{key}_qgis": {"type": "application/xml", "title": f"Style for QGIS: {title}", "roles": ["style"]},
         f"{key}_gdal": {"type": "application/xml", "title": f"Class names for GDAL: {title}", "roles": ["metadata"]},
@@ -340,13 +340,13 @@ ENDINGS: Final[Mapping[str, str]] = {"_qgis": ".qml", "_gdal": ".tif.aux.xml", "
 
 
 def file_name_of(key: str) -> str:
-    """The name of the file of an asset of its own, beside the item."""
+    """Return the file name of one of the mask's own assets, beside the item."""
     ending = next((ending for ending in ENDINGS if key.endswith(ending)), None)
     return f"{key}.tif" if ending is None else f"{key.removesuffix(ending)}{ENDINGS[ending]}"
 
 
 def renders(keys: Iterable[str] = ASSETS) -> Json:
-    """How a map shows the assets: what is not painted lets the ground through."""
+    """Return the renders of the assets; classes that are not painted are transparent."""
     looks: dict[str, Json] = {
         "cloud_mask": {"nodata": int(CloudClass.NODATA), "colormap": _colormap(CLASSES)},
         "scl": {"nodata": 0, "colormap": _colormap(SCL_CLASSES)},
@@ -367,11 +367,11 @@ def _colormap(classes: Iterable[ClassInfo]) -> dict[str, list[int]]:
 
 
 def extensions_of(*bodies: Mapping[str, Any], declared: Iterable[str] = ()) -> list[str]:
-    """The schemas of all fields in these bodies.
+    """Return the schemas of all fields in these bodies.
 
     Args:
         bodies: Properties and assets.
-        declared: Schemas that the source declares; those of fields that are here and not in `EXTENSIONS` are kept.
+        declared: Schemas that the source declares; those of fields that are used and not in `EXTENSIONS` are kept.
     """
     names = (name.partition(":") for body in bodies for name in _names(body))
     used = {head + colon for head, colon, _ in names}  # "eo:", "renders"
@@ -385,7 +385,7 @@ def extensions_of(*bodies: Mapping[str, Any], declared: Iterable[str] = ()) -> l
 
 
 def _names(value: object) -> set[str]:
-    """The names of all fields in JSON."""
+    """Return the names of all fields in JSON."""
     if isinstance(value, Mapping):
         return set(value).union(*map(_names, value.values()))
     return set().union(*map(_names, value)) if isinstance(value, list) else set()

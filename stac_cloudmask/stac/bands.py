@@ -1,4 +1,4 @@
-"""From an item and common band names to what is to be read."""
+"""Resolve an item and common band names to the assets to read."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from stac_cloudmask.core.grid import Grid
 
 MAX_NAMES: Final = 500
-"""Characters of the names that a message lists, at most."""
+"""Maximum number of characters in a message's list of names."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,16 +29,16 @@ class BandSource:
     """One asset to be read.
 
     Attributes:
-        where: How messages name it.
+        where: Name of the asset in messages.
         common_name: One of ``providers.BANDS``, or ``scl``.
         asset_key: Its key on the item.
         href: Absolute, unsigned, allowed by the rule of ``hrefs``.
-        is_zarr: Whether it is that of a Zarr array rather than of a file.
+        is_zarr: Whether the href is that of a Zarr array rather than a file.
         scale: Reflectance per digital number.
         offset: Digital numbers to add before scaling.
-        epsg: Of its CRS by the item's metadata; None where it does not say.
-        grid: Likewise.
-        size: Bytes of the file, likewise.
+        epsg: EPSG code of its CRS by the item's metadata; None if not stated.
+        grid: Its grid by the item's metadata; None if not stated.
+        size: Bytes of the file by the item's metadata; None if not stated.
     """
 
     where: str
@@ -54,20 +54,20 @@ class BandSource:
 
     @property
     def dtype(self) -> str:
-        """What its pixels must be: digital numbers ``uint16``, classes ``uint8``."""
+        """Expected type of its pixels: ``uint16`` for digital numbers, ``uint8`` for classes."""
         return "uint8" if self.common_name == SCL else "uint16"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Sources:
-    """All that is to be read of one item.
+    """The assets to read of one item, and their metadata.
 
     Attributes:
         item_id: The item's id, safe as part of a path.
-        bands: In the order asked for.
-        scl: The scene classification; None where there is none.
+        bands: The bands in the requested order.
+        scl: The scene classification; None if there is none.
         sun: Azimuth and elevation in degrees; None where unknown.
-        notes: What was found in its files that the user may want to know.
+        notes: Findings in its files that the user may want to know.
     """
 
     item_id: str
@@ -85,18 +85,18 @@ def resolve(
     want_scl: bool = True,
     rule: HrefRule = DEFAULT_RULE,
 ) -> Sources:
-    """Find the assets of an item that hold some bands, and how their values are to be read.
+    """Find the assets of an item that hold the given bands, and the scale and offset of their values.
 
     Args:
-        item: Of any provider; it is not changed, and nothing is read.
-        common_names: Of ``providers.BANDS``.
-        boa_offset: ``auto`` decides by the rule of ``boa_offset``; else digital numbers.
+        item: An item of any provider; it is not changed, and nothing is read.
+        common_names: Names from ``providers.BANDS``.
+        boa_offset: ``auto`` applies the rule of ``boa_offset``; otherwise digital numbers to add.
         want_scl: Whether an item without SCL is an error; if not, its ``scl`` is None.
         rule: Which hrefs may be read.
 
     Raises:
         BandNotFoundError: A band, or the SCL, is missing.
-        UnsupportedItemError: Not Sentinel-2 L2A, a hostile id or href, contradicting or impossible metadata.
+        UnsupportedItemError: The item is not Sentinel-2 L2A, has a malicious id or href, or contradictory metadata.
     """
     safe_id(item.id)
     metadata.check_level(item)
@@ -106,7 +106,7 @@ def resolve(
     if key is None and want_scl:
         raise BandNotFoundError(
             f"item {item.id!r} has no SCL asset (has {_listed(item.assets)}); --missing-scl model-only, in Python "
-            "missing_scl='model-only', leaves it to the models alone"
+            "missing_scl='model-only', uses the models alone"
         )
     return Sources(
         item_id=item.id,
@@ -135,7 +135,7 @@ def _band_source(item: pystac.Item, name: str, provider: Provider, choice: BoaOf
 
 
 def _find(item: pystac.Item, name: str, provider: Provider) -> str | None:
-    """The best asset for a band: by the provider's table, else by band metadata and key."""
+    """Return the best asset for a band: by the provider's table, else by band metadata and key."""
     listed = next((key for key in provider.assets.get(name, ()) if key in item.assets), None)
     if listed is not None:
         return listed
@@ -149,7 +149,7 @@ def _find(item: pystac.Item, name: str, provider: Provider) -> str | None:
 
 
 def _rank(item: pystac.Item, key: str, name: str) -> tuple[bool, bool, float]:
-    """COG before JPEG 2000, the pixel size at which the band is measured before others, fine before coarse."""
+    """Return a sort key: COG before JPEG 2000, the band's native resolution before others, fine before coarse."""
     asset = item.assets[key]
     grid = metadata.asset_grid(item, key)
     gsd = grid.gsd if grid else metadata.number(asset.extra_fields.get("gsd"))

@@ -1,22 +1,22 @@
 """The BOA offset: what to add to digital numbers before scaling, and why.
 
-From baseline 04.00 on ESA adds 1000 to every digital number. Some providers take it off again, and what items declare
-of it is often wrong. The rule, first match decides:
+Since baseline 04.00 ESA adds 1000 to every digital number. Some providers subtract it again, and the metadata of items
+are often wrong. The first rule that matches decides:
 
-1. The user says so.
+1. The user sets the offset.
 2. No reflectance band: 0.
-3. A JPEG 2000 file whose baseline is known: it is ESA's own, so the baseline decides; flags do not.
+3. A JPEG 2000 file with a known baseline: it is ESA's original file, so the baseline decides; flags do not.
 4. ``boa_offset_applied`` is true: 0, whatever offset is declared.
-5. ``boa_offset_applied`` is false: the baseline decides. From 04.00 on this is doubtful, as many such items are
-   corrected all the same (Element84/earth-search issue 71).
-6. An offset is declared: it holds; from 100 on in digital numbers, else in reflectance. Doubtful where the baseline
-   says otherwise; before 04.00 there never was one.
-7. Nothing is declared: the baseline decides; without one 0, doubtful.
+5. ``boa_offset_applied`` is false: the baseline decides. From 04.00 on this is doubtful, because many such items are
+   corrected nevertheless (Element84/earth-search issue 71).
+6. An offset is declared: it is used; values of at least 100 are digital numbers, smaller ones reflectance. Doubtful if
+   the baseline contradicts it; before 04.00 there was no offset.
+7. Nothing is declared: the baseline decides; without a baseline the offset is 0, doubtful.
 
-Where that is doubtful, the pixels are asked when they are opened. Digital numbers below 500 are a reflectance below
--0.05 if 1000 had been added, which no surface has: where they are more than 1 % of the valid pixels of any band, the
-offset is 0. On 11 of 12 corrected scenes at hand they are 5 to 91 % of the darkest band, on a desert none; bright
-scenes settle nothing.
+A doubtful offset is checked against the pixels when the files are opened. If 1000 had been added, digital numbers below
+500 would be a reflectance below -0.05, which no surface has: if they make up more than 1 % of the valid pixels of any
+band, the offset is 0. In 11 of 12 corrected scenes they make up 5 to 91 % of the darkest band, in a desert scene none;
+bright scenes are inconclusive.
 """
 
 from __future__ import annotations
@@ -41,27 +41,27 @@ BY_USER: Final = "set by the user"
 SCALE: Final = 1e-4
 QUANTIFICATION: Final = 10_000
 SCALES: Final = (1e-6, 1e-2)
-"""Reflectance per digital number: ESA's, and the least and most that are believed."""
+"""Reflectance per digital number: ESA's value, and the range of plausible values."""
 
 DARK: Final = 500
 DARK_SHARE: Final = 0.01
 """Digital numbers below which, and share of valid pixels above which, an added offset is ruled out."""
 
 LEAST_IN_DN: Final = 100
-"""Declared offsets from here on are digital numbers, as ESA states its own; below, reflectance."""
+"""Declared offsets of at least this size are digital numbers, as ESA states them; smaller ones are reflectance."""
 
 MAX_OFFSET: Final = 10_000
-"""Digital numbers, either way, that are believed."""
+"""Largest plausible offset in digital numbers, in either direction."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Offset:
-    """What is added to the digital numbers of an asset, and on what grounds.
+    """The offset added to the digital numbers of an asset, and the reason for it.
 
     Attributes:
         dn: Digital numbers to add; nodata stays nodata.
         reason: One clause, for outputs and logs.
-        doubtful: True where sources contradict each other or say nothing.
+        doubtful: True if metadata contradict each other or state nothing.
     """
 
     dn: int
@@ -70,7 +70,7 @@ class Offset:
 
 
 def boa_offset(item: pystac.Item, asset_key: str) -> Offset:
-    """The offset of an asset by the rule of this module."""
+    """Return the offset of an asset by the rule of this module."""
     if asset_band(item, asset_key) is None and not group_bands(item, asset_key):
         return Offset(dn=0, reason="not a reflectance band")
     asset = item.assets[asset_key]
@@ -87,13 +87,13 @@ def boa_offset(item: pystac.Item, asset_key: str) -> Offset:
 
 
 def scale_of(item: pystac.Item, asset_key: str) -> float:
-    """Reflectance per digital number as the asset declares it, else ESA's.
+    """Return reflectance per digital number as the asset declares it, otherwise ESA's value.
 
-    A scale of 1 counts as no statement: tools copy GDAL's default into items. One of 10000 is ESA's quantification
+    A scale of 1 is ignored, because tools copy GDAL's default into items. A scale of 10000 is ESA's quantification
     value, by which digital numbers are divided.
 
     Raises:
-        UnsupportedItemError: For a scale that no uint16 reflectance can have.
+        UnsupportedItemError: The scale is impossible for uint16 reflectance.
     """
     scale = declared(item.assets[asset_key], "scale")
     if scale is None or scale in {1, QUANTIFICATION}:
@@ -106,11 +106,11 @@ def scale_of(item: pystac.Item, asset_key: str) -> float:
 
 
 def settle(offset: Offset, dark: float | None) -> Offset:
-    """A doubtful offset after a look at the pixels; any other is returned as it is.
+    """Return an offset, corrected by the pixels if it is doubtful.
 
     Args:
-        offset: By the metadata.
-        dark: Largest share, 0..1 by band, of valid pixels below ``DARK``; None where nobody looked.
+        offset: Offset by the metadata.
+        dark: Share of valid pixels below ``DARK``, 0..1, in the band where it is largest; None if not measured.
     """
     if not offset.doubtful or dark is None or dark <= DARK_SHARE:
         return offset
@@ -119,12 +119,12 @@ def settle(offset: Offset, dark: float | None) -> Offset:
 
 
 def of_array(scale: float, offset: Offset, attributes: Mapping[str, object]) -> tuple[float, Offset]:
-    """Return scale and offset of a Zarr array, which states its own; by its item where it does not, or by the user.
+    """Return scale and offset of a Zarr array: as set by the user, otherwise by its attributes, otherwise by its item.
 
     Args:
-        scale: By the item.
-        offset: By the item, or set by the user.
-        attributes: Of the array: ``scale_factor``, and ``add_offset`` in reflectance.
+        scale: Scale by the item.
+        offset: Offset by the item, or set by the user.
+        attributes: Attributes of the array: ``scale_factor``, and ``add_offset`` in reflectance.
     """
     factor, added = number(attributes.get("scale_factor")), number(attributes.get("add_offset"))
     scale = factor if factor is not None and SCALES[0] <= factor <= SCALES[1] else scale
@@ -135,7 +135,7 @@ def of_array(scale: float, offset: Offset, attributes: Mapping[str, object]) -> 
 
 
 def is_jp2(asset: pystac.Asset) -> bool:
-    """Whether an asset is a JPEG 2000 file, by media type or name."""
+    """Return whether an asset is a JPEG 2000 file, by media type or name."""
     return asset.media_type == "image/jp2" or asset.href.split("?")[0].lower().endswith((".jp2", ".j2k"))
 
 

@@ -1,4 +1,4 @@
-"""The output catalog: its layout and what is written to it."""
+"""The output catalog: its layout, writing, listing and reading."""
 
 from __future__ import annotations
 
@@ -45,27 +45,27 @@ TABLE: Final = "items.parquet"
 PARQUET: Final = "application/vnd.apache.parquet"
 NOTHING: Final[Mapping[str, Any]] = MappingProxyType({})
 ABOVE: Final = "../../"
-"""The catalog's folder as seen from an item."""
+"""Relative href from an item to the catalog's folder."""
 DIGEST: Final = 12
-"""Hex digits that tell documents of one name apart."""
+"""Number of hex digits that distinguish documents of the same name."""
 
 
 def item_name(collection_id: str, item_id: str) -> str:
-    """Return the name of an item in the store; an id that could be a path is refused here at the latest."""
+    """Return the name of an item in the store; ids that could be paths are rejected."""
     checked = safe_id(item_id)
     return f"{safe_id(collection_id, what='collection')}/{checked}/{checked}.json"
 
 
 def _ending(document: Json) -> str:
-    """Return what the name of a document ends in; any other name could be that of something else."""
+    """Return the suffix of a document's name, a hash of its content."""
     return f"-{hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()[:DIGEST]}.json"
 
 
 def own_files(body: Json) -> dict[str, str]:
-    """Return the names of the files that lie beside an item, by asset key.
+    """Return the names of an item's own files, which are beside it, by asset key.
 
     Raises:
-        UnsupportedItemError: A name could lead elsewhere.
+        UnsupportedItemError: A name could refer to another folder.
     """
     found = {key: str(asset.get("href")) for key, asset in body.get("assets", {}).items()}
     return {key: file_name(href) for key, href in found.items() if href.startswith("./")}
@@ -77,24 +77,24 @@ def file_name(href: str) -> str:
 
 
 def documents(body: Json) -> list[str]:
-    """Return the names of the documents of its own catalog that an item was made from."""
+    """Return the names of the documents in its own catalog that an item was derived from."""
     names = [href.removeprefix(ABOVE) for href in links_of(body, "derived_from") if href.startswith(ABOVE)]
     return ["/".join(safe_id(part, what="file") for part in name.split("/")) for name in names]
 
 
 def is_item(body: Json) -> bool:
-    """Return whether JSON is as much of an item as this package relies on, and can be written again."""
+    """Return whether JSON is an item with all members that this package relies on, and can be serialized."""
     if wrong_members(body) or not all(map(is_asset, body["assets"].values())) or not all(map(is_link, body["links"])):
         return False
     try:
         json.dumps(body, allow_nan=False, ensure_ascii=False).encode()
-    except (ValueError, RecursionError):  # not finite, half a character, or too deep
+    except (ValueError, RecursionError):  # not finite, an unpaired surrogate, or too deeply nested
         return False
     return True
 
 
 def moved(value: Any, places: Mapping[str, str]) -> Any:  # noqa: ANN401  (any JSON)
-    """Return JSON in which texts that start like a key start like its value instead; the first key that fits counts."""
+    """Return JSON in which prefixes of texts are replaced: keys by their values; the first matching key counts."""
     if isinstance(value, dict):
         return {key: moved(inner, places) for key, inner in value.items()}
     if isinstance(value, list):
@@ -108,13 +108,13 @@ def _moved_hrefs(body: Json, places: Mapping[str, str]) -> Json:
 
 
 def followable(body: Json, roots: Mapping[str, str]) -> Json:
-    """Return an item with hrefs that others can follow.
+    """Return an item with hrefs that other machines can follow.
 
-    A local file goes by the longest of ``roots`` that it lies below, else by an alternate href of its own. Relative
-    hrefs, which move along, stay.
+    The href of a local file is replaced by the longest matching entry of ``roots``, otherwise by its alternate href.
+    Relative hrefs stay, as they move with the item.
 
     Raises:
-        PublishError: An href leads to a file of this machine that nobody else could read.
+        PublishError: An href refers to a local file that other machines cannot read.
     """
     served = tuple(roots.values())
     places = {f"{local}/": f"{url}/" for local, url in sorted(roots.items(), key=lambda pair: -len(pair[0]))}
@@ -133,12 +133,12 @@ def followable(body: Json, roots: Mapping[str, str]) -> Json:
 
 
 def _leads(href: str, served: tuple[str, ...]) -> bool:
-    """Return whether others can follow an href."""
+    """Return whether other machines can follow an href."""
     return is_remote(href) or href.startswith(served)
 
 
 def _followable_asset(asset: Json, served: tuple[str, ...]) -> Json:
-    """Return an asset by an alternate href that others can follow, where its own leads to a file of this machine."""
+    """Return an asset with an alternate href that other machines can follow, if its own refers to a local file."""
     if "alternate" not in asset:
         return asset
     kept = {name: other for name, other in asset["alternate"].items() if is_remote(other["href"])}
@@ -148,10 +148,10 @@ def _followable_asset(asset: Json, served: tuple[str, ...]) -> Json:
 
 
 def existing_catalog(place: str | Path) -> OutputCatalog:
-    """Open the output catalog in a folder, which may also be named by its ``catalog.json``.
+    """Open an existing output catalog by its folder or its ``catalog.json``.
 
     Raises:
-        ConfigError: There is none; says where one is, if that is near.
+        ConfigError: There is no catalog; the message names one nearby, if any.
     """
     folder = str(place).rstrip("/").removesuffix(f"/{CATALOG}")
     folder = "." if folder == CATALOG else folder
@@ -177,13 +177,13 @@ logger = logging.getLogger(__name__)
 class OutputCatalog:
     """A static catalog at a path or URL that masks are written to.
 
-    Laid out as ``catalog.json``, ``COLLECTION/collection.json``, ``COLLECTION/ITEM/ITEM.json`` and the item's files
-    beside it. Files come before the item that names them and items before the collection that lists them, so whatever
-    can be found is whole. Any number of runs may write to one catalog at the same time.
+    The layout is ``catalog.json``, ``COLLECTION/collection.json``, ``COLLECTION/ITEM/ITEM.json`` and the item's files
+    beside it. Files are written before their item, and items before the collection that lists them: readers never
+    find anything incomplete. Any number of runs may write to one catalog at the same time.
     """
 
     def __init__(self, out: str | Path, *, config: Mapping[str, Any] = NOTHING) -> None:
-        """Open the catalog at ``out``; ``config`` is what the owner of its collections says of them."""
+        """Open the catalog at ``out``; ``config`` holds the owner's fields for its collections."""
         self.out = str(out)
         self._store = open_store(out)
         self._config = config
@@ -194,14 +194,14 @@ class OutputCatalog:
         return self._store.href(CATALOG).removesuffix(f"/{CATALOG}")
 
     def href(self, collection_id: str, item_id: str) -> str:
-        """Return the absolute href of an item, whether it is there or not."""
+        """Return the absolute href of an item, whether or not it exists."""
         return self._store.href(item_name(collection_id, item_id))
 
     def ids(self, href: str) -> tuple[str, str]:
-        """Return the ids of collection and item of an href that ``href`` or ``write_item`` gave.
+        """Return the ids of collection and item of an href that ``href`` or ``write_item`` returned.
 
         Raises:
-            WriteError: It lies outside of this catalog.
+            WriteError: The href is outside this catalog.
         """
         collection_id, item_id, _ = ("", "", *href.split("/"))[-3:]
         if href != self.href(collection_id, item_id):
@@ -209,13 +209,13 @@ class OutputCatalog:
         return collection_id, item_id
 
     def state(self, collection_id: str, item_id: str) -> str | None:
-        """Return the fingerprint of an item that is there whole, see `stored`; else None."""
+        """Return the fingerprint of a complete item, see `stored`; otherwise None."""
         body = self.stored(collection_id, item_id)
         fingerprint = None if body is None else body["properties"].get(f"{OWN}fingerprint")
         return fingerprint if isinstance(fingerprint, str) else None
 
     def stored(self, collection_id: str, item_id: str) -> Json | None:
-        """Return the JSON of an item that is there with all its own files in the size that it states; else None."""
+        """Return the JSON of an item if it exists with all its own files in their stated sizes; otherwise None."""
         body = self._read(collection_id, item_id)
         if body is None:
             return None
@@ -226,27 +226,27 @@ class OutputCatalog:
         return body if files and whole else None
 
     def workdir(self) -> AbstractContextManager[Path]:
-        """Make a folder for the files of one item until ``write_item`` takes them; killed runs are cleaned up after."""
+        """Make a folder for an item's files until ``write_item`` moves them; remnants of killed runs are removed."""
         return self._store.workdir()
 
     def write_item(self, item: pystac.Item, files: Mapping[str, Path]) -> str:
-        """Write an item's files and then the item; files that it had before and has no more are removed.
+        """Write an item's files and then the item; files that it no longer has are removed.
 
         Args:
-            item: From ``mask_item``.
-            files: The local file of every asset of its own, by asset key; they are moved, not copied.
+            item: An item from ``mask_item``.
+            files: Local files of all its own assets, by asset key; they are moved, not copied.
 
         Returns:
             The absolute href of the item, for ``link``.
 
         Raises:
-            WriteError: The output cannot be written; an item that was there before may be incomplete, and ``state``
-                then says so.
+            WriteError: The output cannot be written; an earlier version of the item may be incomplete, for which
+                ``state`` returns None.
         """
         name = item_name(str(item.collection_id), item.id)
         folder = name.rpartition("/")[0]
         body = item.to_dict(include_self_link=False, transform_hrefs=False)
-        if is_remote(self.root):  # others can follow it; a path of this machine they cannot
+        if is_remote(self.root):  # other machines can follow a URL, but not a local path
             body["links"].append(_self_link(self._store.href(name)))
         names = {key: file_name(body["assets"][key]["href"]) for key in files}
         self._store.put({f"{folder}/{names[key]}": path for key, path in files.items()} | {name: body})
@@ -256,14 +256,14 @@ class OutputCatalog:
         return self._store.href(name)
 
     def link(self, hrefs: Iterable[str]) -> None:
-        """List items in their collections, and these in the catalog; what is listed already stays as it is.
+        """List items in their collections, and these in the catalog; existing links stay.
 
         Args:
-            hrefs: Of items in this catalog, as ``write_item`` and ``href`` give them. One that is not there whole is
-                left out with a warning in the log: nothing that is listed dangles.
+            hrefs: Hrefs of items in this catalog, from ``write_item`` or ``href``. An incomplete item is left out with
+                a warning in the log: no link is broken.
 
         Raises:
-            WriteError: A collection or the catalog cannot be written, or an href lies outside of this catalog.
+            WriteError: A collection or the catalog cannot be written, or an href is outside this catalog.
         """
         for collection_id, names in groupby(sorted(map(self.ids, hrefs)), key=lambda ids: ids[0]):
             bodies = []
@@ -276,7 +276,7 @@ class OutputCatalog:
                 self._list(collection_id, bodies)
 
     def listed(self) -> Iterator[tuple[str, str]]:
-        """Yield the ids of collection and item of everything that the catalog lists."""
+        """Yield the ids of collection and item of every listed item."""
         for child in links_of(self._store.read_json(CATALOG), "child"):
             collection_id = child.removeprefix("./").removesuffix("/collection.json")
             for href in self._listed(collection_id):
@@ -286,10 +286,10 @@ class OutputCatalog:
                 yield collection_id, item_id
 
     def items(self, roots: Mapping[str, str] | None = None) -> Iterator[Json]:
-        """Yield every item that the catalog lists, see `item`; one that is not there is logged.
+        """Yield every item that the catalog lists, see `item`; missing items are logged.
 
         Raises:
-            PublishError: An item names files that others cannot read.
+            PublishError: An item refers to files that other machines cannot read.
         """
         for ids in self.listed():
             try:
@@ -305,17 +305,17 @@ class OutputCatalog:
         Args:
             collection_id: Its collection.
             item_id: Its id.
-            roots: Where others find local files, see `followable`; None lets local hrefs stay.
+            roots: Published locations of local files, see `followable`; None keeps local hrefs.
 
         Raises:
-            ReadError: It is not there.
-            PublishError: It names files that others cannot read.
+            ReadError: The item does not exist.
+            PublishError: It refers to files that other machines cannot read.
         """
         href = self.href(collection_id, item_id)
         body = self._read(collection_id, item_id)
         if body is None or not _is_itself(body, collection_id, item_id):
-            raise ReadError(f"{href} is listed and not there, or is another item")
-        own_files(body)  # refuses names that could lead elsewhere
+            raise ReadError(f"{href} is listed, but does not exist or is another item")
+        own_files(body)  # rejects names that could refer to other folders
         folder = f"{self.root}/{collection_id}"
         whole = _moved_hrefs(body, {ABOVE: f"{self.root}/", "../": f"{folder}/", "./": f"{folder}/{item_id}/"})
         links = [link for link in whole["links"] if link["rel"] != "self"]
@@ -323,11 +323,11 @@ class OutputCatalog:
         return whole if roots is None else followable(whole, roots)
 
     def exists(self) -> bool:
-        """Return whether there is a catalog already."""
+        """Return whether the catalog exists."""
         return self._store.read_json(CATALOG) is not None
 
     def roots(self, asset_root: str | None, source_roots: Mapping[str, str] = NOTHING) -> dict[str, str]:
-        """Return where others find what lies below local folders, for `followable`."""
+        """Return the published locations of local folders, for `followable`."""
         sources = {
             Path(local).absolute().as_posix().rstrip("/"): url.rstrip("/") for local, url in source_roots.items()
         }
@@ -342,10 +342,10 @@ class OutputCatalog:
             collection_id: Its collection.
             item_id: Its id.
             target: The other catalog.
-            roots: Where others find the source's local files, see `followable`; None lets local hrefs stay.
+            roots: Published locations of the source's local files, see `followable`; None keeps local hrefs.
 
         Raises:
-            ReadError: A file is missing or is not what the item says.
+            ReadError: A file is missing or differs from what the item states.
             UnsupportedItemError: It is not a valid item.
             WriteError: The target cannot be written.
         """
@@ -357,7 +357,7 @@ class OutputCatalog:
         for name in documents(body):
             document = self._store.read_json(name)
             if document is None or not name.endswith(_ending(document)):
-                raise ReadError(f"{self._store.href(name)} is not there; process the source of {where} again")
+                raise ReadError(f"{self._store.href(name)} does not exist; process the source of {where} again")
             target._keep(name, document)
         with target.workdir() as work:
             files = {key: work / name for key, name in own_files(body).items()}
@@ -371,15 +371,15 @@ class OutputCatalog:
             target.write_item(parsed(body, href=None), files)
 
     def collection(self, collection_id: str) -> Json:
-        """Return the JSON of a collection as it lies there.
+        """Return the JSON of a collection as stored.
 
         Raises:
-            ReadError: It is not there.
+            ReadError: The collection does not exist.
         """
         name = f"{safe_id(collection_id, what='collection')}/collection.json"
         body = self._store.read_json(name)
         if body is None:
-            raise ReadError(f"{self._store.href(name)} is not there")
+            raise ReadError(f"{self._store.href(name)} does not exist")
         return body
 
     def _read(self, collection_id: str, item_id: str) -> Json | None:
@@ -387,19 +387,19 @@ class OutputCatalog:
         return body if body is not None and is_item(body) else None
 
     def write_json(self, name: str, body: Json) -> None:
-        """Write a JSON file of another kind, as the report of a run, at the root."""
+        """Write another JSON file, such as the report of a run, at the root."""
         self._store.put({safe_id(name, what="file"): body})
 
     def write_document(self, folder: str, stem: str, body: Json) -> str:
-        """Keep a document that items refer to under a name that tells its content, so that it never changes.
+        """Store a document that items refer to, under a name with a hash of its content.
 
         Args:
-            folder: At the root of the catalog.
-            stem: What its name starts with.
-            body: Written if it is not there yet.
+            folder: Folder at the root of the catalog.
+            stem: Start of its name.
+            body: Content, which is written unless it exists.
 
         Returns:
-            Its href as seen from an item of this catalog.
+            Its href relative to an item of this catalog.
         """
         name = f"{safe_id(folder, what='folder')}/{safe_id(f'{stem}{_ending(body)}', what='file')}"
         self._keep(name, body)
@@ -410,9 +410,9 @@ class OutputCatalog:
             self._store.put({name: body})
 
     def mirror(self, collection_ids: Iterable[str]) -> None:
-        """Write all items of collections once more, as one table beside each, where rustac is installed.
+        """Write a table of all items beside each collection, if rustac is installed.
 
-        Items whose fields differ in their types make no table; the log says so.
+        If the types of a field differ between items, a warning is logged and no table is written.
         """
         for collection_id in collection_ids if find_spec("rustac") else ():
             try:
@@ -424,7 +424,7 @@ class OutputCatalog:
                 logger.warning("collection %r has no %s of its present items: %s", collection_id, TABLE, error)
 
     def _rows(self, collection_id: str) -> Iterator[Json]:
-        """Yield the items of a collection, their hrefs as seen from the collection."""
+        """Yield the items of a collection, with hrefs relative to the collection."""
         for href in self._listed(collection_id):
             item_id = href.removeprefix("./").partition("/")[0]
             body = self._read(collection_id, item_id)
@@ -461,12 +461,12 @@ class OutputCatalog:
         self._store.update_json(CATALOG, with_collection)
 
     def _with_self(self, body: Json, name: str) -> Json:
-        """Return a catalog or collection with its own href, where others can follow that."""
+        """Return a catalog or collection with a self link, if other machines can follow it."""
         link = {"rel": "self", "href": self._store.href(name), "type": JSON_TYPE}
         return body if link in body["links"] or not is_remote(self.root) else body | {"links": [*body["links"], link]}
 
     def _list_on_page(self, collection: Json, left: list[str], number: int) -> list[str]:
-        """List items on a page, so that no file grows without an end; return those that it had no room for."""
+        """List items on a page, which limits the size of files; return the items that did not fit."""
         page, name = new_page(collection, number), f"items-{number}.json"
         full_name = f"{collection['id']}/{name}"
         self._store.update_json(full_name, lambda found: listing(found or page, left))
@@ -478,22 +478,22 @@ class OutputCatalog:
         return [href for href in left if href not in there]
 
     def _listable(self, collection_id: str, item_id: str) -> Json:
-        """Return the JSON of an item that is there whole, and that a collection can cover.
+        """Return the JSON of a complete item with a bounding box and a time.
 
         Raises:
-            ReadError: It is not whole.
-            UnsupportedItemError: It states no place or no time.
+            ReadError: The item is incomplete.
+            UnsupportedItemError: It has no bounding box or no time.
         """
         body = self.stored(collection_id, item_id)
         if body is None or not _is_itself(body, collection_id, item_id):
             where = self.href(collection_id, item_id)
-            raise ReadError(f"{where} is not there whole, or is another item; process its source again")
+            raise ReadError(f"{where} is incomplete or is another item; process its source again")
         require_place_and_time(body)
         return body
 
 
 def _is_itself(body: Json, collection_id: str, item_id: str) -> bool:
-    """Return whether an item is the one that its place says; published, it would replace the one that it says it is."""
+    """Return whether an item has the ids of its path; published under others, it would replace another item."""
     return (body["id"], body.get("collection")) == (item_id, collection_id)
 
 

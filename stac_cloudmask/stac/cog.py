@@ -33,12 +33,12 @@ if TYPE_CHECKING:
 BLOCK: Final = 512
 """Side of a tile inside the file, in pixels."""
 GDAL_CACHE: Final = 32 * 2**20
-"""Bytes; by default GDAL caches 5 % of the machine, far more than a pass over strips of tiles can use."""
+"""Bytes of GDAL's cache; the default is 5 % of memory, far more than a pass over strips of tiles can use."""
 NO_TAGS: Final[Mapping[str, str]] = MappingProxyType({})
 RAT_COLUMNS: Final = (("Value", 0, 5), ("Class", 2, 2), ("Red", 0, 6), ("Green", 0, 7), ("Blue", 0, 8), ("Alpha", 0, 9))
 """Name, type (0 = integer, 2 = text) and usage of the columns, by GDAL's numbers."""
 THUMBNAIL_SIDE: Final = 600
-"""The longest side that the STAC best practices allow a thumbnail, in pixels."""
+"""Maximum side of a thumbnail by the STAC best practices, in pixels."""
 OVERLAY_OPACITY: Final = 0.5
 
 
@@ -52,10 +52,10 @@ def write_class_cog(
     tags: Mapping[str, str] = NO_TAGS,
     threads: int = 2,
 ) -> None:
-    """Write a class map with its color table; overviews hold the class that most pixels below have.
+    """Write a class map with its color table; overviews hold the most frequent class.
 
-    Two small files beside it say more than a TIFF can: ``NAME.tif.aux.xml`` holds class names and opacities for GDAL,
-    ``NAME.qml`` the style that QGIS opens the map with.
+    Two small sidecar files hold what a TIFF cannot: ``NAME.tif.aux.xml`` class names and opacities for GDAL,
+    ``NAME.qml`` the style for QGIS.
 
     Args:
         path: Where the file goes; it appears whole or not at all.
@@ -138,7 +138,7 @@ class _Band:
         title: Its description.
         nodata: The value of pixels without data.
         overview: GDAL's resampling for overviews.
-        tags: Tags of the band: what its values or bits mean.
+        tags: Tags of the band: the meaning of its values or bits.
         colors: Red, green, blue and opacity by value.
         unit: The unit of its values.
     """
@@ -154,7 +154,7 @@ class _Band:
 def _write(
     path: Path, array: NDArray[np.uint8], grid: Grid, band: _Band, *, tags: Mapping[str, str], threads: int
 ) -> None:
-    """Write one band by GDAL's COG driver, in memory first: GDAL does not report a disk that is full."""
+    """Write one band with GDAL's COG driver, in memory first, because GDAL does not report a full disk."""
     if array.shape != grid.shape:
         raise ValueError(f"an array of {array.shape} does not fill a grid of {grid.shape}")
     layout = {
@@ -179,7 +179,7 @@ def _write(
 
 
 def gdal_metadata(classes: Sequence[ClassInfo]) -> str:
-    """Return what GDAL keeps beside a TIFF: class names, and a color table with opacities, which TIFF does not have."""
+    """Return GDAL's sidecar of a TIFF: class names, and a color table with opacities, which TIFF does not support."""
     by_code = {info.code: info for info in classes}
     band = Element("PAMRasterBand", band="1")
     table = SubElement(band, "ColorTable")
@@ -210,7 +210,7 @@ def _attribute_table(classes: Sequence[ClassInfo]) -> Element:
 
 
 def qgis_style(classes: Sequence[ClassInfo]) -> str:
-    """Return the style of a class map for QGIS: names and colors of the classes; what is not painted is transparent."""
+    """Return the style of a class map for QGIS: class names and colors; unpainted classes are transparent."""
     root = Element("qgis", version="3.22", styleCategories="Symbology")
     pipe = SubElement(root, "pipe")
     renderer = SubElement(pipe, "rasterrenderer", type="paletted", band="1", opacity="1", alphaBand="-1")
@@ -243,7 +243,7 @@ def write_thumbnail(
     Raises:
         WriteError: The file cannot be written; nothing is left behind.
     """
-    # Four samples a side and output pixel smooth the edges; more cost time and show nothing.
+    # Four samples along each side of an output pixel smooth the edges; more would not be visible.
     step = max(1, max(class_map.shape) // (4 * THUMBNAIL_SIDE))
     sampled = class_map[::step, ::step]
     picture = Image.fromarray(_palette(overlay=quicklook is not None)[sampled])
@@ -255,7 +255,7 @@ def write_thumbnail(
 
 
 def _over(quicklook: NDArray[np.uint8], picture: Image.Image, valid: NDArray[np.bool_]) -> Image.Image:
-    """Draw a picture over a quicklook, where valid; of 256 colors, as more take four times the room."""
+    """Draw a picture over a quicklook, where valid; with 256 colors, as more take four times the space."""
     below = Image.fromarray(quicklook).resize(picture.size, Image.Resampling.BOX).convert("RGBA")
     both = Image.alpha_composite(below, picture)
     seen = Image.fromarray(valid.astype(np.uint8) * 255).resize(picture.size, Image.Resampling.BOX)
@@ -264,7 +264,7 @@ def _over(quicklook: NDArray[np.uint8], picture: Image.Image, valid: NDArray[np.
 
 
 def _palette(*, overlay: bool) -> NDArray[np.uint8]:
-    """Return red, green, blue and alpha of every code, ``(256, 4)``: in an overlay what is clear is not painted."""
+    """Return red, green, blue and alpha of every code, ``(256, 4)``; an overlay leaves clear pixels transparent."""
     table = np.zeros((256, 4), np.uint8)
     for info in CLASSES:
         if overlay and info.painted:

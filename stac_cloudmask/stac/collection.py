@@ -40,29 +40,29 @@ CONFIGURABLE: Final = {
     **dict.fromkeys(("id", "title", "description", "license"), str),
     **dict.fromkeys(("keywords", "providers", "links"), list),
 }
-"""What the owner of a collection can set, and its type."""
+"""Fields of a collection that its owner can set, and their types."""
 SUMMARIES: Final = {
     **dict.fromkeys(("platform", "constellation", "instruments", "gsd", "processing:level"), SummaryStrategy.ARRAY),
     **dict.fromkeys(("proj:code", "grid:code"), SummaryStrategy.ARRAY),
     **dict.fromkeys(("eo:cloud_cover", "s2:cloud_shadow_percentage"), SummaryStrategy.RANGE),
 }
-"""Properties whose values, or range of values, the collection states."""
+"""Properties that the collection summarizes by their values or range."""
 OF_ONE_FILE: Final = (
     "href", "created", "updated", "file:", "proj:", "alternate", "view:", "processing:version", "classification:",
 )  # fmt: skip
 """Fields of a carried asset that differ from item to item."""
 BOXES: Final = (4, 6)
-"""Numbers of a bbox, without heights and with."""
+"""Number of coordinates of a bbox, without and with heights."""
 WORLD: Final = (-180.0, 180.0)
 PAGE: Final = 1000
-"""Most items that one file lists."""
+"""Maximum number of items that one file lists."""
 
 
 def read_config(config: str) -> Json:
-    """Read what the owner of a collection says of it: a partial collection, as JSON or the path of a JSON file.
+    """Read the owner's fields for a collection: a partial collection, as JSON or the path of a JSON file.
 
     Raises:
-        ConfigError: It is not a JSON object, or sets something else than `CONFIGURABLE`.
+        ConfigError: It is not a JSON object, or sets fields other than `CONFIGURABLE`.
     """
     inline = config.lstrip().startswith("{")
     name = "the collection's configuration" if inline else config
@@ -70,7 +70,7 @@ def read_config(config: str) -> Json:
         body = json.loads(config if inline else Path(config).read_bytes())
     except (OSError, ValueError) as error:
         why = "it is not text" if isinstance(error, UnicodeError) else getattr(error, "strerror", error)
-        raise ConfigError(f"{name} is not JSON that can be read: {why}") from error
+        raise ConfigError(f"{name} is not readable JSON: {why}") from error
     settable = ", ".join(sorted(CONFIGURABLE))
     if not isinstance(body, dict):
         raise ConfigError(f"{name} is not a JSON object; it is part of a collection: {settable}")
@@ -94,7 +94,7 @@ def _check_config(body: Json, name: str) -> None:
 
 
 def configured(collection: Json, config: Mapping[str, Any]) -> Json:
-    """Return the collection as its owner wants it; ESA stays named as producer unless the owner names another."""
+    """Return the collection with its owner's fields; ESA is kept as producer unless the owner names another."""
     if not config:
         return collection
     given = {key: value for key, value in config.items() if key not in {"id", "links"}}
@@ -157,7 +157,7 @@ def new_collection(collection_id: str) -> Json:
 
 
 def listing(body: Json, hrefs: Iterable[str]) -> Json:
-    """Return a collection or page that lists these items, too, as far as there is room."""
+    """Return a collection or page that also lists these items, up to its maximum."""
     listed = [link["href"] for link in body["links"] if link["rel"] == "item"]
     new = [href for href in dict.fromkeys(hrefs) if href not in set(listed)][: max(0, PAGE - len(listed))]
     links = [{"rel": "item", "href": href, "type": ITEM_TYPE, "title": href.split("/")[1]} for href in new]
@@ -172,15 +172,15 @@ def with_child(body: Json, href: str, title: str) -> Json:
 
 
 def item_href(item: Json) -> str:
-    """Return where an item lies, as seen from its collection."""
+    """Return the href of an item relative to its collection."""
     return f"./{item['id']}/{item['id']}.json"
 
 
 def require_place_and_time(item: Json) -> None:
-    """Check that a collection could cover an item.
+    """Check that an item has the bounding box and time that a collection needs.
 
     Raises:
-        UnsupportedItemError: It states no box or no time.
+        UnsupportedItemError: It has no bounding box or no time.
     """
     try:
         if len(item["bbox"]) in BOXES and None not in map(number, item["bbox"]):
@@ -195,7 +195,7 @@ def require_place_and_time(item: Json) -> None:
 def covering(collection: Json, items: Sequence[Json]) -> Json:
     """Return the collection with extent, summaries and descriptions of assets widened to these items.
 
-    Adding the same items again changes nothing; their order does not matter to what is covered.
+    Adding the same items again changes nothing, and the extent does not depend on their order.
     """
     if not items:
         return collection
@@ -215,7 +215,7 @@ def covering(collection: Json, items: Sequence[Json]) -> Json:
 
 
 def _extent(known: Json, parts: list[pystac.Item]) -> Json:
-    """Return the extent of a collection and of items; a box across the antimeridian makes it go around the world."""
+    """Return the extent of a collection and of items; a box across the antimeridian extends it around the world."""
     if known["spatial"]["bbox"]:
         start, end = known["temporal"]["interval"][0]
         times = {"start_datetime": start or end, "end_datetime": end or start}
@@ -227,7 +227,7 @@ def _extent(known: Json, parts: list[pystac.Item]) -> Json:
 
 
 def _place_and_time(item: Json) -> pystac.Item:
-    """Return an item without anything but what a collection sums up; heights are left out."""
+    """Return only the parts of an item that a collection summarizes; heights are left out."""
     bbox = item["bbox"]
     half = len(bbox) // 2
     names = {"datetime", "start_datetime", "end_datetime", *SUMMARIES}
@@ -250,13 +250,13 @@ def _carried(items: Sequence[Json]) -> Json:
 
 
 def write_ndjson(items: Iterable[Json], path: Path) -> int:
-    """Write one item a line; hrefs should be absolute, as ``OutputCatalog.items`` gives them.
+    """Write one item per line; hrefs should be absolute, as in ``OutputCatalog.items``.
 
     Returns:
         The number of items.
 
     Raises:
-        WriteError: The file cannot be written; one that was there is kept.
+        WriteError: The file cannot be written; an existing file is kept.
     """
     count = 0
     with whole_file(path) as temporary, temporary.open("w", encoding="utf-8") as lines:
@@ -267,14 +267,14 @@ def write_ndjson(items: Iterable[Json], path: Path) -> int:
 
 
 def write_geoparquet(items: Iterable[Json], path: Path) -> int:
-    """Write a table with one row an item, by the stac-geoparquet specification; all items are held in memory.
+    """Write a stac-geoparquet table with one row per item; all items are held in memory.
 
     Returns:
         The number of items.
 
     Raises:
         ConfigError: The extra ``geoparquet`` is not installed.
-        WriteError: There are no items, or the file cannot be written; one that was there is kept.
+        WriteError: There are no items, or the file cannot be written; an existing file is kept.
     """
     try:
         import rustac  # noqa: PLC0415  (extra)
@@ -289,7 +289,7 @@ def write_geoparquet(items: Iterable[Json], path: Path) -> int:
 
 
 def _without_empty(value: Any) -> Any:  # noqa: ANN401  (any JSON)
-    """Return JSON without empty objects, which Parquet does not have."""
+    """Return JSON without empty objects, which Parquet does not support."""
     if isinstance(value, dict):
         pairs = ((key, _without_empty(inner)) for key, inner in value.items())
         return {key: inner for key, inner in pairs if inner != {}}

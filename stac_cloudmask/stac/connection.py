@@ -1,4 +1,4 @@
-"""Read JSON documents from a server, a file or an object store: how, and what can go wrong."""
+"""Read JSON documents from a server, a file or an object store, and report errors."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ LOGIN: Final = frozenset({401, 403})
 
 @dataclass(frozen=True, kw_only=True)
 class Connection:
-    """How catalogs are read.
+    """The settings for reading catalogs.
 
     Attributes:
         rule: Which hrefs may be read.
-        policy: How long a failing server is asked again.
+        policy: Retry settings for a failing server.
         headers: Sent to the server of the catalog, such as ``Authorization``; to no other, and never shown.
     """
 
@@ -45,19 +45,19 @@ DEFAULT_CONNECTION: Final = Connection()
 
 
 class BrokenError(ReadError):
-    """What was read is not what it should be, and reading it again will not help."""
+    """A document is not valid, and reading it again will not help."""
 
     retryable = False
 
 
 class MissingError(BrokenError):
-    """There is no such file or object, or no such page."""
+    """A file, object or page does not exist."""
 
     status = 404
 
 
 class StatusError(ReadError):
-    """A server answered with a status other than success; those of ``final`` are not worth asking again for."""
+    """A server answered with an error status, which is retryable unless it is one of ``final``."""
 
     def __init__(self, message: str, answer: httpx2.Response, final: Iterable[int]) -> None:
         super().__init__(message)
@@ -67,10 +67,10 @@ class StatusError(ReadError):
 
 
 class JsonReader:
-    """Reads JSON documents over one connection.
+    """A reader of JSON documents over one connection.
 
     Args:
-        connection: How.
+        connection: The settings for reading.
         home: URL of the catalog; the headers of the connection are sent to its server only.
     """
 
@@ -94,7 +94,7 @@ class JsonReader:
 
         Args:
             href: As given by the user, or by the document at ``base``.
-            base: Where the href was found; None for the user's own.
+            base: Document in which the href was found; None for the user's own.
 
         Raises:
             UnsupportedItemError: The rule refuses it.
@@ -106,17 +106,17 @@ class JsonReader:
         """Return a document and its absolute href; for the arguments see `locate`.
 
         Raises:
-            UnsupportedItemError: The rule refuses the href, or one that it redirects to.
-            ReadError: It cannot be read, or is not a JSON object.
+            UnsupportedItemError: The rule refuses the href or a redirect.
+            ReadError: The document cannot be read, or is not a JSON object.
         """
         where = self.locate(href, base=base)
         return json_object(self.fetch(where, base=base), where), where
 
     def fetch(self, where: str, *, base: str | None = None) -> bytes:
-        """Return what lies at an absolute href that the rule allows.
+        """Return the content of an absolute href that the rule allows.
 
         Raises:
-            MissingError: Nothing does.
+            MissingError: It does not exist.
             ReadError: It cannot be read.
         """
         if where.startswith(("http://", "https://")):
@@ -124,14 +124,14 @@ class JsonReader:
         return _stored(where) if is_remote(where) else _local(Path(where))
 
     def send(self, method: str, href: str, *, base: str, body: Json | None = None, final: Iterable[int] = ()) -> bytes:
-        """Return what a server answers; it is asked again while that can help.
+        """Return a server's answer; the request is repeated while that can help.
 
         Args:
             method: ``GET`` or ``POST``.
             href: An absolute URL.
             base: Where it was found, which decides what redirects may lead to.
             body: JSON to post.
-            final: Statuses that are not worth asking again for.
+            final: Statuses for which the request is not repeated.
         """
         return retrying(lambda: self._answer(method, href, base, body, final), policy=self._connection.policy)
 
@@ -157,7 +157,7 @@ class JsonReader:
         raise MissingError(shown) if answer.status_code in GONE else StatusError(shown, answer, final)
 
     def _target(self, answer: httpx2.Response, base: str) -> str | None:
-        """Return where a redirect is followed to; None for any other answer."""
+        """Return the target of a redirect that is followed; None for any other answer."""
         if not answer.has_redirect_location:
             return None
         return check_href(str(answer.url.join(answer.headers["location"])), base=base, rule=self.rule)
@@ -178,13 +178,13 @@ class JsonReader:
             raise ReadError(f"{redact(href)} cannot be reached: {reason}") from None
 
     def _shown(self, text: str) -> str:
-        """Return text without the values of the headers, which servers like to repeat."""
+        """Return text without the values of the headers, which servers may echo."""
         for secret in filter(None, self._connection.headers.values()):
             text = text.replace(secret, "***")
         return redact(text)
 
     def _is_home(self, url: httpx2.URL) -> bool:
-        """Return whether a URL is of the catalog's server, or of the same host by its encrypted port."""
+        """Return whether a URL is on the catalog's server, or on the same host's HTTPS port."""
         home = self._home
         if home is None or url.host != home.host:
             return False
@@ -198,10 +198,10 @@ def read_json(href: str, *, base: str | None = None, connection: Connection = DE
 
 
 def json_object(text: bytes, where: str) -> Json:
-    """Return the JSON object that a text is.
+    """Parse a JSON object.
 
     Raises:
-        ReadError: It is not one.
+        ReadError: The text is not a JSON object.
     """
     try:
         body = json.loads(text)

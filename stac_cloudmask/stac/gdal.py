@@ -23,19 +23,19 @@ from stac_cloudmask.stac.providers import has_credentials, sign, store_of
 Value = TypeVar("Value")
 
 DRIVERS: Final = ("GTiff", "JP2OpenJPEG", "JP2KAK", "JP2ECW", "JP2MrSID")
-"""Formats that hold pixels themselves; others, VRT first of all, can lead to any other file."""
+"""Drivers whose files contain their own pixels; others, above all VRT, can refer to any other file."""
 ALL_REMOTE: Final = "/vsicurl/:/vsis3/:/vsigs/:/vsiaz/"
 ANY_ENDING: Final = ",".join(f"{ascii_lowercase}{digits}=_-/")
-"""Each by itself counts as an extension; an empty list would allow none."""
+"""Last characters of file names, each allowed as an extension; an empty list would allow none."""
 CONNECT_SECONDS: Final = 3
-"""How long a host may take to accept a connection; GDAL tries this as often as anything else."""
+"""Timeout for connecting to a host; GDAL retries this like any other failure."""
 SILENCE_SECONDS: Final = 20
-"""How long a server may send next to nothing."""
+"""Timeout for a server that sends almost nothing."""
 REQUEST_SECONDS: Final = 300
-"""How long one request may take in all."""
+"""Timeout for one request."""
 CUT_SHORT: Final = ("IReadBlock", "Read error", "TIFFRead", "TIFFFetch", "opj_")
 NOT_BEGUN: Final = "got 0 bytes"
-"""Marks of a body that was cut short, which GDAL does not repeat; it did repeat what gave no byte at all."""
+"""Messages about a truncated body, which GDAL does not retry; it does retry requests that returned no bytes."""
 NO_LOGIN: Final = re.compile(
     r"HTTP response code: (401|403|409)|InvalidCredentials|AccessDenied|InvalidAccessKeyId|SignatureDoesNotMatch"
     r"|AWS_NO_SIGN_REQUEST"
@@ -44,27 +44,27 @@ ABSENT: Final = re.compile(r"HTTP response code: (404|410)|No such file|NoSuch|d
 LOGGERS: Final = ("odc.loader._rio", "rasterio._env", "rasterio._err", "rasterio._io", "stackstac.rio_reader")
 """Loggers that write hrefs, signatures included."""
 _failed: Final[set[str]] = set()
-"""Hrefs that could not be read, which GDAL remembers."""
+"""Hrefs that could not be read, a failure that GDAL caches."""
 
 
 def gdal_env(href: str, *, retry: RetryPolicy, fresh: bool) -> dict[str, str]:
-    """GDAL settings for reading an absolute, unsigned href.
+    """Return GDAL settings for reading an absolute, unsigned href.
 
     Args:
-        href: What will be read.
-        retry: With failing servers; GDAL's own repetitions are the only ones of a request for pixels.
-        fresh: Whether to ask again for what GDAL remembers; it remembers failures for as long as the process lives.
-            With fewer repetitions, as each driver then asks by itself for a file that cannot be had.
+        href: The href to read.
+        retry: Retry settings for failing servers; requests for pixels are repeated by GDAL only.
+        fresh: Whether to bypass GDAL's cache, which keeps failures for the lifetime of the process. There are fewer
+            retries then, because each driver requests an unavailable file separately.
     """
     store = store_of(href)
     retry = replace(retry, seconds=retry.seconds / 4) if fresh else retry
     codes = sorted(PASSING if store is not None and store.tokens else {403, *PASSING})
     settings = {
         "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR",  # 2 requests per open instead of 10
-        "CPL_VSIL_CURL_ALLOWED_EXTENSIONS": ANY_ENDING,  # the user's environment may have a list that hides others
+        "CPL_VSIL_CURL_ALLOWED_EXTENSIONS": ANY_ENDING,  # the user's environment may restrict extensions
         "GDAL_HTTP_MAX_RETRY": str(retry.repetitions),
         "GDAL_HTTP_RETRY_DELAY": str(retry.pause),
-        # some stores answer 403 when overloaded; where the href is signed, 403 means that the signature has expired
+        # some stores answer 403 when overloaded; for a signed href, 403 means that the signature has expired
         "GDAL_HTTP_RETRY_CODES": ",".join(map(str, codes)),
         "GDAL_HTTP_MULTIRANGE": "SERIAL",  # the default path has no retry before GDAL 3.13 (OSGeo/gdal issue 12933)
         "GDAL_HTTP_CONNECTTIMEOUT": str(CONNECT_SECONDS),
@@ -79,17 +79,17 @@ def gdal_env(href: str, *, retry: RetryPolicy, fresh: bool) -> dict[str, str]:
 
 @contextmanager
 def reading(href: str, *, where: str, retry: RetryPolicy) -> Iterator[None]:
-    """GDAL as an href needs it; its errors, and those of the libraries on top of it, become errors of this package.
+    """Configure GDAL for an href, and turn errors of GDAL and libraries based on it into errors of this package.
 
     Args:
-        href: Absolute and unsigned.
-        where: How messages name it.
-        retry: See ``gdal_env``; what failed before is asked for again.
+        href: Absolute, unsigned href.
+        where: Name for messages.
+        retry: See ``gdal_env``; requests that failed before are repeated.
 
     Raises:
-        BandNotFoundError: There is no such file.
+        BandNotFoundError: The file does not exist.
         UnsupportedItemError: Its header is broken.
-        ReadError: It cannot be read; ``retryable`` where that may change.
+        ReadError: It cannot be read; ``retryable`` if the failure may be temporary.
     """
     try:
         with rasterio.Env(**gdal_env(href, retry=retry, fresh=href in _failed)):
@@ -104,7 +104,7 @@ def reading(href: str, *, where: str, retry: RetryPolicy) -> Iterator[None]:
 
 
 def dataset(href: str, level: int | None) -> DatasetReader:
-    """Return a file of a format that holds its pixels itself, or an overview of it by GDAL's number."""
+    """Open a file of a format that contains its own pixels, or one of its overviews by GDAL's number."""
     options = {} if level is None else {"overview_level": level}
     return DatasetReader(href, driver=list(DRIVERS), sharing=False, **options)
 
@@ -113,47 +113,47 @@ def dataset(href: str, level: int | None) -> DatasetReader:
 def open_raster(
     href: str, *, where: str | None = None, retry: RetryPolicy = DEFAULT_POLICY, level: int | None = None
 ) -> Iterator[DatasetReader]:
-    """Open a GeoTIFF or JPEG 2000 that holds all of its pixels itself, or an overview of it; signed as its store wants.
+    """Open a GeoTIFF or JPEG 2000 that contains all its pixels, or one of its overviews; sign the href if necessary.
 
     Args:
         href: Absolute, unsigned, allowed by the rule of ``hrefs``.
-        where: How messages name it; None for its href.
-        retry: With failing servers.
+        where: Name of the file in messages; None for its href.
+        retry: Retry settings for failing servers.
         level: GDAL's number of the overview; None for the raster itself.
 
     Raises:
-        BandNotFoundError: There is no such file; a ReadError where it is not an item's.
-        UnsupportedItemError: Its metadata lead to another file, or are broken.
-        ReadError: It cannot be read, as rasters of other formats cannot.
+        BandNotFoundError: The file of an item does not exist; for other files, this is a ReadError.
+        UnsupportedItemError: Its metadata refer to another file, or are broken.
+        ReadError: It cannot be read, or has another format.
     """
     if not is_remote(href) and not is_file(href):
         if where is None:
             raise DamagedError(f"there is no file {href}")
         raise BandNotFoundError(f"{where}: there is no file {href}; is the item up to date?")
     where = where or redact(href)
-    if not has_credentials(href):  # GDAL asks this machine's cloud for some, which is not to be repeated
+    if not has_credentials(href):  # GDAL asks the cloud's metadata service for some, which must not be retried
         retry = replace(retry, seconds=0)
     with (
         reading(href, where=where, retry=retry),
         dataset(sign(href, retry=retry), level) as file,
     ):
-        if file.tags(ns="OVERVIEWS"):  # GDAL would open what OVERVIEW_FILE names, of any format and at any place
+        if file.tags(ns="OVERVIEWS"):  # GDAL would open any file that OVERVIEW_FILE names
             raise UnsupportedItemError(f"{where} keeps its overviews in another file; they must be in its own")
         yield file
 
 
 class DamagedError(ReadError):
-    """A file cannot be read and never will be."""
+    """A file cannot be read, and reading it again will not help."""
 
     retryable = False
 
 
 class CutShortError(ReadError):
-    """A server sent less of a file than it had announced."""
+    """A server sent less of a file than announced."""
 
 
 def whole(read: Callable[[], Value], *, retry: RetryPolicy) -> Value:
-    """Return what ``read`` does; it is called again where an answer was cut short, which GDAL itself does not repeat.
+    """Return the result of ``read``; it is repeated after a truncated response, which GDAL itself does not retry.
 
     Raises:
         StacCloudmaskError: See ``reading``.
@@ -162,10 +162,10 @@ def whole(read: Callable[[], Value], *, retry: RetryPolicy) -> Value:
 
 
 def read_error(error: Exception, href: str, where: str) -> StacCloudmaskError:
-    """What an error of GDAL or of a library on top of it means, without secrets.
+    """Return an error of GDAL, or of a library based on it, as an error of this package, without secrets.
 
     Raises:
-        Exception: The error itself, if it is none of theirs.
+        Exception: The error itself, if it is not one of theirs.
     """
     if isinstance(error, StacCloudmaskError):
         return error
@@ -193,10 +193,10 @@ def read_error(error: Exception, href: str, where: str) -> StacCloudmaskError:
 
 
 def check_proj() -> None:
-    """Refuse a PROJ that knows no CRS.
+    """Check that PROJ finds its database.
 
     Raises:
-        ConfigError: Saying why, most likely.
+        ConfigError: PROJ knows no CRS; the message gives the most likely reason.
     """
     try:
         CRS.from_epsg(4326)
@@ -219,6 +219,6 @@ def _redacted(record: logging.LogRecord) -> bool:
 
 
 def quiet_loggers() -> None:
-    """Keep signatures out of what the libraries that read log."""
+    """Keep signatures out of the log records of the reading libraries."""
     for name in LOGGERS:
         logging.getLogger(name).addFilter(_redacted)

@@ -1,4 +1,4 @@
-"""Footprints and areas in longitude and latitude, and the vector files that areas and labels are read from."""
+"""Footprints and areas in longitude and latitude, and vector files of areas and labels."""
 
 from __future__ import annotations
 
@@ -40,12 +40,12 @@ Area: TypeAlias = str | PathLike[str] | Mapping[str, Any] | shapely.Geometry
 
 LON_LAT: Final = "EPSG:4326"
 SEGMENT: Final = 0.01
-"""Degrees between the points of an edge that is projected."""
+"""Maximum distance in degrees between the points of a projected edge."""
 HALF: Final = 180.0
 """Degrees of longitude to the antimeridian."""
 WORLD: Final = box(-HALF, -90, HALF, 90)
 ANYWHERE: Final = box(-2 * HALF, -90, 2 * HALF, 90)
-"""Degrees of longitude are also stated beyond the antimeridian."""
+"""Longitudes may also be stated beyond the antimeridian."""
 VECTORS: Final = (".geojson", ".json", ".gpkg", ".shp", ".fgb", ".kml")
 WKT: Final = re.compile(
     r"\s*(?:SRID=(\d+);)?\s*(?:MULTI)?(?:POINT|LINESTRING|POLYGON|GEOMETRYCOLLECTION)\b", re.IGNORECASE
@@ -54,7 +54,7 @@ BROKEN: Final = (
     OSError, ValueError, TypeError, AttributeError, LookupError, RecursionError, OverflowError, ShapelyError,
     RasterioError,
 )  # fmt: skip
-"""What comes of a geometry or a vector file that is damaged, or is something else than its name says."""
+"""Exceptions for a geometry or vector file that is damaged, or has another format than its name suggests."""
 
 
 class Feature(NamedTuple):
@@ -66,7 +66,7 @@ class Feature(NamedTuple):
 
 
 def bbox_area(bbox: Sequence[float]) -> shapely.Geometry:
-    """The area of a west-south-east-north box; west beyond east crosses the antimeridian."""
+    """Return the area of a west-south-east-north box; west greater than east crosses the antimeridian."""
     west, south, east, north = bbox
     if west <= east:
         return box(west, south, east, north)
@@ -74,7 +74,7 @@ def bbox_area(bbox: Sequence[float]) -> shapely.Geometry:
 
 
 def bbox_of(area: shapely.Geometry) -> list[float]:
-    """West, south, east, north of an area; west is beyond east where the area crosses the antimeridian."""
+    """Return west, south, east, north of an area; west is greater than east if it crosses the antimeridian."""
     west, south, east, north = area.bounds
     parts = shapely.bounds(shapely.get_parts(area))
     eastern, western = parts[parts[:, 0] >= 0], parts[parts[:, 2] <= 0]
@@ -84,23 +84,23 @@ def bbox_of(area: shapely.Geometry) -> list[float]:
 
 
 def wrapped(area: shapely.Geometry) -> shapely.Geometry:
-    """The area between -180 and 180 degrees; what lies beyond comes back in on the other side."""
+    """Return the area wrapped to longitudes between -180 and 180 degrees."""
     west, _, east, _ = area.bounds
     if (west >= -HALF and east <= HALF) or not -3 * HALF <= west <= east <= 3 * HALF:
         return area
     turned = (translate(area, xoff=2 * HALF * turn) for turn in (-1, 0, 1))
     pieces = [shapely.intersection(shapely.make_valid(one), WORLD) for one in turned]
-    whole = shapely.get_dimensions(area)  # where it only touches the antimeridian, a piece is a line or a point
+    whole = shapely.get_dimensions(area)  # if it only touches the antimeridian, a piece is a line or a point
     return shapely.union_all([piece for piece in pieces if shapely.get_dimensions(piece) == whole])
 
 
 def footprint(geometry: object, bbox: object) -> shapely.Geometry | None:
-    """Where an item lies, within -180 to 180 degrees: its geometry, or its bbox where it has none.
+    """Return the footprint of an item, within -180 to 180 degrees: its geometry, otherwise its bbox.
 
-    A polygon wider than half of the world crosses the antimeridian and was not split there.
+    A polygon wider than half of the world is one that crosses the antimeridian and was not split there.
 
     Returns:
-        None where neither can be read.
+        The footprint; None if neither can be read.
     """
     try:
         lies = _across(shape(geometry)) if geometry else bbox_area(_flat(bbox))
@@ -110,15 +110,15 @@ def footprint(geometry: object, bbox: object) -> shapely.Geometry | None:
 
 
 def check_footprint(item: pystac.Item) -> None:
-    """Refuse an item without a footprint, which STAC APIs need to publish its mask.
+    """Reject an item without a footprint, which STAC APIs need to publish its mask.
 
     Raises:
-        UnsupportedItemError: It has no geometry, or none that can be read.
+        UnsupportedItemError: It has no valid geometry.
     """
     if not item.geometry:
         raise UnsupportedItemError(f"item {item.id!r} has no geometry and no bbox; STAC APIs need a footprint")
     try:
-        if not shapely.from_geojson(json.dumps(item.geometry, allow_nan=False)).is_empty:  # knows texts from numbers
+        if not shapely.from_geojson(json.dumps(item.geometry, allow_nan=False)).is_empty:  # rejects texts
             return
     except BROKEN:
         pass
@@ -145,10 +145,10 @@ def _unfolded(part: shapely.Geometry) -> shapely.Geometry:
 
 
 def read_area(stated: Area) -> shapely.Geometry:
-    """An area in longitude and latitude; several features give one area, and one beyond 180 degrees is wrapped.
+    """Return an area in longitude and latitude; several features are merged, and longitudes beyond 180 degrees wrapped.
 
     Raises:
-        ConfigError: It cannot be read, is empty, or does not lie on Earth.
+        ConfigError: It cannot be read, is empty, or is not on Earth.
     """
     shown = str(stated)[:60]
     try:
@@ -186,10 +186,10 @@ def _in_degrees(feature: Feature, where: str) -> shapely.Geometry:
 
 
 def check_degrees(geometry: shapely.Geometry, where: str) -> None:
-    """Refuse coordinates that are not longitudes and latitudes.
+    """Reject coordinates that are not longitudes and latitudes.
 
     Raises:
-        ConfigError: Saying what they probably are.
+        ConfigError: They are not; the message says what they probably are.
     """
     if geometry.is_empty or ANYWHERE.covers(geometry):
         return
@@ -202,7 +202,7 @@ def check_degrees(geometry: shapely.Geometry, where: str) -> None:
 
 
 def read_features(path: Path) -> Iterator[Feature]:
-    """The features of all layers of a vector file: GeoJSON, or what pyogrio reads (GeoPackage, Shapefile, FlatGeobuf).
+    """Return the features of all layers of a vector file: GeoJSON, GeoPackage, Shapefile or FlatGeobuf.
 
     Raises:
         ConfigError: A layer has no CRS, or pyogrio is needed and not installed.
@@ -218,7 +218,7 @@ def read_features(path: Path) -> Iterator[Feature]:
 
 
 def _of_geojson(body: Mapping[str, Any]) -> Iterator[Feature]:
-    """Features, a feature, or a bare geometry; the version of 2008, which many tools still write, names its CRS."""
+    """Return the features of GeoJSON: a collection, a feature or a geometry; the 2008 version may name its CRS."""
     crs = _named_crs(body.get("crs"))
     kind = body.get("type")
     features = body["features"] if kind == "FeatureCollection" else [body if kind == "Feature" else {"geometry": body}]
@@ -262,11 +262,11 @@ def _of_layers(path: Path) -> Iterator[Feature]:
 
 
 def pixels_of(area: shapely.Geometry, grid: Grid) -> tuple[Window, NDArray[np.bool_] | None] | None:
-    """Find the pixels of a grid that an area in longitude and latitude touches.
+    """Return the pixels of a grid that an area in longitude and latitude touches.
 
     Returns:
-        The window that encloses them, and ``(y, x)`` of it, True where the area touches a pixel. The latter is None for
-        a box of longitude and latitude, which stands for the whole window. None where the area touches no pixel.
+        The window that encloses them, and ``(y, x)`` bool for it, True where the area touches a pixel. The latter is
+        None for a box of longitude and latitude, which covers the whole window. None if the area touches no pixel.
     """
     placing = Affine(*grid.transform)
     is_box = shapely.equals(area, box(*area.bounds))
@@ -286,7 +286,7 @@ def pixels_of(area: shapely.Geometry, grid: Grid) -> tuple[Window, NDArray[np.bo
 
 
 def _with_contents(path: Path, folder: str) -> Path:
-    """A GeoPackage, or a copy of one with the table of contents that some programs leave out and GDAL insists on."""
+    """Return a GeoPackage, or a copy with the table of contents that GDAL requires and some programs omit."""
     with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as database:
         tables = {name for (name,) in database.execute("SELECT name FROM sqlite_master")}
     if "gpkg_contents" in tables or "gpkg_geometry_columns" not in tables:

@@ -1,4 +1,4 @@
-"""Which hrefs may be read, and what of them may be shown.
+"""The rule for which hrefs may be read, and safe hrefs for messages.
 
 Items may come from untrusted sources. The rule, for an item (or link) read from ``base``:
 
@@ -30,7 +30,7 @@ from stac_cloudmask.errors import UnsupportedItemError
 URL: Final = re.compile(
     r"(https?|s3|gs|az)://(\[[\da-f:.]+\]|[\w.-]+)(?::\d{1,5})?(?:[/?#]\S*)?", re.ASCII | re.IGNORECASE
 )
-"""What may be read: scheme and host, without user info, spaces, and hosts that are not ASCII."""
+"""URLs that may be read: scheme and ASCII host, without user info and spaces."""
 PRIVATE_SUFFIXES: Final = ("localhost", "local", "internal", "localdomain", "lan", "home.arpa")
 MAX_HREF: Final = 4096
 MAX_ID: Final = 200
@@ -40,10 +40,10 @@ Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 @dataclass(frozen=True, kw_only=True)
 class HrefRule:
-    """What the rule of this module leaves to the user.
+    """The user's settings for the rule of this module.
 
     Attributes:
-        private_hosts: Hosts on private networks that remote items may name.
+        private_hosts: Hosts on private networks that remote items may refer to.
         local_roots: Folders that local items may read from; None for any, empty for none.
     """
 
@@ -57,37 +57,37 @@ redact: Final = errors.redact
 
 
 def is_remote(href: str) -> bool:
-    """True for URLs; False for local paths and ``file:`` URLs."""
+    """Return True for URLs; False for local paths and ``file:`` URLs."""
     return re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", href) is not None and not is_file_url(href)
 
 
 def is_file_url(href: str) -> bool:
-    """Whether an href is a ``file:`` URL in any legal spelling."""
+    """Return whether an href is a ``file:`` URL in any legal spelling."""
     return href[:5].lower() == "file:"
 
 
 def local_path(href: str) -> Path:
-    """The path of a plain path or ``file:`` URL; there ``%20`` is a space, and ``file://a/b`` the relative ``a/b``."""
+    """Return the path of a local path or ``file:`` URL; in a URL ``%20`` is a space, and ``file://a/b`` is ``a/b``."""
     if not is_file_url(href):
         return Path(href)
     return Path(url2pathname(re.sub(r"(?i)^file:(//(localhost(?=/))?)?", "", href)))
 
 
 def check_href(href: str, *, base: str | None, rule: HrefRule = DEFAULT_RULE) -> str:
-    """The absolute form of an href, if the rule of this module lets it be read.
+    """Return the absolute form of an href, if the rule of this module allows it.
 
     Args:
-        href: As the item has it.
-        base: Where the item was read from; None for one made in memory.
-        rule: The user's part of the rule.
+        href: Href in the item.
+        base: Location of the item; None for one made in memory.
+        rule: The user's settings for the rule.
 
     Raises:
-        UnsupportedItemError: Saying what is wrong with the href, which it shows without secrets.
+        UnsupportedItemError: The href is refused; the message says why, without secrets.
     """
     if not isinstance(href, str) or not 0 < len(href) <= MAX_HREF:
         raise UnsupportedItemError(f"href {str(href)[:20]!r}... is not a text of 1 to {MAX_HREF} characters")
     if re.search(r"[\x00-\x1f\x7f\\\ud800-\udfff]", href) or href.startswith("/vsi"):
-        raise _refused(href, "it has backslashes, control characters, halves of characters or a prefix of GDAL's")
+        raise _refused(href, "it has backslashes, control characters, unpaired surrogates or a prefix of GDAL's")
     full = absolute(href, base)
     if base is not None and is_remote(base) and (not is_remote(full) or _is_local(href)):
         raise _refused(
@@ -101,18 +101,18 @@ def check_href(href: str, *, base: str | None, rule: HrefRule = DEFAULT_RULE) ->
 
 
 def _is_local(href: str) -> bool:
-    """Whether an absolute path is one of this machine, so that no other host is asked for it."""
+    """Return whether an absolute path is local, so that no other host is contacted for it."""
     folder = os.path.dirname(href)  # noqa: PTH120  (text of an href)
     return href.startswith("/") and not href.startswith("//") and folder != "/" and is_folder(folder)
 
 
 is_file: Final = os.path.isfile
 is_folder: Final = os.path.isdir
-"""Unlike those of ``Path``, they also answer for names that no file can have."""
+"""Unlike the methods of ``Path``, these functions accept names that no file can have."""
 
 
 def absolute(href: str, base: str | None) -> str:
-    """An href seen from ``base``, unchecked; unchanged where that makes no sense."""
+    """Return an href resolved against ``base``, unchecked; unchanged if it cannot be resolved."""
     if is_remote(href) or base is None:
         return href
     if is_remote(base):
@@ -133,7 +133,7 @@ def absolute(href: str, base: str | None) -> str:
 def _check_url(url: str, base: str | None, rule: HrefRule) -> None:
     parts = URL.fullmatch(url)
     if parts is None:
-        raise _refused(url, "URLs are of http, https, s3, gs or az, with a plain host, without user info and spaces")
+        raise _refused(url, "URLs use http, https, s3, gs or az, with a plain host, without user info and spaces")
     if base is None or not is_remote(base) or not parts[1].lower().startswith("http"):
         return
     host, own = parts[2].lower(), URL.match(base)
@@ -156,7 +156,7 @@ def _check_path(path: str, rule: HrefRule) -> str:
 
 
 def is_private(host: str) -> bool:
-    """Whether a host is known by its looks not to be public: a non-global address, or an intranet's name."""
+    """Return whether a host is recognizably not public: a non-global address, or an intranet name."""
     name = host.strip("[]").rstrip(".").lower()
     address = literal_address(name)
     if address is not None:
@@ -165,7 +165,7 @@ def is_private(host: str) -> bool:
 
 
 def literal_address(name: str) -> Address | None:
-    """The IP address that a host name spells, in any way that curl takes (``127.1``, ``0x7f.1``, ``2130706433``)."""
+    """Return a host's IP address, in any spelling that curl accepts (``127.1``, ``0x7f.1``, ``2130706433``)."""
     try:
         if ":" not in name:
             return ipaddress.IPv4Address(socket.inet_aton(name))
@@ -180,10 +180,10 @@ def _refused(href: str, why: str) -> UnsupportedItemError:
 
 
 def safe_id(identifier: object, *, what: str = "item") -> str:
-    """An id that may become part of a path.
+    """Return an id that is safe as part of a path.
 
     Raises:
-        UnsupportedItemError: For anything but letters, digits, ``_``, ``.``, ``-``, or starting with ``.`` or ``-``.
+        UnsupportedItemError: It has characters other than letters, digits, ``_.-``, or starts with ``.`` or ``-``.
     """
     if isinstance(identifier, str) and re.fullmatch(rf"[A-Za-z0-9_][A-Za-z0-9_.-]{{0,{MAX_ID - 1}}}", identifier):
         return identifier

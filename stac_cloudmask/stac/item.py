@@ -1,4 +1,4 @@
-"""From a mask to its STAC item."""
+"""Build the STAC item of a mask."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class AssetFile:
 
 @dataclass(frozen=True, kw_only=True)
 class ModelUse:
-    """A model that had a say: its name, what it was used for (``cloud``, ``shadow``), its bytes and its MLM item."""
+    """A model that was used: its name, its roles (``cloud``, ``shadow``), its checksum and its MLM item."""
 
     name: str
     roles: tuple[str, ...]
@@ -61,18 +61,18 @@ class ModelUse:
 
 @dataclass(frozen=True, kw_only=True)
 class MaskFacts:
-    """A mask and how it came about.
+    """A mask and its provenance.
 
     Attributes:
-        grid: Grid of the class map and of every other raster that was written.
+        grid: Grid of all written rasters.
         counts: Pixels by code of the class map, see ``class_counts``.
         files: The written files by asset key (`ASSETS`); ``cloud_mask`` is always among them.
         fingerprint: Hash of inputs, model hashes, settings and version.
         created: When the mask was made; timezone-aware.
         version: Version of this package.
         software: Versions of what else decides the result, by name.
-        lineage: One or two sentences for people.
-        models: The models that had a say.
+        lineage: One or two sentences in plain language.
+        models: The models that were used.
         bands: The source's bands that were read, and what was added to their digital numbers.
         product_mask: Asset key of the source's own mask, None where the mask comes from the models alone.
         policy: Name of the merge policy.
@@ -81,7 +81,7 @@ class MaskFacts:
         mask_only: Leave the source's assets out of the item.
         collection_id: The item's collection; by default it is named after the source's.
         source_id: Id of the item that was masked, where the source given is a part of it.
-        notes: What was decided on the way that users may want to know.
+        notes: Decisions made during processing that users may want to know.
         seconds: Wall time by stage, up to the writing of the item.
     """
 
@@ -107,7 +107,7 @@ class MaskFacts:
 
 
 def file_facts(path: Path) -> AssetFile:
-    """Return name, size and multihash of a file as it lies on the disk."""
+    """Return name, size and multihash of a file on disk."""
     with path.open("rb") as stream:
         digest = hashlib.file_digest(stream, "sha256")
     # a multihash: 12 is SHA-256, 20 are its 32 bytes
@@ -123,7 +123,7 @@ def cover_of(counts: Mapping[int, int]) -> dict[str, float]:
 
 
 def timestamp(time: datetime) -> str:
-    """A timezone-aware time as items state it: UTC, whole seconds."""
+    """Return a timezone-aware time in the format of items: UTC, whole seconds."""
     return time.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
@@ -134,7 +134,7 @@ def class_counts(class_map: NDArray[np.uint8]) -> dict[int, int]:
 
 SUFFIX: Final = "cloudmask"
 DEFAULT_COLLECTION: Final = "sentinel-2-l2a"
-"""Taken for the source's collection where the source has none."""
+"""Assumed collection of a source without one."""
 JSON_TYPE: Final = "application/json"
 ITEM_TYPE: Final = "application/geo+json"
 SIDECAR_TYPE: Final = "application/xml"
@@ -142,7 +142,7 @@ CATALOG_TITLE: Final = "Cloud and cloud-shadow masks"
 
 
 def output_id(source_id: str) -> str:
-    """The id of the output item.
+    """Return the id of the output item.
 
     Raises:
         UnsupportedItemError: The id could be taken for a path or would be refused by a STAC API.
@@ -151,7 +151,7 @@ def output_id(source_id: str) -> str:
 
 
 def output_collection(source_collection: str | None) -> str:
-    """The id of the collection that the output item goes to.
+    """Return the id of the collection that the output item goes to.
 
     Raises:
         UnsupportedItemError: The id could be taken for a path or would be refused by a STAC API.
@@ -160,22 +160,22 @@ def output_collection(source_collection: str | None) -> str:
 
 
 def collection_title(collection_id: str) -> str:
-    """The title of a collection of masks, unless its owner has given it another."""
+    """Return the title of a collection of masks, unless its owner has given it another."""
     return f"Cloud and cloud-shadow masks for {collection_id.removesuffix(f'-{SUFFIX}')}"
 
 
 def mask_item(source: pystac.Item, facts: MaskFacts) -> pystac.Item:
-    """The item of a finished mask.
+    """Return the item of a finished mask.
 
-    Links to collection and catalog are relative, as is the href of every file that was written; everything that the
-    source owns is referred to absolutely and unsigned. Nothing is fetched.
+    Links to collection and catalog are relative, as are the hrefs of all written files; hrefs of the source's files
+    are absolute and unsigned. Nothing is fetched.
 
     Args:
         source: The item that the mask was made from, its asset hrefs absolute, with a footprint.
-        facts: The mask and how it came about.
+        facts: The mask and its provenance.
 
     Raises:
-        UnsupportedItemError: The source's id or its collection's cannot name an output.
+        UnsupportedItemError: The id of the source or its collection is not valid for an output.
     """
     assets: dict[str, Json] = {}
     if not facts.mask_only:
@@ -202,12 +202,12 @@ def mask_item(source: pystac.Item, facts: MaskFacts) -> pystac.Item:
 
 
 def _source_key(key: str, facts: MaskFacts) -> str:
-    """The key that an asset of the source has beside the mask's own, as an ``scl`` that was put right takes its key."""
+    """Return the key of a source's asset beside the mask's own, because a corrected ``scl`` takes the source's key."""
     return f"source_{key}" if key in facts.files else key
 
 
 def _bbox(source: pystac.Item) -> list[float]:
-    """The source's bounding box; that of its footprint where it has none, or none that can be."""
+    """Return the source's bounding box, or that of its footprint if it has no valid one."""
     stated = source.bbox
     if isinstance(stated, list) and len(stated) in {4, 6} and None not in map(number, stated):
         return stated
@@ -236,7 +236,7 @@ def _properties(source: pystac.Item, facts: MaskFacts) -> Json:
 
 
 def _cover(counts: Mapping[int, int]) -> Json:
-    """Cover over the valid pixels; the source's own values go to the link back to it."""
+    """Return the cover over the valid pixels; the source's own values are kept on the link to it."""
     shares = cover_of(counts)
     nodata = {"s2:nodata_pixel_percentage": shares["nodata"]}
     if counts.get(CloudClass.NODATA, 0) == sum(counts.values()):
@@ -250,7 +250,7 @@ def _projection(facts: MaskFacts) -> Json:
 
 
 def _decisions(facts: MaskFacts) -> Json:
-    """What was decided on the way, so that a mask can be understood and made again."""
+    """Return the properties from which a mask can be understood and reproduced."""
     return {
         f"{OWN}fingerprint": facts.fingerprint,
         f"{OWN}merge": {"policy": facts.policy, **facts.parameters},
@@ -271,7 +271,7 @@ def _decisions(facts: MaskFacts) -> Json:
 def _asset(key: str, facts: MaskFacts) -> Json:
     file = facts.files[key]
     asset: Json = {"href": f"./{file.name}", **ASSETS[key], "created": timestamp(facts.created)}
-    if asset["type"] != SIDECAR_TYPE:  # QGIS and GDAL write to theirs
+    if asset["type"] != SIDECAR_TYPE:  # QGIS and GDAL modify sidecars
         asset |= {"file:size": file.size, "file:checksum": file.checksum}
     if "bands" not in asset:
         return asset
@@ -285,7 +285,7 @@ def _asset(key: str, facts: MaskFacts) -> Json:
 
 
 def _structure(collection: str) -> list[Json]:
-    """Links of an item that lies at COLLECTION/ITEM/ITEM.json below its catalog."""
+    """Return the links of an item at COLLECTION/ITEM/ITEM.json below its catalog."""
     return [
         {"rel": "root", "href": "../../catalog.json", "type": JSON_TYPE, "title": CATALOG_TITLE},
         {"rel": "parent", "href": "../collection.json", "type": JSON_TYPE, "title": collection_title(collection)},
@@ -318,11 +318,11 @@ def source_ids(mask: Json) -> tuple[str, str]:
 
 
 ATTACHED: Final = f"{OWN}attached"
-"""Property of a source item that lists what was added to it, by the id of the mask."""
+"""Property of a source item that lists the added assets, by the id of the mask."""
 
 
 def attached(source: Json, mask: Json) -> Json:
-    """Return a source item with a mask's own files as assets of its own; nothing else of it changes.
+    """Return a source item with a mask's files added as assets; nothing else changes.
 
     Args:
         source: The JSON of the item.
@@ -371,7 +371,7 @@ def _schemas(noted: Json) -> set[str]:
 
 
 def _attached_key(key: str, area: str) -> str:
-    """The name of an asset among those of the source, which may have a thumbnail and an SCL, too."""
+    """Return the key of a mask's asset among those of the source, which may also have a thumbnail and an SCL."""
     name = key if key.startswith(("cloud_", "shadow_", "mask_")) else f"cloud_mask_{key}"
     return f"{name}_{area}" if area else name
 

@@ -1,4 +1,4 @@
-"""Read reference labels on the grid of a mask: rasters by the nearest pixel, points and polygons by what they cover."""
+"""Read reference labels on the grid of a mask: rasters by nearest neighbor, vectors by the pixels that they cover."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Meaning:
 
     Attributes:
         values: Class code by value, as text in lower case; 255 is "no label".
-        otherwise: Class code of all other values; None where there must be none.
+        otherwise: Class code of all other values; None if other values are errors.
     """
 
     values: Mapping[str, int]
@@ -48,17 +48,17 @@ class Meaning:
 
 
 def is_vector(href: str) -> bool:
-    """Return whether an href is one of the vector formats that are read here."""
+    """Return whether an href has a supported vector format."""
     return href.lower().endswith(VECTORS)
 
 
 def raster_labels(href: str, grid: Grid, meaning: Meaning) -> Codes:
-    """Read a label raster on ``grid``, ``(y, x)`` uint8 class codes; 255 outside of it and where it has nodata.
+    """Read a label raster on ``grid``, ``(y, x)`` uint8 class codes; 255 outside it and where it has nodata.
 
     Args:
         href: Absolute href of a raster with one band, in any CRS.
-        grid: Of the result; each pixel has the value of the label pixel that its center lies in.
-        meaning: Of its values.
+        grid: Grid of the result; each pixel has the value of the label pixel at its center.
+        meaning: Meaning of its values.
 
     Raises:
         ReadError: It cannot be read.
@@ -76,14 +76,14 @@ def raster_labels(href: str, grid: Grid, meaning: Meaning) -> Codes:
 
 
 def vector_labels(path: Path, grid: Grid, meaning: Meaning, *, field: str = FIELD) -> Codes:
-    """Read points, lines and polygons on ``grid``, ``(y, x)`` uint8 class codes; 255 where there is none.
+    """Read points, lines and polygons on ``grid``, ``(y, x)`` uint8 class codes; 255 where there is no label.
 
-    A polygon has the pixels whose center it covers, a point the pixel that it lies in; later features win.
+    A polygon labels the pixels whose center it covers, a point the pixel that contains it; later features win.
 
     Args:
         path: A GeoJSON, GeoPackage, Shapefile or FlatGeobuf file.
-        grid: Of the result.
-        meaning: Of the features' classes.
+        grid: Grid of the result.
+        meaning: Meaning of the features' classes.
         field: Property that holds the class.
 
     Raises:
@@ -135,13 +135,13 @@ def _check_bands(raster: rasterio.DatasetReader, meaning: Meaning, *, where: str
     if code is not None and code != CloudClass.NODATA:
         warnings.warn(
             f"{where}: nodata of the label raster is {nodata:g}, which means {CloudClass(code).name.lower()}: such "
-            "pixels are not judged; if they are labels, take the tag off (gdal_edit -unsetnodata)",
+            "pixels are not judged; if they are labels, remove the tag (gdal_edit -unsetnodata)",
             StacCloudmaskWarning, stacklevel=4,
         )  # fmt: skip
 
 
 def plain_word(value: object) -> str:
-    """Return a value as words are compared: ``Thick Cloud`` is ``thick_cloud``, and 1.0 is 1."""
+    """Return a value normalized for comparison: ``Thick Cloud`` is ``thick_cloud``, and 1.0 is 1."""
     if isinstance(value, float) and value.is_integer():
         value = int(value)
     return str(value).strip().lower().replace("-", "_").replace(" ", "_")

@@ -1,4 +1,4 @@
-"""Files of one grid as a lazy array of their own pixels, by stackstac, odc-stac or rasterio."""
+"""Open files of one grid as a lazy array on that grid, with stackstac, odc-stac or rasterio."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ PROJECTION: Final = "https://stac-extensions.github.io/projection/v2.0.0/schema.
 
 @dataclass(frozen=True, kw_only=True)
 class BandFile:
-    """An asset's file as it turned out to be.
+    """An opened file of an asset.
 
     Attributes:
-        source: What its item says.
-        grid: Exactly as the file has it; that of an overview where one is read.
+        source: The asset as its item describes it.
+        grid: Grid of the file, or of the overview that is read.
         level: GDAL's number of the overview; None for the file's own pixels.
-        block: Rows and columns of the tiles or strips of what is read.
-        stored: Bytes that this takes in the file; None where the format does not say.
+        block: Rows and columns of the internal tiles or strips.
+        stored: Bytes of the pixels in the file; None if the format does not state it.
         dark: Share of valid pixels below ``boa_offset.DARK``, where the offset is doubtful and overviews make it cheap
             to know; else None.
         array: The Zarr array, where it is not a file.
@@ -54,10 +54,10 @@ class BandFile:
 
 
 def load_library(loader: Loader) -> None:
-    """Import what reads, which takes a second.
+    """Import the loader's library, which takes a second.
 
     Raises:
-        ConfigError: It is not installed.
+        ConfigError: The library is not installed.
     """
     try:
         importlib.import_module(LIBRARIES[loader])
@@ -72,8 +72,8 @@ def load_library(loader: Loader) -> None:
 def native(files: Sequence[BandFile], *, loader: Loader, rows: int, cols: int = -1) -> da.Array:
     """Return files of one grid and dtype as a lazy ``(band, y, x)`` array.
 
-    It is made once per item; the rows that are wanted are slices of it. GDAL's settings are those in force, here and
-    where a slice is computed.
+    The array is made once per item, and rows are read as slices of it. GDAL's settings are those in effect, here and
+    when a slice is computed.
 
     Args:
         files: At least one.
@@ -94,9 +94,9 @@ def _by_stackstac(files: Sequence[BandFile], rows: int, cols: int) -> da.Array:
     stack = stackstac.stack(
         _item(files).to_dict(transform_hrefs=False),
         assets=[file.source.common_name for file in files],
-        epsg=grid.epsg,  # it reads proj:epsg only, which STAC 1.1 no longer has
+        epsg=grid.epsg,  # stackstac reads only proj:epsg, which STAC 1.1 no longer has
         resolution=grid.gsd,
-        bounds=grid.bounds,  # without epsg, resolution and bounds it makes up a grid and warps, silently
+        bounds=grid.bounds,  # without epsg, resolution and bounds it silently invents a grid and warps
         snap_bounds=False,
         rescale=False,
         dtype=dtype,
@@ -106,7 +106,7 @@ def _by_stackstac(files: Sequence[BandFile], rows: int, cols: int) -> da.Array:
         properties=False,
         band_coords=False,
         errors_as_nodata=(),  # by default a missing file is a band of nodata
-        gdal_env=stackstac.rio_reader.LayeredEnv(always={}),  # its own settings would replace those in force
+        gdal_env=stackstac.rio_reader.LayeredEnv(always={}),  # its own settings would replace those in effect
     )
     array: da.Array = stack.data[0]
     return array
@@ -153,7 +153,7 @@ def _by_rasterio(files: Sequence[BandFile], rows: int, cols: int) -> da.Array:
 
 
 def _item(files: Sequence[BandFile]) -> pystac.Item:
-    """An item with an asset for each file and what both libraries need to know; the source's own may not say it."""
+    """Return an item with an asset for each file and the metadata that both libraries need but the source may lack."""
     name = "native-" + "-".join(file.source.common_name for file in files)
     item = pystac.Item(name, None, None, EPOCH, {}, stac_extensions=[PROJECTION])
     for file in files:

@@ -1,4 +1,4 @@
-"""Fields of STAC items, read tolerantly across STAC versions, and which band an asset is."""
+"""Read fields of STAC items, tolerantly across STAC versions, and recognize the band of an asset."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ Fields = Mapping[str, Any]
 
 MAX_SIDE: Final = 2**16
 MAX_PIXELS: Final = 2**29
-"""Larger rasters than these are refused: a 10 m tile has 10980 x 10980 = 1.2e8 pixels."""
+"""Larger rasters are rejected: a 10 m tile has 10980 x 10980 = 1.2e8 pixels."""
 
 MAX_COORDINATE: Final = 1e8
 GSDS: Final = (1e-6, 1e6)
-"""Coordinates and pixel sizes that are believed, in units of the CRS: the Earth is 4e7 m around."""
+"""Largest plausible coordinates and pixel sizes, in units of the CRS: the Earth's circumference is 4e7 m."""
 
 CODES: Final = range(256)
 PREFIXES: Final = ("s2", "sentinel2", "sentinel", "eopf", "eo")
-"""Under which providers have kept Sentinel-2's own properties over the years."""
+"""Prefixes under which providers have kept the Sentinel-2 properties over the years."""
 
 FLAGS: Final = ("earthsearch:boa_offset_applied", "sentinel:boa_offset_applied", "s2:boa_offset_applied")
 
@@ -39,14 +39,14 @@ MGRS: Final = re.compile(r"(?:^|MGRS-|_T|_)(\d{1,2})([C-HJ-NP-X][A-HJ-NP-Z][A-HJ
 SECOND: Final = timedelta(seconds=1)
 
 PRODUCT_NAME: Final = re.compile(r"S(?:2[A-Z]_|02)MSI(L\d[ABC]?)_\d{8}T\d{6}_")
-"""ESA's product names, old and new: the level."""
+"""Processing level in ESA's product names, old and new."""
 STATED_BASELINE: Final = re.compile(r"N?(\d{1,2})(?:\.(\d{1,2})(?:\.\d+)?|(\d{2}))")
 NAMED_BASELINE: Final = re.compile(r"_N(\d{2})\.?(\d{2})(?![\dA-Z])")
 VERSION_OF_ESA: Final = re.compile(r"\d{2}\.\d{2}(\.\d+)?")
 """A baseline by itself (05.09, 5.1 of the number 5.10, N0509, 05.09.00), in a product's or granule's name, and in a
-version, which may be that of anything."""
+version, which may be unrelated."""
 MADE_BY_USERS: Final = 99.0
-"""Numbers from here on are not baselines: N9999 is what Sen2Cor writes outside of ESA."""
+"""Numbers of at least this are not baselines: Sen2Cor writes N9999 outside of ESA."""
 ZARR: Final = re.compile(r"application/(vnd[.+]|x-)?zarr\b", re.IGNORECASE)
 LEVEL_1: Final = re.compile(r"(L|MSI|level.?)1[ABC]?$", re.IGNORECASE)
 
@@ -59,7 +59,7 @@ def number(value: object) -> float | None:
 
 
 def codes_in(value: object) -> tuple[int, ...]:
-    """The class codes in a list, 0 to 255; what else it has is left out."""
+    """Return the class codes in a list, 0 to 255, without any other values."""
     listed = value if isinstance(value, list | tuple) else ()
     return tuple(code for code in listed if isinstance(code, int) and code in CODES)
 
@@ -67,7 +67,7 @@ def codes_in(value: object) -> tuple[int, ...]:
 def declared(asset: pystac.Asset, name: str) -> float | None:
     """Return the ``scale``, ``offset`` or ``nodata`` that an asset states; None where it states none.
 
-    By raster v2, on the asset or its only band, or by ``raster:bands``.
+    They are read from the raster extension v2, on the asset or its only band, or from ``raster:bands``.
     """
     fields = asset.extra_fields
     places = [fields, *band_dicts(fields.get("bands")), *band_dicts(fields.get("raster:bands"))]
@@ -76,20 +76,20 @@ def declared(asset: pystac.Asset, name: str) -> float | None:
 
 
 def file_size(asset: pystac.Asset) -> int | None:
-    """Bytes by the file extension; None where it does not say."""
+    """Return the size in bytes by the file extension; None if not stated."""
     size = number(asset.extra_fields.get("file:size"))
     return int(size) if size is not None and size >= 1 else None
 
 
 def alternates(asset: pystac.Asset) -> list[str]:
-    """Other hrefs of an asset by the alternate-assets extension."""
+    """Return alternate hrefs of an asset by the alternate-assets extension."""
     stated = asset.extra_fields.get("alternate")
     found = stated.values() if isinstance(stated, Mapping) else ()
     return [one["href"] for one in found if isinstance(one, Mapping) and isinstance(one.get("href"), str)]
 
 
 def band_dicts(value: object) -> list[Mapping[str, object]]:
-    """The first band of a list of bands, as a list of none or one."""
+    """Return the first band of a list of bands, as a list of none or one."""
     return [value[0]] if isinstance(value, list) and value and isinstance(value[0], Mapping) else []
 
 
@@ -97,16 +97,16 @@ def asset_grid(item: pystac.Item, key: str) -> Grid | None:
     """Return the grid by the projection extension, asset first, then item; None where it is not fully stated.
 
     Raises:
-        UnsupportedItemError: For a grid that is not a north-up grid of square pixels, or absurdly large.
+        UnsupportedItemError: The grid is not north-up with square pixels, or is absurdly large.
     """
     return _stated_grid(item.assets[key].extra_fields, item.properties, f"item {item.id!r}: asset {key!r}")
 
 
 def mask_grid(item: Mapping[str, Any], key: str) -> Grid:
-    """Return the grid that a published item states for a mask.
+    """Return the grid of a mask as stated in its published item.
 
     Raises:
-        UnsupportedItemError: See ``asset_grid``; or it states none.
+        UnsupportedItemError: See ``asset_grid``; or no grid is stated.
     """
     where = f"item {str(item['id'])[:80]!r}: asset {key!r}"
     grid = _stated_grid(item["assets"][key], item["properties"], where)
@@ -116,7 +116,7 @@ def mask_grid(item: Mapping[str, Any], key: str) -> Grid:
 
 
 def asset_epsg(asset: Fields, common: Fields) -> int | None:
-    """Return the EPSG code of a CRS by the projection extension, of an asset's fields or its item's; None for none."""
+    """Return the EPSG code of a CRS by the projection extension, of an asset or its item; None if not stated."""
     stated = (place.get(name) for place in (asset, common) for name in ("proj:code", "proj:epsg"))
     code = next((code for code in stated if code is not None), None)
     match = re.fullmatch(r"(?:EPSG:)?(\d{4,6})", str(code), re.IGNORECASE)
@@ -131,7 +131,7 @@ def _stated_grid(asset: Fields, common: Fields, where: str) -> Grid | None:
 
 
 def make_grid(epsg: int, transform: object, shape: object, *, where: str) -> Grid:
-    """A grid from ``proj:transform`` (6 or 9 numbers) and ``proj:shape``.
+    """Return a grid from ``proj:transform`` (6 or 9 numbers) and ``proj:shape``.
 
     Raises:
         UnsupportedItemError: See ``asset_grid``.
@@ -168,7 +168,7 @@ def _numbers(values: object, lengths: tuple[int, ...]) -> tuple[float, ...] | No
 
 
 def own_property(item: pystac.Item, *names: str) -> object:
-    """A property of Sentinel-2's own, under any of the prefixes that providers use; None where absent."""
+    """Return a Sentinel-2 property, under any of the prefixes that providers use; None if absent."""
     keys = (f"{prefix}:{name}" for prefix in PREFIXES for name in names)
     return next((item.properties[key] for key in keys if item.properties.get(key) is not None), None)
 
@@ -176,7 +176,7 @@ def own_property(item: pystac.Item, *names: str) -> object:
 def baseline(item: pystac.Item, key: str | None = None) -> float | None:
     """Return the processing baseline (``"05.10"`` is 5.1), by property or by ESA's names; never by the date.
 
-    None where nothing states it, or where it is that of a processor outside of ESA (N9999).
+    None if it is not stated, or if it belongs to a processor outside of ESA (N9999).
     """
     version = str(item.properties.get("processing:version"))
     stated = (
@@ -198,21 +198,21 @@ def _product_names(item: pystac.Item, key: str | None) -> list[str]:
 
 
 def offset_flag(item: pystac.Item) -> bool | None:
-    """Whether the item says that the offset is already in the pixels; None where it says nothing."""
+    """Return whether the item states that the offset is already in the pixels; None if not stated."""
     found = (item.properties.get(flag) for flag in FLAGS)
     return next((value for value in found if isinstance(value, bool)), None)
 
 
 def is_mask(properties: Mapping[str, Any]) -> bool:
-    """Whether an item with these properties was written by this package."""
+    """Return whether an item with these properties was written by this package."""
     return "stac_cloudmask:fingerprint" in properties
 
 
 def check_level(item: pystac.Item) -> None:
-    """Refuse what says that it is not Sentinel-2 L2A; an item that says nothing passes.
+    """Reject an item whose metadata contradict Sentinel-2 L2A; an item without such metadata passes.
 
     Raises:
-        UnsupportedItemError: With what gave it away.
+        UnsupportedItemError: The item is something else; the message says what.
     """
     if is_mask(item.properties):
         source = next((link.target for link in item.links if link.rel == "derived_from"), "its derived_from link")
@@ -236,10 +236,10 @@ def check_level(item: pystac.Item) -> None:
 
 
 def sun_angles(item: pystac.Item) -> tuple[float, float] | None:
-    """Azimuth and elevation of the sun in degrees; None where unknown.
+    """Return azimuth and elevation of the sun in degrees; None where unknown.
 
-    Each is taken from ``view:sun_*``, else from the mean solar angles; an elevation below the horizon only where
-    nothing else is stated.
+    Each is taken from ``view:sun_*``, otherwise from the mean solar angles; an elevation below the horizon is used
+    only if no other is stated.
     """
     view = item.properties
     azimuths = [number(view.get("view:sun_azimuth")), number(own_property(item, "mean_solar_azimuth"))]
@@ -259,17 +259,17 @@ EO_NAMES: Final[Mapping[str, str]] = {name: name for name in BANDS if not name.s
     "rededge075": "rededge2",
     "rededge078": "rededge3",
 }
-"""Common names of the eo extension that mean one band; its plain ``rededge`` may be any of four."""
+"""Common names of the eo extension that mean a single band; its plain ``rededge`` may be any of four."""
 
 QUALITY: Final = re.compile(r"msk|mask|qual|qi|pvi|preview|detfoo|satura|defect|cld|snw")
-"""Metadata about a band rather than its measurements: parts of keys such as ``MSK_DETFOO_B02``."""
+"""Parts of keys of band metadata rather than measurements, such as ``MSK_DETFOO_B02``."""
 
 WAVELENGTH_TOLERANCE: Final = 0.012
-"""In um: satellites and baselines differ by up to 0.01; the closest two bands, B08 and B8A, lie 0.028 apart."""
+"""Tolerance in um: satellites and baselines differ by up to 0.01; the closest bands, B08 and B8A, by 0.028."""
 
 
 def asset_band(item: pystac.Item, key: str) -> str | None:
-    """Return the common name of the one band of an asset; None for classes, quality layers, images of several bands."""
+    """Return the common name of the one band of an asset; None for classes, quality layers and multi-band images."""
     return None if len(_bands(item, item.assets[key])) > 1 else stated_band(item, key) or key_band(key)
 
 
@@ -280,39 +280,39 @@ def stated_band(item: pystac.Item, key: str) -> str | None:
 
 
 def is_zarr(asset: pystac.Asset) -> bool:
-    """Whether an asset is a Zarr array or a group of them, by its media type or its path."""
+    """Return whether an asset is a Zarr array or a group of them, by its media type or its path."""
     return bool(ZARR.match(str(asset.media_type or ""))) or ".zarr" in asset.href.partition("?")[0]
 
 
 def group_bands(item: pystac.Item, key: str) -> list[str | None]:
-    """Common names of the bands whose arrays are in a Zarr group; none for any other asset."""
+    """Return the common names of the bands in a Zarr group; empty for any other asset."""
     bands = _bands(item, item.assets[key]) if is_zarr(item.assets[key]) else []
     return [band_name(band) for band in bands] if len(bands) > 1 else []
 
 
 def is_scl(item: pystac.Item, key: str) -> bool:
-    """Whether an asset is the scene classification, by its key or the name of its only band."""
+    """Return whether an asset is the scene classification, by its key or the name of its only band."""
     bands = _bands(item, item.assets[key])
     names = [key, *(str(band.get("name")) for band in bands if len(bands) == 1)]
     return any(re.fullmatch(r"scl|scene[_-]?classification([_-]map)?", _stem(name)) for name in names)
 
 
 def key_band(key: str) -> str | None:
-    """Common name by asset key: ``blue``, ``B02``, ``b2``, ``B02_10m``, ``blue-jp2``, ``T33TWL_..._B02_R10m.jp2``."""
+    """Return a common name by asset key: ``blue``, ``B02``, ``b2``, ``B02_10m``, ``T33TWL_..._B02_R10m.jp2``."""
     stem = _stem(key)
     match = re.fullmatch(r"b0?(\d|8a|1\d)", stem)
     return BY_ESA.get(f"B{match[1].upper():0>2}") if match else stem if stem in BANDS else None
 
 
 def _stem(key: str) -> str:
-    """What a key is about: without file extension, pixel size, folders, and what stands before an ESA name."""
+    """Return a key without file extension, pixel size, folders, and any prefix of an ESA name."""
     stem = re.sub(r"([_-]r?\d+m)?(-jp2|\.(tiff?|jp2|j2k))?$", "", key.lower().rpartition("/")[2])
     ending = re.fullmatch(r"(.*[_-])(b\d{1,2}a?|scl)", stem)
     return ending[2] if ending and not QUALITY.search(ending[1]) else stem
 
 
 def band_name(band: Mapping[str, object]) -> str | None:
-    """Common name by a band's name, then its wavelength, then its eo common name (B8A is ``rededge`` to some)."""
+    """Return a common name by a band's name, wavelength or common name, in this order (B8A may be ``rededge``)."""
     name = str(band.get("name", ""))
     by_name = BY_ESA.get(name.upper()) or (name if name in BANDS else None)
     return by_name or _by_wavelength(band) or EO_NAMES.get(str(band.get("common_name", band.get("eo:common_name"))))
@@ -327,7 +327,7 @@ def _by_wavelength(band: Mapping[str, object]) -> str | None:
 
 
 def _bands(item: pystac.Item, asset: pystac.Asset) -> list[Mapping[str, object]]:
-    """Band metadata; before STAC 0.9, ``eo:bands`` of an asset were indexes into those of the item."""
+    """Return band metadata; before STAC 0.9, ``eo:bands`` of an asset were indexes into those of the item."""
     stated = asset.extra_fields.get("eo:bands") or asset.extra_fields.get("bands")
     if not isinstance(stated, list):
         return []
@@ -338,10 +338,10 @@ def _bands(item: pystac.Item, asset: pystac.Asset) -> list[Mapping[str, object]]
 
 
 def period(stated: str) -> tuple[datetime, datetime]:
-    """First and last moment, in UTC, of an instant, a day, a month or a year; without a zone, a time is in UTC.
+    """Return the first and last moment, in UTC, of an instant, day, month or year; times without a zone are in UTC.
 
     Raises:
-        ValueError: It is none of these.
+        ValueError: The text is none of these.
     """
     text = stated.strip().upper()
     first = str_to_datetime(text)
@@ -355,10 +355,10 @@ def period(stated: str) -> tuple[datetime, datetime]:
 
 
 def utc(stated: str, *, last: bool = False) -> str:
-    """A time as STAC wants it, in UTC with a Z; of a day, month or year its first moment, or its last.
+    """Return a time in STAC's format, in UTC with a Z; for a day, month or year its first or last moment.
 
     Raises:
-        ValueError: It is not a time.
+        ValueError: The text is not a time.
     """
     moment = period(stated)[last]
     kept = re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z", stated) and "T24" not in stated
@@ -366,10 +366,10 @@ def utc(stated: str, *, last: bool = False) -> str:
 
 
 def times_of(properties: Mapping[str, Any]) -> tuple[datetime, datetime]:
-    """First and last moment of an item in UTC.
+    """Return the first and last moment of an item in UTC.
 
     Raises:
-        ValueError: It states none, or none that can be read.
+        ValueError: The item states no valid time.
     """
     moment = properties.get("datetime")
     start, end = (properties.get(f"{name}_datetime") or moment for name in ("start", "end"))
@@ -377,7 +377,7 @@ def times_of(properties: Mapping[str, Any]) -> tuple[datetime, datetime]:
 
 
 def tile_of(item: pystac.Item) -> str | None:
-    """The MGRS tile, as in ``33TWL``, from whatever property the provider has, or from the id."""
+    """Return the MGRS tile, such as ``33TWL``, from the provider's property or from the id."""
     properties = item.properties
     parts = "".join(str(properties.get(f"mgrs:{part}", "")) for part in ("utm_zone", "latitude_band", "grid_square"))
     for stated in (properties.get("grid:code"), own_property(item, "mgrs_tile"), parts, item.id):

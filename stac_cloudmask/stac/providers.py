@@ -1,4 +1,4 @@
-"""Providers: their collections and bands, which band an asset is, and how reads are signed."""
+"""Providers: their bands and asset keys, their stores, and signing of reads."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ BANDS: Final[Mapping[str, Band]] = {
     "swir16": Band(esa="B11", gsd=20, wavelength=1.613),
     "swir22": Band(esa="B12", gsd=20, wavelength=2.195),
 }
-"""By the common names that Earth Search uses, the vocabulary of the whole package."""
+"""Bands by Earth Search's common names, which the whole package uses."""
 
 SCL: Final = "scl"
 SCL_GSD: Final = 20
@@ -53,7 +53,7 @@ SCL_GSD: Final = 20
 
 @dataclass(frozen=True, kw_only=True)
 class Provider:
-    """What sets the items of one source of Sentinel-2 L2A apart.
+    """The characteristics of a provider's items.
 
     Attributes:
         name: Short name, recorded on outputs.
@@ -67,7 +67,7 @@ class Provider:
 
 
 def _keys(*patterns: str) -> Mapping[str, Keys]:
-    """Return asset keys of every band and of SCL from patterns of ``{name}``, ``{esa}`` and ``{gsd}``."""
+    """Return the asset keys of every band and of SCL from patterns with ``{name}``, ``{esa}`` and ``{gsd}``."""
     bands = {name: (band.esa, band.gsd) for name, band in BANDS.items()} | {SCL: (SCL.upper(), SCL_GSD)}
     return {
         name: tuple(pattern.format(name=name, esa=esa, gsd=gsd) for pattern in patterns)
@@ -110,10 +110,10 @@ PROVIDERS: Final = (
     ),
     Provider(name="sentinel-s2-l2a", marks=(r"href:s3://sentinel-s2-l2a/",), assets=_keys("{name}")),
 )
-"""In the order in which they are tried."""
+"""Providers in the order in which they are tried."""
 
 GENERIC: Final = Provider(name="generic", assets=_keys("{name}", "{esa}", "{esa}_{gsd}m", "{name}_{gsd}m"))
-"""Anything else: stactools and other static catalogs."""
+"""The fallback for stactools and other static catalogs."""
 
 
 AWS: Final = (
@@ -121,21 +121,21 @@ AWS: Final = (
     "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI", "AWS_CONTAINER_CREDENTIALS_FULL_URI",
 )  # fmt: skip
 BEARER: Final = ("GDAL_HTTP_BEARER", "GDAL_HTTP_HEADERS", "GDAL_HTTP_HEADER_FILE")
-"""Settings of GDAL, in the environment or by ``rasterio.Env``, any of which gives credentials."""
+"""GDAL settings, in the environment or ``rasterio.Env``, any of which provides credentials."""
 AWS_FILE: Final = Path("~/.aws/credentials")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Store:
-    """Where pixels are kept, and what a read of hrefs with this prefix needs.
+    """A store of pixels, and the requirements for reading hrefs with its prefix.
 
     Attributes:
-        prefix: Of its hrefs.
+        prefix: Prefix of its hrefs.
         name: Of whoever keeps it, for messages.
-        needs: What helps where it gives nothing; empty for what is public.
-        gdal: Settings of GDAL.
+        needs: Requirements to state if a read is denied; empty for a public store.
+        gdal: GDAL settings for it.
         credentials: See ``AWS``; empty where none are needed.
-        tokens: Where a signature for its hrefs is had; None where they need none.
+        tokens: URL that issues signatures for its hrefs; None if they need none.
     """
 
     prefix: str
@@ -184,21 +184,21 @@ STORES: Final = (
         prefix="s3://", name="S3", needs="AWS credentials, or AWS_NO_SIGN_REQUEST=YES if it is public", credentials=AWS
     ),
 )
-"""By href and not by provider: a copy of an item elsewhere is read the same way, and no other bucket is paid for."""
+"""Stores are found by href, not by provider: copied items are read the same way, and no other bucket is billed."""
 
 
 def store_of(href: str) -> Store | None:
-    """Return the store that an absolute href lies in; None for one that is not known."""
+    """Return the store of an absolute href; None if unknown."""
     return next((store for store in STORES if href.startswith(store.prefix)), None)
 
 
 def choose_href(hrefs: Sequence[str]) -> str:
-    """Return the first of an asset's hrefs that can be read with the credentials that are there; else the first."""
+    """Return the first of an asset's hrefs that is readable with the available credentials; otherwise the first."""
     return next(filter(has_credentials, hrefs), hrefs[0])
 
 
 def has_credentials(href: str) -> bool:
-    """Return whether all that an absolute href needs is there, as far as GDAL's settings and the user's files tell."""
+    """Return whether the credentials for an absolute href are in GDAL's settings or the user's files."""
     store = store_of(href)
     if store is None or not store.credentials or any(get_gdal_config(name) for name in store.credentials):
         return True
@@ -213,7 +213,7 @@ def identify(item: pystac.Item) -> Provider:
 
 
 def signs(item: pystac.Item) -> Iterator[str]:
-    """Yield what tells an item's origin: ``collection:``, ``property:``, ``link:`` and ``href:`` of its assets."""
+    """Yield signs of an item's origin: ``collection:``, ``property:``, ``link:`` and ``href:`` of its assets."""
     if item.collection_id:
         yield f"collection:{item.collection_id}"
     yield from (f"property:{name}" for name in item.properties)
@@ -222,16 +222,16 @@ def signs(item: pystac.Item) -> Iterator[str]:
 
 
 TOKEN_MINUTES: Final = 15
-"""What a token must still be good for: the reading of one item."""
+"""Minimum remaining lifetime of a token: the time to read one item."""
 _tokens: Final[dict[str, tuple[str, datetime]]] = {}
 _asking: Final = Lock()
 
 
 def sign(href: str, *, retry: RetryPolicy = DEFAULT_POLICY) -> str:
-    """Return an absolute href as its store wants it; a token is kept until it is about to expire.
+    """Return an absolute href, signed if its store requires it; a token is kept until it is about to expire.
 
     Raises:
-        ReadError: No token could be had.
+        ReadError: No token could be obtained.
     """
     store = store_of(href)
     return href if store is None or store.tokens is None else f"{href}?{_token(store.name, store.tokens, retry)}"

@@ -1,4 +1,4 @@
-"""What a search asks for, and which items match it."""
+"""Search parameters, and matching of items against them."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ class Query:
     """A search of a STAC API or of a static catalog.
 
     Attributes:
-        collection: Ids of the collections whose items are wanted; none for all. One may be given as a text.
+        collection: Ids of the collections to search, or a single id; empty for all.
         bbox: West, south, east, north in degrees; west beyond east crosses the antimeridian.
         intersects: An area as well-known text, GeoJSON, a vector file or a geometry; with ``bbox``, both must match.
         datetime: A time or ``A/B``; ends may be open (``../B``) and times short (``2023-08`` is all of August).
         max_cloud_cover: Largest ``eo:cloud_cover`` in percent; an item that does not state it does not match.
         tile: MGRS tile, as in ``33TWL``.
         ids: Ids that match; none for any.
-        max_items: Most items to give.
+        max_items: Maximum number of items.
     """
 
     collection: str | Sequence[str] | None = None
@@ -46,7 +46,7 @@ class Query:
     max_items: int | None = None
 
     def __post_init__(self) -> None:
-        """Refuse what cannot match anything."""
+        """Reject parameters that cannot match anything."""
         if self.bbox is not None:
             _check_bbox(self.bbox)
         if self.max_cloud_cover is not None and not 0 <= self.max_cloud_cover <= 100:  # noqa: PLR2004
@@ -69,7 +69,7 @@ class Query:
 
     @cached_property
     def area(self) -> shapely.Geometry | None:
-        """Where items must lie; None for anywhere."""
+        """Area that items must intersect; None for anywhere."""
         box = None if self.bbox is None else bbox_area(self.bbox)
         if self.intersects is None:
             return box
@@ -82,7 +82,7 @@ class Query:
         return None if self.tile is None else self.tile.upper().removeprefix("T").removeprefix("MGRS-").zfill(5)
 
     def hint(self) -> str:
-        """Return what to look at where nothing was found."""
+        """Return a hint on what to check if nothing was found."""
         parts = []
         if self.bbox is not None:
             west, south, east, north = self.bbox
@@ -99,7 +99,7 @@ class Query:
         return "; ".join(parts) or "the catalog lists none"
 
     def matches(self, item: pystac.Item) -> bool:
-        """Return whether an item is asked for."""
+        """Return whether an item matches."""
         return (
             (not self.ids or item.id in self.ids)
             and self._matches_cover(item)

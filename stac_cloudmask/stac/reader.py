@@ -1,7 +1,7 @@
 """Open the bands of an item on one grid and read them by rows.
 
-Each asset's file is opened once and held against its item; a `Layer` has the files that share one grid, as a lazy array
-of their own pixels; a `Scene` has all bands on the grid of the mask.
+Each asset's file is opened once and compared with its item. A `Layer` holds the files that share one grid, as a lazy
+array at their native resolution; a `Scene` holds all bands on the grid of the mask.
 """
 
 from __future__ import annotations
@@ -44,29 +44,29 @@ if TYPE_CHECKING:
 U16 = NDArray[np.uint16]
 
 STRIP: Final = 512
-"""Rows of a strip, about: whole rows of blocks are read."""
+"""Approximate rows of a strip; whole rows of blocks are read."""
 PART: Final = 128
-"""Rows and columns of a chunk, about, where a part of a scene is read: only the blocks that it touches."""
+"""Approximate rows and columns of a chunk if a part of a scene is read; only blocks that it touches are read."""
 TALLEST: Final = 2048
-"""Rows of the finest band in a strip, at most, where strips are to be whole in all layers."""
+"""Maximum rows of the finest band in a strip that consists of whole chunks in all layers."""
 SAMPLE: Final = 1024
-"""Pixels along an axis of what is looked at for a doubtful offset."""
+"""Pixels along each axis of the sample for a doubtful offset."""
 MISPLACED: Final = 0.01
-"""Pixels by which metadata and file may differ."""
+"""Tolerance in pixels between metadata and file."""
 MOST_BLOCKS: Final = 100_000
-"""Blocks whose bytes are added up; a tile of Sentinel-2 has 484 of 512 pixels, and each is asked for by itself."""
+"""Maximum number of blocks whose bytes are added up one by one; a Sentinel-2 tile has 484 blocks of 512 pixels."""
 
 
 def open_files(
     sources: Sequence[BandSource], *, resolution: float | None, threads: int, retry: RetryPolicy = DEFAULT_POLICY
 ) -> list[BandFile]:
-    """Open the files of some sources and hold them against their item.
+    """Open the files of some sources and compare them with their item.
 
     Args:
-        sources: What the item says.
-        resolution: Pixel size in meters that is wanted; None for that of the finest band.
-        threads: That open at once.
-        retry: With servers that fail.
+        sources: The assets as the item describes them.
+        resolution: Requested pixel size in meters; None for that of the finest band.
+        threads: Number of threads that open files.
+        retry: Retry settings for failing servers.
 
     Raises:
         StacCloudmaskError: See ``open_scene``.
@@ -77,7 +77,7 @@ def open_files(
             return _open_array(source, retry)
         return whole(partial(_open_file, source, resolution=resolution, retry=retry), retry=retry)
 
-    first = [look(source) for source in sources[:1]]  # alone: it is enough to wait once for a host that is gone
+    first = [look(source) for source in sources[:1]]  # first alone, to wait only once for an unreachable host
     with ThreadPoolExecutor(threads) as pool:
         return [*first, *pool.map(look, sources[1:])]
 
@@ -112,9 +112,9 @@ def _open_array(source: BandSource, retry: RetryPolicy) -> BandFile:
 
 
 def _overview(file: DatasetReader, grid: Grid, resolution: float | None) -> tuple[Grid, int | None]:
-    """The coarsest overview that is finer than ``resolution`` and whose pixels nest in it: its grid, and GDAL's number.
+    """Return the coarsest overview finer than ``resolution`` whose pixels nest in it: its grid and GDAL's number.
 
-    It is averaged further, so that one made by other means than averaging does little harm.
+    It is averaged further, which limits the effect of overviews that were not made by averaging.
     """
     wanted = 1.0 if resolution is None else resolution / grid.gsd
     if file.driver != "GTiff" or file.nodata is None or not math.isclose(wanted, round(wanted)):
@@ -137,7 +137,7 @@ def _dark(file: DatasetReader) -> float | None:
 
 
 def _stored_bytes(file: DatasetReader) -> int | None:
-    """Bytes that the pixels of a GeoTIFF take in the file; None for other formats, and for more than `MOST_BLOCKS`."""
+    """Return the bytes of a GeoTIFF's pixels in the file; None for other formats, and for more than `MOST_BLOCKS`."""
     height, width = file.block_shapes[0]
     down, across = -(-file.height // height), -(-file.width // width)
     if file.driver != "GTiff" or down * across > MOST_BLOCKS:
@@ -174,34 +174,34 @@ def _placed(source: BandSource, epsg: int, file: DatasetReader) -> Grid:
     grid = make_grid(epsg, list(file.transform), list(file.shape), where=source.where)
     if source.grid is not None and not same_place(source.grid, grid):
         raise UnsupportedItemError(
-            f"{source.where} lies elsewhere than its item says: {as_text(source.grid)} in the item, {as_text(grid)} in "
+            f"{source.where} is not where its item says: {as_text(source.grid)} in the item, {as_text(grid)} in "
             "the file; correct proj:code, proj:transform and proj:shape"
         )
     return grid
 
 
 def same_place(said: Grid, found: Grid) -> bool:
-    """Whether two grids are one, but for a small part of a pixel."""
+    """Return whether two grids are equal within a small fraction of a pixel."""
     near = MISPLACED * found.gsd
     is_near = np.allclose(said.bounds, found.bounds, rtol=0, atol=near)
     return (said.epsg, said.shape) == (found.epsg, found.shape) and is_near
 
 
 def as_text(grid: Grid) -> str:
-    """A grid in a message."""
+    """Return a grid as text for messages."""
     return f"{grid.code}, {grid.height} x {grid.width} pixels of {grid.gsd:g} from ({grid.left:.10g}, {grid.top:.10g})"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Frame:
-    """The grid of a scene, and how the files that are fitted onto it are read.
+    """The grid of a scene, and the settings for reading files onto it.
 
     Attributes:
         finest: The file with the smallest pixels.
-        factor: Its pixels along the side of one of the scene.
+        factor: Pixels of the finest file along the side of a pixel of the scene.
         part: The part of its grid, coarsened by this, that is the scene.
         loader: The library that reads.
-        retry: With servers that fail.
+        retry: Retry settings for failing servers.
         threads: That read at once, each from a file of its own: where two wait for the same bytes of a remote file and
             the server fails, GDAL 3.10 can wait for ever.
     """
@@ -215,23 +215,23 @@ class Frame:
 
     @property
     def is_whole(self) -> bool:
-        """Whether the scene is all of the item."""
+        """Whether the scene covers the whole item."""
         return self.part == Window(0, 0, *self.finest.grid.coarsen(self.factor).shape)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Layer:
-    """Files that share one grid and dtype, and how their pixels come onto the scene's grid.
+    """Files that share one grid and dtype, and their resampling to the scene's grid.
 
     Attributes:
         files: At least one.
-        indexes: Their places on the scene's band axis.
+        indexes: Their positions on the scene's band axis.
         pixels: Lazy ``(band, y, x)`` array of the files, or of the part that is read; in memory where upsampled.
-        rows: Of a chunk of it.
-        up: Upsampling along each axis.
+        rows: Rows of a chunk of the array.
+        up: Upsampling factor along each axis.
         window: Of the upsampled pixels, those that lie in the scene.
-        down: So many of them along each axis make one of the scene's.
-        frame: How they are read.
+        down: Number of upsampled pixels along the side of a pixel of the scene.
+        frame: Grid of the scene and settings for reading.
     """
 
     files: Sequence[BandFile]
@@ -244,7 +244,7 @@ class Layer:
     frame: Frame
 
     def native(self, start: int, stop: int) -> NDArray[Any]:
-        """Rows of the files as they are, ``(band, y, x)``; not to be written to."""
+        """Return rows of the files without resampling, ``(band, y, x)``; read-only."""
         if isinstance(self.pixels, np.ndarray):
             return self.pixels[:, start:stop]
         from dask.local import get_sync  # noqa: PLC0415  (by its name, dask would load distributed too)
@@ -257,13 +257,13 @@ class Layer:
             with reading(source.href, where=source.where, retry=self.frame.retry):
                 out[index] = rows[index].compute(scheduler=get_sync)
 
-        # local files have no latency to hide, and each thread holds copies of what it reads
+        # local files have no latency to hide, and each thread holds copies of its pixels
         with ThreadPoolExecutor(self.frame.threads if is_remote(self.files[0].source.href) else 1) as pool:
             list(pool.map(lambda index: whole(partial(read, index), retry=self.frame.retry), range(len(rows))))
         return out
 
     def read(self, row_off: int, height: int) -> U16:
-        """Rows of the scene as ``(band, y, x)``."""
+        """Return rows of the scene as ``(band, y, x)``."""
         start, stop = row_off * self.down, min((row_off + height) * self.down, self.window.height)
         if self.up == self.down == 1:
             return self.native(start, stop)
@@ -287,14 +287,14 @@ class Scene:
 
     Attributes:
         sources: What it reads; doubtful offsets are as the pixels have settled them, the sun is as seen from the grid,
-            and notes say what was found in the files.
-        grid: That of all that it gives.
+            and notes state findings in the files.
+        grid: Grid of all arrays that it returns.
         bands: Common names, in the order of the band axis.
         scales: Reflectance per digital number, by band.
         offsets: Digital numbers to add before scaling, by band.
         strip: Rows at a time, from a multiple of it on, in which reading is cheapest.
-        layers: Where the bands come from.
-        classes: Where the scene classification comes from; None without one.
+        layers: Layers of the bands.
+        classes: Layer of the scene classification; None without one.
     """
 
     sources: Sources
@@ -307,10 +307,10 @@ class Scene:
     classes: Layer | None
 
     def dn(self, row_off: int, height: int) -> U16:
-        """Whole rows of digital numbers as ``(band, y, x)``; 0 is nodata. Not to be written to.
+        """Return whole rows of digital numbers as ``(band, y, x)``; 0 is nodata. The array is read-only.
 
-        Bands of larger pixels are upsampled bilinearly, those of smaller pixels averaged, both over valid pixels
-        only and exactly: rows do not depend on the strips they are read in.
+        Coarser bands are upsampled bilinearly, finer bands averaged, both over valid pixels only and exactly: the
+        result does not depend on the strips that are read.
         """
         if len(self.layers) == 1:
             return self.layers[0].read(row_off, height)
@@ -326,11 +326,10 @@ class Scene:
         return ground(self.grid)[0]
 
     def scl(self) -> tuple[NDArray[np.uint8], int] | None:
-        """The whole scene classification ``(y, x)``, 0 is nodata, and its factor; None without one.
+        """Return the whole scene classification ``(y, x)``, 0 is nodata, and its factor; None without one.
 
-        Larger pixels stay as they are: each stands for ``factor`` x ``factor`` pixels of the scene, fewer in a last,
-        partial one. Smaller ones make way for the class that most of them have, see ``mode_of_blocks``; the factor is
-        1.
+        Larger pixels are kept: each covers ``factor`` x ``factor`` pixels of the scene, fewer in a last, partial one.
+        Smaller pixels are aggregated to the most frequent class, see ``mode_of_blocks``; the factor is 1.
         """
         if self.classes is None:
             return None
@@ -351,21 +350,21 @@ def open_scene(
     retry: RetryPolicy = DEFAULT_POLICY,
     window: Callable[[Grid], Window | None] = lambda _: None,
 ) -> Scene:
-    """Open the files of an item and fit them onto one grid: that of its finest band, or a coarser one.
+    """Open the files of an item and fit them to one grid: that of its finest band, or a coarser one.
 
-    Bands that are upsampled are read here, whole; the others when they are asked for.
+    Bands that are upsampled are read here as a whole, the others on demand.
 
     Args:
         sources: What to read.
-        loader: The library that reads; both give the same bits.
+        loader: The library that reads; results are bit-identical.
         resolution: Pixel size in meters, a whole multiple of the finest band's; None takes that one.
-        threads: That read at once.
-        retry: With servers that fail.
+        threads: Number of threads that read.
+        retry: Retry settings for failing servers.
         window: Given the grid, says which part of it is the scene; None for all of it.
 
     Raises:
-        BandNotFoundError: A file is not there.
-        UnsupportedItemError: Files are not what the item says, or do not fit together.
+        BandNotFoundError: A file does not exist.
+        UnsupportedItemError: Files differ from what the item states, or do not fit together.
         ReadError: A file is damaged, or its server fails.
         ConfigError: No such resolution is possible, or the loader is not installed.
     """
@@ -401,7 +400,7 @@ def _by_grid(bands: Sequence[BandFile]) -> list[tuple[tuple[int, ...], list[Band
 
 
 def _layer(files: Sequence[BandFile], indexes: tuple[int, ...], frame: Frame) -> Layer:
-    """The files of one grid: upsampled to the coarsest grid that nests in theirs and the scene's, then averaged."""
+    """Return the layer of one grid: upsampled to the coarsest grid that nests in it and the scene's, then averaged."""
     first, source = files[0], files[0].source
     up, down, between = _fit(first, frame.finest, frame.factor)
     about = STRIP if frame.is_whole else PART
@@ -418,14 +417,14 @@ def _layer(files: Sequence[BandFile], indexes: tuple[int, ...], frame: Frame) ->
 
 
 def _times(window: Window, factor: int, grid: Grid) -> Window:
-    """The pixels of a grid of which ``factor`` x ``factor`` make one of the window; the last ones may be fewer."""
+    """Return the window on a grid that is finer by ``factor``, cut off at the grid's edge."""
     top, left = window.row_off * factor, window.col_off * factor
     height, width = min(window.height * factor, grid.height - top), min(window.width * factor, grid.width - left)
     return Window(top, left, height, width)
 
 
 def _read_for(wanted: Window, up: int, grid: Grid, *, border: int) -> tuple[Window, Window]:
-    """The pixels of a file that a window of it is made of once upsampled, and where that lies in these."""
+    """Return the window of a file from which a window after upsampling is computed, and the position of the latter."""
     top, left = (max(0, start // up - border) for start in (wanted.row_off, wanted.col_off))
     bottom = min(grid.height, -(-wanted.rows.stop // up) + border)
     right = min(grid.width, -(-wanted.cols.stop // up) + border)
@@ -434,7 +433,7 @@ def _read_for(wanted: Window, up: int, grid: Grid, *, border: int) -> tuple[Wind
 
 
 def _fit(file: BandFile, finest: BandFile, factor: int) -> tuple[int, int, Grid]:
-    """Upsampling to a grid in between, averaging from there, and that grid."""
+    """Return the factor of upsampling to an intermediate grid, the factor of averaging from there, and that grid."""
     if file.grid.gsd < finest.grid.gsd:  # a scene classification
         return 1, _ratio(file, finest) * factor, file.grid
     ratio = _ratio(finest, file)
@@ -453,7 +452,7 @@ def _ratio(fine: BandFile, coarse: BandFile) -> int:
 
 
 def _strip_of(layers: Sequence[Layer], factor: int) -> int:
-    """Rows of the scene that are whole chunks in all layers; about those of a chunk where that were too many."""
+    """Return the rows of a strip that is whole chunks in all layers; about those of a chunk if these are too many."""
     read = [layer for layer in layers if not isinstance(layer.pixels, np.ndarray)]
     whole_chunks = math.lcm(*(layer.rows // math.gcd(layer.rows, layer.down) for layer in read))
     if whole_chunks * factor <= TALLEST:
@@ -462,7 +461,7 @@ def _strip_of(layers: Sequence[Layer], factor: int) -> int:
 
 
 def _settled(sources: Sources, files: Sequence[BandFile]) -> Sources:
-    """The sources with doubtful offsets as the pixels have them; warns where they settle it, and where they cannot."""
+    """Return the sources with doubtful offsets checked against the pixels; warn whether or not these are conclusive."""
     dark = max((file.dark for file in files if file.dark is not None), default=None)
     bands = tuple(replace(file.source, offset=settle(file.source.offset, dark)) for file in files)
     doubts = {
@@ -478,7 +477,7 @@ def _settled(sources: Sources, files: Sequence[BandFile]) -> Sources:
 
 
 def _noted(sources: Sources, grid: Grid) -> Sources:
-    """The sources, with the sun as seen from the grid, and notes of what was found in its files."""
+    """Return the sources with the sun's azimuth relative to the grid, and notes on findings in the files."""
     notes, sun, (gsd, north) = [], sources.sun, ground(grid)
     if sun is not None and sun[1] <= 0:
         notes.append(f"the item states a sun at {sun[1]:g} degrees, which is not above the horizon")
@@ -492,10 +491,10 @@ def _noted(sources: Sources, grid: Grid) -> Sources:
 
 
 def whole_factor(grid: Grid, resolution: float | None, *, where: str) -> int:
-    """Pixels of the finest band along the side of one of ``resolution`` meters.
+    """Return the number of pixels of the finest band along the side of a pixel of ``resolution`` meters.
 
     Raises:
-        ConfigError: They are not a whole number.
+        ConfigError: The number is not whole.
     """
     factor = 1.0 if resolution is None else resolution / grid.gsd
     if factor < 1 or not math.isclose(factor, round(factor), rel_tol=1e-9):

@@ -48,17 +48,17 @@ Version = tuple[float, str, str]
 PAGE: Final = 100
 """Items per page of an API."""
 FEWEST: Final = 10
-"""A page that fails with this many items is not asked for in a smaller size."""
+"""Minimum number of items per page; a failing page of this size is not retried with a smaller size."""
 TOO_MUCH: Final = frozenset({500, 502, 504})
-"""What servers answer to a page that is too large for them."""
+"""Statuses that servers return for pages that are too large for them."""
 API_ITEM: Final = re.compile(r"/collections/[^/]+/items/[^/]+$")
 BATCH: Final = 1000
-"""Named items among which two products of one id are noticed before the first is masked."""
+"""Maximum number of named items that are checked for duplicate ids before the first is masked."""
 BROKEN: Final = (
     ClientTypeError, pystac.STACError, pystac.STACTypeError, ValueError, TypeError, AttributeError, LookupError,
     RecursionError, NotImplementedError,
 )  # fmt: skip
-"""What pystac-client makes of documents that are not what the specification says."""
+"""Exceptions of pystac-client for documents that violate the specification."""
 
 logger = logging.getLogger(__name__)
 
@@ -76,27 +76,27 @@ def search(
     max_items: int | None = None,
     headers: Mapping[str, str] | None = None,
 ) -> Iterator[pystac.Item]:
-    """Search a STAC API or a static catalog, remote or local; items come as they are found.
+    """Search a STAC API or a static catalog, remote or local, and yield items as they are found.
 
-    Both are filtered in the same way: by geometry, by times with both ends included, and by ``eo:cloud_cover``, which
-    an item must state to match. Items have absolute, unsigned hrefs and never read anything by themselves.
+    Both are filtered in the same way: by geometry, by time with both ends included, and by ``eo:cloud_cover``, which
+    an item must state to match. Items have absolute, unsigned hrefs and never read files by themselves.
 
     Args:
         catalog: URL or path of a landing page, catalog, collection or FeatureCollection, also of one page of an API.
         collection: See `Query`, as for all that follow.
         bbox: West, south, east, north in degrees.
-        intersects: An area.
+        intersects: Area that items must intersect.
         datetime: A time or ``A/B``.
         max_cloud_cover: In percent, included.
         tile: MGRS tile, as in ``33TWL``.
         ids: Ids that match.
-        max_items: Most items to give.
+        max_items: Maximum number of items.
         headers: For a catalog with a login, such as ``Authorization``: sent to its server only, and never shown.
 
     Raises:
         ConfigError: An option cannot match anything, or a static catalog has no such collection.
         ReadError: The catalog cannot be read.
-        UnsupportedItemError: It lists what is not an item, or leads where the rule does not let it.
+        UnsupportedItemError: A listed document is not an item, or a link is not allowed by the rule.
     """
     query = Query(
         collection=collection, bbox=bbox, intersects=intersects, datetime=datetime, max_cloud_cover=max_cloud_cover,
@@ -109,7 +109,7 @@ EVERYTHING: Final = Query()
 
 
 def find(catalog: str, query: Query = EVERYTHING, *, connection: Connection = DEFAULT_CONNECTION) -> Iterator[Found]:
-    """Find items as `search` does, but give a `Failure` for what is listed and cannot be had, and go on."""
+    """Find items like `search`, but yield a `Failure` for a listed item that cannot be read, and continue."""
     return islice(_matching(catalog, query, connection), query.max_items)
 
 
@@ -129,7 +129,7 @@ def _matching(catalog: str, query: Query, connection: Connection) -> Iterator[Fo
 
 
 def _listed(reader: JsonReader, body: Json, href: str, query: Query) -> Iterator[Found]:
-    """Yield what a document lists, as far as whoever serves it can filter."""
+    """Yield the items of a document, filtered as far as its server can."""
     if link_of(body, "search"):
         yield from _Api(reader, href).search(query)
     elif body.get("type") == "Collection" and links_of(body, "items"):
@@ -154,7 +154,7 @@ def _of_collection(reader: JsonReader, body: Json, href: str, query: Query) -> I
 
 
 def _static(reader: JsonReader, body: Json, href: str, query: Query) -> Iterator[Found]:
-    """Yield all items; if ids are wanted, those whose links name one first, and others only if one is then missing."""
+    """Yield all items; if ids are requested, those whose links contain one first, others only if one is missing."""
     missing = set(query.ids)
     for item in Walk(reader, collections=query.collections, named=query.ids or None).items(body, href):
         missing.discard(item.id if isinstance(item, pystac.Item) else "")
@@ -165,9 +165,9 @@ def _static(reader: JsonReader, body: Json, href: str, query: Query) -> Iterator
 
 
 class _Api(StacApiIO):
-    """pystac-client's searches and pages over a connection of ours, which checks hrefs and asks failing servers again.
+    """pystac-client's search and paging over this package's connection, which checks hrefs and retries requests.
 
-    Pages that are too large for a server are asked for in a smaller size; those that lead around in circles end.
+    Pages that are too large for a server are requested in a smaller size; circular paging is an error.
     """
 
     def __init__(self, reader: JsonReader, href: str) -> None:
@@ -176,7 +176,7 @@ class _Api(StacApiIO):
         self._asked: set[str] = set()
 
     def search(self, query: Query) -> Iterator[Found]:
-        """Yield items of the API whose landing page this is, page by page."""
+        """Yield the items of the API with this landing page, page by page."""
         with self._named_errors():
             for feature in _searched(Client.open(self._href, stac_io=self), query):
                 place = f"{self._href.rstrip('/')}/collections/{feature.get('collection')}/items/{feature.get('id')}"
@@ -194,7 +194,7 @@ class _Api(StacApiIO):
 
     @contextmanager
     def _named_errors(self) -> Iterator[None]:
-        """Raise what pystac-client makes of junk as an error that names the API."""
+        """Turn pystac-client's exceptions for invalid documents into an error that names the API."""
         try:
             yield
         except StacCloudmaskError:
@@ -209,14 +209,14 @@ class _Api(StacApiIO):
         headers: dict[str, str] | None = None,  # noqa: ARG002  (those of a link could be anything)
         parameters: dict[str, Any] | None = None,
     ) -> str:
-        """Send a request as the base class does, over the connection of the search."""
+        """Send a request like the base class, but over the connection of the search."""
         how = (method or "GET").upper()
         where = check_href(href, base=self._last, rule=self._reader.rule)
         if how != "POST" and parameters:
             where, parameters = str(httpx2.URL(where).copy_merge_params(parameters)), None
         asked = json.dumps([how, where, parameters], sort_keys=True)
         if method is not None and asked in self._asked:
-            raise BrokenError(f"{redact(where)} gives the same page again and again")
+            raise BrokenError(f"{redact(where)} returns the same page repeatedly")
         self._asked.add(asked)
         self._last = where
         return self._page(how, where, parameters).decode()
@@ -234,7 +234,7 @@ class _Api(StacApiIO):
 
 
 def _smaller(href: str, body: Json | None) -> tuple[str, Json | None] | None:
-    """Return the same request for a quarter of the items; None where it is small enough or names no size."""
+    """Return the same request for a quarter of the items; None if it is small enough or states no size."""
     url = httpx2.URL(href)
     stated = str((body or {}).get("limit") or url.params.get("limit", ""))
     if not stated.isdecimal() or int(stated) <= FEWEST:
@@ -266,9 +266,9 @@ def _method(client: Client) -> str:
 
 
 def _filters(client: Client, query: Query) -> Json:
-    """Return filters of the query extension; the tile of a collection goes by the property that its first item has."""
+    """Return filters of the query extension; the property for the tile is that of the collection's first item."""
     filters: Json = {} if query.max_cloud_cover is None else {"eo:cloud_cover": {"lte": query.max_cloud_cover}}
-    if query.mgrs is None or len(query.collections) != 1:  # other collections may have it in another property
+    if query.mgrs is None or len(query.collections) != 1:  # other collections may use another property
         return filters
     first = client.search(method=_method(client), collections=list(query.collections), max_items=1, limit=1)
     properties = next(first.items_as_dicts(), {}).get("properties", {})
@@ -292,14 +292,14 @@ def load_items(
     connection: Connection = DEFAULT_CONNECTION,
     versions: Versions = "newest",
 ) -> Iterator[Found]:
-    """Load items by id, href, path of a JSON file, or as they are; what cannot be had is a `Failure`.
+    """Load items by id, href or path of a JSON file, or take them as given; yield a `Failure` for those that fail.
 
     Args:
         refs: A text with a slash or ending in ``.json`` is an href or path, and may hold several items; any other is
             an id, to be looked up in ``catalog``.
         catalog: See ``search``.
         collection: Ids of the collections to look in; needed where an id is in several.
-        connection: How.
+        connection: Connection to read through.
         versions: Of several products of one id, the ``newest`` by baseline and times, or ``all``, with their baseline
             or time in their ids.
     """
@@ -332,8 +332,8 @@ def _is_href(ref: str) -> bool:
 def _as_given(item: pystac.Item, reader: JsonReader) -> pystac.Item:
     """Return a copy of the user's item.
 
-    One with a root elsewhere is local only if its own file is there. Paths in an item of an API, which gives URLs, are
-    of files that were downloaded; as a remote item may not name local files, they are refused when they are needed.
+    An item with a root elsewhere is local only if its own file exists. Paths in an item of an API, which serves URLs,
+    are those of downloaded files; as a remote item may not refer to local files, they are refused when needed.
     """
     body = item.to_dict(include_self_link=True, transform_hrefs=False)
     own, root = item.get_self_href(), item.get_single_link("root")
@@ -352,7 +352,7 @@ def _holds(href: str, item_id: str, reader: JsonReader) -> bool:
 
 
 def _by_id(query: Query, catalog: str | None, connection: Connection) -> dict[str, Found]:
-    """Return what each id stands for; an id that is in several collections stands for none."""
+    """Return the item or failure for each id; an id that is in several collections is a failure."""
     if catalog is None:
         return {name: Failure(ref=name, error=_not_an_item(name)) for name in query.ids}
     found: dict[str, Found] = {}
@@ -380,7 +380,7 @@ def _ambiguous(item: pystac.Item, first: Found) -> Failure:
 
 
 def _distinct(found: Sequence[Found], versions: Versions) -> Iterator[Found]:
-    """Yield the items; where several products have one id, only those of ``versions``."""
+    """Yield the items; if several products share an id, only those that ``versions`` selects."""
     products: dict[tuple[str, str], dict[Version, pystac.Item]] = {}
     for item in found:
         if isinstance(item, pystac.Item):
@@ -402,7 +402,7 @@ def _distinct(found: Sequence[Found], versions: Versions) -> Iterator[Found]:
 
 
 def without_masks(found: Iterable[Found]) -> Iterator[Found]:
-    """Yield what a search found without the masks of this package, which a catalog may list beside their sources."""
+    """Yield found items without the masks of this package, which a catalog may list beside their sources."""
     masks = 0
     for item in found:
         if isinstance(item, Failure) or not is_mask(item.properties):
@@ -410,16 +410,16 @@ def without_masks(found: Iterable[Found]) -> Iterator[Found]:
         else:
             masks += 1
     if masks:
-        logger.warning("masks of stac_cloudmask among the items found, which are left out: %d", masks)
+        logger.warning("left out masks of stac_cloudmask among the items found: %d", masks)
 
 
 def place_of(item: pystac.Item) -> tuple[str, str]:
-    """Return collection and id, which decide where the mask of an item is written."""
+    """Return collection and id, which determine where the mask of an item is written."""
     return item.collection_id or DEFAULT_COLLECTION, item.id
 
 
 def version_of(item: pystac.Item) -> Version:
-    """Return the baseline, time of generation and time of the last change of an item: the larger, the newer."""
+    """Return the baseline, time of generation and time of the last change of an item; newer items compare greater."""
     return (
         baseline(item) or 0.0,
         str(own_property(item, "generation_time", "product_generation_time") or ""),

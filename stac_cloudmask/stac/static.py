@@ -28,19 +28,19 @@ Made = TypeVar("Made")
 MEMBERS: Final = MappingProxyType(
     {"id": str, "properties": dict, "assets": dict, "links": list, "collection": str | None},
 )
-"""Members of an item that are relied on, and their types."""
+"""Required members of an item, and their types."""
 
 DROPPED: Final = frozenset({"root", "parent", "self"})
-"""Relations that pystac would follow by itself, or that are set here."""
+"""Link relations that pystac would follow by itself, or that are set here."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Failure:
-    """An item that was asked for or listed, and could not be had.
+    """A requested or listed item that could not be loaded.
 
     Attributes:
         ref: As it was asked for or listed, without secrets.
-        error: Why.
+        error: The error.
     """
 
     ref: str
@@ -51,7 +51,7 @@ Found = pystac.Item | Failure
 
 
 def or_failure(ref: str, make: Callable[[*Given], Made], *given: *Given) -> Made | Failure:
-    """Return what ``make`` makes of what is given; where that fails, a `Failure`."""
+    """Return the result of ``make``; a `Failure` if it raises."""
     try:
         return make(*given)
     except StacCloudmaskError as error:
@@ -73,15 +73,15 @@ def items_in(body: Json, href: str, *, rule: HrefRule = DEFAULT_RULE) -> Iterato
 
 
 def listed_item(feature: object, found: str, rule: HrefRule) -> Found:
-    """Return an item that came with others, which may fail without them; see `own_href`."""
+    """Return one of several items of a document, which may fail on its own; see `own_href`."""
     name = str(feature.get("id"))[:80] if isinstance(feature, dict) else str(feature)[:40]
     return or_failure(name, lambda: parse_item(feature, origin=own_href(feature, found, rule), rule=rule))
 
 
 def own_href(body: object, found: str | None, rule: HrefRule) -> str | None:
-    """Return where an item that came with others lives: its self link, else ``found``, where they were read from.
+    """Return the location of one of several items of a document: its self link, otherwise ``found``, the document's.
 
-    A link decides nothing about trust: it is local or remote as ``found`` is; None is the user's own word.
+    The link does not affect trust: the item is local or remote like ``found``; None is the user's own input.
     """
     link = next(iter(links_of(body, "self")), None)
     if link is not None and (found is None or is_remote(link) == is_remote(found)):
@@ -97,7 +97,7 @@ def parse_item(
 ) -> pystac.Item:
     """Return an item with absolute hrefs, times in UTC and a footprint within -180 to 180 degrees.
 
-    It reads nothing by itself. Hrefs that the rule refuses stay as they are: a band with one is an error when it is
+    The item reads no files by itself. Hrefs that the rule refuses are kept: a band with one is an error when it is
     resolved.
 
     Args:
@@ -107,7 +107,7 @@ def parse_item(
         rule: Which hrefs may be read.
 
     Raises:
-        UnsupportedItemError: It is not an item.
+        UnsupportedItemError: The document is not an item.
     """
     place = "memory" if origin is None else redact(origin)
     kept = _checked(body, place)
@@ -123,14 +123,14 @@ def parse_item(
 
 
 def parsed(body: Json, *, href: str | None) -> pystac.Item:
-    """Return what pystac makes of an item's JSON, whose hrefs stay as they are.
+    """Parse an item's JSON with pystac; hrefs are not changed.
 
     Args:
         body: The item's JSON.
-        href: Its self href; None for none.
+        href: Its self href, if any.
 
     Raises:
-        UnsupportedItemError: It makes nothing of it.
+        UnsupportedItemError: pystac cannot parse it.
     """
     try:
         item = pystac.Item.from_dict(body, href=href, migrate=False)
@@ -146,7 +146,7 @@ def _shown(body: Mapping[str, object]) -> str:
 
 
 def _checked(body: object, place: str) -> Json:
-    """Return a shallow copy of an item's JSON with all that pystac takes for granted, without assets that are null."""
+    """Return a shallow copy of an item's JSON with all members that pystac requires, without assets that are null."""
     if not isinstance(body, dict) or body.get("type") != "Feature":
         kind = body.get("type") if isinstance(body, dict) else type(body).__name__
         raise UnsupportedItemError(
@@ -226,7 +226,7 @@ def links_of(body: object, rel: str) -> list[str]:
 
 
 def link_of(body: object, rel: str) -> Json | None:
-    """Return the first link of a relation, whatever it leads to."""
+    """Return the first link of a relation, whatever its target."""
     return next((link for link in _links(body) if isinstance(link, dict) and link.get("rel") == rel), None)
 
 
@@ -236,17 +236,17 @@ def _links(body: object) -> list[Any]:
 
 
 MAX_DEPTH: Final = 16
-"""Links from the catalog to a collection; deeper ones are not followed."""
+"""Maximum number of links from the catalog to a collection; deeper ones are not followed."""
 
 
 class Walk:
     """A walk through a static catalog: each document is read once, and only when it is needed.
 
     Args:
-        reader: Reads them.
-        collections: The only collections whose items are wanted; none for all. Items count by the collection that
-            lists them, else by what they say.
-        named: Only items whose link contains one of these ids are read; None for all.
+        reader: Reader of the documents.
+        collections: Collections whose items are requested; empty for all. An item belongs to the collection that
+            lists it, otherwise to the one that it states.
+        named: Read only items whose link contains one of these ids; None for all.
     """
 
     def __init__(
@@ -262,7 +262,7 @@ class Walk:
         """Yield the items of a catalog in the order of its links, those of a collection before its children.
 
         Raises:
-            ConfigError: At the end, if a wanted collection is not there.
+            ConfigError: Raised at the end if a requested collection does not exist.
         """
         self._read.add(href)
         yield from self._walk(body, href, depth=0)
@@ -285,7 +285,7 @@ class Walk:
                 yield from self._walk(*child, depth=depth + 1)
 
     def _wants(self, collection: str | None) -> bool:
-        """Return whether items of a collection are wanted, which is noted as one that is there."""
+        """Return whether items of a collection are requested, and record that the collection exists."""
         if collection is not None:
             self._collections.add(collection)
         return not self._wanted or collection in self._wanted
@@ -297,7 +297,7 @@ class Walk:
         return parse_item(found[0], origin=found[1], collection=collection, rule=self._reader.rule)
 
     def _once(self, link: str, base: str) -> tuple[Json, str] | None:
-        """Return a document and its href; None for one that has been read already."""
+        """Return a document and its href; None if it has been read already."""
         where = self._reader.locate(link, base=base)
         if where in self._read:
             return None

@@ -32,9 +32,9 @@ WORK: Final = ".stac_cloudmask"
 """Folder inside an output directory for temporary files and locks."""
 LOCK: Final = "lock"
 LOCKED: Final = f".{LOCK}"
-"""What the name of a temporary folder ends in for the lock that its owner holds."""
+"""Suffix of the lock file that the owner of a temporary folder holds."""
 LOCK_SECONDS: Final = 120.0
-"""How long a change waits for others; one takes milliseconds."""
+"""Timeout of a change that waits for others; one takes milliseconds."""
 
 
 def open_store(out: str | Path) -> LocalStore | ObjectStore:
@@ -52,7 +52,7 @@ def open_store(out: str | Path) -> LocalStore | ObjectStore:
 
 
 class LocalStore:
-    """A directory of files by relative name with ``/``."""
+    """A directory whose files are addressed by relative names with ``/``."""
 
     def __init__(self, root: Path) -> None:
         self._root = root.absolute()
@@ -62,7 +62,7 @@ class LocalStore:
         return (self._root / name).as_posix()
 
     def read_json(self, name: str) -> Json | None:
-        """Return the content of a JSON file; None if there is none, or if it is not a JSON object."""
+        """Return the content of a JSON file; None if it does not exist or is not a JSON object."""
         with self._named_errors():
             try:
                 return _object((self._root / name).read_bytes())
@@ -82,7 +82,7 @@ class LocalStore:
         """Copy a file to a local path.
 
         Raises:
-            ReadError: There is no such file.
+            ReadError: The file does not exist.
         """
         with self._named_errors(), _named_if_missing(self.href(name)):
             shutil.copyfile(self._root / name, target)
@@ -90,7 +90,7 @@ class LocalStore:
     def put(self, files: Mapping[str, Path | Json]) -> None:
         """Write files in this order, moving local ones and serializing JSON; each appears whole or not at all.
 
-        They become visible together, as far as other runs are concerned.
+        They become visible to other runs together.
         """
         with self._named_errors(), self.workdir() as work:
             ready = {name: _staged(content, work / f"{k}") for k, (name, content) in enumerate(files.items())}
@@ -99,9 +99,9 @@ class LocalStore:
                     self._move(staged, name)
 
     def update_json(self, name: str, change: Change) -> None:
-        """Replace a JSON file by what ``change`` makes of it, losing no change that others make at the same time.
+        """Replace a JSON file by the result of ``change``, without losing concurrent changes.
 
-        ``change`` gets None for a file that is not there. It may be called several times and must be idempotent.
+        ``change`` is given None for a missing file. It may be called several times and must be idempotent.
         """
         with self._named_errors(), self._lock(), self.workdir() as work:
             before = self.read_json(name)
@@ -112,16 +112,16 @@ class LocalStore:
                 self._move(_staged(after, work / "0"), name)
 
     def remove(self, name: str) -> None:
-        """Delete a file if it is there."""
+        """Delete a file if it exists."""
         with self._named_errors():
             (self._root / name).unlink(missing_ok=True)
 
     @contextmanager
     def workdir(self) -> Iterator[Path]:
-        """Make a local folder for files on their way; it is gone at the end, or at the next call after a crash.
+        """Make a local folder for temporary files; it is deleted at the end, or at the next call after a crash.
 
-        It lies inside the root, so that files are moved by renaming. Its owner holds a lock beside it; a folder whose
-        lock can be taken has been abandoned.
+        It is inside the root, which allows moving files by renaming. Its owner holds a lock beside it; a folder whose
+        lock is free has been abandoned.
         """
         parent = self._root / WORK
         with self._named_errors():
@@ -144,7 +144,7 @@ class LocalStore:
 
     @contextmanager
     def _lock(self) -> Iterator[None]:
-        """Keep all other runs on this directory waiting; the system releases the lock however the process ends."""
+        """Lock this directory against other runs; the system releases the lock however the process ends."""
         path = self._root / WORK / LOCK
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -154,7 +154,7 @@ class LocalStore:
             raise WriteError(f"{path}: another run has held this lock for {LOCK_SECONDS:.0f} s; is it stuck?") from None
 
     def _named_errors(self) -> AbstractContextManager[None]:
-        return _named(str(self._root), "the output needs a directory that may be written and has room", OSError)
+        return _named(str(self._root), "the output needs a writable directory with free space", OSError)
 
 
 def _folder_of(lock: FileLock) -> Path:
@@ -162,7 +162,7 @@ def _folder_of(lock: FileLock) -> Path:
 
 
 def _remove(lock: FileLock) -> None:
-    """Delete a temporary folder and its lock, which is held; Windows deletes no file that is open, as the lock is."""
+    """Delete a temporary folder and its lock, which is held; Windows cannot delete an open file such as the lock."""
     shutil.rmtree(_folder_of(lock), ignore_errors=True)
     lock.release()
     with suppress(OSError):  # as above: what may not be deleted now is left to a later call
@@ -179,7 +179,7 @@ def _remove_abandoned(parent: Path) -> None:
 
 
 def _staged(content: Path | Json, target: Path) -> Path:
-    """Put content into a file that is safely on the disk, ready to be renamed; local files are moved, not copied."""
+    """Write content to a file and flush it to disk, ready to be renamed; local files are moved, not copied."""
     if isinstance(content, Path):
         shutil.move(content, target)
     else:
@@ -204,7 +204,7 @@ def _object(content: bytes) -> Json | None:
 
 
 def _sync_folder(path: Path) -> None:
-    """Make renames in a folder outlast a power cut; Windows cannot open folders and does that by itself."""
+    """Flush renames in a folder to disk; Windows cannot open folders and does this by itself."""
     if os.name != "nt":
         handle = os.open(path, os.O_RDONLY)
         try:
@@ -215,7 +215,7 @@ def _sync_folder(path: Path) -> None:
 
 @contextmanager
 def _named(place: str, hint: str, *kinds: type[Exception]) -> Iterator[None]:
-    """Raise errors of these kinds as errors of this package that name the place and say what would help."""
+    """Turn errors of these kinds into errors of this package that name the location and a remedy."""
     try:
         yield
     except StacCloudmaskError:
@@ -229,19 +229,19 @@ def _named_if_missing(href: str) -> Iterator[None]:
     try:
         yield
     except FileNotFoundError as error:
-        raise ReadError(f"{href} is not there") from error
+        raise ReadError(f"{href} does not exist") from error
 
 
 @contextmanager
 def whole_file(path: Path, *kinds: type[Exception]) -> Iterator[Path]:
-    """Yield a temporary name beside ``path`` that is renamed to it at the end, so that nobody reads half of a file.
+    """Yield a temporary name beside ``path`` that is renamed to it at the end, to prevent reads of incomplete files.
 
     Args:
         path: Where the file goes.
         kinds: What writing it may raise, besides OSError.
 
     Raises:
-        WriteError: The file cannot be written; nothing is left behind, and a file that was there is kept.
+        WriteError: The file cannot be written; nothing is left behind, and an existing file is kept.
     """
     failures: tuple[type[Exception], ...] = (OSError, *kinds)
     temporary = path.with_name(f".{uuid.uuid4().hex}{path.suffix}")
@@ -254,14 +254,14 @@ def whole_file(path: Path, *kinds: type[Exception]) -> Iterator[Path]:
     except failures as error:
         raise WriteError(f"{path}: cannot be written: {error}") from error
     finally:
-        with suppress(OSError):  # on a disk that may no longer be written, what went wrong first counts
+        with suppress(OSError):  # on a disk that has become read-only, the first error counts
             temporary.unlink(missing_ok=True)
 
 
 CONTENTION: Final = RetryPolicy(seconds=60, pause=0.1)
-"""How long a shared object is tried to be changed while others change it, too."""
+"""Timeout for changing a shared object that others change at the same time."""
 SETTLING: Final = 0.5
-"""Seconds after which a change that could not be made conditional is read back."""
+"""Seconds after which an unconditional change is read back for verification."""
 TYPES: Final = {
     ".json": "application/json",
     ".parquet": "application/vnd.apache.parquet",
@@ -275,8 +275,8 @@ TYPES: Final = {
 class ObjectStore:
     """A prefix of a bucket or container (``s3://``, ``gs://``, ``az://``), with the methods of `LocalStore`.
 
-    A shared object is replaced on the condition that it is still the one that was read. Stores without conditional
-    writes are read back after a change.
+    A shared object is replaced only if it has not changed since it was read. On stores without conditional writes,
+    changes are read back for verification.
     """
 
     def __init__(self, root: str) -> None:
@@ -290,7 +290,7 @@ class ObjectStore:
         try:
             self._store = store.from_url(
                 self._url,
-                client_options={"allow_http": True},  # endpoints of one's own
+                client_options={"allow_http": True},  # the user's own endpoints
                 retry_config={"retry_timeout": timedelta(seconds=DEFAULT_POLICY.seconds)},
                 **(_s3_credentials() if self._url.startswith("s3://") else {}),
             )
@@ -333,12 +333,12 @@ class ObjectStore:
 
     @contextmanager
     def workdir(self) -> Iterator[Path]:
-        """See `LocalStore`; it lies in the system's place for temporary files."""
+        """See `LocalStore`; the folder is in the system's temporary directory."""
         with tempfile.TemporaryDirectory(prefix="stac-cloudmask-") as folder:
             yield Path(folder)
 
     def _found(self, name: str) -> tuple[Json | None, Json | None]:
-        """Return the content of a JSON object and the store's name of this version; None for what is not there."""
+        """Return the content of a JSON object and the store's version identifier; None if it does not exist."""
         with self._named_errors():
             try:
                 content = self._api.get(self._store, name)
@@ -355,10 +355,10 @@ class ObjectStore:
         before, version = self._found(name)
         after = change(before)
         if after != before and not self._replace(name, after, version):
-            raise WriteError(f"{self.href(name)}: others changed it at the same time, again and again; try again")
+            raise WriteError(f"{self.href(name)}: others kept changing it at the same time; try again")
 
     def _replace(self, name: str, body: Json, version: Json | None) -> bool:
-        """Write if the object is still this version, or still missing; return whether it was."""
+        """Write the object if it still has this version, or is still missing; return whether it was written."""
         with self._named_errors():
             try:
                 self._put(name, body, "create" if version is None else version)
@@ -375,12 +375,12 @@ class ObjectStore:
 
     def _named_errors(self) -> AbstractContextManager[None]:
         kinds = (OSError, NotImplementedError, self._errors.BaseError)
-        return _named(self._url, "check the bucket, its region and your rights", *kinds)
+        return _named(self._url, "check the bucket, its region and your permissions", *kinds)
 
 
 @cache
 def _s3_credentials() -> dict[str, Any]:
-    """Find credentials as the tools of AWS do, profiles included; none where boto3 is not installed."""
+    """Find credentials like the AWS tools, including profiles; empty if boto3 is not installed."""
     if find_spec("boto3") is None:
         return {}
     import boto3  # noqa: PLC0415  (extra)
@@ -397,7 +397,7 @@ def _attributes(name: str) -> dict[str, str]:
 
 
 def _is_unknown(error: Exception) -> bool:
-    """Return whether a store says that it does not know conditional writes."""
+    """Return whether a store reports that it does not support conditional writes."""
     return isinstance(error, NotImplementedError) or any(
         code in str(error)
         for code in ("NotImplemented", "not implemented", "not supported", "A header you provided implies")
@@ -405,5 +405,5 @@ def _is_unknown(error: Exception) -> bool:
 
 
 def _first_line(error: Exception) -> str:
-    """Return what an error says, without the internals that obstore adds."""
+    """Return the message of an error, without the internals that obstore adds."""
     return str(error).partition("\n")[0]

@@ -30,14 +30,14 @@ SAME_METHOD: Final = frozenset({HTTPStatus.TEMPORARY_REDIRECT, HTTPStatus.PERMAN
 NOT_THERE: Final = frozenset({HTTPStatus.NOT_FOUND, HTTPStatus.METHOD_NOT_ALLOWED})
 NO_TRANSACTIONS: Final = "; does the API have the transaction extension?"
 PUTS: Final = 3
-"""How often an item that seems to be there and not to be there is written; others may delete it in between."""
+"""Number of attempts to write an item that is reported as existing and missing; others may delete it in between."""
 
 
 class StacApi(JsonReader):
-    """A STAC API that takes transactions; used as a context manager, as it keeps its connection.
+    """A STAC API with transactions; it keeps its connection and is used as a context manager.
 
-    Headers are sent with every request and appear in no message. Redirects are followed on the same host only, and only
-    those that keep the method (307 and 308): any other could carry the headers to another host or lose what is sent.
+    Headers are sent with every request and never appear in messages. Only redirects to the same host that keep the
+    method (307 and 308) are followed: any other could send the headers to another host or lose the body.
     """
 
     def __init__(
@@ -49,11 +49,11 @@ class StacApi(JsonReader):
         self._url = url.rstrip("/")
 
     def item_href(self, collection_id: str, item_id: str) -> str:
-        """Return where the API serves an item."""
+        """Return the URL of an item."""
         return f"{self._collection_href(collection_id)}/items/{quote(item_id, safe='')}"
 
     def ensure_collection(self, collection: Json) -> None:
-        """Make sure that a collection is there, as it is or else as it is given.
+        """Create a collection unless it exists.
 
         Raises:
             WriteError: It is missing and cannot be created.
@@ -64,10 +64,10 @@ class StacApi(JsonReader):
             self._send("POST", f"{self._url}/collections", body, but=HTTPStatus.CONFLICT)
 
     def put_item(self, item: Json) -> Written:
-        """Create an item with absolute hrefs, or replace it; pgSTAC answers a bare 500 where its collection is missing.
+        """Create or replace an item with absolute hrefs; pgSTAC answers with a bare 500 if its collection is missing.
 
         Raises:
-            WriteError: The server is out of reach or refuses it.
+            WriteError: The server cannot be reached or refuses the item.
         """
         collection_id = item["collection"]
         href = self.item_href(collection_id, item["id"])
@@ -78,22 +78,22 @@ class StacApi(JsonReader):
             items = f"{self._collection_href(collection_id)}/items"
             if self._send("POST", items, body, but=HTTPStatus.CONFLICT) is not None:
                 return "created"
-        raise WriteError(f"{self._shown(href)} seems to be there and not to be there; does somebody else change it?")
+        raise WriteError(f"{self._shown(href)} exists and is missing in turn; is another process changing it?")
 
     def item(self, collection_id: str, item_id: str) -> Json:
         """Return the JSON of an item as the API holds it.
 
         Raises:
-            ReadError: It is not there.
+            ReadError: The item does not exist.
         """
         href = self.item_href(collection_id, item_id)
         content = self._send("GET", href, but=HTTPStatus.NOT_FOUND)
         if content is None:
-            raise ReadError(f"{self._shown(href)} is not there; copy the source item to this API first")
+            raise ReadError(f"{self._shown(href)} does not exist; copy the source item to this API first")
         return json_object(content, href)
 
     def cover(self, collection_id: str, items: Sequence[Json]) -> None:
-        """Widen the extent and the summaries of a collection to these items, where the API lets collections change."""
+        """Widen the extent and the summaries of a collection to these items, if the API allows changing collections."""
         href = self._collection_href(collection_id)
         try:
             found = json_object(self._send("GET", href) or b"", href)
@@ -101,7 +101,7 @@ class StacApi(JsonReader):
             if wider != found:
                 self._send("PUT", href, wider | {"links": _foreign_links(wider)})
         except StacCloudmaskError as error:
-            logger.warning("the extent of collection %r was left as it is: %s", collection_id, error)
+            logger.warning("the extent of collection %r was not changed: %s", collection_id, error)
 
     def _collection_href(self, collection_id: str) -> str:
         return f"{self._url}/collections/{quote(collection_id, safe='')}"
@@ -113,11 +113,11 @@ class StacApi(JsonReader):
         return [{"rel": rel, "href": href, "type": "application/json"} for rel, href in hrefs.items()]
 
     def _send(self, method: str, href: str, body: Json | None = None, *, but: int | None = None) -> bytes | None:
-        """Return what the server answers, asked again while it is busy; None for the status ``but``.
+        """Return the server's answer, repeating the request while it is busy; None for the status ``but``.
 
         Raises:
             PublishError: The server refuses the request.
-            WriteError: It is out of reach, or busy for too long.
+            WriteError: It cannot be reached, or is busy for too long.
         """
         try:
             return self.send(method, href, base=self._url, body=body)
@@ -129,7 +129,7 @@ class StacApi(JsonReader):
             raise WriteError(f"{text}; try again later") if error.retryable else PublishError(text) from None
 
     def _target(self, answer: httpx2.Response, base: str) -> str | None:  # noqa: ARG002  (that of the base class)
-        """Return where a redirect leads that keeps the method, the host and the encryption."""
+        """Return the target of a redirect that keeps the method, the host and the encryption."""
         if answer.next_request is None or answer.status_code not in SAME_METHOD:
             return None
         target = answer.next_request.url

@@ -1,4 +1,4 @@
-"""Read an asset on another grid, or one pixel of it."""
+"""Read an asset on another grid, or a single pixel."""
 
 from __future__ import annotations
 
@@ -34,22 +34,22 @@ if TYPE_CHECKING:
 
 HASTY: Final = RetryPolicy(seconds=0.5)
 STRIKES: Final = 3
-"""Failed reads after which a host is not asked again."""
+"""Number of failed reads after which a host is skipped."""
 RGB: Final = ("red", "green", "blue")
-"""Common names, in the order of a picture."""
+"""Common names in the order of a picture's channels."""
 
 
 UTM: Final = (range(32601, 32661), range(32701, 32761))
 """EPSG codes."""
 NEAR: Final = 0.01
 NEAR_DEGREES: Final = 3.5
-"""What scale and north of a grid may differ from the ground's: UTM does by 0.001 and 3 degrees, on any datum."""
+"""Tolerated scale error and meridian convergence: UTM has up to 0.001 and 3 degrees, on any datum."""
 
 
 def ground(grid: Grid) -> tuple[float, float]:
-    """Meters on the ground along a pixel, and degrees from true north to that of the grid, clockwise, in its middle.
+    """Return a pixel's size on the ground in meters, and degrees clockwise from true to grid north, at the center.
 
-    UTM, and whatever is as near to the ground, counts as exact.
+    UTM, and any CRS as close to the ground, counts as exact.
     """
     if any(grid.epsg in zones for zones in UTM):
         return grid.gsd, 0.0
@@ -62,29 +62,29 @@ def ground(grid: Grid) -> tuple[float, float]:
 
 
 class Views:
-    """Reads one-band rasters of 8 or 16 bits on grids that may be much coarser than theirs."""
+    """A reader of one-band rasters of 8 or 16 bits on grids that may be much coarser than theirs."""
 
     def __init__(self, retry: RetryPolicy = HASTY) -> None:
         self._retry = retry
         self._strikes: Counter[str] = Counter()
 
     def classes(self, href: str, grid: Grid, *, base: str | None, fill: int | None) -> NDArray[np.uint8]:
-        """The most frequent value in each pixel of ``grid``, ``(y, x)`` uint8.
+        """Return the most frequent value in each pixel of ``grid``, ``(y, x)`` uint8.
 
         Args:
             href: As the item at ``base`` has it, unsigned.
-            grid: Of the result.
-            base: Where the item was read from; None for one made in memory.
+            grid: Grid of the result.
+            base: Location of the item; None for one made in memory.
             fill: Code of pixels without data, which do not count; None where every value counts and 0 lies outside.
 
         Raises:
-            ReadError: It cannot be read.
-            UnsupportedItemError: The href is not allowed, or it is not a raster of one band and 8 bits.
+            ReadError: The asset cannot be read.
+            UnsupportedItemError: The href is not allowed, or the asset is not a raster of one band and 8 bits.
         """
         return self._read(href, grid, base=base, how=Resampling.mode, fill=fill, dtype="uint8").astype(np.uint8)
 
     def means(self, href: str, grid: Grid, *, base: str | None, fill: int, dtype: str) -> NDArray[np.uint16]:
-        """The mean of the valid pixels in each pixel of ``grid``, ``(y, x)``; else as ``classes``."""
+        """Return the mean of the valid pixels in each pixel of ``grid``, ``(y, x)``; otherwise like ``classes``."""
         return self._read(href, grid, base=base, how=Resampling.average, fill=fill, dtype=dtype).astype(np.uint16)
 
     def _read(
@@ -93,7 +93,7 @@ class Views:
         allowed = check_href(href, base=base)
         host = urlsplit(allowed).netloc if is_remote(allowed) else ""
         if self._strikes[host] >= STRIKES:
-            raise ReadError(f"{redact(allowed)} was not asked for: {host} failed {STRIKES} times")
+            raise ReadError(f"{redact(allowed)} was not requested: {host} failed {STRIKES} times")
         height, width = grid.shape
         place = {"crs": grid.code, "transform": rasterio.Affine(*grid.transform), "height": height, "width": width}
         try:
@@ -116,7 +116,7 @@ def _check_band(file: DatasetReader, dtype: str) -> None:
 
 
 def rgb_keys(assets: Mapping[str, Json]) -> tuple[str, str, str] | None:
-    """Asset keys of red, green and blue of an output item; None where it does not have them all."""
+    """Return the asset keys of red, green and blue of an output item; None if any is missing."""
     found: dict[str, str] = {}
     for key, asset in assets.items():
         bands = asset.get("bands", [])
@@ -130,7 +130,7 @@ DTYPES: Final = ("uint8", "uint16")
 
 
 class Pixel(NamedTuple):
-    """Where a point lies in a raster, in pixels from the top left, and the value of the first band there."""
+    """The position of a point in a raster, in pixels from the top left, and the value of the first band there."""
 
     row: int
     col: int
@@ -138,12 +138,12 @@ class Pixel(NamedTuple):
 
 
 def read_pixel(item: pystac.Item, key: str, lon: float, lat: float) -> Pixel:
-    """The pixel of an asset that a point in degrees lies in.
+    """Return the pixel of an asset that contains a point in degrees.
 
     Raises:
-        ConfigError: The point lies outside of the raster.
+        ConfigError: The point is outside the raster.
         ReadError: The raster cannot be read.
-        UnsupportedItemError: Its href is refused, or it holds other numbers.
+        UnsupportedItemError: Its href is refused, or its values are not codes.
     """
     if not (-180 <= lon <= 180 and -90 <= lat <= 90):  # noqa: PLR2004  (degrees of the whole earth)
         raise ConfigError(f"longitude {lon:g}, latitude {lat:g}: degrees are needed, the longitude first")
@@ -151,9 +151,9 @@ def read_pixel(item: pystac.Item, key: str, lon: float, lat: float) -> Pixel:
     base = item.get_self_href()
     with open_raster(check_href(item.assets[key].href, base=base), where=where) as raster:
         if raster.dtypes[0] not in DTYPES or raster.crs is None:
-            raise UnsupportedItemError(f"{where} has no codes at places: {raster.dtypes[0]}, {raster.crs}")
+            raise UnsupportedItemError(f"{where} has no georeferenced codes: {raster.dtypes[0]}, {raster.crs}")
         xs, ys = transform(LON_LAT, raster.crs, [lon], [lat])
         row, col = raster.index(xs[0], ys[0]) if math.isfinite(xs[0]) and math.isfinite(ys[0]) else (-1, -1)
         if not (0 <= row < raster.height and 0 <= col < raster.width):
-            raise ConfigError(f"{where}: longitude {lon:g}, latitude {lat:g} lies outside; its bbox is {item.bbox}")
+            raise ConfigError(f"{where}: longitude {lon:g}, latitude {lat:g} is outside; its bbox is {item.bbox}")
         return Pixel(int(row), int(col), int(raster.read(1, window=Window(col, row, 1, 1))[0, 0]))

@@ -1,7 +1,7 @@
 """Arrays of EOPF Zarr products: fetched chunk by chunk, decoded by GDAL.
 
-GDAL alone takes a chunk that its server fails to give for one without data. So the chunks that are wanted are fetched
-here, with the retries of the package, and GDAL reads a copy in memory.
+GDAL treats a chunk that its server fails to deliver as one without data. Therefore the required chunks are fetched
+here, with the package's retries, and GDAL reads a copy in memory.
 """
 
 from __future__ import annotations
@@ -40,13 +40,13 @@ LARGEST_CHUNK: Final = MAX_PIXELS // 4
 
 
 class Layout(NamedTuple):
-    """How an array lies in its folder.
+    """The layout of an array in its folder.
 
     Attributes:
         shape: Pixels along each axis.
-        chunks: Those of a chunk.
+        chunks: Pixels of a chunk along each axis.
         key: Name of a chunk from ``{0}``, its place along the first axis, and so on.
-        attributes: As the array states them; a statement of EOPF's own counts where there is no other.
+        attributes: Attributes of the array; EOPF's own are used if there are no others.
     """
 
     shape: tuple[int, ...]
@@ -67,9 +67,9 @@ class ZarrArray:
     """A two-dimensional array of Zarr format 2.
 
     Attributes:
-        href: Absolute.
-        where: How messages name it.
-        retry: With failing servers.
+        href: Absolute href.
+        where: Name for messages.
+        retry: Retry settings for failing servers.
         layout: Rows first, then columns.
         documents: Metadata and coordinates by their path from the group of the array.
     """
@@ -86,7 +86,7 @@ class ZarrArray:
         return self.href.rpartition("/")[2]
 
     def read(self, rows: tuple[int, int], cols: tuple[int, int]) -> NDArray[np.generic]:
-        """Return some rows and columns, each from the first to before the last; without a chunk its fill value.
+        """Return some rows and columns, each from the first to before the last; missing chunks have the fill value.
 
         Raises:
             ReadError: A server fails, or a chunk cannot be decoded.
@@ -99,10 +99,10 @@ class ZarrArray:
 
     @contextmanager
     def open(self, chunks: Mapping[str, bytes] = NO_CHUNKS) -> Iterator[DatasetReader]:
-        """The array with some of its chunks.
+        """Open the array with some of its chunks.
 
         Raises:
-            ReadError: It cannot be decoded.
+            ReadError: The array cannot be decoded.
         """
         folder = uuid.uuid4().hex
         try:
@@ -122,8 +122,8 @@ def open_array(href: str, *, where: str, retry: RetryPolicy) -> ZarrArray:
     """Read the metadata and coordinates of an array.
 
     Raises:
-        BandNotFoundError: There is none.
-        UnsupportedItemError: It is not a two-dimensional array of chunks of a believable size.
+        BandNotFoundError: The array does not exist.
+        UnsupportedItemError: It is not a two-dimensional array of chunks of a plausible size.
         ReadError: Its server fails.
     """
     head, slash, name = href.rpartition("/")
@@ -156,7 +156,7 @@ def _layout(documents: Mapping[str, bytes], name: str, where: str) -> Layout:
 
 
 def _coordinates(reader: JsonReader, group: str, axis: str, where: str) -> dict[str, bytes]:
-    """The metadata and chunks of the coordinates of an axis; nothing where there are none."""
+    """Return the metadata and chunks of the coordinates of an axis; empty if there are none."""
     documents = _there(reader, group, axis, METADATA) if re.fullmatch(r"\w+", axis) else {}
     if f"{axis}/.zarray" not in documents:
         return {}
@@ -165,7 +165,7 @@ def _coordinates(reader: JsonReader, group: str, axis: str, where: str) -> dict[
 
 
 def _there(reader: JsonReader, group: str, array: str, names: Iterable[str]) -> dict[str, bytes]:
-    """Those files of an array that are there, by their path from its group, whose href ends with a slash."""
+    """Return the existing files of an array, by their path from its group, whose href ends with a slash."""
     found = {}
     for path in (f"{array}/{name}" for name in names):
         with suppress(MissingError):
@@ -175,7 +175,7 @@ def _there(reader: JsonReader, group: str, array: str, names: Iterable[str]) -> 
 
 @contextmanager
 def _reading(where: str, retry: RetryPolicy) -> Iterator[JsonReader]:
-    """What fetches; its errors name what they were for."""
+    """Open the reader for fetching; its errors name the asset."""
     try:
         with JsonReader(Connection(policy=retry)) as reader:
             yield reader

@@ -175,7 +175,7 @@ def test_an_item_that_is_not_whole_is_not_listed(tmp_path, sources, caplog):
         link["href"] for link in catalog.collection("earth-search-33twl-cloudmask")["links"] if link["rel"] == "item"
     ]
     assert listed == [f"./{sources[1].id}_cloudmask/{sources[1].id}_cloudmask.json"]
-    assert "not there whole" in caplog.text
+    assert "is incomplete or is another item" in caplog.text
 
 
 def test_only_items_of_the_catalog_can_be_linked(catalog):

@@ -71,7 +71,7 @@ def test_no_reader_of_masks_opens_a_vrt_whatever_its_name(tmp_path, secret):
 
 def test_a_pixel_of_no_codes_is_refused_by_name(tmp_path):
     write(tmp_path / "mask.tif", np.full((64, 64), np.nan, np.float32), 10, nodata=None)
-    with pytest.raises(UnsupportedItemError, match="'cloud_mask' has no codes at places: float32"):
+    with pytest.raises(UnsupportedItemError, match="'cloud_mask' has no georeferenced codes: float32"):
         read_pixel(item_of(tmp_path, {"cloud_mask": "mask.tif"}), "cloud_mask", *MIDDLE)
 
 

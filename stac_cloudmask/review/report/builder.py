@@ -91,7 +91,7 @@ def _page(
 
 
 def _policy(style: str, script: str) -> str:
-    """The Content-Security-Policy that allows only this style and this script."""
+    """Return the Content-Security-Policy that allows only this style and this script."""
     style, script = (
         b64encode(hashlib.sha256(text.encode("utf-8")).digest()).decode("ascii") for text in (style, script)
     )

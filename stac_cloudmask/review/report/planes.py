@@ -117,7 +117,7 @@ def pack(layers: MaskLayers, *, room: int) -> Packed:
 
 
 def _planes(layers: MaskLayers, room: int) -> tuple[list[Plane], bytes]:
-    """The layers as fine as there is room for; ragged scenes are shown with fewer pixels."""
+    """Return the layers as fine as there is room for; ragged scenes are shown with fewer pixels."""
     side = min(SIDE, max(LEAST_SIDE, int((6 * room) ** 0.5)))
     factor, fine = -(-max(layers.grid.shape) // side), 1
     while True:
