@@ -16,6 +16,7 @@ from scenes import SIDE, write_items, write_model
 from strict_api import strict_api
 
 from stac_cloudmask import __version__
+from stac_cloudmask.cli.console import number
 from stac_cloudmask.cli.options import PANELS
 from stac_cloudmask.config import Settings
 from stac_cloudmask.pipeline.result import Estimate
@@ -124,6 +125,11 @@ def test_json_is_one_object_a_line(cli, sources, small, tmp_path):
     assert (done["status"], done["item_id"]) == ("done", "scene-0000")
     assert done["cover"]["cloud"] > 0
     assert Path(done["output"]).exists()
+
+
+@pytest.mark.parametrize(("count", "said"), [(0, "0 items"), (1, "1 item"), (2, "2 items")])
+def test_a_noun_agrees_with_its_count(count, said):
+    assert number(count, "item") == said
 
 
 def test_a_dry_run_says_what_each_item_and_all_would_cost_and_writes_nothing(cli, sources, small, tmp_path):

@@ -198,7 +198,7 @@ def export(directory: str, file: Path, *, asset_root: str | None = None, source_
     catalog = existing_catalog(directory)
     items = catalog.items(catalog.roots(asset_root, source_roots(source_root)))
     count = writers[file.suffix](items, file)
-    console.put(f"{count} item{'' if count == 1 else 's'}  {file}")
+    console.put(f"{console.number(count, 'item')}  {file}")
 
 
 def explain(item: str, lon: float, lat: float, *, catalog: str | None = None, json: bool = False) -> None:

@@ -56,8 +56,8 @@ def fields(title: str, rows: Iterable[tuple[str, object]]) -> None:
     put(title)
     for name, value in rows:
         entries = value if isinstance(value, list | tuple) and any(" " in str(entry) for entry in value) else [value]
-        for number, entry in enumerate(entries):
-            put(f"  {name if number == 0 else '':<20}  {plain(entry)}".rstrip())
+        for at, entry in enumerate(entries):
+            put(f"  {name if at == 0 else '':<20}  {plain(entry)}".rstrip())
 
 
 def put_columns(rows: Sequence[Sequence[str]]) -> None:
@@ -130,7 +130,7 @@ def _cost(estimate: Estimate) -> str:
     size = "unknown bytes" if estimate.bytes is None else decimal(estimate.bytes)
     return (
         f"{estimate.pixels / 1e6:.1f} Mpx  {size} to read  "
-        f"{estimate.windows} windows (computed {estimate.computed / estimate.pixels:.2f} times)"
+        f"{number(estimate.windows, 'window')} (computed {estimate.computed / estimate.pixels:.2f} times)"
     )
 
 
@@ -139,12 +139,19 @@ def sum_up(results: Sequence[Result]) -> None:
     planned = [result.estimate for result in results if result.estimate is not None]
     if planned:
         sizes = [estimate.bytes for estimate in planned if estimate.bytes is not None]
-        unknown = f" and {len(planned) - len(sizes)} items of unknown size" if len(sizes) < len(planned) else ""
+        unknown = (
+            f" and {number(len(planned) - len(sizes), 'item')} of unknown size" if len(sizes) < len(planned) else ""
+        )
         pixels = sum(estimate.pixels for estimate in planned) / 1e6
-        items = "1 item" if len(planned) == 1 else f"{len(planned)} items"
+        items = number(len(planned), "item")
         note(f"total: {items} to process, {pixels:.1f} Mpx, {decimal(sum(sizes))}{unknown} to read")
     if results and stderr.is_terminal:
         note(counted(Counter(result.status for result in results)))
+
+
+def number(count: int, noun: str) -> str:
+    """A count with its noun, which has an s unless it is one."""
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 
 
 def plain(value: object) -> str:

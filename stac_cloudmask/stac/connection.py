@@ -99,8 +99,10 @@ class JsonReader:
         Raises:
             UnsupportedItemError: The rule refuses it.
         """
-        own = base is None and not is_remote(href)
-        return check_href(str(local_path(href).absolute()) if own else href, base=base, rule=self.rule)
+        if base is None and not is_remote(href):
+            path = local_path(href)
+            href = str(path.resolve() if ".." in path.parts else path.absolute())  # it is kept as a link
+        return check_href(href, base=base, rule=self.rule)
 
     def read(self, href: str, *, base: str | None = None) -> tuple[Json, str]:
         """Return a document and its absolute href; for the arguments see `locate`.

@@ -258,6 +258,12 @@ def test_ids_hrefs_paths_items_and_payloads_load_in_the_order_given(catalog, sha
     assert items[3].assets["blue"].href == str(path.parent / "blue.tif")
 
 
+def test_a_path_that_goes_up_is_kept_in_its_plain_form(catalog):
+    plain = catalog.parent / "bolzano-2022/bolzano_20220612/bolzano_20220612.json"
+    (item,) = load_items([str(catalog.parent / "alberta-2020/../bolzano-2022/bolzano_20220612" / plain.name)])
+    assert item.get_self_href() == str(plain.resolve())
+
+
 def test_an_id_of_a_static_catalog_is_found_without_reading_all_items(catalog):
     with serve(catalog.parent) as site:
         (item,) = load_items(["cloudn_chip2"], catalog=f"{site.url}/catalog.json")

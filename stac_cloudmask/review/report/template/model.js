@@ -112,7 +112,7 @@ function onSameGrid(one, other) {
   return a !== null && a === b;
 }
 
-// Longitude and latitude of a point in a UTM zone of WGS 84, to a centimetre: Krueger's series to the third order.
+// Longitude and latitude of a point in a UTM zone of WGS 84, to a centimeter: Krueger's series to the third order.
 function degrees(code, x, y) {
   const zone = /^EPSG:32([67])(\d\d)$/.exec(code);
   if (!zone) return null;
