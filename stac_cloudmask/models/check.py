@@ -1,4 +1,4 @@
-"""Whether a model does what its item says, found by running it on a fixed chip."""
+"""Check a model against its item by running it on a fixed chip."""
 
 from __future__ import annotations
 
@@ -37,20 +37,20 @@ SPECTRA: Final = {
 }
 """Reflectance of green fields and of a thick cloud, by common name: typical values, not measured ones."""
 SHADE: Final = 0.25
-"""What is left of the ground's reflectance in a shadow."""
+"""Fraction of the ground's reflectance that remains in a shadow."""
 PLACES: Final = (0.3, 0.7)
-"""Centers of cloud and shadow, in parts of the width."""
+"""Centers of cloud and shadow, as fractions of the width."""
 SIDE: Final = 256
-"""Longest side in pixels of the cloud's and shadow's picture; much larger ones would be plain white and black."""
+"""Maximum side in pixels of the pattern of cloud and shadow; larger ones would be uniformly white and black."""
 SMALLEST: Final = 64
-"""Pixels of the shortest axis that a free window is tried with."""
+"""Length in pixels of the shorter side with which a free window is tested."""
 
 
 @dataclass(frozen=True)
 class Finding:
-    """Something about a model that does not fit.
+    """A problem of a model.
 
-    ``level`` is ``error`` where masks would be wrong or impossible, ``warning`` where that is only likely.
+    ``level`` is ``error`` if masks would be wrong or impossible, ``warning`` if that is only likely.
     """
 
     level: Literal["error", "warning"]
@@ -58,10 +58,10 @@ class Finding:
 
 
 def check_model(spec: ModelSpec, *, cache: Path | None = None) -> list[Finding]:
-    """Return what does not fit between an item, its file and what this package needs; nothing if all does.
+    """Return contradictions between an item, its file and the requirements of this package; empty if there are none.
 
     Args:
-        spec: What the item says.
+        spec: The item's contract.
         cache: Directory of downloaded weights; None for the user's cache.
     """
     return list(_findings(OnnxSegmenter(spec, cache=cache, local_means=False)))
@@ -120,12 +120,12 @@ def _class_order(model: OnnxSegmenter, size: int) -> Iterator[Finding]:
             yield Finding(
                 "warning",
                 f"{role}: probability {own:.2f} in a {role}, {foreign:.2f} in a {other}; "
-                f"the classes may be in another order, or the values be scaled otherwise, than the item says",
+                f"the order of the classes or the scaling of the values may differ from the item",
             )
 
 
 def _free_window(model: OnnxSegmenter) -> Iterator[Finding]:
-    """Yield a finding unless windows of another size work, as at the border of a scene."""
+    """Yield a finding unless windows of another size work, as needed at the border of a scene."""
     multiple = model.spec.window.multiple
     if not multiple:
         return

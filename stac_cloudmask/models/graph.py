@@ -32,13 +32,14 @@ ERRORS: Final = (
     ort.RuntimeException,
     UnicodeError,  # a broken file's names in onnxruntime's message
 )
-"""What onnxruntime raises for graphs that it cannot run."""
+"""Exceptions of onnxruntime for graphs that it cannot run."""
 RANK: Final = 4
 FREE_AXES: Final = ("windows", "band", "window_height", "window_width")
-"""Names of the input's axes, where they are free."""
+"""Names of the input's free axes."""
 MEAN_SIDE: Final = 0.5
-"""Side of local means relative to the windows that a model was made for. With the ukis models half is as accurate on
-labeled scenes as the whole, and windows that share 192 pixels agree with one large window in 99.9 instead of 99.7 %."""
+"""Side of local means relative to the windows for which a model was made. With the ukis models, half is as accurate on
+labeled scenes as the whole, and windows with an overlap of 192 pixels agree with one large window in 99.9 % of pixels
+instead of 99.7 %."""
 
 
 def load_graph(
@@ -50,13 +51,13 @@ def load_graph(
     ranges: Mapping[str, tuple[float, float]] | None = None,
     bfloat16: bool = False,
 ) -> bytes:
-    """Return a serialized graph that fits the contract and takes the windows that it states.
+    """Return a serialized graph that fits the contract and accepts the stated windows.
 
     The bytes that are checked are the bytes that are used.
 
     Args:
         path: The file.
-        spec: What its item says.
+        spec: Contract of its item.
         local_means: Whether global means become local ones, so that it does not matter where windows lie, and the
             graph is made faster; see ``surgery``. A model with a fixed window keeps what it has.
         transposed: See ``surgery.enlarge_later``.
@@ -64,8 +65,8 @@ def load_graph(
         bfloat16: See ``surgery.round_weights``.
 
     Raises:
-        ChecksumError: The file is not the one that the item promises.
-        ModelError: It is not a valid ONNX file, or has other inputs or outputs than the item says.
+        ChecksumError: The file does not match the checksum in the item.
+        ModelError: It is not a valid ONNX file, or its inputs or outputs differ from the item.
     """
     data = _read(path, spec)
     model = _parse(data, path)
@@ -86,10 +87,10 @@ def load_graph(
 
 
 def simplified(model: ModelProto, path: Path) -> ModelProto:
-    """Return a graph with constants computed, and padding and normalization taken into convolutions.
+    """Return a graph with constants folded, and padding and normalization merged into convolutions.
 
     Raises:
-        ModelError: ONNX Runtime cannot run it; names ``path``.
+        ModelError: ONNX Runtime cannot run it; the message names ``path``.
     """
     options = onnxruntime.SessionOptions()
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
@@ -125,7 +126,7 @@ def _parse(data: bytes, path: Path) -> ModelProto:
     for tensor in model.graph.initializer:
         if tensor.data_location == TensorProto.EXTERNAL or tensor.external_data:
             raise ModelError(
-                f"{path}: tensor {tensor.name!r} lies in another file, which no checksum covers; "
+                f"{path}: tensor {tensor.name!r} is in another file, which no checksum covers; "
                 f"save the model as one file: onnx.save(onnx.load(path), path)"
             )
     try:
@@ -154,7 +155,7 @@ def _refuse_unfit(graph: GraphProto, spec: ModelSpec, path: Path) -> tuple[int, 
 
 
 def _differences(given: list[int], result: list[int], spec: ModelSpec) -> Iterator[str]:
-    """Yield how the axes of input and output differ from what an item says."""
+    """Yield how the axes of input and output differ from those in an item."""
     item = f"but the item of {spec.name!r} says"
     if given[1] not in (0, len(spec.bands)):
         yield f"its input has {given[1]} channels, {item} {len(spec.bands)}"
@@ -173,7 +174,7 @@ def _sides(value: onnx.ValueInfoProto) -> list[int]:
 
 
 def _free_window(graph: GraphProto) -> None:
-    """Forget a fixed height and width, and all shapes that were inferred from them."""
+    """Remove a fixed height and width, and all shapes that were inferred from them."""
     given = surgery.input_of(graph)
     for axis in (0, 2, 3):
         given.type.tensor_type.shape.dim[axis].dim_param = FREE_AXES[axis]

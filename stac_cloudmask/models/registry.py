@@ -1,4 +1,4 @@
-"""Models by name or path, and the copies of their items that outputs keep."""
+"""Find models by name or path, and copy their items for outputs."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ if TYPE_CHECKING:
     from stac_cloudmask.core.predict import Role
 
 HIERARCHY: Final = frozenset({"root", "parent", "self", "collection", "item", "child"})
-"""Relations to other documents of the model's own catalog, which are not there where the copy goes."""
+"""Link relations to other documents of the model's own catalog, which the copy's catalog does not have."""
 REMOTE: Final = ("https://", "http://", "s3://")
 
 
 def is_followable(spec: ModelSpec) -> bool:
-    """Return whether others can read the model's item by its link."""
+    """Return whether other machines can read the model's item by its link."""
     return spec.item_href.startswith(REMOTE)
 
 
@@ -31,13 +31,13 @@ def model_document(spec: ModelSpec) -> Json:
     """Return a model's item without links into its own catalog, with size and checksum of the weights that were used.
 
     Raises:
-        ModelError: The item or the weights are not there any more.
+        ModelError: The item or the weights no longer exist.
     """
     path = _path(spec)
     try:
         body = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise ModelError(f"{path}: cannot be read as a model item any more: {error}") from error
+        raise ModelError(f"{path}: can no longer be read as a model item: {error}") from error
     body.pop("collection", None)
     body["id"] = spec.name
     body["properties"] |= {"title": spec.title, "mlm:name": spec.name}
@@ -55,7 +55,7 @@ def _path(spec: ModelSpec) -> Path:
 
 
 CATALOG_HREF: Final = "package://stac_cloudmask/models/catalog"
-"""Names the shipped items in outputs, whatever machine they were made on."""
+"""Prefix of the shipped items' hrefs in outputs, independent of the machine."""
 
 
 INT8_RANGES: Final = "int8-ranges.json"
@@ -70,7 +70,7 @@ def catalog_folder() -> Path:
 
 
 def list_models(catalog: Path | None = None) -> list[ModelSpec]:
-    """Return the models of a catalog in its order; those of the shipped one by default."""
+    """Return the models of a catalog in its order; by default the shipped catalog."""
     folder = catalog or catalog_folder()
     document = json.loads((folder / "catalog.json").read_text(encoding="utf-8"))
     hrefs = [link["href"].removeprefix("./") for link in document["links"] if link["rel"] == "item"]
@@ -78,10 +78,10 @@ def list_models(catalog: Path | None = None) -> list[ModelSpec]:
 
 
 def int8_ranges(spec: ModelSpec, cache: Path | None = None) -> dict[str, tuple[float, float]]:
-    """Return the least and largest values of a model's features, which a computation in 8 bits needs.
+    """Return the minimum and maximum values of a model's features, which 8-bit inference needs.
 
     Raises:
-        ConfigError: Nobody measured them for these weights.
+        ConfigError: The ranges were not measured for these weights.
     """
     measured = json.loads((catalog_folder() / INT8_RANGES).read_text(encoding="utf-8"))
     ranges = measured.get(weights_sha256(spec, cache))
@@ -93,11 +93,11 @@ def int8_ranges(spec: ModelSpec, cache: Path | None = None) -> dict[str, tuple[f
 def find_model(name_or_path: str | Path, *, role: Role | None = None) -> ModelSpec:
     """Return a model by its name in the shipped catalog, or by the path of its MLM item or of a FarmVibes.AI file.
 
-    An .onnx file is taken for a model of FarmVibes.AI by its name (``cloud_model1_cpu.onnx`` to ``5``,
-    ``shadow.onnx``): it gets that model's contract, with its own bytes.
+    An .onnx file is recognized as a model of FarmVibes.AI by its name (``cloud_model1_cpu.onnx`` to ``5``,
+    ``shadow.onnx``): it gets that model's contract with its own weights.
 
     Raises:
-        ModelError: There is no such model, or it cannot play the role.
+        ModelError: There is no such model, or it does not have the role.
     """
     spec = _find(str(name_or_path))
     if role is not None and role not in spec.roles:
@@ -107,7 +107,7 @@ def find_model(name_or_path: str | Path, *, role: Role | None = None) -> ModelSp
 
 
 def with_weights(spec: ModelSpec, path: str | Path) -> ModelSpec:
-    """Return the same contract for another file, whose size and checksum are not known."""
+    """Return the same contract for another file, whose size and checksum are unknown."""
     path = Path(path).absolute()
     return replace(
         spec,
@@ -131,7 +131,7 @@ def _find(wanted: str) -> ModelSpec:
         return with_weights(by_file[path.name], path)
     if path.suffix == ".onnx":
         raise ModelError(
-            f"{wanted}: an ONNX file does not say which bands it wants; give the path of an MLM item that names the "
+            f"{wanted}: an ONNX file does not state which bands it needs; give the path of an MLM item that names the "
             f"file instead (see models/README.md), or one of FarmVibes.AI's files: {', '.join(sorted(by_file))}"
         )
     raise ModelError(f"no model {wanted!r}; there are {', '.join(known)}, or the path of an MLM item (.json)")

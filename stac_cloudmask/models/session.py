@@ -34,10 +34,10 @@ if TYPE_CHECKING:
 DN_PER_REFLECTANCE: Final = np.float32(1e4)
 """Sentinel-2's quantification value."""
 EXECUTION: Final = MappingProxyType({"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"})
-"""What onnxruntime calls the providers that it carries out."""
+"""Onnxruntime's names of the providers that it runs."""
 
 Run = Callable[["F32"], "F32"]
-"""A graph: ``(n, band, y, x)`` -> ``(n, channel, y, x)``."""
+"""A function that runs a graph: ``(n, band, y, x)`` -> ``(n, channel, y, x)``."""
 
 _sessions: dict[tuple[object, ...], Run] = {}
 _opening = threading.Lock()
@@ -45,19 +45,19 @@ _opening = threading.Lock()
 
 @dataclass(frozen=True)
 class OnnxSegmenter:
-    """A model of ``core.predict.Segmenter``'s kind, run from an ONNX file.
+    """A ``core.predict.Segmenter`` that runs an ONNX file.
 
-    It can be pickled; the session is opened at the first use, once per process for each file.
+    It can be pickled; the session is opened on first use, once per process for each file.
 
     Attributes:
-        spec: What the model's item says.
-        threads: CPUs to use; None takes all that the process may use.
+        spec: The model's contract.
+        threads: CPUs to use; None for all that the process may use.
         provider: See ``config.Settings``.
         cache: Directory of downloaded weights; None for the user's cache.
-        local_means: Whether global means become local ones and the graph is made faster; FarmVibes.AI's workflow runs
-            it as it is.
-        any_shape: Whether windows have many shapes. One session takes them all then; else it is prepared for the shape
-            of the last window, which makes it 6 % faster, but takes longer than a window to compute.
+        local_means: Whether global means become local ones and the graph is optimized; FarmVibes.AI's workflow runs
+            it unchanged.
+        any_shape: Whether windows have many shapes. If so, one session handles all; otherwise it is prepared for the
+            shape of the last window, which makes it 6 % faster, but takes longer than computing a window.
     """
 
     spec: ModelSpec
@@ -69,22 +69,22 @@ class OnnxSegmenter:
 
     @property
     def bands(self) -> tuple[str, ...]:
-        """Common names of the bands that the model sees, in its order."""
+        """Common names of the model's input bands, in its order."""
         return self.spec.bands
 
     def predict(self, reflectance: F32) -> dict[Role, F32]:
         """Return probabilities 0..1 by role, ``(n, y, x)``, of reflectance ``(n, band, y, x)`` of any size.
 
         Raises:
-            ModelError: The weights are missing, broken or hostile, or give no probabilities.
+            ModelError: The weights are missing, broken or malicious, or do not give probabilities.
         """
         return _probabilities(self.channels(reflectance), self.spec)
 
     def channels(self, reflectance: F32) -> F32:
-        """Return the output of the graph, ``(n, channel, y, x)``: logits where the item names an activation.
+        """Return the output of the graph, ``(n, channel, y, x)``: logits if the item names an activation.
 
         Raises:
-            ModelError: As ``predict``.
+            ModelError: See ``predict``.
         """
         height, width = reflectance.shape[2:]
         given = _prepare(reflectance, self.spec)
@@ -98,11 +98,11 @@ class OnnxSegmenter:
         return result
 
     def open(self) -> Run:
-        """Return the session, which is opened unless this process has it.
+        """Return the session, which is opened if this process does not have it yet.
 
         Raises:
-            ModelError: The weights are missing, broken, hostile, or not what the item says.
-            ConfigError: The provider is not installed, or cannot be had on this machine.
+            ModelError: The weights are missing, broken or malicious, or contradict the item.
+            ConfigError: The provider is not installed or not available on this machine.
         """
         path = locate(self.spec, self.cache)
         state = path.stat()
@@ -134,7 +134,7 @@ class OnnxSegmenter:
             prepare = partial(_onnxruntime, graph, path, threads=threads, provider=self.provider)
         else:
             prepare = partial(_openvino, graph, path, threads=threads, bfloat16=bfloat16)
-        ready = lru_cache(maxsize=1)(prepare)  # all windows of a large scene are alike; each shape keeps 0.6 GB
+        ready = lru_cache(maxsize=1)(prepare)  # all windows of a large scene have one shape; each shape takes 0.6 GB
         preparing = threading.Lock()
 
         def run(chips: F32) -> F32:
@@ -151,19 +151,19 @@ def _onnxruntime(graph: bytes, path: Path, shape: tuple[int, ...], *, threads: i
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.log_severity_level = 3
-    # Measured with the ukis models on windows of 512: 348 MB of the process instead of 565, at the same speed
+    # The ukis models on windows of 512 need 348 MB instead of 565 MB, at the same speed
     options.enable_mem_pattern = False
     for axis in (axis for axis, side in enumerate(shape) if side > 0 and axis != 1):
         options.add_free_dimension_override_by_name(FREE_AXES[axis], shape[axis])
     try:
-        # A fallback would print to stdout, among the results
+        # A fallback would print to stdout, between the results
         session = onnxruntime.InferenceSession(graph, options, providers=[EXECUTION[provider]], enable_fallback=0)
     except ERRORS as error:
         raise ModelError(f"{path}: onnxruntime cannot run it: {error}") from error
     if session.get_providers()[0] != EXECUTION[provider]:
         raise ConfigError(
-            f"provider {provider!r}: onnxruntime would take the CPU without a word, as it found no GPU or no CUDA "
-            f"libraries that it can use; see whether `nvidia-smi` lists a GPU, and run "
+            f"provider {provider!r}: onnxruntime would silently use the CPU, because it found no GPU or no usable "
+            f"CUDA libraries; check whether `nvidia-smi` lists a GPU, and run "
             f"`pip install 'onnxruntime-gpu[cuda,cudnn]'`"
         )
     given, result = session.get_inputs()[0].name, session.get_outputs()[0].name
@@ -181,7 +181,7 @@ def _onnxruntime(graph: bytes, path: Path, shape: tuple[int, ...], *, threads: i
 def _openvino(graph: bytes, path: Path, shape: tuple[int, ...], *, threads: int, bfloat16: bool) -> Run:
     """Return the graph compiled by OpenVINO for windows of a shape, whose axes may be free.
 
-    bfloat16 is used where the CPU has it.
+    bfloat16 is used if the CPU supports it.
     """
     try:
         import openvino  # noqa: PLC0415  (extra)
@@ -215,15 +215,15 @@ def _prepare_provider(provider: str) -> None:
         )
     preload = getattr(onnxruntime, "preload_dlls", None)  # since 1.21
     if provider == "cuda" and preload is not None:
-        with redirect_stdout(sys.stderr):  # it prints what it does not find
+        with redirect_stdout(sys.stderr):  # it prints missing libraries
             preload()
 
 
 def _prepare(reflectance: F32, spec: ModelSpec) -> F32:
-    """Return reflectance scaled as the model expects, and padded to a size that it takes by repeating the edge."""
+    """Return reflectance scaled as the model expects, and padded to an accepted size by repeating the edge."""
     given = reflectance
     if spec.input_kind == "dn":
-        given = np.rint(reflectance * DN_PER_REFLECTANCE)  # whole numbers again, to the bit
+        given = np.rint(reflectance * DN_PER_REFLECTANCE)  # exact whole numbers again
     if any(spec.mean) or any(std != 1 for std in spec.std):
         mean, std = (np.array(values, np.float32)[:, None, None] for values in (spec.mean, spec.std))
         given = given - mean
@@ -232,7 +232,7 @@ def _prepare(reflectance: F32, spec: ModelSpec) -> F32:
     padding = [(0, spec.window.padded(side) - side) for side in sides]
     if any(after < 0 for _, after in padding):
         found = " x ".join(map(str, sides))
-        raise ModelError(f"model {spec.name!r}: takes windows of {spec.window.size} pixels, got {found}")
+        raise ModelError(f"model {spec.name!r}: needs windows of {spec.window.size} pixels, got {found}")
     if any(after for _, after in padding):
         given = np.pad(given, [(0, 0), (0, 0), *padding], mode="edge")
     return np.ascontiguousarray(given)

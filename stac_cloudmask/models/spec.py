@@ -1,4 +1,4 @@
-"""MLM items: what a model needs and gives."""
+"""Read MLM items: the inputs and outputs of models."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ Activation = Literal["softmax", "sigmoid", "none"]
 InputKind = Literal["reflectance", "dn"]
 
 ROLE_CLASSES: Final[Mapping[Role, tuple[str, ...]]] = {"cloud": ("cloud",), "shadow": ("cloud_shadow",)}
-"""Names of output classes that make a role, unless ``stac_cloudmask:roles`` says otherwise."""
+"""Names of output classes that belong to a role, unless ``stac_cloudmask:roles`` states otherwise."""
 
 ACTIVATIONS: Final[Mapping[str, Activation]] = {"scipy.special.softmax": "softmax", "scipy.special.expit": "sigmoid"}
-"""``post_processing_function`` expressions, format ``python``; none means that the graph gives probabilities."""
+"""``post_processing_function`` expressions, format ``python``; without one the graph returns probabilities."""
 
 COMMON_NAMES: Final = frozenset(
     ["coastal", "blue", "green", "red", "rededge1", "rededge2", "rededge3", "nir", "nir08", "nir09", "swir16", "swir22"]
@@ -35,7 +35,7 @@ SCALINGS: Final[Mapping[str, Callable[[dict[str, Any]], tuple[Any, Any]]]] = {
     "scale": lambda entry: (0, entry["value"]),
     "offset": lambda entry: (entry["value"], 1),
 }
-"""What is subtracted from a band, and what it is divided by then, by the type of ``value_scaling``."""
+"""The value subtracted from a band, and the divisor applied afterwards, by the type of ``value_scaling``."""
 
 
 def exactly_one(name: str, many: Sequence[Any]) -> dict[str, Any]:
@@ -46,7 +46,7 @@ def exactly_one(name: str, many: Sequence[Any]) -> dict[str, Any]:
 
 
 def one_of(name: str, value: str, choices: Collection[str]) -> str:
-    """Return a value that has to be one of some."""
+    """Return a value that must be one of some choices."""
     if value not in choices:
         raise ValueError(f"{name} {value!r} is not supported; {', '.join(choices)} are")
     return value
@@ -80,7 +80,7 @@ def band_names(names: Sequence[str | dict[str, Any]], properties: dict[str, Any]
 
 
 def scaling(entries: Sequence[dict[str, Any]] | None, count: int) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Return what is subtracted from each band, and what it is divided by then."""
+    """Return the value subtracted from each band, and the divisor applied afterwards."""
     entries = entries or [{"type": "scale", "value": 1}]
     if len(entries) not in (1, count):
         raise ValueError(f"value_scaling has {len(entries)} entries; there is one for all bands or one for each")
@@ -92,7 +92,7 @@ def scaling(entries: Sequence[dict[str, Any]] | None, count: int) -> tuple[tuple
 
 
 def activation_of(function: dict[str, Any] | None) -> Activation:
-    """Return what turns the output into probabilities."""
+    """Return the activation that turns the output into probabilities."""
     if function is None:
         return "none"
     one_of("post_processing_function in the format", function["format"], ["python"])
@@ -102,7 +102,7 @@ def activation_of(function: dict[str, Any] | None) -> Activation:
 def outputs(
     result: dict[str, Any], channels: int, activation: Activation, roles: Mapping[str, Sequence[str]] | None
 ) -> tuple[tuple[Role, tuple[int, ...]], ...]:
-    """Return the channels by role; a single channel is that of class 1."""
+    """Return the channels by role; a single channel belongs to class 1."""
     values = {str(entry["name"]): int(entry["value"]) for entry in result["classification:classes"]}
     outputs = []
     for role, default in ROLE_CLASSES.items():
@@ -125,17 +125,17 @@ SHA256_MULTIHASH: Final = "1220"
 LONGEST_SIDE: Final = 8192
 """Largest side of a window, in pixels."""
 LARGEST_ITEM: Final = 1_000_000
-"""Bytes; a model item has a few thousand."""
+"""Maximum size of a model item in bytes; items have a few thousand."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ModelWindow:
-    """The windows that a model is given.
+    """The input windows of a model.
 
     Attributes:
         size: Longest side in pixels.
         multiple: Sides are multiples of this; 0 means that every side is ``size`` exactly.
-        overlap: Pixels that neighboring windows share at least.
+        overlap: Minimum number of pixels that neighboring windows share.
     """
 
     size: int
@@ -143,7 +143,7 @@ class ModelWindow:
     overlap: int
 
     def __post_init__(self) -> None:
-        """Refuse what cannot work."""
+        """Reject values that cannot work."""
         if not 1 <= self.size <= LONGEST_SIDE:
             raise ValueError(f"window size must lie in [1, {LONGEST_SIDE}], got {self.size}")
         if not 0 <= self.overlap < self.size:
@@ -152,32 +152,32 @@ class ModelWindow:
             raise ValueError(f"window size {self.size} is not a multiple of {self.multiple}")
 
     def padded(self, side: int) -> int:
-        """Return what a side of at most ``size`` pixels is padded to."""
+        """Return the length to which a side of at most ``size`` pixels is padded."""
         return side + -side % self.multiple if self.multiple else self.size
 
 
 @dataclass(frozen=True, kw_only=True)
 class ModelSpec:
-    """A model's contract, as its MLM item states it.
+    """A model's contract, as stated by its MLM item.
 
     Attributes:
         name: Id of the item.
-        title: One line for people.
+        title: Description in one line.
         bands: Common names of the input channels, in order.
         input_kind: ``reflectance``, or ``dn``: reflectance times 10000, whole numbers.
-        mean: Subtracted from each band first.
-        std: Each band is divided by this then.
-        activation: What turns the output into probabilities.
+        mean: Value subtracted from each band.
+        std: Divisor of each band afterwards.
+        activation: Function that turns the output into probabilities.
         channels: Channels of the output.
         outputs: Channels whose probabilities add up to a role's, by role.
         window: Windows to cut a scene into.
-        gsd: Finest and coarsest pixel size in meters that the model is meant for; None if not stated.
+        gsd: Finest and coarsest pixel size in meters for which the model is intended; None if not stated.
         href: Where the weights are: ``package://PACKAGE/FILE``, ``https://...`` or a local path.
         file_size: Bytes of the weights; None if not stated.
-        sha256: Their checksum in hex; None if not stated.
+        sha256: Checksum of the weights in hex; None if not stated.
         license: SPDX expression of the weights.
-        source: Page of the model's origin.
-        item_href: The MLM item itself.
+        source: Web page of the model's origin.
+        item_href: Href of the MLM item.
     """
 
     name: str
@@ -200,22 +200,22 @@ class ModelSpec:
 
     @property
     def roles(self) -> tuple[Role, ...]:
-        """What the model can tell: ``cloud``, ``shadow`` or both."""
+        """Roles of the model: ``cloud``, ``shadow`` or both."""
         return tuple(role for role, _ in self.outputs)
 
     @property
     def file_name(self) -> str:
-        """Last part of ``href`` without its query, fit to be a file's name."""
+        """Last part of ``href`` without its query, safe as a file name."""
         return re.sub(r"[^A-Za-z0-9._-]", "_", re.split("[?#]", self.href)[0].rsplit("/", 1)[-1])[-100:]
 
 
 def shared_window(specs: Sequence[ModelSpec]) -> ModelWindow:
-    """Return windows that suit several models, so that a scene is cut and read once.
+    """Return windows that suit several models, which allows reading a scene once.
 
-    A model with a free window takes those of one with a fixed window; what neighbors share is the most that any wants.
+    Models with a free window use those of a model with a fixed window; the overlap is the largest of all.
 
     Raises:
-        ConfigError: Two models fix different windows.
+        ConfigError: Two models have different fixed windows.
     """
     windows = [spec.window for spec in specs]
     overlap = max(window.overlap for window in windows)
@@ -235,7 +235,7 @@ def read_model_item(path: str | Path) -> ModelSpec:
     """Read the contract that an MLM item (v1.5) on disk states.
 
     Raises:
-        ModelError: The item is missing, is not an MLM item, or states something that this package cannot do.
+        ModelError: The item is missing, is not an MLM item, or states something that is not supported.
     """
     path = Path(path).absolute()
     try:
@@ -290,7 +290,7 @@ def _spec(document: dict[str, Any], path: Path) -> ModelSpec:
 
 
 def _name(item_id: str) -> str:
-    """Return a name that can be a folder of the cache."""
+    """Return a name that is safe as a folder of the cache."""
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", item_id):
         raise ValueError(f"its id {item_id!r} must be letters, digits, '.', '_' and '-', at most 100")
     return item_id
@@ -301,7 +301,7 @@ def _window(sides: tuple[int, int], window: Mapping[str, Any] | None) -> ModelWi
     if side != width:
         raise ValueError(f"windows are square, but mlm:input states {side} x {width}")
     if window is None and side == -1:
-        raise ValueError("mlm:input leaves height and width free, so stac_cloudmask:window must say which to use")
+        raise ValueError("mlm:input leaves height and width free, so stac_cloudmask:window must state them")
     window = {"size": side, "multiple": 0, "overlap": side // 8} if window is None else window
     chosen = ModelWindow(**{name: int(window[name]) for name in ("size", "multiple", "overlap")})
     if chosen.multiple == 0 and side not in (-1, chosen.size):
@@ -310,7 +310,7 @@ def _window(sides: tuple[int, int], window: Mapping[str, Any] | None) -> ModelWi
 
 
 def weights_asset(assets: Mapping[str, dict[str, Any]]) -> dict[str, Any]:
-    """Return the asset of an MLM item that is the ONNX file."""
+    """Return the asset of an MLM item for the ONNX file."""
     for asset in assets.values():
         if "mlm:model" in asset.get("roles", ()) and asset.get("mlm:artifact_type") == "onnx":
             return asset

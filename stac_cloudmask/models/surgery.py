@@ -1,6 +1,6 @@
-"""Changes to a graph as it is loaded. They keep its weights, but for those that `round_weights` and `quantize` round.
+"""Transform a graph as it is loaded. Weights are kept, except where `round_weights` and `quantize` round them.
 
-They know the operators of graphs that ONNX Runtime has simplified, see ``graph.load_graph``.
+The functions expect the operators of graphs that ONNX Runtime has simplified, see ``graph.load_graph``.
 """
 
 from __future__ import annotations
@@ -20,32 +20,32 @@ if TYPE_CHECKING:
 
 MEANS: Final = frozenset({"GlobalAveragePool", "ReduceMean"})
 POINTWISE: Final = frozenset({"Add", "Clip", "Conv", "HardSigmoid", "HardSwish", "Mul", "Relu", "Sigmoid"})
-"""Operators that may lie between a mean and its gate; a convolution only if it is 1 x 1."""
+"""Operators that are allowed between a mean and its gate; a convolution only if it is 1 x 1."""
 PLAIN: Final[dict[str, Any]] = {"pads": [0] * 4, "strides": [1, 1], "dilations": [1, 1], "group": 1}
-"""Options of a convolution that states none."""
+"""Default attributes of a convolution."""
 NEAREST: Final = {"mode": b"nearest", "coordinate_transformation_mode": b"asymmetric", "nearest_mode": b"floor"}
-"""Options of a Resize by 2 that repeats each pixel."""
+"""Attributes of a Resize by 2 that repeats each pixel."""
 TRIAL: Final = 256
-"""Least side in pixels of the window for which shapes are inferred."""
+"""Minimum side in pixels of the window for which shapes are inferred."""
 SMALLEST: Final = 1e-8
-"""Least largest weight or value: what is zero throughout stays zero."""
+"""Lower limit of the largest weight or value, which keeps all-zero tensors zero."""
 HALF_BFLOAT16: Final = np.uint32(0x8000)
-"""Half of the last bit of bfloat16, which is the first half of float32."""
+"""Half of the last bit of bfloat16, the upper half of a float32."""
 PAIR: Final = 2
-"""Inputs of a concatenation that can be taken apart."""
+"""Number of inputs of a concatenation that can be split."""
 TAPS: Final = (((0, 1), (2,)), ((0,), (1, 2)))
-"""By phase and place in a kernel of 2, the places in a kernel of 3 that fall onto the same pixel of lower resolution.
+"""Positions in a kernel of 3 that fall onto the same low-resolution pixel, by phase and position in a kernel of 2.
 
-Phase 0 are the odd rows 2j-1, whose three neighbors are the pixels j-1, j-1, j; phase 1 the even ones 2j: j-1, j, j."""
+Phase 0 is the odd rows 2j-1, whose three neighbors are the pixels j-1, j-1, j; phase 1 the even rows 2j: j-1, j, j."""
 
 Changes = dict[str, list[NodeProto]]
-"""Nodes by the tensor whose maker they replace; they make it, too."""
+"""Replacement nodes by the tensor that they produce."""
 
 
 class Wiring:
-    """Which node of a graph makes a tensor, which ones use it, and which shape it has.
+    """The producer, consumers and shape of each tensor of a graph.
 
-    Shapes are those for one window, as far as they can be inferred. Windows have sides that are multiples of ``cell``.
+    Shapes apply to one window, as far as they can be inferred. Sides of windows are multiples of ``cell``.
     """
 
     def __init__(self, model: ModelProto, cell: int) -> None:
@@ -66,8 +66,8 @@ class Wiring:
     def gates(self) -> Iterator[tuple[NodeProto, NodeProto, int]]:
         """Yield squeeze-and-excitation blocks whose features have a resolution that divides the cell.
 
-        Each is the node of a mean, the one that multiplies features with what is computed from their mean, and how many
-        pixels of the input lie along the side of one of the features.
+        Each is the node of a mean, the node that multiplies features by the gate computed from their mean, and the
+        number of input pixels along the side of a feature pixel.
         """
         for mean in self.graph.node:
             if mean.op_type not in MEANS:
@@ -79,7 +79,7 @@ class Wiring:
                 yield mean, product, stride
 
     def _product(self, mean: NodeProto) -> NodeProto | None:
-        """Return the only node that uses what becomes of a mean, if it multiplies with it what the mean is of."""
+        """Return the only node that uses the gate computed from a mean, if it multiplies the mean's input by it."""
         inside, products = {mean.output[0]}, []
         for node in self.graph.node:
             given = set(filter(None, node.input)) - self.constants.keys()
@@ -100,19 +100,19 @@ class Wiring:
         return self.kernel(node) == [1, 1] and not any(options["pads"]) and set(options["strides"]) == {1}
 
     def kernel(self, node: NodeProto) -> list[int]:
-        """Return the sides of the kernel of a convolution; nothing where its weights are not constant."""
+        """Return the sides of the kernel of a convolution; empty if its weights are not constant."""
         is_constant = node.op_type == "Conv" and self.constants.keys() >= set(node.input[1:])
         return list(self.constants[node.input[1]].dims[2:]) if is_constant else []
 
     def only_user(self, name: str, operator: str) -> NodeProto | None:
-        """Return the node that alone uses a tensor, if it is of a kind."""
+        """Return the only consumer of a tensor, if it has the given operator type."""
         users = [node for node in self.graph.node if name in node.input]
         return users[0] if name not in self.results and [user.op_type for user in users] == [operator] else None
 
     def doubled(self, conv: NodeProto) -> list[str]:
-        """Return the features that a 3 x 3 convolution sees doubled, and the finer ones beside them, if any.
+        """Return the upsampled input features of a 3 x 3 convolution, and any finer ones concatenated with them.
 
-        Nothing where a convolution sees others.
+        Empty if a convolution has other inputs.
         """
         options = PLAIN | _options(conv) | {"kernel": self.kernel(conv)}
         wanted = PLAIN | {"pads": [1] * 4, "kernel": [3, 3]}
@@ -139,13 +139,13 @@ def input_of(graph: GraphProto) -> ValueInfoProto:
 
 
 def is_flat(model: ModelProto) -> bool:
-    """Return whether all nodes of a model stand in one graph, without local functions and branches."""
+    """Return whether all nodes of a model are in one graph, without local functions and branches."""
     inner = (attribute.g.node or attribute.graphs for node in model.graph.node for attribute in node.attribute)
     return not model.functions and not any(inner)
 
 
 def widen(model: ModelProto) -> None:
-    """Turn float16 into float32, as CPUs compute it; the weights keep their values."""
+    """Convert float16 to float32, in which CPUs compute; weights keep their values."""
     attributes = [attribute for node in model.graph.node for attribute in node.attribute]
     inner = [attribute.t for attribute in attributes if attribute.HasField("t")]
     for tensor in (*model.graph.initializer, *inner):
@@ -159,23 +159,23 @@ def widen(model: ModelProto) -> None:
 
 
 def localize_means(wiring: Wiring, *, side: int) -> Changes:
-    """Let each squeeze-and-excitation block see the mean around a pixel instead of the mean of its whole window.
+    """Let each squeeze-and-excitation block use the mean around a pixel instead of the mean of its whole window.
 
-    With means of whole windows every answer depends on where the windows lie. Here a block averages the features in
-    cells and then the cells within ``side`` pixels; the gate that follows from these means is interpolated linearly
+    With means of whole windows, results depend on the placement of windows. Here a block averages the features in
+    cells and then the cells within ``side`` pixels; the gate computed from these means is interpolated linearly
     between the cells (Chu et al., "Improving Image Restoration by Revisiting Global Information Aggregation", ECCV
-    2022). Other global means, and features whose resolution does not divide a cell, stay as they are.
+    2022). Other global means, and features whose resolution does not divide a cell, are not changed.
 
     Args:
         wiring: Wiring of the graph.
-        side: Side in pixels of the area that a mean is taken over.
+        side: Side in pixels of the area of a mean.
     """
     changes: Changes = {}
     cells = side // wiring.cell | 1
     for mean, product, stride in wiring.gates():
         factor = wiring.cell // stride
         pool = _node("AveragePool", mean.input[:1], mean.output[0], kernel_shape=[factor] * 2, strides=[factor] * 2)
-        # Means of cells are squeezed before the mean around them is taken: the same, with far fewer channels
+        # Means of cells are squeezed before averaging around them: an equal result with far fewer channels
         squeeze = wiring.only_user(mean.output[0], "Conv")
         last = squeeze or pool
         name = last.output[0]
@@ -194,10 +194,10 @@ def localize_means(wiring: Wiring, *, side: int) -> Changes:
 
 
 def enlarge_later(wiring: Wiring, *, transposed: bool) -> Changes:
-    """Let decoders convolve before they double the resolution, which spares them more than half of these products.
+    """Let decoders convolve before they double the resolution, which saves more than half of the multiplications.
 
-    Each pixel doubled, joined with finer features and convolved 3 x 3 is the same as the low resolution convolved 2 x 2
-    into the four pixels of each square, plus the finer features convolved 3 x 3 (Shi et al., "Real-Time Single Image
+    Upsampling by 2, concatenating finer features and convolving 3 x 3 equals convolving the low resolution 2 x 2
+    into the four pixels of each square, plus convolving the finer features 3 x 3 (Shi et al., "Real-Time Single Image
     and Video Super-Resolution Using an Efficient Sub-Pixel Convolutional Neural Network", CVPR 2016).
 
     Args:
@@ -210,7 +210,7 @@ def enlarge_later(wiring: Wiring, *, transposed: bool) -> Changes:
 
 
 def _subpixel(conv: NodeProto, parts: list[str], wiring: Wiring, *, transposed: bool) -> list[NodeProto]:
-    """Return the nodes that take a convolution's place; their weights are added to the graph."""
+    """Return the nodes that replace a convolution; their weights are added to the graph."""
     graph, (low, *fine) = wiring.graph, parts
     kernel, *bias = (numpy_helper.to_array(wiring.constants[name]) for name in conv.input[1:])
     out, (channels, given) = conv.output[0], kernel.shape[:2]
@@ -221,7 +221,7 @@ def _subpixel(conv: NodeProto, parts: list[str], wiring: Wiring, *, transposed: 
     if bias and not fine:
         phases.append(_constant(graph, f"{corner}_bias", np.repeat(bias[0], 4)))
     nodes = [_node("Conv", phases, corner, kernel_shape=[2, 2], pads=[1] * 4)]
-    # The four pixels of each square are set in their places, without those around the features
+    # The four pixels of each square are interleaved, without the border around the features
     if transposed:
         squares = np.tile(np.eye(4, dtype=np.float32).reshape(4, 1, 2, 2), (channels, 1, 1, 1))
         options = {"kernel_shape": [2, 2], "strides": [2, 2], "pads": [1] * 4, "group": channels}
@@ -241,7 +241,7 @@ def _subpixel(conv: NodeProto, parts: list[str], wiring: Wiring, *, transposed: 
 
 
 def _phases(weights: F32) -> F32:
-    """Return the kernels of 2 x 2 ``(channel * phase, given, y, x)`` that do at low resolution what 3 x 3 do."""
+    """Return 2 x 2 kernels ``(channel * phase, given, y, x)`` that equal the 3 x 3 ones at low resolution."""
     made, given = weights.shape[:2]
     phases = np.zeros((made, 2, 2, given, 2, 2), np.float32)
     for row, column, y, x in np.ndindex(2, 2, 2, 2):
@@ -251,19 +251,19 @@ def _phases(weights: F32) -> F32:
 
 
 def quantize(model: ModelProto, ranges: Mapping[str, tuple[float, float]]) -> None:
-    """Let convolutions take whole numbers of 8 bits where the range of what they are given is known.
+    """Let convolutions compute with 8-bit integers if the range of their input is known.
 
-    Sums take the same numbers, so that they need not be converted there and back.
+    Additions use the same integers, which avoids conversions.
 
     Args:
-        model: Changed in place.
-        ranges: Least and largest value by tensor.
+        model: Model, changed in place.
+        ranges: Minimum and maximum value by tensor.
     """
     graph, nodes = model.graph, list[NodeProto]()
     kernels = {tensor.name: tensor for tensor in graph.initializer}
 
     def restored(name: str, scale: NDArray[Any], zero: NDArray[Any], **options: int) -> NodeProto:
-        """Return the node that turns the whole numbers of a tensor back, with its scale."""
+        """Return the node that converts a tensor's integers back, with its scale."""
         steps = [_constant(graph, f"{name}_scale", scale.astype(np.float32)), _constant(graph, f"{name}_zero", zero)]
         return _node("DequantizeLinear", [f"{name}_whole", *steps], f"{name}_restored", **options)
 
@@ -287,11 +287,11 @@ def quantize(model: ModelProto, ranges: Mapping[str, tuple[float, float]]) -> No
 
 
 def round_weights(graph: GraphProto) -> None:
-    """Round the weights of convolutions to bfloat16 so that sums over a kernel stay, in place.
+    """Round the weights of convolutions to bfloat16 in place, preserving the sum of each kernel.
 
-    Rounded one by one, as OpenVINO does it, they shift what a kernel makes of even ground. Here what is lost with a
-    weight goes to the next smaller one of the kernel, or of the output channel where kernels are 1 x 1. With the ukis
-    models this halves the difference of probabilities to float32.
+    Rounding each weight separately, as OpenVINO does, shifts the results on uniform ground. Here the rounding error of
+    a weight is added to the next smaller one of the kernel, or of the output channel if kernels are 1 x 1. With the
+    ukis models this halves the difference of probabilities to float32.
     """
     kernels = {node.input[1] for node in graph.node if node.op_type == "Conv"}
     for tensor in graph.initializer:
@@ -319,12 +319,12 @@ def _constant(graph: GraphProto, name: str, value: NDArray[Any]) -> str:
 
 
 def replace(graph: GraphProto, changes: Changes) -> None:
-    """Put other nodes in the place of those that make some tensors."""
+    """Replace the nodes that produce some tensors."""
     _keep(graph, [new for node in graph.node for new in changes.get(node.output[0], [node])])
 
 
 def _keep(graph: GraphProto, nodes: list[NodeProto]) -> None:
-    """Replace the nodes of a graph, and leave out nodes and weights that no result needs."""
+    """Replace the nodes of a graph, and remove nodes and weights that no output needs."""
     used, kept = {value.name for value in graph.output}, []
     for node in reversed(nodes):
         if used.intersection(node.output):

@@ -1,4 +1,4 @@
-"""Find and download the weights of models, and say what a file is that holds none."""
+"""Find and download the weights of models, and diagnose files that are not weights."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ if TYPE_CHECKING:
 
 LFS_POINTER: Final = b"version https://git-lfs.github.com/spec/"
 HEAD: Final = 512
-"""Bytes that suffice to tell what a file is."""
+"""Number of bytes from which the kind of a file is recognized."""
 
 
 def diagnose(head: bytes) -> str | None:
-    """Return what a file is and what would help, by its first bytes; None where it may be a model."""
+    """Return the kind of a file and a remedy, by its first bytes; None if it may be a model."""
     text = head.lstrip().lower()
     if not head:
         return "an empty file; fetch it again"
@@ -41,7 +41,7 @@ def diagnose(head: bytes) -> str | None:
 
 
 def mismatch(data: bytes, *, sha256: str | None, file_size: int | None) -> str | None:
-    """Return how bytes differ from what an item promises; None where they do not."""
+    """Return how bytes differ from the size and checksum of an item; None if they match."""
     found = hashlib.sha256(data).hexdigest()
     if sha256 is not None and found == sha256:
         return None
@@ -52,7 +52,7 @@ def mismatch(data: bytes, *, sha256: str | None, file_size: int | None) -> str |
 
 
 TIMEOUT: Final = 60.0
-"""Seconds without a byte."""
+"""Timeout in seconds without a byte."""
 
 
 PACKAGE: Final = "package://"
@@ -65,16 +65,16 @@ def default_cache() -> Path:
 
 
 def cached_path(spec: ModelSpec, cache: Path | None = None) -> Path:
-    """Return where fetched weights are kept; the checksum in the name keeps releases apart."""
+    """Return the path of downloaded weights; the checksum in the name distinguishes releases."""
     version = (spec.sha256 or "unverified")[:12]
     return (cache or default_cache()) / spec.name / f"{version}-{spec.file_name}"
 
 
 def locate(spec: ModelSpec, cache: Path | None = None) -> Path:
-    """Return the file with the weights on this machine, without the network.
+    """Return the local file with the weights, without network access.
 
     Raises:
-        ModelError: They are not here; the message says how to get them.
+        ModelError: They are not installed; the message says how to get them.
     """
     path, remedy = _place(spec, cache)
     with suppress(OSError):  # a name that no file can have
@@ -84,7 +84,7 @@ def locate(spec: ModelSpec, cache: Path | None = None) -> Path:
 
 
 def is_here(spec: ModelSpec, cache: Path | None = None) -> bool:
-    """Return whether the weights are on this machine."""
+    """Return whether the weights are installed."""
     try:
         return locate(spec, cache).is_file()
     except ModelError:
@@ -98,23 +98,23 @@ def fetch_model(
     progress: object = None,
     policy: RetryPolicy = DEFAULT_POLICY,
 ) -> Path:
-    """Download weights into the cache, unless they are here; what is not exactly them leaves nothing behind.
+    """Download weights into the cache, unless they are installed; files with a wrong checksum are discarded.
 
     Args:
-        spec: The model; models whose weights are local or in a package are here already.
+        spec: The model; weights that are local or in a package are installed already.
         cache: Cache directory; None for the user's cache.
         progress: A bar as pooch moves it along, with ``total``, ``update``, ``reset`` and ``close``.
         policy: Retry settings for a failing server.
 
     Raises:
-        ChecksumError: The server gave something else; the message says what.
-        ModelError: The server refused, or could not be reached.
+        ChecksumError: The server sent something else; the message says what.
+        ModelError: The server refused the request, or could not be reached.
         WriteError: The cache directory cannot be written.
     """
     if not spec.href.startswith(WEB):
         return locate(spec, cache)
     if spec.sha256 is None:
-        raise ModelError(f"model {spec.name!r}: its item has no file:checksum, so a download could not be trusted")
+        raise ModelError(f"model {spec.name!r}: its item has no file:checksum, so a download could not be verified")
     target = cached_path(spec, cache)
 
     def fill(_url: str, file: str, _pooch: object) -> None:
@@ -147,7 +147,7 @@ def _download(spec: ModelSpec, file: Path, progress: object) -> None:
 
 
 def _place(spec: ModelSpec, cache: Path | None) -> tuple[Path, str]:
-    """Return where the weights should be, and what to do if they are not there."""
+    """Return the path where the weights should be, and a remedy if they are missing."""
     if spec.href.startswith(PACKAGE):
         package, _, inner = spec.href.removeprefix(PACKAGE).partition("/")
         return _in_package(spec.name, package, inner), f"install {package} again"

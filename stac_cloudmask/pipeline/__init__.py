@@ -1,1 +1,1 @@
-"""From items to masks that are written, listed and published."""
+"""Mask items, and write, list and publish the masks."""

@@ -1,4 +1,4 @@
-"""Areas: which pixels of an item are read, computed and kept."""
+"""Areas: the pixels of an item to read, compute and keep."""
 
 from __future__ import annotations
 
@@ -29,25 +29,25 @@ if TYPE_CHECKING:
     from stac_cloudmask.pipeline.mask import Mask
 
 DIGITS: Final = 7
-"""Decimal places of the degrees of an area: a centimeter."""
+"""Decimal places of the degrees of an area, for a precision of a centimeter."""
 STRIDE: Final = 96
-"""Pixels to whose multiples what is read is snapped: of the strides of the models (32), and of the pixels of coarser
-bands and the cells of the merge (6 of 10 m in 60 m)."""
+"""The windows that are read are snapped to multiples of this number of pixels: a multiple of the models' strides (32),
+and of the pixels of coarser bands and the cells of the merge (6 of 10 m in 60 m)."""
 CONTEXT: Final = 192
-"""Pixels around an area that the models look at: from there on, cutting them off moves no probability by 3 percent."""
+"""Pixels around an area that the models need: pixels further away change no probability by 3 percent."""
 MARGIN: Final = 2_000.0
-"""Meters around an area that the merge looks at: twice the deviation of what it takes for lit ground nearby."""
+"""Meters around an area that the merge needs: twice the standard deviation of its smoothing of lit ground."""
 HIGHEST: Final = 8_000.0
-"""Meters above ground of the highest clouds whose shadows are looked for from outside of an area; few are higher, and a
-whole scene, which costs nothing more, is searched up to `core.calibrated.RULES.highest`."""
+"""Height in meters of the highest clouds outside an area whose shadows are searched; few clouds are higher. A whole
+scene, where this costs nothing, is searched up to `core.calibrated.RULES.highest`."""
 
 
 def area_of(*, bbox: Bbox | None = None, geometry: Area | None = None) -> str | None:
-    """Return an area as ``Settings.area`` has it, well-known text in longitude and latitude; None without one.
+    """Return an area in the form of ``Settings.area``, well-known text in longitude and latitude; None without one.
 
     Args:
         bbox: West, south, east, north in degrees; west beyond east crosses the antimeridian.
-        geometry: Anything that `read_area` takes.
+        geometry: Any input of `read_area`.
 
     Raises:
         ConfigError: Both are given, or one is not an area on Earth.
@@ -68,10 +68,10 @@ def area_of(*, bbox: Bbox | None = None, geometry: Area | None = None) -> str | 
 
 
 def part_of(item: pystac.Item, area: str) -> shapely.Geometry:
-    """Return the part of an area that lies in an item's footprint.
+    """Return the part of an area inside an item's footprint.
 
     Raises:
-        OutsideAreaError: They do not touch.
+        OutsideAreaError: They do not intersect.
     """
     wanted = read_area(area)
     lies = footprint(item.geometry, item.bbox)
@@ -81,13 +81,13 @@ def part_of(item: pystac.Item, area: str) -> shapely.Geometry:
     if part.is_empty:
         boxes = f"the area has bbox {_rounded(wanted)}, the item {_rounded(lies)}"
         within = shapely.box(*wanted.bounds).intersects(shapely.box(*lies.bounds))
-        hint = ", but its footprint says that it has no data there" if within else ""
+        hint = ", but according to its footprint it has no data there" if within else ""
         raise OutsideAreaError(f"item {item.id!r} does not touch the area: {boxes}{hint}")
     return part
 
 
 def clipped_item(item: pystac.Item, area: str) -> pystac.Item:
-    """Return the part of a source item that an area covers, as the item of a mask is made from it.
+    """Return the source item clipped to an area, from which the item of the mask is made.
 
     Its id ends with a hash of the area; geometry and bbox are those of the area within the item's footprint.
 
@@ -107,7 +107,7 @@ def _rounded(area: shapely.Geometry | None) -> list[float] | None:
 
 @dataclass(frozen=True)
 class Clip:
-    """What is read, computed and kept of an item.
+    """The pixels of an item to read, compute and keep.
 
     Attributes:
         read: Window that is read: the area with its surroundings, or the whole grid.
@@ -122,9 +122,9 @@ class Clip:
     passes: list[Pass]
 
     def apply(self, mask: Mask) -> Mask:
-        """Return the part of a mask that is kept, nodata outside of the area.
+        """Return the part of a mask that is kept, nodata outside the area.
 
-        What the merge alone needs, as the product's mask, is left out.
+        Inputs that only the merge needs, such as the product's mask, are left out.
 
         Raises:
             OutsideAreaError: The item has no data there.
@@ -146,7 +146,7 @@ class Clip:
             votes=cut(decision.votes, 0),
             scl=None if decision.scl is None else cut(decision.scl, Scl.NODATA),
         )
-        if picture is not None:  # sampled as one of its own size is
+        if picture is not None:  # sampled like a quicklook of this size
             step, coarse = step_of((inner.height, inner.width)), step_of((self.read.height, self.read.width))
             rows, cols = (np.arange(side.start, side.stop, step) // coarse for side in inner.slices)
             picture = picture[rows[:, None], cols]
@@ -154,16 +154,16 @@ class Clip:
 
 
 def clip(grid: Grid, settings: Settings, passes: list[Pass], *, item_id: str, sun: Sun | None) -> Clip:
-    """Return what is read and computed of an item for the area of some settings; all of it without an area.
+    """Return the pixels of an item to read and compute for the area of the settings; all of them without an area.
 
-    Windows lie as in the whole item, so that they fade into each other in the same places, and the models answer as
-    they do for it. What lies beyond the surroundings of the area is cut off, unless a model fixes its window.
+    Windows are placed as in the whole item: they overlap in the same places, and the models give the same results.
+    Pixels beyond the surroundings of the area are cut off, unless a model has a fixed window.
 
     Args:
         grid: Grid of the whole item's mask.
         settings: How the mask is made.
         passes: The windows of the whole item.
-        item_id: For messages.
+        item_id: Id of the item for messages.
         sun: Position of the sun; None if unknown.
 
     Raises:
@@ -174,7 +174,7 @@ def clip(grid: Grid, settings: Settings, passes: list[Pass], *, item_id: str, su
         return Clip(whole, whole, None, passes)
     found = pixels_of(shapely.from_wkt(settings.area), grid)
     if found is None:
-        raise OutsideAreaError(f"item {item_id!r}: the area lies beside its pixels")
+        raise OutsideAreaError(f"item {item_id!r}: the area is outside its pixels")
     kept, inside = found
     around = _joined([surroundings(kept, grid, settings.max_halo, sun)], grid)
     parts = [Pass(needed(one.plan, kept, around), one.parts) for one in passes]
@@ -184,10 +184,10 @@ def clip(grid: Grid, settings: Settings, passes: list[Pass], *, item_id: str, su
 
 
 def surroundings(kept: Window, grid: Grid, limit: float, sun: Sun | None) -> Window:
-    """Return a window with all that models and merge look at around another one.
+    """Return a window extended by the surroundings that models and merge need.
 
-    That is `CONTEXT` and `MARGIN`, and towards the sun as far as clouds can be whose shadows fall into the window, by
-    the sun's elevation, at most ``limit`` meters; that limit all around if nobody knows where the sun stands.
+    These are `CONTEXT` and `MARGIN`, and towards the sun the distance of clouds whose shadows can fall into the window,
+    by the sun's elevation, at most ``limit`` meters. If the sun's position is unknown, the limit applies on all sides.
     """
     sides = [limit] * 4
     if sun is not None and sun.elevation > 0:
@@ -201,14 +201,14 @@ def surroundings(kept: Window, grid: Grid, limit: float, sun: Sun | None) -> Win
 
 
 def needed(plan: list[list[Chip]], kept: Window, around: Window) -> list[list[Chip]]:
-    """Return the windows of a plan that touch what is kept, or are needed to cover what lies around it."""
+    """Return the windows of a plan that touch the kept window, or are needed to cover its surroundings."""
     rows = _run([row[0].write.rows for row in plan], kept.rows, around.rows)
     cols = _run([chip.write.cols for chip in plan[0]], kept.cols, around.cols)
     return [row[cols] for row in plan[rows]]
 
 
 def _run(spans: list[slice], kept: slice, around: slice) -> slice:
-    """Return which spans along an axis these are: neighbors, as those that touch and those that cover meet."""
+    """Return the indexes of these spans along an axis, which are contiguous."""
     first = max(i for i, span in enumerate(spans) if span.start <= around.start)
     last = min(i for i, span in enumerate(spans) if span.stop >= around.stop)
     touching = [i for i, span in enumerate(spans) if span.start < kept.stop and span.stop > kept.start]
@@ -216,7 +216,7 @@ def _run(spans: list[slice], kept: slice, around: slice) -> slice:
 
 
 def _joined(windows: list[Window], grid: Grid) -> Window:
-    """Return the window of the grid that holds all others and begins and ends at multiples of `STRIDE`."""
+    """Return the smallest window of the grid that contains all others and begins and ends at multiples of `STRIDE`."""
     top, left = (
         min(starts) // STRIDE * STRIDE for starts in zip(*((w.row_off, w.col_off) for w in windows), strict=True)
     )

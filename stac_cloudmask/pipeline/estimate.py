@@ -1,4 +1,4 @@
-"""What masks would take: pixels, bytes and windows of one for a dry run, and what would make a long run shorter."""
+"""Estimate the effort of masks: pixels, bytes and windows for a dry run, and advice for a long run."""
 
 from __future__ import annotations
 
@@ -34,32 +34,32 @@ if TYPE_CHECKING:
 
 
 LONG: Final = 600.0
-"""Seconds of work from which on it is worth to know what would be faster."""
+"""Seconds of work from which advice on faster settings is given."""
 SLOWEST: Final = 6e-6
-"""Seconds per pixel of a slow machine: where even that would not make a run long, nothing is measured."""
+"""Seconds per pixel on a slow machine: if the run would be short even there, nothing is measured."""
 MOST: Final = 500
-"""Items that are looked at."""
+"""Maximum number of items that are examined."""
 SIDE: Final = 256
-"""Pixels of the side of the window that is timed."""
+"""Side in pixels of the window that is timed."""
 TILE: Final = (10980, 10980)
-"""Pixels at 10 m of an item that does not state its grid."""
+"""Assumed number of 10 m pixels of an item that does not state its grid."""
 
 
 class FileToRead(NamedTuple):
-    """The grid of a file, and the bytes to read of it; None where nothing states them."""
+    """The grid of a file, and the bytes to read of it; None if unknown."""
 
     grid: Grid
     size: int | None
 
 
 def estimate_mask(sources: Sources, *, settings: Settings) -> Estimate:
-    """Return what the mask of an item would take.
+    """Return the estimated effort of an item's mask.
 
-    A file is opened only where its item does not state its grid, or neither the item nor the disk its size; or where a
+    A file is opened only if its item does not state its grid, if neither the item nor the disk states its size, or if a
     coarser mask may be made from its overviews.
 
     Raises:
-        StacCloudmaskError: The item cannot be masked, as far as metadata and headers tell.
+        StacCloudmaskError: The item cannot be masked according to metadata and headers.
     """
     every = [*sources.bands, *([] if sources.scl is None else [sources.scl])]
     files = {source: stated for source in every if (stated := _stated(source, settings.resolution)) is not None}
@@ -84,12 +84,12 @@ def estimate_mask(sources: Sources, *, settings: Settings) -> Estimate:
 def advice(
     items: Iterable[pystac.Item | Failure], settings: Settings, *, long: float = LONG
 ) -> tuple[list[pystac.Item | Failure], str | None]:
-    """Return the items that it looked at, and what would be faster where they are much work for this machine.
+    """Return the examined items, and advice on faster settings if they are much work for this machine.
 
     Args:
-        items: Of a run; as many are taken as make a long run.
+        items: Items of a run; only as many are taken as make a long run.
         settings: How masks are made.
-        long: Seconds of work from which on there is something to say.
+        long: Seconds of work from which advice is given.
     """
     pixels, pace = 0, 0.0
     seen: list[pystac.Item | Failure] = []
@@ -104,10 +104,10 @@ def advice(
 
 
 def _pixels_of(item: pystac.Item, settings: Settings) -> int:
-    """Return the pixels of an item's windows, as far as its metadata tell."""
+    """Return the number of pixels of an item's windows according to its metadata."""
     try:
         bands = resolve_sources(item, settings=settings).bands
-    except StacCloudmaskError:  # the run itself will say so
+    except StacCloudmaskError:  # the run itself will report it
         return 0
     grids = [band.grid for band in bands if band.grid is not None]
     shape, gsd = min(((grid.shape, grid.gsd) for grid in grids), key=itemgetter(1), default=(TILE, 10.0))
@@ -127,12 +127,12 @@ def _computed(passes: list[Pass]) -> int:
 
 
 def _pace(settings: Settings) -> float:
-    """Return the seconds per pixel that the models take here, by one window of noise."""
+    """Return the seconds per pixel of the models on this machine, measured on one window of noise."""
     total = 0.0
     for spec in choose_models(settings):
         model = segmenter(spec, settings)
         chips = np.random.default_rng(0).random((1, len(spec.bands), SIDE, SIDE), np.float32)
-        model.predict(chips)  # loads it
+        model.predict(chips)  # loads the model
         begun = perf_counter()
         model.predict(chips)
         total += perf_counter() - begun
@@ -140,18 +140,18 @@ def _pace(settings: Settings) -> float:
 
 
 def _faster(settings: Settings, seconds: float) -> str:
-    """Return options that would help, with how much faster a window is here."""
+    """Return options that would help, with the measured speedup of a window."""
     choices = {"--fast": replace(settings, cloud_model=(FAST,), shadow_model=FAST)}
     if settings.provider == "cpu" and find_spec("openvino") is not None:
         choices["--provider openvino"] = replace(settings, provider="openvino")
     times = {option: seconds / _pace(choice) for option, choice in choices.items() if choice != settings}
     measured = [f"`{option}` is {ratio:.1f} times as fast here" for option, ratio in times.items() if ratio > 1]
     coarser = [] if settings.resolution else ["`--resolution 20` takes a quarter of the time"]
-    return ", ".join([*measured, *coarser, "`--clip` masks an area alone"])
+    return ", ".join([*measured, *coarser, "`--clip` masks only an area"])
 
 
 def _stated(source: BandSource, resolution: float | None) -> FileToRead | None:
-    """Return what the item and the disk state of a file; None where that is not enough."""
+    """Return the grid and size of a file as stated by the item and the disk; None if incomplete."""
     size, grid = _size(source), source.grid
     if size is None or grid is None:
         return None
@@ -160,7 +160,7 @@ def _stated(source: BandSource, resolution: float | None) -> FileToRead | None:
 
 
 def _size(source: BandSource) -> int | None:
-    """Return the bytes of a file.
+    """Return the size of a file in bytes.
 
     Raises:
         BandNotFoundError: A local file does not exist.

@@ -1,4 +1,4 @@
-"""Who masks many items: this process one by one, or Dask with one task per item."""
+"""Engines that mask many items: this process one by one, or Dask with one task per item."""
 
 from __future__ import annotations
 
@@ -31,20 +31,20 @@ if TYPE_CHECKING:
 IN_FLIGHT: Final = 2
 """Tasks known to the scheduler per thread of the cluster: one that runs and one that waits."""
 LEAST_IN_FLIGHT: Final = 16
-"""Tasks known to it at least, so that a cluster that grows with its load sees some."""
+"""Minimum number of tasks known to the scheduler, which an adaptive cluster needs to scale up."""
 CONNECT_SECONDS: Final = 30
-"""How long a scheduler may take to answer at first."""
+"""Timeout for the first answer of a scheduler."""
 IGNORE_CTRL_C: Final = "import signal; signal.signal(signal.SIGINT, signal.SIG_IGN)"
-"""Run by the workers of a cluster of our own as they start: Ctrl-C is for the client, which then ends them."""
+"""Code that workers of a local cluster run at their start: the client handles Ctrl-C and ends them."""
 MAIN_GUARD: Final = (
-    "Dask workers import the script that starts them, so it must not start them again: put the call of process under "
+    "Dask workers import the script that starts them, which must not start others: put the call of process under "
     '`if __name__ == "__main__":`'
 )
 
 
 @dataclass(frozen=True)
 class InProcess:
-    """One item after the other; reading, inference and writing use all the threads of this process."""
+    """An engine that masks one item after another; each step uses all threads of this process."""
 
     progress: Progress = no_progress
 
@@ -70,21 +70,21 @@ def work(body: dict[str, Any], settings: Settings, out: str, sharing: int) -> Re
 
 
 def fitted(settings: Settings, sharing: int) -> Settings:
-    """Return settings whose threads are one task's share of the CPUs of this host; the user's own number stays."""
+    """Return settings with one task's share of this host's CPUs as threads, unless the user set a number."""
     return replace(settings, threads=settings.threads or max(1, CPU_COUNT // sharing))
 
 
 @dataclass(frozen=True)
 class OnDask:
-    """One task per item on a Dask cluster; only JSON travels, never an array or a signed URL."""
+    """An engine with one task per item on a Dask cluster; only JSON is sent, never an array or a signed URL."""
 
     client: Client
     task: Callable[[dict[str, Any], Settings, str, int], Result] = work
 
     def results(self, items: Iterable[pystac.Item], *, settings: Settings, out: str) -> Generator[Result]:
-        """Yield results as they come; few tasks are known to the scheduler at a time, however many items there are.
+        """Yield results as they complete; only a few tasks are submitted at a time, however many items there are.
 
-        What was submitted is finished before an error of ``items`` itself is raised.
+        Submitted tasks are finished before an error of ``items`` itself is raised.
         """
         from distributed import as_completed  # noqa: PLC0415  (extra)
 
@@ -109,20 +109,20 @@ class OnDask:
                 yield _collected(future, running.pop(future))
                 submit()
         finally:
-            with suppress(Exception):  # where the cluster is gone, so are its tasks
+            with suppress(Exception):  # if the cluster is gone, so are its tasks
                 self.client.cancel(list(running))
         if errors:
             raise errors[0]
 
     def _room(self) -> tuple[int, int]:
-        """Return how many tasks the scheduler may know, and how many at most run on one host at a time.
+        """Return the maximum numbers of tasks known to the scheduler, and of tasks running on one host at a time.
 
         Raises:
-            ReadError: The cluster does not answer any more.
+            ReadError: The cluster no longer answers.
         """
         try:
             threads = self.client.nthreads()
-        except Exception as error:  # a cluster throws many kinds, its own and those of the network
+        except Exception as error:  # a cluster raises many kinds, its own and the network's
             raise ReadError(f"the Dask cluster is gone: {error}; run the same command again to finish") from error
         by_host: Counter[str] = Counter()
         for address, count in threads.items():
@@ -131,14 +131,14 @@ class OnDask:
 
 
 Engine = InProcess | OnDask
-"""Masks items; results come in any order."""
+"""A function that masks items and yields results in any order."""
 
 
 def _collected(future: Future[Result], item_id: str) -> Result:
     """Return the result of a task; a task that died with its worker too often is a failed item."""
     try:
         return future.result()
-    except Exception as error:  # noqa: BLE001  (whatever a cluster throws: lost workers, serialization, its own bugs)
+    except Exception as error:  # noqa: BLE001  (whatever a cluster raises: lost workers, serialization, its own bugs)
         lost = ReadError(f"item {item_id!r}: its task failed on the cluster: {redact(repr(error))}; run again")
         return failed(item_id, lost)
     finally:
@@ -149,7 +149,7 @@ def _collected(future: Future[Result], item_id: str) -> Result:
 def open_engine(
     *, workers: int | None = None, scheduler: str | None = None, progress: Progress = no_progress
 ) -> Iterator[Engine]:
-    """Open this process; or a local Dask cluster of ``workers`` processes; or the cluster at the address ``scheduler``.
+    """Open an engine: this process, a local Dask cluster of ``workers`` processes, or the one at ``scheduler``.
 
     Raises:
         ConfigError: Both are given, ``workers`` is less than 1, Dask's distributed scheduler is not installed, there is
@@ -179,15 +179,15 @@ def _client_of(scheduler: str) -> Client:
 
 @contextmanager
 def local_client(workers: int) -> Iterator[Client]:
-    """Open a cluster of our own on this machine: processes of one thread each, gone at the end.
+    """Open a local cluster of processes with one thread each, which is closed at the end.
 
     Raises:
-        ConfigError: The workers cannot start, as the script that calls this has no main guard.
+        ConfigError: The workers cannot start, because the calling script has no main guard.
     """
     from distributed import Client, LocalCluster  # noqa: PLC0415  (extra)
 
     if getattr(multiprocessing.current_process(), "_inheriting", False):
-        sys.exit(1)  # a worker that imports its script; the process that started it says why it is gone
+        sys.exit(1)  # a worker that imports its script; the process that started it reports the reason
     try:
         cluster = LocalCluster(
             n_workers=workers,

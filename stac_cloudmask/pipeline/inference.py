@@ -1,4 +1,4 @@
-"""Run the models over a scene: strips of rows, windows, percent."""
+"""Run the models over a scene, strip by strip and window by window."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class Pixels(Protocol):
 
     @property
     def strip(self) -> int:
-        """Number of rows that are best read at a time."""
+        """Preferred number of rows to read at a time."""
 
     def dn(self, row_off: int, height: int) -> U16:
         """Read ``(band, height, x)`` digital numbers; 0 is nodata."""
@@ -63,7 +63,7 @@ class Pixels(Protocol):
 
 @dataclass(frozen=True)
 class Part:
-    """A model, what it is asked for (``cloud``, ``shadow`` or both), and its description."""
+    """A model, its roles (``cloud``, ``shadow`` or both), and its description."""
 
     spec: ModelSpec
     member: Member
@@ -71,18 +71,18 @@ class Part:
 
 @dataclass(frozen=True)
 class Pass:
-    """One reading of a scene: its windows, row by row, and the models that run on each of them."""
+    """One pass over a scene: its windows, row by row, and the models that run on each window."""
 
     plan: list[list[Chip]]
     parts: list[Part]
 
     @property
     def is_fixed(self) -> bool:
-        """Whether a model fixes the size of its windows."""
+        """Whether a model has a fixed window size."""
         return any(not part.spec.window.multiple for part in self.parts)
 
     def within(self, outer: Window) -> Pass:
-        """Return what of the windows lies in ``outer``, counted from its first pixel."""
+        """Return the parts of the windows inside ``outer``, relative to its first pixel."""
 
         def moved(window: Window) -> Window:
             return window.overlap(outer).within(outer)
@@ -92,18 +92,18 @@ class Pass:
 
 @dataclass(frozen=True)
 class Inference:
-    """What the models say of a scene, and what else was seen on the way.
+    """The probabilities of a scene, and by-products of reading it.
 
     Attributes:
         cloud: ``(y, x)`` uint8 whole percents of cloud probability, 255 = nodata.
         shadow: The same for cloud shadow.
         nir: ``(y, x)`` float32 mean near-infrared reflectance of blocks of ``nir_factor`` pixels, NaN = nodata; None
-            where no model reads that band.
+            if no model reads that band.
         visible: ``(band, y, x)`` the same of blue, green and red.
         quicklook: ``(y, x, 3)`` uint8, the scene in natural colors, every ``step_of`` pixels; None where no model reads
             red, green and blue.
         ground: ``(y, x)`` uint8 codes of clear ground, see ``ground_codes``; None where nobody asked.
-        damaged: Pixels whose digital numbers cannot be reflectance; they are nodata.
+        damaged: Number of pixels whose digital numbers cannot be reflectance; they are nodata.
     """
 
     cloud: NDArray[np.uint8]
@@ -128,13 +128,13 @@ def infer(
     """Run the models over a scene.
 
     Args:
-        scene: The pixels; the next strip of rows is read while models work on the last one.
+        scene: The pixels; the next strip of rows is read while models process the previous one.
         passes: The windows, and the models; several for cloud give their mean.
         nir_factor: Pixels along the side of a block of ``nir`` and ``visible``.
-        in_memory: Whether the whole scene is read first; the result is the same to the bit.
+        in_memory: Whether the whole scene is read first; the result is bit-identical.
         as_farmvibes: Whether pixels without data in any band are nodata, as in FarmVibes.AI.
         want_ground: Whether the kind of ground is derived from its colors, pixel by pixel.
-        progress: Called as rows of windows are done.
+        progress: Called when a row of windows is done.
     """
     bands = Bands(scene.bands, scene.scales, scene.offsets)
     percents: dict[Role, NDArray[np.uint8]] = {}
@@ -185,10 +185,10 @@ def kinds_of_ground(bands: Bands, rows: U16) -> NDArray[np.uint8]:
 
 
 def without_damage(dn: U16) -> tuple[U16, int]:
-    """Return rows in which pixels whose digital numbers cannot be reflectance are nodata, and how many these are.
+    """Return rows in which pixels whose digital numbers cannot be reflectance are nodata, and the number of these.
 
-    Sentinel-2's digital numbers have 15 bits, and 65535 where a detector is saturated. What lies between are wrapped
-    negative numbers or damage; models would take it for the brightest of clouds.
+    Sentinel-2's digital numbers have 15 bits, or are 65535 where a detector is saturated. Values in between are wrapped
+    negative numbers or damage, which models would classify as the brightest clouds.
     """
     damaged = is_damaged(dn).any(axis=0)
     count = int(np.count_nonzero(damaged))
@@ -196,7 +196,7 @@ def without_damage(dn: U16) -> tuple[U16, int]:
 
 
 def prefetch(scene: Pixels, *, in_memory: bool = False) -> Iterator[U16]:
-    """Yield strips of rows from top to bottom; the next one is read while the caller works on the last one."""
+    """Yield strips of rows from top to bottom; the next one is read while the caller processes the previous one."""
     height = scene.grid.height
     strip = height if in_memory else scene.strip
     with ThreadPoolExecutor(1, thread_name_prefix="read-ahead") as pool:
@@ -211,7 +211,7 @@ def prefetch(scene: Pixels, *, in_memory: bool = False) -> Iterator[U16]:
 
 
 class HeldRows:
-    """The rows that windows still need, as strips come in at the bottom."""
+    """A buffer of the rows that windows still need; strips are added at the bottom."""
 
     def __init__(self) -> None:
         self._rows: U16 | None = None
@@ -223,13 +223,13 @@ class HeldRows:
         self.stop += rows.shape[1]
 
     def drop_to(self, row: int) -> None:
-        """Forget the rows above ``row``."""
+        """Drop the rows above ``row``."""
         if self._rows is not None:
             kept = self._rows[:, max(row - self._start, 0) :]
             self._rows = kept.copy() if kept.shape[1] else None
 
     def window(self, window: Window) -> U16:
-        """Return the pixels of a window ``(band, y, x)``; not to be written to."""
+        """Return the pixels of a window ``(band, y, x)``; read-only."""
         if self._rows is None:
             raise ValueError("no rows are held")
         first = window.row_off - self._start
@@ -260,7 +260,7 @@ class Quicklook:
 
     @property
     def rgb(self) -> NDArray[np.uint8] | None:
-        """``(y, x, 3)`` uint8, black where nodata; None where one of the three bands is not read."""
+        """``(y, x, 3)`` uint8, black where nodata; None if one of the three bands is not read."""
         return np.concatenate(self._strips) if self._strips else None
 
 
@@ -286,16 +286,16 @@ class BlockMeans:
             self._strips.append(np.where(mean[at] > 0, reflectance, np.float32(np.nan)))
 
     def of(self, *names: str) -> NDArray[np.float32] | None:
-        """``(band, y, x)`` float32, NaN = nodata; None where one of the bands is not read."""
+        """Return ``(band, y, x)`` float32, NaN = nodata; None if one of the bands is not read."""
         if not set(names) <= set(self._names):
             return None
         return np.concatenate(self._strips, axis=1)[[self._names.index(name) for name in names]]
 
 
 def plan_passes(parts: Sequence[Part], shape: tuple[int, int], *, as_farmvibes: bool) -> list[Pass]:
-    """Return how a scene of ``shape`` is read: once, and all models run on each window, if one kind suits them all.
+    """Return the passes over a scene of ``shape``: a single one if all models can share windows.
 
-    Only where files fix different windows do cloud and shadow models run one after the other.
+    Cloud and shadow models run in separate passes only if their files have different fixed windows.
 
     Args:
         parts: The models.
@@ -303,7 +303,7 @@ def plan_passes(parts: Sequence[Part], shape: tuple[int, int], *, as_farmvibes: 
         as_farmvibes: Whether windows lie as in FarmVibes.AI, which has 512 pixels that share a quarter.
 
     Raises:
-        ConfigError: Models of one role fix different windows.
+        ConfigError: Models of one role have different fixed windows.
     """
     fixed = {part.spec.window.size for part in parts if not part.spec.window.multiple}
     separate = len(fixed) > 1 and all(len(part.member.roles) == 1 for part in parts)

@@ -56,18 +56,18 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 MODELS: Final = "models"
-"""Folder in the output catalog for the items of models that nobody could follow a link to where they are."""
+"""Folder in the output catalog for copies of model items that other machines cannot reach."""
 WORDS: Final = frozenset({"title", "href", "item_href", "file_size", "sha256", "license", "source"})
-"""What a model's item says that does not change what the model does; the weights count by their own checksum."""
+"""Fields of a model's item that do not affect its results; the weights count by their own checksum."""
 CHOICES: Final = frozenset({"cloud_model", "shadow_model"})
-"""Settings that name models, which count by what they are."""
+"""Settings that name models, which count by the models' contents."""
 PASSING: Final = frozenset({"msft:expiry"})
-"""Properties that come from how an item was fetched."""
+"""Properties that depend on how an item was fetched."""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What is to be made of an item.
+    """The planned mask of an item.
 
     Attributes:
         item: The source.
@@ -88,13 +88,13 @@ class Plan:
     fingerprint: str
 
     def result(self, status: Status) -> Result:
-        """Return a record without a mask."""
+        """Return a result without a mask."""
         return Result(
             item_id=self.item.id, status=status, product_cover=number(self.item.properties.get("eo:cloud_cover"))
         )
 
     def made(self, catalog: OutputCatalog) -> Result | None:
-        """Return the record of the same mask if it is there, whole, and may stay."""
+        """Return the result of the same mask if it exists, is complete, and may be kept."""
         body = None if self.settings.overwrite else catalog.stored(self.collection_id, self.item_id)
         if body is None or body.get("properties", {}).get(f"{OWN}fingerprint") != self.fingerprint:
             return None
@@ -109,11 +109,11 @@ class Plan:
 
 
 def plan_item(item: pystac.Item, *, settings: Settings) -> Plan:
-    """Return what is to be made of an item; nothing is read.
+    """Return the plan for an item; nothing is read.
 
     Raises:
         OutsideAreaError: The area does not touch the item.
-        StacCloudmaskError: A model is not known, or the item's id or its collection's cannot name an output.
+        StacCloudmaskError: A model is unknown, or the id of the item or its collection is not valid for an output.
     """
     check_footprint(item)
     part = item if settings.area is None else clipped_item(item, settings.area)
@@ -131,7 +131,7 @@ def plan_item(item: pystac.Item, *, settings: Settings) -> Plan:
 
 
 def _inputs(item: pystac.Item) -> list[object]:
-    """Return what an item states however it was fetched: without its links, signatures and times of expiry."""
+    """Return the parts of an item that do not depend on fetching: without links, signatures and expiry times."""
     body = item.to_dict(include_self_link=False, transform_hrefs=False)
     properties = _without(body["properties"], PASSING)
     assets = {key: asset | {"href": unsigned(asset["href"])} for key, asset in body["assets"].items()}
@@ -143,10 +143,10 @@ def _without(fields: dict[str, Any], names: frozenset[str]) -> dict[str, Any]:
 
 
 def keep_models(models: Models, catalog: OutputCatalog) -> tuple[ModelUse, ...]:
-    """Return the models as provenance names them; items that no link could lead to are copied into the catalog, once.
+    """Return the models for the provenance; model items that other machines cannot reach are copied to the catalog.
 
     Raises:
-        ModelError: A model's item or weights are not there.
+        ModelError: A model's item or weights do not exist.
         WriteError: The catalog cannot be written.
     """
     uses = []
@@ -159,10 +159,10 @@ def keep_models(models: Models, catalog: OutputCatalog) -> tuple[ModelUse, ...]:
 
 
 def preview_item(item: pystac.Item, *, settings: Settings, catalog: OutputCatalog) -> Result:
-    """Return what `process_item` would do, and what it would take; nothing is written.
+    """Return what `process_item` would do, with an estimate of the effort; nothing is written.
 
     Raises:
-        StacCloudmaskError: Metadata, headers or models already say that the item cannot be masked.
+        StacCloudmaskError: The item cannot be masked according to metadata, headers or models.
     """
     plan = plan_item(item, settings=settings)
     sources = resolve_sources(item, settings=settings)
@@ -171,12 +171,12 @@ def preview_item(item: pystac.Item, *, settings: Settings, catalog: OutputCatalo
 
 
 def process_item(item: pystac.Item, *, settings: Settings, out: str, progress: Progress = no_progress) -> Result:
-    """Mask an item and write mask and output item into the catalog ``out``; nothing if they are there already.
+    """Mask an item and write mask and output item to the catalog ``out``, unless they exist already.
 
-    The collection is not touched: list the item with ``OutputCatalog.link`` once it is written.
+    The collection is not changed: list the item with ``OutputCatalog.link`` after it is written.
 
     Raises:
-        StacCloudmaskError: Says what failed, where, and what would help; nothing half-written is left.
+        StacCloudmaskError: The message states what failed, where, and a remedy; no incomplete output is left.
     """
     plan = plan_item(item, settings=settings)
     catalog = OutputCatalog(out)
@@ -184,7 +184,7 @@ def process_item(item: pystac.Item, *, settings: Settings, out: str, progress: P
         logger.info("item %r: %s is up to date", item.id, made.output)
         return made
     watch = Stopwatch(progress)
-    with catalog.workdir() as folder:  # before all work: it would be lost where nothing can be written
+    with catalog.workdir() as folder:  # first, because all work would be lost if the output cannot be written
         uses = keep_models(plan.models, catalog)
         mask = make_mask(item, settings=settings, watch=watch)
         with watch.stage("write"):
@@ -202,9 +202,9 @@ def process_item(item: pystac.Item, *, settings: Settings, out: str, progress: P
 
 
 def _write_files(mask: Mask, folder: Path, plan: Plan) -> dict[str, AssetFile]:
-    """Write the assets into a folder; by asset key."""
+    """Write the assets to a folder, and return the files by asset key."""
     decision, settings = mask.decision, plan.settings
-    tags = {  # what a file says of itself where nobody has its item
+    tags = {  # metadata for users of the file without its item
         "TIFFTAG_SOFTWARE": f"stac_cloudmask {VERSION}",
         "SOURCE_ITEM": plan.item.id,
         "SOURCE_COLLECTION": plan.item.collection_id or "",
@@ -269,8 +269,8 @@ def _lineage(mask: Mask, models: Models) -> str:
 
 
 def attempt(item: pystac.Item, *, settings: Settings, out: str, progress: Progress = no_progress) -> Result:
-    """Process an item; what goes wrong is its result, and nothing is raised."""
+    """Process an item; errors become its result and are not raised."""
     try:
         return process_item(item, settings=settings, out=out, progress=progress)
-    except Exception as error:  # noqa: BLE001  (whatever it is, other items may do)
+    except Exception as error:  # noqa: BLE001  (other items may still succeed)
         return failed(item.id, error)

@@ -1,4 +1,4 @@
-"""From an item to a mask in memory: what is read, what the models say, what the merge makes of it."""
+"""Make the mask of an item in memory: read, run the models, merge."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 THREADS: Final = 2
-"""Threads that read and write where the user does not say: more do not read one scene faster."""
+"""Default number of threads that read and write: more do not read one scene faster."""
 
 OUTSIDE_GSD: Final = "the result is doubtful at a pixel size of"
 
@@ -55,7 +55,7 @@ Models = Mapping["ModelSpec", "tuple[Role, ...]"]
 """The models of a run and the roles of each."""
 
 Progress = Callable[[str, int, int], None]
-"""Told a stage, and how much of it is done, of how much."""
+"""A function called with a stage, how much of it is done, and its total."""
 
 
 def no_progress(stage: str, done: int, total: int) -> None:
@@ -64,10 +64,10 @@ def no_progress(stage: str, done: int, total: int) -> None:
 
 @dataclass(frozen=True)
 class Mask:
-    """A mask in memory, with all that it came from.
+    """A mask in memory, with its inputs.
 
     Attributes:
-        sources: What was read.
+        sources: The assets that were read.
         grid: Grid of all arrays.
         evidence: Probabilities, product mask and sun.
         decision: Class map and votes, and how they were made.
@@ -82,20 +82,20 @@ class Mask:
 
     @property
     def votes(self) -> NDArray[np.uint8]:
-        """The votes as they are published: 255 where there is no data."""
+        """Votes for publication: 255 where there is no data."""
         votes = self.decision.votes
         return np.where(self.decision.class_map == CloudClass.NODATA, np.uint8(VOTES_NODATA), votes)
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What was decided on the way that the user may want to know."""
+        """Decisions made during processing that the user may want to know."""
         doubtful = {band.offset.reason: band.offset.dn for band in self.sources.bands if band.offset.doubtful}
         taken = (f"BOA offset is doubtful, took {dn} DN: {reason}" for reason, dn in doubtful.items())
         return (*taken, *self.sources.notes, *self.decision.notes)
 
 
 class Stopwatch:
-    """Wall seconds by stage, and a function that is called with how far each is."""
+    """A stopwatch for wall seconds by stage, with a function that is called with the progress of each."""
 
     def __init__(self, progress: Progress = no_progress) -> None:
         self.seconds: dict[str, float] = {}
@@ -115,7 +115,7 @@ def choose_models(settings: Settings) -> dict[ModelSpec, tuple[Role, ...]]:
     """Return the models of a run and the roles of each, every distinct model once.
 
     Raises:
-        ModelError: A model is not known, or cannot play its role.
+        ModelError: A model is unknown, or does not have the role.
     """
     roles: dict[ModelSpec, tuple[Role, ...]] = {}
     for name in dict.fromkeys(settings.cloud_model):
@@ -127,15 +127,15 @@ def choose_models(settings: Settings) -> dict[ModelSpec, tuple[Role, ...]]:
 
 
 def named(models: Models) -> str:
-    """Return the names and roles of models, for people."""
+    """Return the names and roles of models as text."""
     return ", ".join(f"{spec.name} ({' and '.join(roles)})" for spec, roles in models.items())
 
 
 def resolve_sources(item: pystac.Item, *, settings: Settings) -> Sources:
-    """Return what is to be read of an item for its mask; nothing is read yet.
+    """Return the assets to read of an item for its mask; nothing is read yet.
 
     Raises:
-        StacCloudmaskError: The item does not have it.
+        StacCloudmaskError: The item lacks an asset.
     """
     names = tuple(dict.fromkeys(name for spec in choose_models(settings) for name in spec.bands))
     want_scl = settings.missing_scl == "fail"
@@ -143,12 +143,12 @@ def resolve_sources(item: pystac.Item, *, settings: Settings) -> Sources:
 
 
 def href_rule(settings: Settings) -> HrefRule:
-    """Return which hrefs may be read."""
+    """Return the rule for which hrefs may be read."""
     return HrefRule(private_hosts=settings.private_hosts, local_roots=settings.local_roots)
 
 
 def connection_of(settings: Settings, headers: Mapping[str, str] | None = None) -> Connection:
-    """Return how catalogs and items are read."""
+    """Return the connection for reading catalogs and items."""
     return Connection(
         rule=href_rule(settings), policy=RetryPolicy(seconds=settings.retry_seconds), headers=headers or {}
     )
@@ -169,14 +169,14 @@ def segmenter(spec: ModelSpec, settings: Settings) -> OnnxSegmenter:
 
 
 def passes_of(settings: Settings, shape: tuple[int, int]) -> list[Pass]:
-    """Return how the models of some settings are run over a scene of ``shape``; no file is opened yet."""
+    """Return the passes of the settings' models over a scene of ``shape``; no file is opened yet."""
     models = choose_models(settings)
     parts = [Part(spec, Member(segmenter(spec, settings), roles)) for spec, roles in models.items()]
     return plan_passes(parts, shape, as_farmvibes=settings.merge == FARMVIBES)
 
 
 def make_mask(item: pystac.Item, *, settings: Settings, watch: Stopwatch | None = None) -> Mask:
-    """Read an item, run the models, and merge their answers with the product's mask.
+    """Read an item, run the models, and merge their results with the product's mask.
 
     Args:
         item: Sentinel-2 L2A of any provider, its asset hrefs absolute.
@@ -184,7 +184,7 @@ def make_mask(item: pystac.Item, *, settings: Settings, watch: Stopwatch | None 
         watch: Given the time that each stage takes.
 
     Raises:
-        StacCloudmaskError: The item, a model or a setting does not work; says which and why.
+        StacCloudmaskError: The item, a model or a setting does not work; the message says which and why.
     """
     watch = watch or Stopwatch()
     with watch.stage("open"):
@@ -227,7 +227,7 @@ def sun_of(sources: Sources) -> Sun | None:
 
 
 def clip_of(sources: Sources, grid: Grid, settings: Settings) -> Clip:
-    """Return what is read and computed of an item whose whole mask would have a grid; see ``clip``."""
+    """Return the pixels to read and compute of an item whose whole mask would have a grid; see ``clip``."""
     return clip(grid, settings, passes_of(settings, grid.shape), item_id=sources.item_id, sun=sun_of(sources))
 
 
@@ -251,11 +251,11 @@ def mask_pixels(
     passes: Sequence[Pass] | None = None,
     watch: Stopwatch | None = None,
 ) -> tuple[Evidence, Decision, NDArray[np.uint8] | None]:
-    """Run the models over pixels, wherever they come from, and merge the answers with the scene classification.
+    """Run the models over pixels from any source, and merge the results with the scene classification.
 
     Args:
         scene: The digital numbers of at least the bands of the models.
-        gsd: Meters on the ground along a pixel; None where those of the grid are.
+        gsd: Pixel size on the ground in meters; None if it is that of the grid.
         scl: The scene classification ``(y, x)``, and how many pixels of the scene one of its own spans along an axis.
         sun: Position of the sun; None if unknown.
         settings: How the mask is made.
@@ -263,7 +263,7 @@ def mask_pixels(
         watch: Given the time that each stage takes.
 
     Returns:
-        Probabilities and all else that the merge knew, its class map and votes, and a picture of the scene.
+        The evidence of the merge with the probabilities, its class map and votes, and a picture of the scene.
     """
     watch, gsd = watch or Stopwatch(), gsd or scene.grid.gsd
     passes = passes or passes_of(settings, scene.grid.shape)
@@ -322,8 +322,8 @@ def to_dataset(mask: Mask, item: pystac.Item, *, settings: Settings) -> xr.Datas
     Returns:
         Variables on ``(y, x)``, uint8 with ``_FillValue`` 255: ``cloud_mask`` (0 clear, 1 cloud, 2 cloud shadow),
         ``cloud_probability`` and ``shadow_probability`` (whole percents), and ``mask_votes`` (bits).
-        ``y`` and ``x`` are the centers of pixels; ``time`` is a scalar coordinate, in UTC. Where red, green and blue
-        were read there is also ``quicklook``, ``(quicklook_y, quicklook_x, rgb)`` uint8: the scene as people see it,
+        ``y`` and ``x`` are the centers of pixels; ``time`` is a scalar coordinate, in UTC. If red, green and blue
+        were read there is also ``quicklook``, ``(quicklook_y, quicklook_x, rgb)`` uint8: the scene in natural colors,
         sampled at these coordinates; ``dataset.cloudmask`` shows it in a notebook.
     """
     grid = mask.grid
@@ -363,7 +363,7 @@ def _flags(kind: str, meanings: Sequence[tuple[int, str]]) -> dict[str, object]:
 
 
 def _origin(mask: Mask, item: pystac.Item, settings: Settings) -> dict[str, object]:
-    """Return what a mask was made from, and by what."""
+    """Return the attributes on the provenance of a mask."""
     attrs: dict[str, object] = {
         "Conventions": "CF-1.11",
         "title": f"Cloud and cloud-shadow mask of {item.id}",

@@ -1,4 +1,4 @@
-"""Publish an output catalog a second time: to a STAC API, or to another directory or object store."""
+"""Publish an output catalog to a STAC API, or to another directory or object store."""
 
 from __future__ import annotations
 
@@ -21,25 +21,25 @@ if TYPE_CHECKING:
     Json = dict[str, Any]
 
 How = Literal["items", "attach", "detach"]
-"""Items of their own; or assets added to, or taken from, the source items of the target."""
+"""Publish separate items; or add assets to, or remove them from, the target's source items."""
 
 LINK_EVERY: Final = 25
-"""Items after which the collection is brought up to date, so that a killed run leaves most of its work listed."""
+"""Number of items after which the collection is updated; a killed run then leaves most of its work listed."""
 GIVE_UP: Final = 3
-"""Items in a row that a server may fail to take before the others are not tried any more."""
+"""Number of consecutive failures of a server after which the remaining items are skipped."""
 
 
 class Target(Protocol):
-    """A place where items of a catalog are published, one by one."""
+    """A target to which items of a catalog are published one by one."""
 
     def put(self, collection_id: str, item_id: str) -> Result:
-        """Publish an item and return what became of it; ``output`` is its new href."""
+        """Publish an item and return its result; ``output`` is its new href."""
         ...
 
 
 @dataclass(frozen=True, kw_only=True)
 class Publication:
-    """Where and how masks are published; see `publish`."""
+    """The target and settings of a publication; see `publish`."""
 
     to: str
     how: How = "items"
@@ -50,7 +50,7 @@ class Publication:
 
     @contextmanager
     def open(self, catalog: OutputCatalog) -> Iterator[Target]:
-        """Open the target for items of a catalog, which are listed there at the end at the latest.
+        """Open the target for items of a catalog, which are listed there by the end.
 
         Raises:
             ConfigError: An address or header cannot work.
@@ -80,24 +80,24 @@ def publish(
     source_roots: Mapping[str, str] = NOTHING,
     retry: RetryPolicy = DEFAULT_POLICY,
 ) -> Iterator[Result]:
-    """Publish the items that a catalog lists; running it again repairs and updates, and does nothing twice.
+    """Publish the items that a catalog lists; running it again repairs and updates without repeating work.
 
     Args:
         source: The output catalog: a directory or ``s3://...``.
         to: A STAC API with transactions (``https://...``), or another directory or ``s3://...``.
         how: ``attach`` adds the masks as assets to the source items that an API holds instead, which changes nothing
             else of them; ``detach`` takes them away again.
-        headers: Sent to the API with every request; shown nowhere.
+        headers: HTTP headers sent to the API with every request; they are never shown.
         asset_root: Where the files of ``source`` are served from, if others cannot read them where they lie. An API
             gets hrefs below it.
-        source_roots: Where local files of the source items are served from: URLs by local folder.
-        retry: How long a busy API is asked again.
+        source_roots: URLs at which local files of the source items are served, by local folder.
+        retry: Retry settings for a busy API.
 
     Yields:
-        What became of each item; ``output`` is its new href. A failed item does not stop the others.
+        The result of each item; ``output`` is its new href. A failed item does not stop the others.
 
     Raises:
-        ConfigError: There is no catalog, or an address or header cannot work.
+        ConfigError: There is no catalog, or an address or header is not valid.
         WriteError: The target's collection or catalog cannot be written.
     """
     catalog = existing_catalog(source)
@@ -110,7 +110,7 @@ def publish(
 
 
 class _OnApi:
-    """A STAC API that is given items with hrefs that others can follow."""
+    """A STAC API as a target; its items get hrefs that other machines can follow."""
 
     def __init__(self, catalog: OutputCatalog, api: StacApi, roots: Mapping[str, str]) -> None:
         self._catalog, self._api, self._roots = catalog, api, roots
@@ -137,20 +137,20 @@ class _OnApi:
         return Result(item_id=item_id, status="done", output=self._api.item_href(collection_id, item_id))
 
     def close(self) -> None:
-        """Widen the extents of the collections; the items are there and are found without."""
+        """Widen the extents of the collections; searches find the items even without this."""
         for collection_id, items in self._published.items():
             self._api.cover(collection_id, items)
 
 
 class _InSources:
-    """The source items that an API holds, with the masks as assets of theirs."""
+    """The source items of an API as a target, to which the masks are added as assets."""
 
     def __init__(self, catalog: OutputCatalog, api: StacApi, roots: Mapping[str, str], *, attach: bool) -> None:
         self._catalog, self._api, self._roots = catalog, api, roots
         self._change = attached if attach else detached
 
     def put(self, collection_id: str, item_id: str) -> Result:
-        """See `Target`; the source item must be there, under the ids that it had when it was masked."""
+        """See `Target`; the source item must exist under the ids that it had when it was masked."""
         try:
             mask = self._catalog.item(collection_id, item_id, self._roots)
             ids = source_ids(mask)
@@ -165,14 +165,14 @@ class _InSources:
 
 
 class _Copies:
-    """Another directory or object store; ``roots`` is None where local hrefs may stay."""
+    """Another directory or object store as a target; ``roots`` is None if local hrefs may be kept."""
 
     def __init__(self, catalog: OutputCatalog, target: OutputCatalog, roots: Mapping[str, str] | None) -> None:
         self._catalog, self._target, self._roots = catalog, target, roots
         self._unlisted: list[str] = []
 
     def put(self, collection_id: str, item_id: str) -> Result:
-        """See `Target`; an item that is there already is not copied again."""
+        """See `Target`; an item that exists already is not copied again."""
         try:
             fingerprint = self._catalog.state(collection_id, item_id)
             done = fingerprint is not None and self._target.state(collection_id, item_id) == fingerprint
@@ -187,6 +187,6 @@ class _Copies:
         return Result(item_id=item_id, status="up-to-date" if done else "done", output=href)
 
     def close(self) -> None:
-        """List what was copied."""
+        """List the copied items."""
         self._target.link(self._unlisted)
         self._unlisted.clear()

@@ -1,4 +1,4 @@
-"""The record of an item's outcome, and versions."""
+"""The result of an item, its display in notebooks, and package versions."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ VERSION: Final = version("stac-cloudmask")
 
 @cache
 def software() -> Mapping[str, str]:
-    """Return the versions by name of the installed packages that pixels and probabilities pass through."""
+    """Return the versions, by name, of the installed packages that affect pixels and probabilities."""
     names = ("numpy", "scipy", "onnxruntime", "rasterio", "stackstac", "odc-stac")
     return MappingProxyType({name: version(name) for name in names if any(distributions(name=name))})
 
@@ -36,12 +36,12 @@ Kind = Literal["input", "infrastructure", "unexpected"]
 PICTURE_SIDE: Final = 260
 """Longest side of a picture in a notebook, in pixels."""
 LARGEST: Final = 2_000_000
-"""Bytes of a thumbnail that a notebook is made to hold."""
+"""Maximum size in bytes of a thumbnail embedded in a notebook."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Estimate:
-    """What a mask would take, before anything is done.
+    """The estimated effort of a mask.
 
     Attributes:
         pixels: Pixels of the mask.
@@ -62,7 +62,7 @@ class Result:
 
     Attributes:
         item_id: Id of the source item, as it was found or asked for.
-        status: ``done``: a mask was made; ``up-to-date``: the same mask was there already; ``skipped``: it has no
+        status: ``done``: a mask was made; ``up-to-date``: the same mask existed already; ``skipped``: it has no
             data in the area, see ``notes``; ``failed``: see ``error``; ``planned``: a dry run would make a mask.
         output: Href of the output item, where there is one.
         cover: Percent of the valid pixels by class name, and ``nodata`` in percent of all pixels.
@@ -70,8 +70,8 @@ class Result:
         error: One line: what, where, what was found and what would help.
         kind: ``input``: the same input will fail again; ``infrastructure``: it may succeed later; ``unexpected``: a
             fault of this package or of one that it uses.
-        notes: What was decided on the way that the user may want to know.
-        published: Href of the item where it was published a second time.
+        notes: Decisions made during processing that the user may want to know.
+        published: Href of the published item.
         seconds: Wall time by stage.
         estimate: What the mask would take, where it is ``planned``.
     """
@@ -93,12 +93,12 @@ class Result:
         return asdict(self)
 
     def _repr_html_(self) -> str:
-        """Return what a notebook shows."""
+        """Return HTML for a notebook."""
         return result_html(self)
 
 
 def failed(item_id: str, error: Exception) -> Result:
-    """Return the record of an item that an error kept from being masked; it names the item whatever the error says."""
+    """Return the result of an item that failed with an error; the message always names the item."""
     text = redact(str(error))
     if isinstance(error, OutsideAreaError):
         logger.info("skipped: %s", text)
@@ -116,7 +116,7 @@ def failed(item_id: str, error: Exception) -> Result:
 
 
 def result_html(result: Result) -> str:
-    """Return a result as HTML: thumbnail if it is on this machine, status, cover and error; fetches nothing."""
+    """Return a result as HTML: thumbnail if it is local, status, cover and error; nothing is fetched."""
     lines = [result.status, numbers_html(result.cover), result.error or "", *result.notes, result.output or ""]
     words = "<br>".join(escape(line) for line in lines if line)
     thumbnail = _thumbnail(result.output)
@@ -136,7 +136,7 @@ def _thumbnail(output: str | None) -> bytes | None:
 
 
 def numbers_html(cover: Mapping[str, float]) -> str:
-    """Return the percent of the valid pixels by class name, and how many those are, as text."""
+    """Return the percentages of the valid pixels by class name, and the percentage that is valid, as text."""
     shares = [f"{name.replace('_', ' ')} {percent:.1f} %" for name, percent in cover.items() if name != "nodata"]
     valid = f" of valid pixels, {100 - cover['nodata']:.1f} % valid" if "nodata" in cover else ""
     return ", ".join(shares) + valid
@@ -151,7 +151,7 @@ def block_html(title: str, parts: list[str]) -> str:
 
 
 def figure_html(png: bytes, caption: str) -> str:
-    """Return a picture with its caption; the bytes are in the page itself."""
+    """Return a picture with its caption, embedded in the page."""
     data = b64encode(png).decode("ascii")
     return (
         f'<figure style="margin:4px 0"><img alt="{escape(caption) or "Mask over the scene"}" '
@@ -161,7 +161,7 @@ def figure_html(png: bytes, caption: str) -> str:
 
 
 def legend_html() -> str:
-    """Return the colors of the classes."""
+    """Return a legend of the classes."""
     squares = [
         f'<span style="display:inline-block;width:.8em;height:.8em;background:rgb{info.rgb}"></span> {info.title}'
         for info in CLASSES

@@ -1,4 +1,4 @@
-"""Many items: results, listing, and the run's record."""
+"""Run over many items: results, listing, and the report of the run."""
 
 from __future__ import annotations
 
@@ -36,16 +36,16 @@ if TYPE_CHECKING:
     from stac_cloudmask.pipeline.result import Result
 
 AHEAD: Final = 1000
-"""Most items that wait; each has some 20 kB."""
+"""Maximum number of waiting items; each takes some 20 kB."""
 
 T = TypeVar("T")
 
 
 def read_ahead(source: Iterable[T], *, counted: Callable[[int], None]) -> Iterator[T]:
-    """Yield what ``source`` yields, read by another thread up to `AHEAD` entries ahead, so that their number is known.
+    """Yield the entries of ``source``, read by another thread up to `AHEAD` entries ahead to learn their number early.
 
     Args:
-        source: For example a search.
+        source: Entries to read, for example a search.
         counted: Called with the number of entries once the source has ended.
     """
     waiting: queue.Queue[tuple[T] | BaseException | None] = queue.Queue(AHEAD)
@@ -71,12 +71,12 @@ def read_ahead(source: Iterable[T], *, counted: Callable[[int], None]) -> Iterat
 logger = logging.getLogger(__name__)
 
 LINK_SHARE: Final = 20
-"""A batch has this part of what is listed already, if that is more: a collection is written whole for each batch, and
-so the time for all of them stays in proportion to the items."""
+"""A batch is at least this fraction of the items listed already: because a collection is rewritten for each batch, this
+keeps the total time proportional to the number of items."""
 
 
 class Ledger:
-    """Lists items in their collection and keeps the results of a run, which it writes to `REPORT` on exit."""
+    """A ledger that lists items in their collection and writes the results of a run to `REPORT` on exit."""
 
     def __init__(self, catalog: OutputCatalog, settings: Settings) -> None:
         self._catalog = catalog
@@ -102,7 +102,7 @@ class Ledger:
             self._catalog.write_json(REPORT, self._report(finished=kind is None))
 
     def enter(self, href: str) -> None:
-        """List an item of the catalog: the first of a collection at once, others with the next batch."""
+        """List an item of the catalog: the first of a collection immediately, others with the next batch."""
         self._unlisted.append(href)
         collection_id = self._catalog.ids(href)[0]
         if collection_id in self._collections and len(self._unlisted) < self._due:
@@ -115,7 +115,7 @@ class Ledger:
             self._due = len(self._unlisted) + LINK_EVERY
 
     def record(self, result: Result) -> None:
-        """Keep a result for the report; a later one for the same item takes its place."""
+        """Add a result to the report; it replaces an earlier one for the same item."""
         self._results[result.item_id, result.output] = result
         if result.status == "done" and result.output is not None:
             self._changed.add(self._catalog.ids(result.output)[0])
@@ -151,26 +151,26 @@ def run(
     engine: Engine | None = None,
     publication: Publication | None = None,
 ) -> Generator[Result]:
-    """Mask items into the catalog ``out``; one result per item, as they come.
+    """Mask items into the catalog ``out``, and yield one result per item as it completes.
 
-    A failed item is a result, never the end of the run. The collection lists only items that are whole; it is brought
-    up to date in batches and at the end, whatever happens. Close the iterator to stop early.
+    A failed item is a result and never ends the run. The collection lists only complete items; it is updated in
+    batches and at the end, even after an error. Close the iterator to stop early.
 
     Args:
-        items: What to mask; an item that comes twice is done once.
+        items: Items to mask; duplicates are masked once.
         settings: How masks are made.
         out: A directory or ``s3://...``.
-        engine: Who carries it out; this process by default.
+        engine: Engine that masks the items; this process by default.
         publication: Where to publish each item besides, as soon as it is done.
 
     Raises:
-        ModelError: A model is not known, or its own files are not here.
+        ModelError: A model is unknown, or its files are not installed.
         WriteError: The catalog cannot be written.
-        ConfigError: The publication's address or a header cannot work.
+        ConfigError: The publication's address or a header is not valid.
     """
     settings = _portable(settings)
     catalog = OutputCatalog(out, config=read_config(settings.collection_config or "{}"))
-    with catalog.workdir():  # fails now rather than with every item
+    with catalog.workdir():  # fail now rather than with every item
         keep_models(choose_models(settings), catalog)
     failures: list[Failure] = []
     with ExitStack() as stack:
@@ -187,15 +187,15 @@ def run(
 
 
 def plan(items: Iterable[pystac.Item | Failure], *, settings: Settings, out: str) -> Generator[Result]:
-    """Yield what `run` would do with each item, and what it would take; writes nothing.
+    """Yield what `run` would do with each item, with an estimate of the effort; nothing is written.
 
     Args:
-        items: What to mask.
+        items: Items to mask.
         settings: How masks are made.
         out: A directory or ``s3://...``.
 
     Raises:
-        ModelError: A model is not known, or its weights are broken or not here.
+        ModelError: A model is unknown, or its weights are broken or not installed.
     """
     catalog = OutputCatalog(out)
     for spec in choose_models(settings):
@@ -212,7 +212,7 @@ def plan(items: Iterable[pystac.Item | Failure], *, settings: Settings, out: str
 
 
 def _portable(settings: Settings) -> Settings:
-    """Return the settings with paths that hold wherever a worker runs."""
+    """Return the settings with paths that are valid wherever a worker runs."""
     roots = settings.local_roots
     return replace(
         settings,
@@ -229,7 +229,7 @@ def _absolute(path: str) -> str:
 
 
 def _found(items: Iterable[pystac.Item | Failure], failures: list[Failure]) -> Iterator[pystac.Item]:
-    """Yield the items, each once; what could not be found goes to ``failures``."""
+    """Yield the items, each once; failures to find one go to ``failures``."""
     seen: dict[tuple[str, str], tuple[object, ...]] = {}
     for item in items:
         if isinstance(item, Failure):
@@ -248,7 +248,7 @@ def _found(items: Iterable[pystac.Item | Failure], failures: list[Failure]) -> I
 
 
 def _with_failures(results: Iterable[Result], failures: list[Failure]) -> Iterator[Result]:
-    """Yield the results, and what could not be found as soon as that is known."""
+    """Yield the results, and the items that could not be found as soon as that is known."""
     for result in chain(results, [None]):
         while failures:
             failure = failures.pop(0)

@@ -70,7 +70,7 @@ def read_config(config: str) -> Json:
         body = json.loads(config if inline else Path(config).read_bytes())
     except (OSError, ValueError) as error:
         why = "it is not text" if isinstance(error, UnicodeError) else getattr(error, "strerror", error)
-        raise ConfigError(f"{name} is not readable JSON: {why}") from error
+        raise ConfigError(f"{name} cannot be read as JSON: {why}") from error
     settable = ", ".join(sorted(CONFIGURABLE))
     if not isinstance(body, dict):
         raise ConfigError(f"{name} is not a JSON object; it is part of a collection: {settable}")

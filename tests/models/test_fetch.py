@@ -129,7 +129,7 @@ def test_a_cache_that_cannot_be_written_is_a_write_error(spec, tmp_path):
 
 
 def test_weights_without_a_checksum_are_not_downloaded(spec, tmp_path):
-    with pytest.raises(ModelError, match="could not be trusted"):
+    with pytest.raises(ModelError, match="could not be verified"):
         fetch_model(replace(spec, sha256=None), cache=tmp_path)
 
 

@@ -97,7 +97,7 @@ def integer_input(model):
 @pytest.mark.parametrize(
     ("unfit", "says"),
     [
-        (external, "lies in another file"),
+        (external, "is in another file"),
         (absurd_window, "at most 8192"),
         (custom_operator, r"is not valid ONNX"),
         (second_input, "has 2 inputs"),

@@ -109,7 +109,7 @@ def test_a_fixed_window_is_taken_from_the_shape(tiny_onnx, model_item):
         (lambda d: d["properties"]["mlm:output"][0]["result"].update(shape=[-1, 2, -1, -1]), "but there are 2"),
         (lambda d: d["properties"]["mlm:output"][0]["classification:classes"].clear(), "no output class"),
         (lambda d: d["properties"]["mlm:output"][0]["post_processing_function"].update(expression="f"), "supported"),
-        (lambda d: d["properties"].pop("stac_cloudmask:window"), "must say which"),
+        (lambda d: d["properties"].pop("stac_cloudmask:window"), "must state them"),
         (lambda d: d["properties"]["stac_cloudmask:window"].update(overlap=64), "overlap"),
         (lambda d: d["properties"]["stac_cloudmask:window"].update(size=10**9), "8192"),
         (lambda d: d["properties"]["stac_cloudmask:window"].update(multiple=7), "multiple"),

@@ -104,7 +104,7 @@ def test_a_model_with_a_fixed_window_takes_smaller_chips(segmenter):
 
 def test_a_model_with_a_fixed_window_refuses_larger_chips(segmenter):
     window = {"stac_cloudmask:window": {"size": 64, "multiple": 0, "overlap": 8}}
-    with pytest.raises(ModelError, match="takes windows of 64 pixels, got 65"):
+    with pytest.raises(ModelError, match="needs windows of 64 pixels, got 65"):
         segmenter(file_side=64, side=64, **window).predict(reflectance(1, 2, 65, 20))
 
 
@@ -168,7 +168,7 @@ def test_a_gpu_without_its_package_is_a_config_error_that_names_the_package(segm
 @pytest.mark.filterwarnings("ignore:Specified provider:UserWarning")
 def test_a_gpu_that_onnxruntime_cannot_use_is_not_replaced_by_the_cpu(segmenter, monkeypatch):
     monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: [CUDA])
-    with pytest.raises(ConfigError, match="would take the CPU without a word"):
+    with pytest.raises(ConfigError, match="would silently use the CPU"):
         OnnxSegmenter(segmenter().spec, provider="cuda").predict(reflectance())
 
 

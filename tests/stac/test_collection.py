@@ -174,8 +174,8 @@ def test_without_an_owner_the_collection_names_esa_and_the_software():
         ('{"providers": {}}', "not a list"),
         ('{"links": [{"rel": "about"}]}', "not a link"),
         ('{"id": "../up"}', "cannot be part of a path"),
-        ("{", "not JSON"),
-        ("nowhere.json", "nowhere.json is not readable JSON"),
+        ("{", "cannot be read as JSON"),
+        ("nowhere.json", "nowhere.json cannot be read as JSON"),
     ],
 )
 def test_a_configuration_that_cannot_work_is_refused_with_the_reason(config, why):
