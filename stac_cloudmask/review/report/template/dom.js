@@ -35,6 +35,7 @@ const percent = (value) => (isNumber(value) ? `${value.toFixed(1)} %` : "–");
 const short = (value) => (isNumber(value) ? value.toFixed(1) : "–");
 const itemCount = (items) => `${items.length} ${items.length === 1 ? "item" : "items"}`;
 const day = (time) => (time === null ? "no date" : new Date(time).toISOString().slice(0, 10));
+const days = (first, last) => (day(first) === day(last) ? day(first) : `${day(first)} to ${day(last)}`);
 const minute = (time) => (time === null ? "no date" : `${new Date(time).toISOString().slice(0, 16).replace("T", " ")} UTC`);
 const meters = (value) => value >= 1e4 ? `${(value / 1e3).toFixed(1)} km` : `${Number(value.toFixed(value < 10 ? 1 : 0)).toLocaleString("en")} m`;
 

@@ -188,7 +188,7 @@ function mean(items, value) {
 
 function header() {
   const times = ITEMS.map((item) => item.time).filter((time) => time !== null);
-  const span = times.length ? `${day(times.reduce((a, b) => Math.min(a, b)))} to ${day(times.reduce((a, b) => Math.max(a, b)))}` : "no dates";
+  const span = times.length ? days(times.reduce((a, b) => Math.min(a, b)), times.reduce((a, b) => Math.max(a, b))) : "no dates";
   $("subtitle").textContent = `${INDEX.name}: ${itemCount(ITEMS)}, ${span}. Made ${INDEX.made} by stac_cloudmask ${INDEX.version}.`;
   const both = ITEMS.filter((item) => isNumber(item.product.cloud));
   // Means are of the same items, or they could not be compared

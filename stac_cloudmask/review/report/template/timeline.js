@@ -13,7 +13,7 @@ class Timeline {
   show(items) {
     this.items = items.filter((item) => item.time !== null).sort((a, b) => a.time - b.time);
     const [first, last] = [this.items[0], this.items.at(-1)];
-    const span = first ? `${day(first.time)} to ${day(last.time)}` : "no dates";
+    const span = first ? days(first.time, last.time) : "no dates";
     this.holder.setAttribute("aria-label", `${itemCount(this.items)} in time, ${span}. Arrow keys go from item to item.`);
     this.draw();
   }
