@@ -1,1 +1,1 @@
-"""The pure core: values in, values out; numpy and scipy only."""
+"""The pure core: functions without I/O on NumPy arrays, with NumPy and SciPy only."""

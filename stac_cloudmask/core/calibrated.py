@@ -1,7 +1,7 @@
-"""The `calibrated` merge policy: votes weighted by what each source is good at.
+"""The `calibrated` merge policy: votes weighted by the strengths of each source.
 
-The whole scene is surveyed on cells of 60 to 80 m: which clouds are to be believed, where they can cast shadow, and how
-dark the ground is there. With that, rows of pixels are selected one strip after the other.
+The whole scene is surveyed on cells of 60 to 80 m: which clouds are credible, where they can cast shadow, and how dark
+the ground is there. Based on the survey, pixels are selected strip by strip.
 """
 
 from __future__ import annotations
@@ -26,41 +26,41 @@ from stac_cloudmask.core.votes import Evidence, Scl, Vote
 
 @dataclass(frozen=True, kw_only=True)
 class Rules:
-    """What a vote is worth, and where a shadow may lie. Votes of a pixel count strictly above their percent.
+    """The constants of votes and shadows. The vote of a pixel counts strictly above its percent.
 
     Attributes:
         cell: Side in meters of the cells on which a scene is surveyed; rounded to whole pixels.
-        certain: Mean cloud percent that one cell of a cloud object must have for the model to be believed. Roofs of
-            Bolzano reach 95 on 3,400 m2, yet no cell there has a mean of 60.
-        cirrus: Percent from which product cirrus counts. On alberta_20200625 the product calls 92 % of the scene
-            cirrus, where the model stays below 1 for 95 % of it.
+        certain: Mean cloud percent that at least one cell of a cloud object must have for the model to be trusted.
+            Roofs in Bolzano reach 95 on 3,400 m2, yet no cell there has a mean of 60.
+        cirrus: Cloud percent above which product cirrus counts. In alberta_20200625 the product calls 92 % of the
+            scene cirrus, and the model stays below 1 for 95 % of it.
         hint: Percent of cloud that supports a product cloud, and of shadow from which product shadow counts: the
-            product is right nine times in ten where it says shadow (Alberta), sees what the model does not at 120 m.
-        support: A product cloud counts where this share of the pixels around has a hint of cloud.
-        around: Meters to all sides that count as around.
-        veil: What blue has above half of red beyond clear ground where thin cloud dims the ground: at least 0.03, and
-            no more than 0.1: what is brighter is snow, a roof, or cloud that the model sees.
+            product's shadows are right nine times in ten (Alberta), and include some that the model misses at 120 m.
+        support: A product cloud counts if this share of the pixels around it has a hint of cloud.
+        around: Distance in meters, to all sides, within which pixels count as around.
+        veil: Range of blue minus half of red, above that of clear ground, where thin cloud veils the ground: at least
+            0.03 and at most 0.1; brighter pixels are snow, a roof, or cloud that the model detects.
         deep: Mean shadow percent of a cell in the core of a shadow.
         clean: Mean cloud and shadow percent below which a cell is lit ground.
-        fallen: How far near infrared has to fall from lit ground (0) to the core of the scene's shadows (1), times
-            the probability of shadow, times the share of the cells around that clouds can shade. Alberta's labels are
-            even there: at 0.45 where the model is sure, at 0.65 where it says 60 to 80 %. The core has 0.20 and 0.23 of
-            lit ground on clear Alberta dates, 0.43 in haze, 0.55 under Sahara's thin cloud.
-        dim: Ground must be darker than this share of the lit ground nearby for clouds to have to explain it.
-        background: Standard deviation in meters of the smoothing that gives the near infrared of lit ground nearby.
+        fallen: Required drop of near infrared from lit ground (0) to the core of the scene's shadows (1), times the
+            probability of shadow, times the share of the cells around that clouds can shade. In Alberta's labels shadow
+            and clear are equally frequent at 0.45 where the model is certain, at 0.65 where it has 60 to 80 %. The core
+            has 0.20 and 0.23 of lit ground on clear Alberta dates, 0.43 in haze, 0.55 under thin cloud in the Sahara.
+        dim: Ground darker than this share of the lit ground nearby must be explained by clouds.
+        background: Standard deviation in meters of the smoothing for the near infrared of lit ground nearby.
         water: Near-infrared reflectance up to which ground that is brighter in green is water.
-        shore: Cells around water that tell whether it lies in shade; those next to it are mixed.
-        lowest: Lowest cloud whose shadow is looked for, in meters; fog casts no shadow worth having.
+        shore: Cells around water that decide whether it is shaded; cells next to it are mixed.
+        lowest: Height in meters of the lowest cloud whose shadow is searched; shadows of fog do not matter.
         highest: Highest such cloud, in meters: the tropopause.
-        step: Share by which the shadow lengths that are tried grow, at least by one cell.
-        window: Width in meters within which clouds have to explain what is dark.
-        prior: Area in square meters of dark ground with which the whole scene speaks for a length. Without it a lone
-            dark pond finds some cloud on its sunny side.
-        explained: Share of what is dark that clouds have to explain, and of a small cloud's shadow that has to be dark.
-        slack: Growth in meters of what clouds shade: rounding to cells, view angle, cloud edges not flagged.
-        overlap: A dark object that lies in reach by this share is shadow as a whole.
-        small: Area in square meters below which a cloud without a shadow is none: roofs have up to 200,000.
-        usual: Height in meters of fair-weather cumulus: where its shadow would be out of sight, nothing is missed.
+        step: Relative increment of the tried shadow lengths; at least one cell.
+        window: Width in meters of the window in which clouds must explain dark ground.
+        prior: Weight, as an area of dark ground in square meters, of the whole scene's match at a length. Without it, a
+            single dark pond would match some cloud on its sunny side.
+        explained: Share of dark ground that clouds must explain, and of a small cloud's shadow that must be dark.
+        slack: Dilation in meters of the shaded area, for rounding to cells, view angle and cloud edges not flagged.
+        overlap: A dark object is shadow as a whole if at least this share of it can be shaded.
+        small: Area in square meters below which a cloud must have a visible shadow: roofs have up to 200,000.
+        usual: Height in meters of fair-weather cumulus, for whether a missing shadow would be visible.
     """
 
     cell: float = 60.0
@@ -89,9 +89,9 @@ class Rules:
     usual: float = 1_500.0
 
     def cell_factor(self, gsd: float) -> int:
-        """Pixels of ``gsd`` meters along the side of a cell: a power of two, as the stride of the models is.
+        """Return the pixels of ``gsd`` meters along the side of a cell: a power of two, like the models' stride.
 
-        So a scene that is cut where its windows may be cut has the same cells.
+        A scene that is clipped at multiples of the stride therefore has the same cells.
         """
         return 1 << max(0, round(log2(self.cell / gsd)))
 
@@ -101,9 +101,9 @@ BoolGrid = NDArray[np.bool_]
 FloatGrid = NDArray[np.float32]
 
 MOST: Final = 0.5
-"""Share from which most of a cell is something."""
+"""Minimum share for most of a cell."""
 STRIP_ROWS: Final = 192
-"""Rows of pixels reduced at once, about."""
+"""Approximate number of rows of pixels that are reduced at once."""
 CLOUD_MODEL: Final = np.uint8(Vote.CLOUD_MODEL)
 SHADOW_MODEL: Final = np.uint8(Vote.SHADOW_MODEL)
 PRODUCT_CLOUD: Final = np.uint8(Vote.PRODUCT_CLOUD)
@@ -117,13 +117,13 @@ class Cells:
     Attributes:
         valid: At least half of the cell has data.
         certain: The model is certain of cloud: the cell's mean is at least ``Rules.certain``.
-        hint: Some pixel has more than ``Rules.hint`` percent cloud.
+        hint: At least one pixel has more than ``Rules.hint`` percent cloud.
         cloud: Share of candidates for cloud.
         product: Share that is cloud by the product, thin cirrus left out.
         cirrus: Share that is thin cirrus by the product.
-        shadow: Share of candidates for shadow that are not rather cloud.
-        deep: Nearly all of the cell is shadow to the model.
-        clean: The model sees next to no cloud and no shadow.
+        shadow: Share of candidates for shadow whose cloud probability is not higher.
+        deep: The model finds shadow in nearly all of the cell.
+        clean: The model finds almost no cloud and no shadow.
     """
 
     valid: BoolGrid
@@ -169,7 +169,7 @@ def candidates(evidence: Evidence, start: int, stop: int, votes: NDArray[np.uint
 
 
 def reduce_scene(evidence: Evidence, policy: Policy, rules: Rules, *, threads: int = 1) -> Cells:
-    """Return the scene in cells of ``rules.cell_factor`` pixels; a last, partial cell counts what it has."""
+    """Return the scene in cells of ``rules.cell_factor`` pixels; a last, partial cell counts its pixels."""
     factor = rules.cell_factor(evidence.gsd)
     rows = max(1, STRIP_ROWS // factor) * factor
 
@@ -207,22 +207,22 @@ def _reduce_rows(evidence: Evidence, start: int, stop: int, policy: Policy, rule
 
 
 LEAST_SUM: Final = 1e-4
-"""Reflectance of green and near infrared together, at least, of which a ratio is taken."""
+"""Minimum sum of green and near-infrared reflectance for a ratio."""
 FULLY_WET: Final = 0.02
-"""Normalized difference of green and near infrared (NDWI) from which a cell is nothing but water."""
+"""Normalized difference of green and near infrared (NDWI) from which a cell is water only."""
 SMOOTHINGS: Final = ((4.0, 0.01), (1.0, 0.05))
-"""Width of the smoothing relative to ``Rules.background``, and the share of lit ground in it from which it is used:
-the scene's median gives way to the wider surroundings, these to the closer ones."""
+"""Width of the smoothing relative to ``Rules.background``, and the minimum share of lit ground for its use: the wider
+surroundings replace the scene's median, the closer ones replace the wider."""
 
 
 def darkness(nir: FloatGrid, lit: BoolGrid, *, width: float) -> FloatGrid:
-    """Near infrared as a share of the lit ground nearby, ``(y, x)``.
+    """Return near infrared as a share of the lit ground nearby, ``(y, x)``.
 
     Args:
         nir: Near-infrared reflectance of cells, NaN = nodata: these take the value of the nearest known cell, so that
             the edge of a scene looks neither dark nor lit.
         lit: True where a cell is lit, dry, clear ground; at least one is.
-        width: Standard deviation in cells of what is nearby.
+        width: Standard deviation of the smoothing in cells.
     """
     ground = np.full(nir.shape, np.median(nir[lit]), np.float32)
     values = np.where(lit, nir, np.float32(0))
@@ -238,7 +238,7 @@ def darkness(nir: FloatGrid, lit: BoolGrid, *, width: float) -> FloatGrid:
 
 
 def smooth(grid: FloatGrid, sigma: float) -> FloatGrid:
-    """Three box filters in a row: nearly a Gaussian of this standard deviation in cells, at a cost free of it."""
+    """Apply three box filters: nearly a Gaussian of this standard deviation in cells, at a cost independent of it."""
     width = round((sqrt(4 * sigma**2 + 1) - 1) / 2) * 2 + 1
     for _ in range(3):
         grid = ndimage.uniform_filter(grid, width, mode="reflect")
@@ -246,7 +246,7 @@ def smooth(grid: FloatGrid, sigma: float) -> FloatGrid:
 
 
 def spline(grid: FloatGrid, factor: int, window: Window) -> FloatGrid:
-    """Pixels of a window, ``factor`` per cell, on the quadratic B-spline of the grid: its contours have no corners."""
+    """Interpolate cells to the pixels of a window, ``factor`` per cell, by a quadratic B-spline for smooth contours."""
     for size, start in ((window.height, window.row_off), (window.width, window.col_off)):
         pixel = np.arange(start, start + size)
         cell, at = pixel // factor, ((pixel % factor + 0.5) / factor)[:, None].astype(np.float32)
@@ -258,13 +258,13 @@ def spline(grid: FloatGrid, factor: int, window: Window) -> FloatGrid:
 
 
 BELIEVED: Final = np.uint8(1)
-"""Bit of a cell: candidates for cloud count here."""
+"""Bit of a cell: the model's candidates for cloud count."""
 SUPPORTED: Final = np.uint8(2)
-"""The product's clouds count here."""
+"""Bit of a cell: the product's clouds count."""
 VEILED: Final = np.uint8(4)
-"""The product's thin cirrus counts here."""
+"""Bit of a cell: the product's thin cirrus counts."""
 BRIGHT: Final = np.uint8(8)
-"""All pixels are cloud: a hole in certain cloud that is as bright as the cloud."""
+"""Bit of a cell: all pixels are cloud, because it is a hole in certain cloud and as bright as the cloud."""
 
 NO_PRODUCT: Final = "no product mask: the models decide alone"
 NO_SUN: Final = "the sun's direction is unknown: no shadow was matched with a cloud, and a cloud's buffer covers shadow"
@@ -273,13 +273,13 @@ NO_GROUND: Final = "no lit ground is in sight: the darkness of shadows was not t
 
 
 def calibrated(evidence: Evidence, policy: Policy, rules: Rules = RULES, *, threads: int = 1) -> Survey:
-    """Survey a scene: which clouds to believe, where they can cast shadow, how dark it is there.
+    """Survey a scene: which clouds are credible, where they can cast shadow, how dark it is there.
 
-    Without a product mask, a sun or a near-infrared band the rules that need them are skipped, and noted.
+    Without a product mask, the sun's position or a near-infrared band, the rules that need them are skipped and noted.
 
     Args:
-        evidence: What is known; ``nir`` comes in blocks of ``rules.cell_factor`` pixels.
-        policy: When a model votes.
+        evidence: Evidence of the scene, with ``nir`` in blocks of ``rules.cell_factor`` pixels.
+        policy: Thresholds of the models.
         rules: Constants of the policy.
         threads: Number of worker threads.
     """
@@ -291,10 +291,10 @@ def calibrated(evidence: Evidence, policy: Policy, rules: Rules = RULES, *, thre
 
 @dataclass(frozen=True)
 class Survey:
-    """What the cells of a scene tell; its ``select`` is the policy. Grids are ``(y, x)``.
+    """A survey of a scene in cells; its ``select`` applies the policy. Grids are ``(y, x)``.
 
     Attributes:
-        evidence: What is known of every pixel.
+        evidence: Evidence of every pixel.
         rules: Constants of the policy.
         cells: The scene in cells.
         factor: Pixels along the side of a cell.
@@ -309,7 +309,7 @@ class Survey:
 
     @property
     def select(self) -> Select:
-        """Which votes count."""
+        """Return cloud and shadow by the votes that count."""
         evidence, rules, flags_of_cells, shade = self.evidence, self.rules, self.flags, self.shade
 
         def select(start: int, stop: int, votes: NDArray[np.uint8]) -> tuple[BoolGrid, BoolGrid]:
@@ -331,7 +331,7 @@ class Survey:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """Rules that are skipped, and why."""
+        """Notes on skipped rules, with the reason."""
         missing = {
             NO_PRODUCT: self.evidence.product is None,
             NO_SUN: not self.sunlit,
@@ -359,9 +359,9 @@ class Survey:
 
     @property
     def shade(self) -> FloatGrid:
-        """How dark cells are, 1 at the edge of shadow, times the share of the cells around that clouds can shade.
+        """Darkness of cells, 1 at the edge of shadow, times the share of the cells around that clouds can shade.
 
-        Where it is below 1, not even a pixel that the model is sure of is shadow. What is not known to be light counts
+        Where it is below 1, not even a pixel of which the model is certain is shadow. Cells of unknown brightness count
         as the core of a shadow.
         """
         near: FloatGrid = ndimage.uniform_filter(self.allowed.astype(np.float32), 3, mode="nearest")
@@ -371,7 +371,7 @@ class Survey:
 
     @cached_property
     def edge(self) -> float:
-        """Darkness up to which ground is shadow where the model is sure; see ``Rules.fallen``."""
+        """Near infrared up to which ground is shadow where the model is certain; see ``Rules.fallen``."""
         core = self.allowed & self.dim & ~self.cloudy & self.cells.deep & ~self.water
         if self.light is None or not core.any():
             return self.rules.dim
@@ -379,19 +379,19 @@ class Survey:
 
     @cached_property
     def nir(self) -> FloatGrid:
-        """Near-infrared reflectance, NaN where nothing is known."""
+        """Near-infrared reflectance, NaN where unknown."""
         nir = self.evidence.nir
         return np.full(self.cells.valid.shape, np.nan, np.float32) if nir is None else nir
 
     @cached_property
     def visible(self) -> FloatGrid:
-        """Blue, green and red reflectance, NaN where nothing is known."""
+        """Blue, green and red reflectance, NaN where unknown."""
         visible = self.evidence.visible
         return np.full((3, *self.cells.valid.shape), np.nan, np.float32) if visible is None else visible
 
     @cached_property
     def supported(self) -> BoolGrid:
-        """Where the product's clouds count: the model has hints of cloud in enough cells around, or there is a veil."""
+        """True where the product's clouds count: enough cells around have a hint of cloud, or there is a veil."""
         width = max(3, int(2 * self.rules.around / self.meters) | 1)
         hints = window_sum((self.cells.hint & self.cells.valid).astype(np.uint32), width)
         places = window_sum(self.cells.valid.astype(np.uint32), width)
@@ -399,9 +399,9 @@ class Survey:
 
     @cached_property
     def veiled(self) -> BoolGrid:
-        """Where blue is brighter than red tells, beyond what clear ground has: haze, cirrus, contrails.
+        """True where blue is brighter, relative to red, than on clear ground: haze, cirrus, contrails.
 
-        Clear ground has blue near half its red; thin cloud adds to both alike.
+        Blue of clear ground is about half its red; thin cloud adds equally to both.
         """
         haze = self.visible[0] - self.visible[2] / 2
         said = (self.cells.product > 0) | (self.cells.cirrus > 0)
@@ -417,12 +417,12 @@ class Survey:
 
     @cached_property
     def product(self) -> BoolGrid:
-        """Where most pixels are cloud by the product, and that counts."""
+        """True where most pixels are cloud by the product, and it counts."""
         return ((self.cells.product >= MOST) & self.supported) | ((self.cells.cirrus >= MOST) & self.veiled)
 
     @cached_property
     def convincing(self) -> BoolGrid:
-        """Cloud objects that are certain somewhere: by the model, or by most of a cell of the product's cloud."""
+        """Cloud objects with at least one certain cell, by the model or by product cloud in most of the cell."""
         cells = self.cells
         some = (cells.cloud > 0) | ((cells.product > 0) & self.supported) | ((cells.cirrus > 0) & self.veiled)
         labels = objects(some)
@@ -431,7 +431,7 @@ class Survey:
 
     @cached_property
     def believed(self) -> BoolGrid:
-        """The convincing clouds, without small ones whose shadow would be seen and is not."""
+        """Convincing clouds, without small ones whose shadow would be visible but is missing."""
         search = self._search(self.convincing)
         if search is None or self.dark is None:
             return self.convincing
@@ -443,7 +443,7 @@ class Survey:
 
     @cached_property
     def cloudy(self) -> BoolGrid:
-        """Where most of a cell is cloud."""
+        """True where most of a cell is cloud."""
         return self.believed & ((self.cells.cloud >= MOST) | self.product)
 
     @property
@@ -453,7 +453,7 @@ class Survey:
         labels = objects(holes)
         every = np.arange(labels.max(initial=0) + 1)
         rim = ndimage.maximum_filter(labels, size=3) * (self.cloudy & np.isfinite(self.nir))
-        with np.errstate(invalid="ignore"):  # nothing is known of some rims
+        with np.errstate(invalid="ignore"):  # some rims have no data
             inside, around = (ndimage.mean(np.nan_to_num(self.nir), where, every) for where in (labels, rim))
             sure = ndimage.mean(self.cells.certain, rim, every)
         bright: BoolGrid = ((inside >= around) & (sure >= self.rules.support))[labels] & holes
@@ -461,38 +461,38 @@ class Survey:
 
     @cached_property
     def water(self) -> BoolGrid:
-        """Where ground is dark in near infrared and darker than in green: water, lit or not, and no land in shade."""
+        """True where ground is dark in near infrared and darker than in green: lit or shaded water, not shaded land."""
         water: BoolGrid = (self.visible[1] > self.nir) & (self.nir <= self.rules.water)
         return water
 
     @cached_property
     def dark(self) -> FloatGrid | None:
-        """Near infrared as a share of lit ground nearby; None where none is seen."""
+        """Near infrared as a share of lit ground nearby; None if there is no lit ground."""
         cloudy = self.convincing & ((self.cells.cloud >= MOST) | self.product)
         lit = self.cells.valid & self.cells.clean & ~cloudy & (self.nir > self.rules.water)
         return darkness(self.nir, lit, width=self.rules.background / self.meters) if lit.any() else None
 
     @cached_property
     def dim(self) -> BoolGrid:
-        """Where ground is dark enough for shadow."""
+        """True where ground is dark enough for shadow."""
         return np.ones(self.cells.valid.shape, np.bool_) if self.dark is None else self.dark <= self.rules.dim
 
     @cached_property
     def shaded(self) -> BoolGrid:
-        """Where most of a cell looks like shadow on dark land."""
+        """True where most of a cell looks like shadow on dark land."""
         return (self.cells.shadow >= MOST) & self.dim & ~self.water
 
     @cached_property
     def allowed(self) -> BoolGrid:
-        """Where the sun allows shadow."""
+        """True where clouds can cast shadow, given the sun's direction."""
         search = self._search(self.believed)
         return np.ones(self.cells.valid.shape, np.bool_) if search is None else reachable(search)
 
     @cached_property
     def light(self) -> FloatGrid | None:
-        """Darkness with water in the sun as light as lit ground; where most land around is shaded, it is shaded.
+        """Darkness in which lit water is as bright as lit ground; water is shaded if most land around it is.
 
-        Between land and water it changes as their colors do, not from cell to cell, so that no line shows.
+        Between land and water the darkness changes gradually like their colors, which avoids visible edges.
         """
         if self.dark is None:
             return None
@@ -509,7 +509,7 @@ class Survey:
         return light
 
     def _search(self, cloud: BoolGrid) -> Search | None:
-        """Return the scene with some cells as clouds; None where the sun is not known or not up."""
+        """Return a shadow search with some cells as clouds; None if the sun is unknown or below the horizon."""
         sun = self.evidence.sun
         if sun is None or not self.sunlit:
             return None

@@ -1,4 +1,4 @@
-"""The class table: the one place that knows codes, names and colors."""
+"""The class table, the only definition of codes, names and colors."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ class CloudClass(IntEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class ClassInfo:
-    """What a reader or a map needs to know of one class.
+    """The description of one class for readers and maps.
 
-    ``rgb`` is the one color of the class: in files, renders, thumbnails, reports, plots and docs. What is not
-    ``painted`` lets the scene or the map below through; its color is for legends and charts only.
+    ``rgb`` is the color of the class in files, renders, thumbnails, reports, plots and docs. A class that is not
+    ``painted`` is transparent over a scene or map; its color is for legends and charts only.
     """
 
     code: int
@@ -38,7 +38,7 @@ class ClassInfo:
 
     @property
     def color_hint(self) -> str:
-        """Six hex digits, as the classification extension wants them."""
+        """Six hex digits, in the format of the classification extension."""
         return bytes(self.rgb).hex().upper()
 
 
@@ -74,17 +74,17 @@ CLASSES: Final = (
         painted=False,
     ),
 )
-"""Orange and blue stay apart from each other, from white and from land in every kind of color blindness: at least 34
-in CIELAB (76) for normal vision, deuteranopia, protanopia and tritanopia."""
+"""Orange and blue differ from each other, from white and from land in every kind of color blindness: by at least 34 in
+CIELAB (1976) for normal vision, deuteranopia, protanopia and tritanopia."""
 
 MISSED: Final = (255, 230, 60)
-"""Color of what a mask missed or took away, on maps that compare."""
+"""Color of pixels that a mask missed or removed, on comparison maps."""
 FALSE: Final = (120, 0, 120)
-"""Color of what only the mask has."""
+"""Color of pixels that only the mask flags."""
 MISTAKEN: Final = (0, 0, 0)
-"""Color of cloud taken for shadow, or shadow for cloud."""
+"""Color of cloud mistaken for shadow, or shadow for cloud."""
 ADDED: Final = (0, 200, 165)
-"""Color of what a buffer added, or of shadow that a mask took away."""
+"""Color of pixels that a buffer added, or of shadow that a mask removed."""
 RAMP: Final = ((68, 1, 84), (59, 82, 139), (33, 145, 140), (94, 201, 98), (253, 231, 37))
 """Colors of probabilities from 0 to 100 %, evenly spaced: viridis, as in the renders of the items."""
 

@@ -1,4 +1,4 @@
-"""The grid of a scene, the windows that it is cut into, and what a model answers for in each."""
+"""The grid of a scene, and its division into windows for models."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class Grid:
         return f"EPSG:{self.epsg}"
 
     def coarsen(self, factor: int) -> Grid:
-        """The grid whose pixels are blocks of ``factor`` x ``factor``; a last, partial block counts as a pixel."""
+        """Return the grid of blocks of ``factor`` x ``factor`` pixels; a last, partial block counts as a pixel."""
         if factor < 1:
             raise ConfigError(f"a grid is coarsened by a whole number of at least 1, got {factor}")
         return Grid(
@@ -66,7 +66,7 @@ class Grid:
         return replace(self, left=left, top=top, height=window.height, width=window.width)
 
     def ratio(self, other: Grid) -> int | None:
-        """How many pixels of this grid one pixel of ``other`` spans, where they share CRS and origin; else None."""
+        """Return the pixels of this grid along one pixel of ``other``; None unless they share CRS and origin."""
         factor = round(other.gsd / self.gsd)
         nested = self.coarsen(factor) == other if factor >= 1 else False
         return factor if nested else None
@@ -75,10 +75,10 @@ class Grid:
 FARMVIBES_SIZE: Final = 512
 """Side in pixels of FarmVibes.AI's windows."""
 FARMVIBES_OVERLAP: Final = 0.25
-"""Part of a window that neighbors share at least in FarmVibes.AI."""
+"""Minimum fraction of a window that neighbors share in FarmVibes.AI."""
 
 Span = tuple[int, int]
-"""Where a window starts along an axis, and its side."""
+"""Start of a window along an axis, and its side."""
 
 
 @dataclass(frozen=True)
@@ -106,21 +106,21 @@ class Window:
         return self.rows, self.cols
 
     def overlap(self, other: Window) -> Window:
-        """Return the pixels that lie in both of two windows that touch."""
+        """Return the intersection of two windows that touch."""
         top, left = max(self.row_off, other.row_off), max(self.col_off, other.col_off)
         bottom, right = min(self.rows.stop, other.rows.stop), min(self.cols.stop, other.cols.stop)
         return Window(top, left, bottom - top, right - left)
 
     def within(self, outer: Window) -> Window:
-        """Return the same pixels, counted from the first pixel of ``outer``."""
+        """Return the same window, relative to the first pixel of ``outer``."""
         return Window(self.row_off - outer.row_off, self.col_off - outer.col_off, self.height, self.width)
 
 
 @dataclass(frozen=True)
 class Chip:
-    """One call of a model: it sees ``read`` and answers for ``write``, a part of ``read``.
+    """The windows of one model call: its input ``read``, and the part ``write`` of it that is used.
 
-    The ``write`` windows of a plan cover the scene. Where they overlap, answers fade into each other.
+    The ``write`` windows of a plan cover the scene. Where they overlap, results are blended.
     """
 
     read: Window
@@ -128,23 +128,23 @@ class Chip:
 
     @property
     def inner(self) -> Window:
-        """``write``, counted from the first pixel of ``read``."""
+        """``write``, relative to the first pixel of ``read``."""
         return self.write.within(self.read)
 
 
 def plan_chips(height: int, width: int, *, size: int, overlap: int, multiple: int) -> list[list[Chip]]:
-    """Lay rows of evenly spread chips over a scene, each of which answers for all that it sees.
+    """Return rows of evenly spaced chips that cover a scene; each chip's whole window is used.
 
-    An axis shorter than a window gets one window as long as the axis. A last window may end beyond the scene, where a
-    model has to pad it.
+    An axis shorter than a window gets one window as long as the axis. The last window may end beyond the scene, where
+    the model pads it.
 
     Args:
         height: Rows of the scene.
         width: Columns of the scene.
         size: Longest side of a window, in pixels.
         overlap: Pixels that neighbors share at least, rounded down to a multiple.
-        multiple: Windows start at multiples of this and have the smallest side that is one and needs no more windows;
-            0 means that the side is ``size``, for models with a fixed input.
+        multiple: Windows start at multiples of this, and their side is the smallest multiple that needs no more
+            windows; 0 means that the side is ``size``, for models with a fixed input.
     """
     if not 0 <= overlap < size:
         raise ConfigError(f"overlap must lie in [0, size={size}), got {overlap}")
@@ -156,9 +156,9 @@ def plan_chips(height: int, width: int, *, size: int, overlap: int, multiple: in
 
 
 def farmvibes_chips(height: int, width: int, *, size: int, overlap_fraction: float) -> list[list[Chip]]:
-    """Rows of chips exactly as FarmVibes.AI's ``ChipDataset`` lays them, for bit-parity with it.
+    """Return rows of chips exactly like FarmVibes.AI's ``ChipDataset``, for bit-identical results.
 
-    It raises for an axis shorter than ``size``; here that axis gets one window.
+    ``ChipDataset`` raises for an axis shorter than ``size``; here that axis gets one window.
     """
     step = int(size * (1 - overlap_fraction))
     if not 1 <= step <= size:
@@ -200,7 +200,7 @@ def _grid_of_chips(
 
 
 def _cuts(spans: list[Span]) -> list[Span]:
-    """What each span answers for where neighbors are cut in the middle of what they share."""
+    """Return the part of each span that is used if neighbors are cut in the middle of their overlap."""
     inner = [(start + side + following) // 2 for (start, side), (following, _) in pairwise(spans)]
     last_start, last_side = spans[-1]
     return [(start, stop - start) for start, stop in pairwise([0, *inner, last_start + last_side])]

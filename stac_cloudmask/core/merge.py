@@ -1,7 +1,7 @@
-"""From votes to a class map: what every merge policy shares, and the `union` policy.
+"""Merge votes into a class map: the steps that all merge policies share, and the `union` policy.
 
-A policy selects cloud and shadow among the votes; clean-up and buffer then work on what was selected. Everything runs
-on strips of rows; besides the evidence two uint8 arrays of the scene's size are held.
+A policy selects cloud and shadow among the votes; clean-up and buffer are then applied to the selection. Everything
+runs on strips of rows; memory holds the evidence and two uint8 arrays of the scene's size.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 STRIP: Final = 256
 """Rows merged at once by a thread."""
-# numpy takes an IntFlag for an int64 array, so the bits are uint8 before they meet one
+# NumPy treats an IntFlag as int64, so the bits are converted to uint8 first
 CLOUD_VOTES: Final = np.uint8(Vote.PRODUCT_CLOUD | Vote.CLOUD_MODEL)
 SHADOW_VOTES: Final = np.uint8(Vote.PRODUCT_SHADOW | Vote.SHADOW_MODEL)
 ALL_BITS: Final = np.uint8(63)
@@ -36,15 +36,15 @@ SELECTED_SHADOW: Final = np.uint8(128)
 
 @dataclass(frozen=True, kw_only=True)
 class Policy:
-    """The settings of a merge, by the names that an output item gives them; areas and distances of 0 mean none.
+    """The settings of a merge, named as in output items; areas and distances of 0 mean none.
 
-    Objects and holes are cleaned first, then grown.
+    Small objects and holes are removed first, then the classes are dilated.
 
     Attributes:
         cloud_thr: Probability 0..1 above which (strictly) the cloud model votes, a whole percent.
         shadow_thr: The same for cloud shadow.
-        cloud_buffer: Growth of cloud in meters.
-        shadow_buffer: Growth of cloud shadow in meters.
+        cloud_buffer: Dilation of cloud in meters.
+        shadow_buffer: Dilation of cloud shadow in meters.
         min_area: Smallest object kept, in square meters.
         hole_area: Clear holes below this many square meters are closed.
     """
@@ -57,7 +57,7 @@ class Policy:
     hole_area: float = 0.0
 
     def adjusted(self, settings: Settings) -> Policy:
-        """Return the policy with what the user asked for."""
+        """Return the policy with the user's settings."""
         asked = {
             "cloud_thr": settings.cloud_thr,
             "shadow_thr": settings.shadow_thr,
@@ -70,12 +70,12 @@ class Policy:
 
 
 Select = Callable[[int, int, "NDArray[np.uint8]"], "tuple[NDArray[np.bool_], NDArray[np.bool_]]"]
-"""``select(start, stop, votes)`` gives cloud and shadow of rows ``start`` to ``stop``, before clean-up: ``(y, x)``,
-True where it is. Both may hold."""
+"""``select(start, stop, votes)`` returns cloud and shadow of rows ``start`` to ``stop``, before clean-up: ``(y, x)``,
+True where present. A pixel may be both."""
 
 
 def select_union(start: int, stop: int, votes: NDArray[np.uint8]) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:  # noqa: ARG001
-    """Whatever a model or the product says: FarmVibes.AI's rule, with cloud and shadow kept separate."""
+    """Select any vote of a model or the product: FarmVibes.AI's rule, with cloud and shadow kept separate."""
     cloud = (votes & CLOUD_VOTES) > 0
     shadow = (votes & SHADOW_VOTES) > 0
     return cloud, shadow
@@ -86,14 +86,14 @@ def merge(
 ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
     """Return ``(y, x)`` uint8 class codes, and ``(y, x)`` uint8 of `Vote` bits, 0 where nodata.
 
-    Where the selected cloud and shadow both hold, cloud wins, and a buffer of cloud wins over one of shadow. nodata is
-    where a probability is missing or the product says so.
+    Where cloud and shadow are both selected, cloud wins, and a buffer of cloud wins over one of shadow. A pixel is
+    nodata if a probability is missing or the product has nodata.
 
     Args:
-        evidence: What is known of the scene.
+        evidence: Evidence of the scene.
         policy: Thresholds, clean-up and buffers.
-        select: Which votes count.
-        shadow_before_buffer: Whether selected shadow stands against the buffer of a cloud.
+        select: Function that selects the votes that count.
+        shadow_before_buffer: Whether selected shadow wins over the buffer of a cloud.
         threads: Number of worker threads; the result is bit-identical.
     """
     votes, class_map = np.empty(evidence.shape, np.uint8), np.empty(evidence.shape, np.uint8)
@@ -122,13 +122,13 @@ def merge(
 
 
 def strips(height: int, rows: int = STRIP) -> Iterator[tuple[int, int]]:
-    """First and one past the last row of each strip."""
+    """Return the first and one past the last row of each strip."""
     for start in range(0, height, rows):
         yield start, min(start + rows, height)
 
 
 def vote(evidence: Evidence, start: int, stop: int, policy: Policy) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
-    """Who says what in rows ``start`` to ``stop``: `Vote` bits, 0 where nodata; and True where the pixel is valid."""
+    """Return `Vote` bits of rows ``start`` to ``stop``, 0 where nodata; and True where a pixel is valid."""
     cloud, shadow = evidence.cloud[start:stop], evidence.shadow[start:stop]
     valid = (cloud != PERCENT_NODATA) & (shadow != PERCENT_NODATA)
     votes = (cloud > round(100 * policy.cloud_thr)) * np.uint8(Vote.CLOUD_MODEL)
@@ -142,7 +142,7 @@ def vote(evidence: Evidence, start: int, stop: int, policy: Policy) -> tuple[NDA
 
 
 def _clean(votes: NDArray[np.uint8], bit: np.uint8, *, min_pixels: float, hole_pixels: float) -> None:
-    """Drop small objects of a selected layer, then close its small holes, in place."""
+    """Remove small objects of a selected layer, then fill its small holes, in place."""
     if max(min_pixels, hole_pixels) <= 1:
         return
     layer = morphology.remove_small((votes & bit) > 0, min_pixels=min_pixels)
@@ -159,9 +159,9 @@ def _classify(
     *,
     shadow_before_buffer: bool,
 ) -> None:
-    """Turn ``class_map`` (1 = valid) into class codes, and note in ``votes`` what was removed and what was added.
+    """Turn ``class_map`` (1 = valid) into class codes, and set the bits of removed and added pixels in ``votes``.
 
-    The selected layers in ``votes`` stay untouched: another thread reads them for its buffers.
+    The selected layers in ``votes`` are not changed: another thread reads them for its buffers.
     """
     valid = class_map == 1
     cloud, shadow = ((votes & bit) > 0 for bit in (SELECTED_CLOUD, SELECTED_SHADOW))

@@ -20,22 +20,22 @@ if TYPE_CHECKING:
     Table = tuple[tuple[int, ...], ...]
 
 STRIP: Final = 1024
-"""Rows that are compared at once, so that memory stays bounded on a whole tile; the result does not depend on it."""
+"""Rows that are compared at once, which bounds memory on a whole tile; the result does not depend on it."""
 
 ROUNDING: Final = 1e-6
-"""Share of a pixel by which a distance may miss the tolerance in floating point and still count as within it."""
+"""Fraction of a pixel by which a distance may exceed the tolerance, to allow for floating-point error."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ClassScores:
-    """The scores of one class against all others, each in 0..1; None where there is nothing to judge (0 / 0).
+    """The scores of one class against all others, each in 0..1; None if undefined (0 / 0).
 
     Attributes:
         producers_accuracy: Share of the reference's pixels that the mask found (recall).
         users_accuracy: Share of the mask's pixels that are right (precision).
         f1: Harmonic mean of the two.
-        iou: Pixels that both have over pixels that either has.
-        balanced_accuracy: Mean of the producer's accuracies of this class and of all that is not this class.
+        iou: Intersection over union of mask and reference.
+        balanced_accuracy: Mean of the producer's accuracies of this class and of everything else.
         tolerant_f1: ``f1`` where a pixel also counts as right or found if the other side has the class within the
             tolerance: errors along a boundary are forgiven, missed and invented objects are not.
     """
@@ -72,7 +72,7 @@ class Agreement:
 
     @property
     def pixels(self) -> int:
-        """How many pixels were judged."""
+        """Number of judged pixels."""
         return sum(map(sum, self.counts))
 
     @property
@@ -148,7 +148,7 @@ def agreement(
 
 
 def _collapse(class_map: Codes, codes: Sequence[int]) -> Codes:
-    """Indexes into ``codes``; classes that are not among them become 0, nodata stays 255."""
+    """Return indexes into ``codes``; other classes become 0, nodata stays 255."""
     table = np.zeros(256, np.uint8)
     table[list(codes)] = range(len(codes))
     table[CloudClass.NODATA] = CloudClass.NODATA
@@ -167,7 +167,7 @@ def _confusion(mask: Codes, truth: Codes, size: int) -> NDArray[np.int64]:
 
 
 def _near(mask: Flags, truth: Flags, radius: float, inner: slice, valid: Flags) -> tuple[int, int]:
-    """Pixels of the mask close to the truth, and of the truth close to the mask, in the inner rows where valid."""
+    """Return pixels of the mask close to the truth, and of the truth close to the mask, in the valid inner rows."""
     right = mask & valid & dilate(truth, radius=radius)
     found = truth & valid & dilate(mask, radius=radius)
     return int(right[inner].sum()), int(found[inner].sum())
@@ -186,7 +186,7 @@ def _mean(one: float | None, other: float | None) -> float | None:
 
 
 def _harmonic(one: float | None, other: float | None) -> float | None:
-    """Harmonic mean as F1 has it: 0 where only one side has the class, None where none has it."""
+    """Return the harmonic mean for F1: 0 if only one side has the class, None if neither has it."""
     if one is None and other is None:
         return None
     if not one or not other:
@@ -196,7 +196,7 @@ def _harmonic(one: float | None, other: float | None) -> float | None:
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """One thing that can come of a comparison, and its color."""
+    """An outcome of a comparison, and its color."""
 
     name: str
     rgb: tuple[int, int, int]
@@ -215,12 +215,12 @@ OUTCOMES: Final = (
 
 
 def outcomes(class_map: Codes, reference: Codes, *, judged: tuple[int, ...]) -> Codes:
-    """What came of each pixel, ``(y, x)`` uint8 indexes into `OUTCOMES`.
+    """Return the outcome of each pixel, ``(y, x)`` uint8 indexes into `OUTCOMES`.
 
     Args:
         class_map: ``(y, x)`` codes of `CloudClass`.
         reference: The same, 255 = no label.
-        judged: Codes that the reference tells apart; all others count as clear.
+        judged: Codes that the reference distinguishes; all others count as clear.
     """
     table = np.zeros((256, 256), np.uint8)
     codes = [code for code in range(256) if code != CloudClass.NODATA]

@@ -11,11 +11,11 @@ from scipy import ndimage
 
 EIGHT_CONNECTED: Final = np.ones((3, 3), dtype=bool)
 STRIP_ROWS: Final = 1024
-"""Rows that are labeled at once; keeps the int32 labels of a full tile at 45 MB."""
+"""Rows that are labeled at once, which limits the int32 labels of a full tile to 45 MB."""
 
 
 def dilate(layer: NDArray[np.bool_], *, radius: float) -> NDArray[np.bool_]:
-    """Grow True by a disk of ``radius`` pixels: ``out[p]`` holds where a True pixel lies within ``radius`` of p.
+    """Dilate True by a disk of ``radius`` pixels: ``out[p]`` is True if a True pixel is within ``radius`` of p.
 
     Equal to ``distance to the nearest True <= radius``; the outside of the layer is False. Costs two passes of
     boolean OR for each pixel of radius and each axis, so radii of many pixels belong on a coarser grid.
@@ -40,9 +40,9 @@ def dilate(layer: NDArray[np.bool_], *, radius: float) -> NDArray[np.bool_]:
 
 
 def remove_small(layer: NDArray[np.bool_], *, min_pixels: float) -> NDArray[np.bool_]:
-    """Drop the eight-connected objects of fewer than ``min_pixels`` pixels.
+    """Remove the eight-connected objects of fewer than ``min_pixels`` pixels.
 
-    Labels strips of rows and joins them across their borders, so the memory for labels does not grow with the height.
+    Strips of rows are labeled and joined across their borders, which makes the memory independent of the height.
     """
     if min_pixels <= 1:
         return layer.copy()
@@ -56,7 +56,7 @@ def remove_small(layer: NDArray[np.bool_], *, min_pixels: float) -> NDArray[np.b
 
 
 def fill_holes(layer: NDArray[np.bool_], *, max_pixels: float) -> NDArray[np.bool_]:
-    """Set the eight-connected gaps of fewer than ``max_pixels`` pixels to True."""
+    """Set the eight-connected holes of fewer than ``max_pixels`` pixels to True."""
     return ~remove_small(~layer, min_pixels=max_pixels)
 
 
@@ -84,7 +84,7 @@ def _label_strips(layer: NDArray[np.bool_]) -> tuple[list[tuple[int, int, int]],
 
 
 def _touching(upper: NDArray[np.int64], lower: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Pairs ``(n, 2)`` of labels of two neighboring rows that touch, diagonals included; 0 is background."""
+    """Return pairs ``(n, 2)`` of labels that touch in two neighboring rows, diagonals included; 0 is background."""
     found = [
         np.stack((upper, lower), axis=1),
         np.stack((upper[1:], lower[:-1]), axis=1),
@@ -95,7 +95,7 @@ def _touching(upper: NDArray[np.int64], lower: NDArray[np.int64]) -> NDArray[np.
 
 
 def _object_sizes(areas: NDArray[np.int64], pairs: list[NDArray[np.int64]]) -> NDArray[np.int64]:
-    """For every part the pixels of its whole object; ``pairs`` are labels, counted from 1, that belong together."""
+    """Return for every part the pixels of its whole object; ``pairs`` are labels, from 1, of the same object."""
     parent = np.arange(areas.size)
 
     def root(part: int) -> int:

@@ -27,7 +27,7 @@ Probability = NDArray[np.float32] | NDArray[np.uint8]
 
 
 def nodata_pixels(dn: NDArray[np.uint16], *, nodata: float | None = 0) -> NDArray[np.bool_]:
-    """``(y, x)``, True where any band ``(band, y, x)`` is nodata; without a nodata value, nowhere."""
+    """Return ``(y, x)``, True where any band ``(band, y, x)`` is nodata; all False without a nodata value."""
     if nodata is None:
         return np.zeros(dn.shape[1:], bool)
     empty: NDArray[np.bool_] = (dn == nodata).any(axis=0)
@@ -45,20 +45,20 @@ def merge_farmvibes(
     min_area: int = 0,
     ensemble: bool = False,
 ) -> NDArray[np.bool_]:
-    """Cloud or shadow by a model or by the product, grown by a disk; ``(y, x)``, True is not clear.
+    """Return cloud or shadow by a model or the product, dilated by a disk; ``(y, x)``, True is not clear.
 
-    Nodata of a model is not clear, and grows like a cloud. Small objects and holes are counted after growing.
+    Nodata of a model is not clear, and is dilated like cloud. Small objects and holes are measured after dilation.
 
     Args:
         cloud: Cloud probability.
         shadow: Shadow probability.
-        product: Anything but 0 is cloud, its nodata too.
+        product: Any value other than 0 is cloud, including its nodata.
         cloud_thr: Cloud above this, strictly; a whole percent where probabilities are.
         shadow_thr: The same for shadow.
         closing_size: Radius of the disk, in pixels.
-        min_area: Objects, and then holes, of fewer pixels are dropped; 0 keeps all.
-        ensemble: The cloud probability is the mean of several models; its nodata is then clear, as FarmVibes.AI loses
-            it on the way.
+        min_area: Objects, and then holes, of fewer pixels are removed; 0 keeps all.
+        ensemble: The cloud probability is the mean of several models; its nodata is then clear, because FarmVibes.AI
+            loses it.
     """
     flagged = _above(cloud, cloud_thr)
     if ensemble:
@@ -81,7 +81,7 @@ Parameters = dict[str, float | None]
 
 FARMVIBES: Final = "farmvibes"
 FARMVIBES_DISK: Final = 5
-"""Radius in pixels by which FarmVibes.AI grows what it flags, whatever the size of a pixel."""
+"""Radius in pixels of FarmVibes.AI's dilation, regardless of the pixel size."""
 FARMVIBES_CLASSES: Final = "cloud stands for cloud, cloud shadow and no data alike"
 
 POLICIES: Final = MappingProxyType(
@@ -93,18 +93,18 @@ POLICIES: Final = MappingProxyType(
         "calibrated": Policy(cloud_thr=0.3, shadow_thr=0.6, cloud_buffer=50.0, shadow_buffer=0.0),
     }
 )
-"""What a policy does where the user leaves a setting to it; ``farmvibes`` works in pixels and is not among them."""
+"""Default settings of each policy, except ``farmvibes``, which works in pixels."""
 
 
 @dataclass(frozen=True)
 class Decision:
-    """A class map, and how it came about.
+    """A class map, and the settings that produced it.
 
     Attributes:
         class_map: ``(y, x)`` uint8 codes of `CloudClass`.
         votes: ``(y, x)`` uint8 bits of `Vote`, 0 where nodata.
         parameters: Thresholds, sizes and constants as they were applied, by name.
-        notes: Rules that were skipped, and why.
+        notes: Skipped rules, with the reason.
         scl: ``(y, x)`` uint8, the scene classification with this mask in it, 0 = nodata; None where nobody asked.
     """
 
@@ -116,16 +116,16 @@ class Decision:
 
 
 def nir_factor(gsd: float) -> int:
-    """Pixels of ``gsd`` meters along the side of the near-infrared blocks that the policies want."""
+    """Return the pixels of ``gsd`` meters along the side of the near-infrared blocks that the policies need."""
     return RULES.cell_factor(gsd)
 
 
 def decide(evidence: Evidence, settings: Settings, *, threads: int = 1) -> Decision:
-    """Merge all that is known of a scene into one class map.
+    """Merge the evidence of a scene into one class map.
 
     Args:
         evidence: Probabilities, product mask, sun and near infrared.
-        settings: Name of the policy, and what differs from it.
+        settings: Name of the policy, and the settings that differ from its defaults.
         threads: Number of worker threads; the result is bit-identical.
     """
     if settings.merge == FARMVIBES:
@@ -145,7 +145,7 @@ def decide(evidence: Evidence, settings: Settings, *, threads: int = 1) -> Decis
 
 
 def _farmvibes(evidence: Evidence, settings: Settings) -> Decision:
-    """FarmVibes.AI's merge: sizes in pixels, shadow as cloud, nodata as cloud, and one area for objects and holes."""
+    """Apply FarmVibes.AI's merge: sizes in pixels, shadow and nodata as cloud, one area for objects and holes."""
     if settings.hole_area is not None:
         raise ConfigError("merge 'farmvibes' closes holes by min_area; leave hole_area out")
     disk = FARMVIBES_DISK * evidence.gsd

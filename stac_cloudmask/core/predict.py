@@ -1,4 +1,4 @@
-"""From windows of digital numbers to whole-scene probabilities in percent."""
+"""Predict whole-scene probabilities in percent from windows of digital numbers."""
 
 from __future__ import annotations
 
@@ -25,19 +25,19 @@ Probabilities = dict[Role, NDArray[np.float32]]
 
 
 class Segmenter(Protocol):
-    """A model, whatever runs it."""
+    """A model, independent of its runtime."""
 
     @property
     def bands(self) -> tuple[str, ...]:
-        """Common names of the bands that it sees, in its order."""
+        """Common names of its input bands, in its order."""
 
     def predict(self, reflectance: NDArray[np.float32]) -> Mapping[Role, NDArray[np.float32]]:
-        """Probabilities 0..1, ``(n, y, x)`` by role, for reflectance ``(n, band, y, x)`` of any height and width."""
+        """Return probabilities 0..1, ``(n, y, x)`` by role, of reflectance ``(n, band, y, x)`` of any size."""
 
 
 @dataclass(frozen=True)
 class Member:
-    """A model and the roles that it is asked for: ``cloud``, ``shadow`` or both."""
+    """A model and the roles for which it is used: ``cloud``, ``shadow`` or both."""
 
     model: Segmenter
     roles: Collection[Role]
@@ -45,21 +45,21 @@ class Member:
 
 @dataclass(frozen=True)
 class Bands:
-    """How the first axis of a scene's digital numbers is read: common names, scales and offsets in its order."""
+    """The bands of a scene's digital numbers: common names, scales and offsets in the order of the first axis."""
 
     names: tuple[str, ...]
     scales: tuple[float, ...]
     offsets: tuple[int, ...]
 
     def reflectance(self, dn: NDArray[np.uint16], names: Sequence[str]) -> NDArray[np.float32]:
-        """Reflectance of some bands of ``dn``, in their order."""
+        """Return the reflectance of some bands of ``dn``, in their order."""
         at = [self.names.index(name) for name in names]
         return to_reflectance(dn[at], scales=[self.scales[i] for i in at], offsets=[self.offsets[i] for i in at])
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """What the models say of one chip.
+    """The probabilities of one chip.
 
     Attributes:
         chip: The chip; all arrays cover its ``write`` window.
@@ -75,13 +75,13 @@ class Prediction:
 
 
 ReadWindow = Callable[["Window"], NDArray[np.uint16]]
-"""The digital numbers ``(band, y, x)`` of a window of a scene."""
+"""A function that returns the digital numbers ``(band, y, x)`` of a window of a scene."""
 
 
 def percent(p: NDArray[np.float32]) -> NDArray[np.uint8]:
-    """Number of whole percent steps strictly below a probability, 0..100.
+    """Return the number of whole percent steps strictly below a probability, 0..100.
 
-    The law: for every whole percent t, ``p > t / 100`` in float32 exactly where ``percent(p) > t``. ``p`` is finite and
+    For every whole percent t, ``p > t / 100`` in float32 exactly where ``percent(p) > t``. ``p`` must be finite and
     in 0..1.
     """
     whole = np.floor(p * np.float32(100))
@@ -95,13 +95,13 @@ def percent(p: NDArray[np.float32]) -> NDArray[np.uint8]:
 def predict_chips(
     chips: Sequence[Chip], read: ReadWindow, *, members: Sequence[Member], bands: Bands
 ) -> Iterator[Prediction]:
-    """What the models say of each chip; several models of a role give their mean.
+    """Yield the predictions of each chip; several models of a role are averaged.
 
     Args:
-        chips: For example one row of a plan.
+        chips: Chips, for example one row of a plan.
         read: Gives the scene's digital numbers; called once for each chip, in their order.
         members: The models, each once; together they may have several models per role.
-        bands: The bands that ``read`` gives.
+        bands: The bands that ``read`` returns.
     """
     for chip in chips:
         dn = read(chip.read)
@@ -112,10 +112,10 @@ def predict_chips(
 
 
 class Mosaic:
-    """A scene in whole percents, put together from the windows of a plan.
+    """A scene in whole percents, assembled from the windows of a plan.
 
-    Where windows overlap, each one fades in from its edge over all that it shares with those before it, so that no
-    border shows; a model that looks at single pixels gives the same as without windows, to the bit.
+    Each window is blended over its whole overlap with previous windows, starting from its edge, which avoids visible
+    borders; for a model that works on single pixels, the result is bit-identical to that without windows.
 
     Attributes:
         percents: By role, the scene ``(y, x)`` uint8: see ``percent``; 255 where nodata or beyond all windows.
@@ -126,7 +126,7 @@ class Mosaic:
 
         Args:
             shape: Height and width in pixels.
-            roles: What the models are asked for.
+            roles: Roles of the models.
             every_band: Whether a pixel that lacks one band is nodata already, not only one that lacks all.
         """
         self.percents = {role: np.full(shape, PERCENT_NODATA, np.uint8) for role in roles}
@@ -134,7 +134,7 @@ class Mosaic:
         self._above = np.empty((len(roles), 0, shape[1]), np.float32)
 
     def add(self, chips: Sequence[Chip], predictions: Iterable[Prediction], *, below: int | None) -> None:
-        """Add a row of windows, below those that were added before.
+        """Add a row of windows below the previous ones.
 
         Args:
             chips: The row of the plan.
@@ -158,7 +158,7 @@ class Mosaic:
             self._store(answer[:, :done], prediction, where)
 
     def _stacked(self, prediction: Prediction) -> NDArray[np.float32]:
-        """Return the answer of a chip, ``(role, y, x)``; anything where no pixel is valid, as none is stored."""
+        """Return the percents of a chip, ``(role, y, x)``; undefined if no pixel is valid, as none is stored."""
         if prediction.probabilities is None:
             return np.zeros((len(self.percents), *prediction.valid.shape), np.float32)
         return np.stack([prediction.probabilities[role] for role in self.percents])
@@ -171,7 +171,7 @@ class Mosaic:
 
 
 def faded(before: NDArray[np.float32], after: NDArray[np.float32], *, axis: int) -> NDArray[np.float32]:
-    """Return ``after`` with its first part faded in over ``before``, which covers that part of the axis."""
+    """Return ``after`` with its first part blended with ``before``, which covers that part of the axis."""
     shared = before.shape[axis]
     ramp = (0.5 - 0.5 * np.cos(np.pi * (np.arange(shared, dtype=np.float32) + 0.5) / max(shared, 1))).astype(np.float32)
     head, rest = np.split(after, [shared], axis=axis)

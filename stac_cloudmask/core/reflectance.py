@@ -1,4 +1,4 @@
-"""Digital numbers to reflectance, and the scene in natural colors."""
+"""Convert digital numbers to reflectance, and reflectance to natural colors."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ U16 = NDArray[np.uint16]
 
 HIGHEST_DN: Final = 32767
 SATURATED_DN: Final = 65535
-"""The highest digital number of L2A, which has 15 bits, and the one that stands for too much light."""
+"""The highest digital number of L2A, which has 15 bits, and the value of saturated pixels."""
 
 
 def is_damaged(dn: U16) -> NDArray[np.bool_]:
-    """True for digital numbers that L2A cannot have: negative ones that were written without their sign, and damage."""
+    """Return True for digital numbers that are impossible in L2A: negative numbers written as unsigned, and damage."""
     damaged: NDArray[np.bool_] = (dn > HIGHEST_DN) & (dn < SATURATED_DN)
     return damaged
 
 
 def to_reflectance(dn: U16, *, scales: Sequence[float], offsets: Sequence[int]) -> NDArray[np.float32]:
-    """Reflectance of digital numbers: ``max(dn + offset, 0) * scale``.
+    """Return the reflectance of digital numbers: ``max(dn + offset, 0) * scale``.
 
     Args:
         dn: ``(band, y, x)`` uint16; 0 is nodata and stays 0.
@@ -42,15 +42,15 @@ def to_reflectance(dn: U16, *, scales: Sequence[float], offsets: Sequence[int]) 
 
 
 MIDDLE: Final = 0.16
-"""Reflectance shown at (1 + MIDDLE) / 2: land lies below, clouds above. Chosen by eye on forest, desert and sea."""
+"""Reflectance shown at (1 + MIDDLE) / 2: land is darker, clouds brighter. Chosen by eye on forest, desert and sea."""
 SATURATION: Final = 1.2
 
 
 def to_rgb(reflectance: NDArray[np.float32]) -> NDArray[np.uint8]:
-    """Red, green, blue for a screen, ``(y, x, 3)`` uint8; the same reflectance has the same color in every scene.
+    """Return red, green, blue for display, ``(y, x, 3)`` uint8; colors of a reflectance are the same in every scene.
 
     The curve ``(1 + m) r / (r + m)`` brightens dark land and keeps the texture of bright clouds, which a linear
-    stretch burns out.
+    stretch would saturate.
 
     Args:
         reflectance: ``(3, y, x)`` red, green, blue; 0 is black.

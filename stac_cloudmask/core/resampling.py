@@ -1,4 +1,4 @@
-"""Resampling by whole factors: up by exact bilinear interpolation, down by means, sums and modes of blocks."""
+"""Resample by whole factors: up by exact bilinear interpolation, down by means, sums and modes of blocks."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ Scalar = TypeVar("Scalar", bound=np.generic)
 
 
 def up_bilinear(a: U16, factor: int, *, window: Window | None = None) -> U16:
-    """Bilinear upsampling between nested grids by a whole factor, in exact integer arithmetic.
+    """Upsample bilinearly between nested grids by a whole factor, in exact integer arithmetic.
 
-    Pixel centers are half a pixel in; at the border the edge pixel counts on. Output pixels inside a nodata pixel are
-    nodata; elsewhere nodata neighbors have no weight. Halves are rounded up. This is what GDAL's ``WarpedVRT`` gives,
-    save that its halves may fall either way: on a real tile at 200 and 600 m 1 to 3 % of the pixels differ, by 1.
-    A window of the result is the same to the bit as that window of the whole: strips have no seams.
+    Pixel centers are half a pixel in; at the border the edge pixel is repeated. Output pixels inside a nodata pixel are
+    nodata; elsewhere nodata neighbors have no weight. Halves are rounded up. The result equals GDAL's ``WarpedVRT``,
+    except that GDAL may round halves either way: on a real tile at 200 and 600 m, 1 to 3 % of the pixels differ by 1.
+    A window of the result is bit-identical to the same window of the whole: strips have no seams.
 
     Args:
         a: ``(..., y, x)`` uint16.
@@ -39,7 +39,7 @@ def up_bilinear(a: U16, factor: int, *, window: Window | None = None) -> U16:
 
 
 def repeat(a: NDArray[Scalar], factor: int, *, window: Window | None = None) -> NDArray[Scalar]:
-    """Upsampling by repeating every pixel ``factor`` x ``factor`` times: for class maps.
+    """Upsample by repeating every pixel ``factor`` x ``factor`` times, for class maps.
 
     Args:
         a: ``(..., y, x)``.
@@ -53,9 +53,9 @@ def repeat(a: NDArray[Scalar], factor: int, *, window: Window | None = None) -> 
 
 
 def block_sum(a: NDArray[np.bool_] | NDArray[np.uint8] | U16, factor: int) -> NDArray[np.uint32]:
-    """Sum of each block of ``factor`` x ``factor``; a last, partial block is the sum of what it has.
+    """Sum each block of ``factor`` x ``factor`` pixels; a last, partial block is the sum of its pixels.
 
-    Adds whole rows, then columns: many times faster than a sum over the axes of a reshaped array.
+    Whole rows are added, then columns, which is many times faster than a sum over the axes of a reshaped array.
 
     Args:
         a: ``(..., y, x)``.
@@ -74,25 +74,26 @@ def block_sum(a: NDArray[np.bool_] | NDArray[np.uint8] | U16, factor: int) -> ND
 
 
 def block_mean(a: U16, factor: int) -> U16:
-    """Mean of the valid pixels of each block of ``factor`` x ``factor``; halves are rounded up.
+    """Return the mean of the valid pixels of each block of ``factor`` x ``factor``; halves are rounded up.
 
-    A last, partial block is the mean of what it has. A block without a valid pixel is nodata.
+    A last, partial block is the mean of its pixels. A block without a valid pixel is nodata.
 
     Args:
         a: ``(..., y, x)`` uint16.
         factor: Input pixels per output pixel, along an axis.
     """
     valid = a > 0
-    whole = a.shape[-2] % factor == a.shape[-1] % factor == 0 and valid.all()  # as nearly all are, and this is faster
+    whole = a.shape[-2] % factor == a.shape[-1] % factor == 0 and valid.all()  # the most frequent and faster case
     count = np.uint32(factor * factor) if whole else np.maximum(block_sum(valid, factor), 1)
     return ((block_sum(a, factor) + count // 2) // count).astype(np.uint16)
 
 
 def mean_by_twos(a: U16, factor: int) -> U16:
-    """Means of blocks as overviews have them: of 2 x 2, again and again while the factor is even, then of the rest.
+    """Return means of blocks like those of overviews: of 2 x 2 repeatedly while the factor is even, then of the rest.
 
-    The same to the bit as GDAL's overviews by average, which are made one from the other. For a factor without two
-    twos it is ``block_mean``; with more, halves are rounded more than once, and pixels beside nodata weigh more.
+    The result is bit-identical to GDAL's average overviews, each of which is made from the previous one. For a factor
+    that is not a multiple of 4 it equals ``block_mean``; otherwise halves are rounded more than once, and pixels beside
+    nodata weigh more.
 
     Args:
         a: ``(..., y, x)`` uint16.
@@ -108,7 +109,7 @@ def _planes(a: U16) -> U16:
 
 
 def _with_border(a: U16, top: int, bottom: int, left: int, right: int) -> U16:
-    """The block ``a[..., top:bottom, left:right]`` and one pixel around it, the edge pixel repeated at the border."""
+    """Return the block ``a[..., top:bottom, left:right]`` with one pixel around it; edge pixels are repeated."""
     height, width = a.shape[-2:]
     rows = slice(max(top - 1, 0), min(bottom + 1, height))
     cols = slice(max(left - 1, 0), min(right + 1, width))
@@ -118,19 +119,19 @@ def _with_border(a: U16, top: int, bottom: int, left: int, right: int) -> U16:
 
 
 def _phases(factor: int) -> list[tuple[int, int, int]]:
-    """Per output pixel of a block: step to the second input pixel (-1 or 1), and the weights of the first and it."""
+    """Return, per output pixel of a block, the step to the second input pixel (-1 or 1) and the weights of both."""
     shifts = [2 * k + 1 - factor for k in range(factor)]
     return [(1 if shift > 0 else -1, 2 * factor - abs(shift), abs(shift)) for shift in shifts]
 
 
 def _shifted(a: NDArray[Scalar], row: int, col: int) -> NDArray[Scalar]:
-    """Return the inner part of a plane with a border of one pixel, moved by whole pixels."""
+    """Return the inner part of a plane with a border of one pixel, shifted by whole pixels."""
     height, width = a.shape
     return a[1 + row : height - 1 + row, 1 + col : width - 1 + col]
 
 
 def _up_plane(source: U16, factor: int, target: U16) -> None:
-    """Fill ``target``: as if all were valid first, then again beside nodata."""
+    """Fill ``target``, first as if all pixels were valid, then again beside nodata."""
     phases = _phases(factor)
     whole = (2 * factor) ** 2
     wide = source.astype(np.uint32)
@@ -169,14 +170,14 @@ def _mend_nodata(
 
 
 FIRST_IN_A_TIE: Final = (9, 8, 10, 3, 11, 6, 5, 4, 2, 7, 1)
-"""SCL codes: clouds, cloud shadow, snow, water, land, dark, unclassified, saturated."""
+"""SCL codes in order of priority: clouds, cloud shadow, snow, water, land, dark, unclassified, saturated."""
 
 
 def mode_of_blocks(scl: NDArray[np.uint8], factor: int) -> NDArray[np.uint8]:
-    """The class that most valid pixels of each block of ``factor`` x ``factor`` have; 0, nodata, where none is valid.
+    """Return the most frequent valid class of each block of ``factor`` x ``factor``; 0 (nodata) if none is valid.
 
     In a tie the code that comes first in ``FIRST_IN_A_TIE`` wins; codes that it lacks are nodata. A last, partial
-    block counts what it has.
+    block counts its pixels.
 
     Args:
         scl: ``(y, x)`` SCL codes.

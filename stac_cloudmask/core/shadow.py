@@ -1,7 +1,7 @@
-"""Which dark places the clouds of a scene can shade, by the sun's direction; and which clouds cast no shadow.
+"""Find the dark places that a scene's clouds can shade, by the sun's direction, and the clouds without a shadow.
 
-Grids are whole scenes of cells ``(row, col)``; rows count southwards. The azimuth is taken for grid azimuth: the
-meridian convergence of UTM, some 3 degrees at most, moves the shadow of a cloud at 2 km by less than 100 m at common
+Grids are whole scenes of cells ``(row, col)``; rows count southwards. The azimuth is used as grid azimuth: UTM's
+meridian convergence of at most 3 degrees moves the shadow of a cloud at 2 km by less than 100 m at common
 elevations.
 """
 
@@ -28,14 +28,14 @@ Scalar = TypeVar("Scalar", bound=np.generic)
 Shift = tuple[int, int]
 
 LEAST_TANGENT: Final = 1e-6
-"""Of the sun's elevation: below it every shadow leaves the scene, and lengths would overflow."""
+"""Minimum tangent of the sun's elevation: below it every shadow leaves the scene, and lengths would overflow."""
 MATCHED_BITS: Final = 16
 """Low bits of a packed window sum: windows of up to 255 cells along a side fit."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Search:
-    """A scene in which shadows of clouds are looked for, in cells.
+    """A scene in cells in which shadows of clouds are searched.
 
     Attributes:
         cloud: True where a cell is cloud.
@@ -57,7 +57,7 @@ class Search:
 
     @cached_property
     def lengths(self) -> tuple[float, ...]:
-        """Lengths of shadow to try, in cells, ascending from the lowest cloud to the highest or across the scene."""
+        """Shadow lengths to try, in cells, ascending from the lowest cloud to the highest or the size of the scene."""
         longest = hypot(*self.cloud.shape)
         lengths = [min(max(self.length(self.rules.lowest), 1.0), longest + 1)]
         while lengths[-1] < min(self.length(self.rules.highest), longest):
@@ -65,15 +65,15 @@ class Search:
         return tuple(lengths)
 
     def length(self, height: float) -> float:
-        """Cells from a cloud at this height in meters to its shadow."""
+        """Return the distance in cells from a cloud at this height in meters to its shadow."""
         return height / max(tan(radians(self.sun.elevation)), LEAST_TANGENT) / self.cell
 
     def explained(self, length: float) -> NDArray[np.float32]:
-        """How well clouds at this length explain the dark cells around each cell that they would shade, 0..1.
+        """Return how well clouds at this length explain the dark cells around each cell that they would shade, 0..1.
 
-        That is the share of the dark cells in a window that lie in the shadow of a cloud; those whose cloud would be
-        beyond the data are left out. It is drawn towards the same share of the whole scene, so that few cells are not
-        explained by any cloud that happens to lie on their sunny side. -1 where no cloud would shade the cell.
+        This is the share of the dark cells in a window that are in the shadow of a cloud; cells whose cloud would be
+        outside the data are left out. The share is regularized towards that of the whole scene, to prevent chance
+        matches of a few cells with a cloud on their sunny side. -1 where no cloud would shade the cell.
         """
         shift = shadow_shift(self.sun, length)
         below = shifted(self.cloud, shift)
@@ -91,10 +91,10 @@ class Search:
 
 
 def reachable(search: Search) -> BoolGrid:
-    """Where shadow may lie, in cells: in the shadow of clouds that explain what is dark there.
+    """Return the cells that may be shadow: those in the shadow of clouds that explain the dark ground there.
 
-    A dark object counts as a whole where most of it lies there, or where clouds beyond the data could shade it that
-    are as high as the median of those seen. So no line that only the edge of the data draws cuts a shadow.
+    A dark object counts as a whole if most of it is in such shadow, or if clouds outside the data could shade it at
+    the median height of those found. This prevents the edge of the data from cutting a shadow.
     """
     best = np.full(search.cloud.shape, -1, np.float32)
     length = np.zeros(search.cloud.shape, np.float32)
@@ -115,10 +115,10 @@ def reachable(search: Search) -> BoolGrid:
 
 
 def shadowless(search: Search, labels: NDArray[np.int32]) -> NDArray[np.bool_]:
-    """Which of the labeled clouds cast no shadow although it would be seen, by label: roofs, sand, quarries.
+    """Return, by label, the clouds whose shadow is missing although it would be visible: roofs, sand, quarries.
 
-    Large clouds are not among them, nor those whose shadow would be out of sight at the usual height of clouds: beyond
-    the data, or below a cloud.
+    Large clouds are excluded, as are those whose shadow would not be visible at the usual height of clouds: outside the
+    data, or below a cloud.
     """
     size = np.bincount(labels.ravel())
     bare = size * search.cell**2 < search.rules.small
@@ -136,13 +136,13 @@ def shadowless(search: Search, labels: NDArray[np.int32]) -> NDArray[np.bool_]:
 
 
 def shadow_shift(sun: Sun, length: float) -> Shift:
-    """Rows and columns from a cloud to its shadow of ``length`` cells: away from the sun."""
+    """Return the rows and columns from a cloud to its shadow of ``length`` cells, away from the sun."""
     azimuth = radians(sun.azimuth)
     return round(length * cos(azimuth)), round(-length * sin(azimuth))
 
 
 def shifted(grid: NDArray[Scalar], shift: Shift, *, fill: int = 0) -> NDArray[Scalar]:
-    """Return the grid moved by ``shift`` rows and columns; ``fill`` comes in from outside."""
+    """Return the grid shifted by ``shift`` rows and columns, filled with ``fill`` from outside."""
     out = np.full(grid.shape, fill, grid.dtype)
     (to_rows, of_rows), (to_cols, of_cols) = (_moved(n, size) for n, size in zip(shift, grid.shape, strict=True))
     out[to_rows, to_cols] = grid[of_rows, of_cols]
@@ -150,15 +150,15 @@ def shifted(grid: NDArray[Scalar], shift: Shift, *, fill: int = 0) -> NDArray[Sc
 
 
 def _moved(by: int, size: int) -> tuple[slice, slice]:
-    """Where along an axis values go, and where they come from."""
+    """Return the target and source slices of a shift along an axis."""
     by = max(-size, min(by, size))
     return slice(max(by, 0), size + min(by, 0)), slice(max(-by, 0), size - max(by, 0))
 
 
 def window_sum(grid: NDArray[np.uint32], width: int) -> NDArray[np.uint32]:
-    """Sums over windows of ``width`` (odd) cells around each; outside counts 0. Exact while a sum fits 32 bits.
+    """Return sums over windows of ``width`` (odd) cells; cells outside count 0. Exact while a sum fits 32 bits.
 
-    Down the rows a sum moves along row by row, six times faster than numpy's cumulative sum of that axis.
+    Along the rows axis a running sum is used, six times faster than NumPy's cumulative sum of that axis.
     """
     height, across = grid.shape
     half = width // 2
@@ -177,7 +177,7 @@ def window_sum(grid: NDArray[np.uint32], width: int) -> NDArray[np.uint32]:
 
 
 def kept_objects(labels: NDArray[np.int32], where: BoolGrid, *, share: float) -> BoolGrid:
-    """Return the labeled objects of which at least this share of the cells has ``where`` True; 0 is background."""
+    """Return the labeled objects in which ``where`` is True for at least this share of cells; 0 is background."""
     size = np.bincount(labels.ravel())
     inside = np.bincount(labels[where], minlength=size.size)
     keep = inside >= share * size
@@ -187,6 +187,6 @@ def kept_objects(labels: NDArray[np.int32], where: BoolGrid, *, share: float) ->
 
 
 def objects(layer: BoolGrid) -> NDArray[np.int32]:
-    """Labels of the eight-connected objects of a layer, from 1."""
+    """Label the eight-connected objects of a layer, from 1."""
     labels: NDArray[np.int32] = ndimage.label(layer, EIGHT_CONNECTED)[0]
     return labels

@@ -1,4 +1,4 @@
-"""Work on parts of a scene, by several threads at a time: numpy lets go of the interpreter while it computes."""
+"""Process parts of a scene in several threads: NumPy releases the interpreter lock while it computes."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ Made = TypeVar("Made")
 
 
 def in_order(work: Callable[[Given], Made], over: Iterable[Given], *, threads: int) -> Iterator[Made]:
-    """What ``work`` makes of each, in their order; no more than ``threads`` results wait to be taken."""
+    """Yield the results of ``work`` in order of the inputs; at most ``threads`` results are waiting."""
     with ThreadPoolExecutor(threads, thread_name_prefix="parts") as pool:
         ahead: deque[Future[Made]] = deque()
         for one in over:

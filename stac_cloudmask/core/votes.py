@@ -1,4 +1,4 @@
-"""What is known of every pixel before the merge, and who said what."""
+"""The evidence of every pixel before the merge, and the votes."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 VOTES_NODATA: Final = 255
-"""Votes have fewer than eight bits, so that no combination of them is this."""
+"""Value of votes without data; votes use fewer than eight bits and never reach it."""
 
 
 class Scl(IntEnum):
-    """Codes of ESA's scene classification that rules ask for."""
+    """The codes of ESA's scene classification that rules use."""
 
     NODATA = 0
     DARK = 2
@@ -35,7 +35,7 @@ class Scl(IntEnum):
 
 
 HIGH_PROBABILITY: Final = 65
-"""Percent of cloud above which cloud has a high probability in ESA's scene classification."""
+"""Cloud percent above which cloud has the high-probability class of ESA's scene classification."""
 VEGETATED, BARREN = 0.4, 0.2
 """Normalized difference of near infrared and red (NDVI) from which ground is vegetation, and up to which it is bare."""
 DARK_WATER: Final = 0.12
@@ -43,7 +43,7 @@ DARK_WATER: Final = 0.12
 
 
 class Vote(IntFlag):
-    """Bits of a votes array, uint8: who said what of a pixel, and what became of it."""
+    """The bits of a votes array, uint8: the sources that flag a pixel, and whether the merge removed or added it."""
 
     PRODUCT_CLOUD = 1
     PRODUCT_SHADOW = 2
@@ -55,7 +55,7 @@ class Vote(IntFlag):
 
 @dataclass(frozen=True, kw_only=True)
 class Sun:
-    """Where the sun stands: azimuth clockwise from north and elevation above the horizon, both in degrees."""
+    """The position of the sun: azimuth clockwise from north and elevation above the horizon, both in degrees."""
 
     azimuth: float
     elevation: float
@@ -63,7 +63,7 @@ class Sun:
 
 @dataclass(frozen=True, kw_only=True)
 class ProductMask:
-    """The scene classification that the product carries.
+    """The scene classification of the product.
 
     Attributes:
         scl: ``(y, x)`` uint8, on a grid ``factor`` times coarser than the scene's; 0 is nodata.
@@ -80,11 +80,11 @@ class ProductMask:
     shadow_codes: tuple[int, ...]
 
     def classes(self, start: int, stop: int) -> NDArray[np.uint8]:
-        """The classes of rows ``start`` to ``stop`` of the scene, each repeated over the pixels that it covers."""
+        """Return the classes of rows ``start`` to ``stop`` of the scene, repeated over the pixels that they cover."""
         return repeat(self.scl, self.factor, window=Window(start, 0, stop - start, self.shape[1]))
 
     def votes(self, classes: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """`Vote` bits of the product for classes."""
+        """Return the product's `Vote` bits of classes."""
         table = np.zeros(256, np.uint8)
         table[list(self.cloud_codes)] |= np.uint8(Vote.PRODUCT_CLOUD)
         table[list(self.shadow_codes)] |= np.uint8(Vote.PRODUCT_SHADOW)
@@ -93,7 +93,7 @@ class ProductMask:
 
 @dataclass(frozen=True, kw_only=True)
 class Evidence:
-    """All that a merge policy decides on, on one grid.
+    """The input of a merge policy, on one grid.
 
     Attributes:
         cloud: ``(y, x)`` uint8, whole percents of cloud probability, 255 = nodata; see ``predict.percent``.
@@ -102,7 +102,7 @@ class Evidence:
         product: The product's mask; None if there is none.
         sun: Position of the sun; None if unknown.
         nir: ``(y, x)`` float32 mean near-infrared reflectance of blocks of ``nir_factor`` pixels, NaN = nodata; None
-            where no model reads that band.
+            if no model reads that band.
         nir_factor: Pixels of the scene along the side of a pixel of ``nir``.
         visible: ``(band, y, x)`` the same of blue, green and red; None where a model does not read them.
     """
@@ -136,15 +136,15 @@ def ground_codes(green: NDArray[np.float32], red: NDArray[np.float32], nir: NDAr
 def improved_scl(
     class_map: NDArray[np.uint8], cloud: NDArray[np.uint8], ground: NDArray[np.uint8], scl: NDArray[np.uint8] | None
 ) -> NDArray[np.uint8]:
-    """Return the scene classification with cloud and cloud shadow as a mask has them; all are ``(y, x)`` uint8.
+    """Return the scene classification with the cloud and cloud shadow of a mask; all are ``(y, x)`` uint8.
 
-    Cloud keeps the product's code for cloud, or takes one by its probability. What the product calls cloud or shadow
-    and the mask calls clear takes the code of its ground. All else stays.
+    Cloud keeps the product's code for cloud, or gets one by its probability. Pixels that the product calls cloud or
+    shadow and the mask calls clear get the code of their ground. All others keep their code.
 
     Args:
         class_map: Codes of `CloudClass`.
         cloud: Whole percents of cloud probability.
-        ground: From ``ground_codes``.
+        ground: Codes from ``ground_codes``.
         scl: The product's codes; None where there are none.
     """
     given = ground if scl is None else scl
