@@ -129,7 +129,7 @@ def _refuse(block):
     [
         (lambda cube: cube.drop_vars("scl"), {}, "the cube has no SCL; load 'scl' too"),
         (lambda cube: cube.drop_vars("nir"), {}, "the models read blue, green, red, nir; nir is not given"),
-        (lambda cube: cube, {}, "do not say how they become reflectance; give scale=1"),
+        (lambda cube: cube, {}, "do not state how to convert them; give scale=1"),
         (lambda cube: cube.astype("float32"), {"scale": 1}, "digital numbers, not reflectance"),
         (lambda cube: cube, {"scale": 1}, "reflectance is a float"),
         (lambda cube: cube["red"], {}, "no dimension 'band'"),
@@ -143,7 +143,7 @@ def test_a_cube_that_cannot_be_masked_says_why(cube, spoil, options, message):
 
 
 def test_floats_of_items_are_not_guessed_at(cube, items):
-    with pytest.raises(ConfigError, match="scale='items' of floats"):
+    with pytest.raises(ConfigError, match="scale='items' to floats"):
         scm.mask_cube(cube.astype("float32"), items)
     with pytest.raises(ConfigError, match="1 of 5 time steps of the cube have no item in `items`"):
         scm.mask_cube(cube, items[:4])

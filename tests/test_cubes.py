@@ -178,7 +178,7 @@ def test_a_time_step_without_mask_is_an_error_that_names_it(items, masks):
 
 def test_masks_of_another_place_are_an_error(items, masks):
     away = BOX.translate_pix(2000, 0)
-    with pytest.raises(ConfigError, match="no mask lies where the cube does"):
+    with pytest.raises(ConfigError, match="no mask overlaps the cube"):
         scm.apply_mask(odc.geo.xr.xr_zeros(away, "uint8", time=["2023-08-13"]), masks)
     with pytest.raises(ConfigError, match="none is given"):
         scm.apply_mask(stacked(items), [])

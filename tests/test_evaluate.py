@@ -108,7 +108,7 @@ def test_labels_of_the_user_judge_the_scenes_that_they_lie_in(masks, tmp_path):
 def test_labels_elsewhere_leave_nothing_to_judge(masks, tmp_path):
     feature = {"type": "Feature", "properties": {"class": 1}, "geometry": {"type": "Point", "coordinates": [0, 0]}}
     (tmp_path / "labels.geojson").write_text(json.dumps(feature))
-    with pytest.raises(ConfigError, match=r"nothing to judge.*no label of .*labels.geojson' lies in it"):
+    with pytest.raises(ConfigError, match=r"nothing to judge.*contains no label of .*labels.geojson'"):
         evaluate(masks, references=[str(tmp_path / "labels.geojson")])
 
 

@@ -1,1 +1,1 @@
-"""Look at masks: scores, reasons, pictures, reports."""
+"""Inspect masks: scores, explanations, pictures, reports."""

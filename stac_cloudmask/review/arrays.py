@@ -1,4 +1,4 @@
-"""Masks of what is loaded already: numpy arrays, and cubes of odc-stac and stackstac."""
+"""Mask loaded data: NumPy arrays, and cubes of odc-stac and stackstac."""
 
 from __future__ import annotations
 
@@ -33,21 +33,21 @@ if TYPE_CHECKING:
     Values = NDArray[np.integer | np.floating]
 
 SCALE: Final = 1e-4
-"""Reflectance of one step of the digital numbers that arrays are turned into, as Sentinel-2 has it."""
+"""Reflectance per digital number for converted arrays, as in Sentinel-2."""
 RAISED: Final = 1000
-"""Digital number of reflectance 0, so that a little less than 0 is still data."""
+"""Digital number of reflectance 0, which leaves room for slightly negative reflectance."""
 SATURATED: Final = 65535
 BRIGHTEST: Final = 32767
-"""Largest digital number that is data, but for saturated ones."""
+"""Largest digital number of valid data, except saturated pixels."""
 LIKELY: Final = 1.6
-"""A scene whose median reflectance is above this is one of digital numbers."""
+"""Median above which the values of a scene are taken for digital numbers."""
 NOWHERE: Final = 32631
-"""EPSG code of arrays, which lie nowhere; any metric CRS would do."""
+"""EPSG code of arrays, which have no location; any metric CRS would do."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ArrayMask:
-    """The mask of arrays.
+    """The mask of a scene in arrays.
 
     Attributes:
         cloud_mask: ``(y, x)`` uint8: 0 clear, 1 cloud, 2 cloud shadow, 255 nodata.
@@ -66,7 +66,7 @@ class ArrayMask:
 
 @dataclass(frozen=True, kw_only=True)
 class ArrayPixels:
-    """The digital numbers of a scene in memory, as inference reads them.
+    """The digital numbers of a scene in memory, for inference.
 
     Attributes:
         grid: Grid of all bands.
@@ -84,7 +84,7 @@ class ArrayPixels:
 
     @property
     def strip(self) -> int:
-        """Number of rows that are best read at a time."""
+        """Preferred number of rows to read at a time."""
         return min(512, self.grid.height)
 
     def dn(self, row_off: int, height: int) -> U16:
@@ -94,12 +94,12 @@ class ArrayPixels:
 
 @dataclass(frozen=True, kw_only=True)
 class Step:
-    """How the values of one date are to be read.
+    """The metadata for reading the values of one date.
 
     Attributes:
         scales: Reflectance per digital number, by band; None where the values are reflectance.
         offsets: Digital numbers to add before scaling, by band.
-        nodata: The value of pixels without data, besides NaN.
+        nodata: The value of pixels without data, in addition to NaN.
         sun: Azimuth from the grid's north and elevation, in degrees; None if unknown.
         gsd: Side of a pixel on the ground, in meters.
     """
@@ -125,8 +125,8 @@ def mask_array(
 ) -> ArrayMask:
     """Mask a scene in numpy arrays; north is up.
 
-    Reflectance is taken in steps of 0.0001, as Sentinel-2's digital numbers are, so that the mask is that of the item
-    whose pixels these are.
+    Reflectance is rounded to steps of 0.0001 like Sentinel-2's digital numbers, which makes the mask equal to that of
+    an item with the same pixels.
 
     Args:
         blue: ``(y, x)`` surface reflectance, 0 to about 1, NaN = nodata; without the BOA offset of baseline 04.00.
@@ -135,12 +135,12 @@ def mask_array(
         nir: The same, for the near infrared at 842 nm (B08).
         scl: ``(y, x)`` codes of SCL, of the same shape or coarser by a whole number; without it only the models vote.
         gsd: Side of a pixel in meters.
-        sun: Azimuth (clockwise from north) and elevation in degrees; without it any cloud may cast any shadow.
+        sun: Azimuth (clockwise from north) and elevation in degrees; without it shadows are not matched with clouds.
         more: Other bands by common name (``swir16``, ...), for models that read them.
         settings: How the mask is made.
 
     Raises:
-        ConfigError: Shapes differ, arrays hold digital numbers, or a band that the model reads is missing.
+        ConfigError: Shapes differ, arrays hold digital numbers, or a band of the model is missing.
         ModelError: A model is unknown or its weights are not installed.
     """
     settings = settings or Settings()
@@ -160,7 +160,7 @@ def _needed(settings: Settings, given: Iterable[str]) -> tuple[str, ...]:
 
 
 def _masked(bands: Mapping[str, Values], scl: U8 | None, step: Step, settings: Settings) -> ArrayMask:
-    """Return the mask of one date, by the same steps as that of an item."""
+    """Return the mask of one date, made in the same steps as that of an item."""
     if step.scales is None:
         scales, offsets = (SCALE,) * len(bands), (-RAISED,) * len(bands)
         pixels = np.stack([_digital(name, band) for name, band in bands.items()])
@@ -181,7 +181,7 @@ def _masked(bands: Mapping[str, Values], scl: U8 | None, step: Step, settings: S
 
 
 def _digital(name: str, reflectance: Values) -> U16:
-    """Reflectance as digital numbers, 0 = nodata."""
+    """Convert reflectance to digital numbers, 0 = nodata."""
     if reflectance.dtype.kind != "f":
         raise ConfigError(f"{name} is {reflectance.dtype}; reflectance is a float of 0 to about 1: scale it first")
     valid = np.isfinite(reflectance)
@@ -192,7 +192,7 @@ def _digital(name: str, reflectance: Values) -> U16:
 
 
 def _whole(values: Values, nodata: float | None) -> U16:
-    """Digital numbers, 0 = nodata, of integers or of floats that hold some."""
+    """Return digital numbers, 0 = nodata, from integers, or from floats that hold digital numbers."""
     empty = ~np.isfinite(values) | (values == (nodata or 0)) | (values < 0)
     return np.where(empty, 0, values).astype(np.uint16)
 
@@ -215,31 +215,31 @@ def mask_cube(
 ) -> xr.DataArray:
     """Mask every date of a cube that odc-stac or stackstac loaded. A lazy cube is masked lazily, one date at a time.
 
-    The cube has the bands that the model reads (blue, green, red and nir, by common name or as B02, ...), and SCL if
-    that shall have a vote. How values become reflectance is never guessed: by ``scale`` and ``offset``, else by the
-    attributes ``scale_factor`` and ``add_offset`` of the bands, else, for digital numbers, by the items, whose BOA
-    offset is decided as ``process`` does.
+    The cube has the bands of the model (blue, green, red and nir, by common name or as B02, ...), and SCL if it is to
+    have a vote. The conversion to reflectance is never guessed: it uses ``scale`` and ``offset``, otherwise the
+    attributes ``scale_factor`` and ``add_offset`` of the bands, otherwise, for digital numbers, the items, with the
+    same rule for the BOA offset as ``process``.
 
     Args:
         cube: A Dataset of bands or a DataArray with the dimension ``band``, of many dates or one, in a metric CRS.
         items: The source items of all dates, for scale, offset and sun.
-        scale: Reflectance per unit; 1 for reflectance. ``"items"`` says that floats are the items' digital numbers.
+        scale: Reflectance per unit; 1 for reflectance. ``"items"`` means that floats are the items' digital numbers.
         offset: Reflectance to add after scaling.
-        sun: Azimuth and elevation of the sun in degrees for all dates; else as the items or the coordinates
-            ``view:sun_azimuth`` and ``view:sun_elevation`` of stackstac have it.
+        sun: Azimuth and elevation of the sun in degrees for all dates; by default those of the items or of stackstac's
+            coordinates ``view:sun_azimuth`` and ``view:sun_elevation``.
         settings: How masks are made.
 
     Returns:
-        ``(time, y, x)``, or ``(y, x)`` of a single date, uint8: 0 clear, 1 cloud, 2 cloud shadow, 255 nodata.
+        ``(time, y, x)``, or ``(y, x)`` for a single date, uint8: 0 clear, 1 cloud, 2 cloud shadow, 255 nodata.
 
     Raises:
-        ConfigError: Bands or SCL are missing, values cannot be read without a guess, or the CRS is not metric.
+        ConfigError: Bands or SCL are missing, the conversion to reflectance is unknown, or the CRS is not metric.
     """
     settings = settings or Settings()
     bands, box = _bands_of(cube), geobox(cube)
     names = _needed(settings, bands)
     if SCL not in bands and settings.missing_scl == "fail":
-        raise ConfigError("the cube has no SCL; load 'scl' too, or leave it to the models: missing_scl='model-only'")
+        raise ConfigError("the cube has no SCL; also load 'scl', or use the models alone: missing_scl='model-only'")
     chosen = [bands[name] for name in names]
     many = [items] if isinstance(items, pystac.Item) else None if items is None else list(items)
     count = chosen[0].sizes.get("time", 1)
@@ -268,12 +268,12 @@ def mask_cube(
 
 
 def _a_date_a_block(band: xr.DataArray) -> xr.DataArray:
-    """Return a lazy band in one block for each date; coordinates stay as they are."""
+    """Return a lazy band with one chunk per date; coordinates are kept."""
     return band.copy(data=band.variable.chunk({dim: 1 if dim == "time" else -1 for dim in band.dims}).data)
 
 
 def _class_map(at: int, *planes: Values, steps: list[Step], names: tuple[str, ...], settings: Settings) -> U8:
-    """Return the class map of the date at a place in ``steps``, of its bands and, after those, its SCL."""
+    """Return the class map of the date at an index of ``steps``, from its bands followed by its SCL."""
     scl = np.nan_to_num(planes[-1], nan=0).astype(np.uint8) if len(planes) > len(names) else None
     return _masked(dict(zip(names, planes, strict=False)), scl, steps[at], settings).cloud_mask
 
@@ -285,7 +285,7 @@ def _attributes(cube: xr.DataArray | xr.Dataset) -> dict[str, object]:
 
 
 def _bands_of(cube: xr.DataArray | xr.Dataset) -> dict[str, xr.DataArray]:
-    """Return the bands of a cube by common name, and its SCL; 10 m bands before others of the same name."""
+    """Return the bands of a cube by common name, and its SCL; 10 m bands win over others of the same name."""
     if isinstance(cube, xr.DataArray):
         if "band" not in cube.dims:
             raise ConfigError(f"the cube has no dimension 'band', only {', '.join(map(str, cube.dims))}")
@@ -306,7 +306,7 @@ def _scaling(
     offset: float,
     settings: Settings,
 ) -> tuple[tuple[float, ...] | None, tuple[int, ...]]:
-    """Scales and offsets in digital numbers by band; no scales where values are reflectance."""
+    """Return scales, and offsets in digital numbers, by band; no scales if values are reflectance."""
     if isinstance(scale, int | float):
         return _as_digital([(float(scale), offset)] * len(bands))
     stated = [(number(band.attrs.get("scale_factor")), number(band.attrs.get("add_offset"))) for band in bands]
@@ -320,14 +320,14 @@ def _scaling(
         [pairs] = read
         return tuple(pair[0] for pair in pairs), tuple(pair[1] for pair in pairs)
     raise ConfigError(
-        f"bands are {bands[0].dtype} and do not say how they become reflectance; give scale=1 for reflectance, "
-        "scale=0.0001 and offset=-0.1 (or what holds) for digital numbers, or the items: those tell of integers, and "
-        "with scale='items' of floats, too"
+        f"bands are {bands[0].dtype} and do not state how to convert them; give scale=1 for reflectance, scale=0.0001 "
+        "and offset=-0.1 (or the values that apply) for digital numbers, or the items: these apply to integers, and "
+        "with scale='items' also to floats"
     )
 
 
 def _as_digital(pairs: list[tuple[float, float]]) -> tuple[tuple[float, ...] | None, tuple[int, ...]]:
-    """Offsets in digital numbers where they are whole ones; none of it for values that are reflectance."""
+    """Return scales and offsets in whole digital numbers; neither if values are reflectance."""
     if set(pairs) == {(1.0, 0.0)}:
         return None, ()
     offsets = [added / factor for factor, added in pairs]
@@ -337,18 +337,18 @@ def _as_digital(pairs: list[tuple[float, float]]) -> tuple[tuple[float, ...] | N
 
 
 def _sun_of(band: xr.DataArray, at: int) -> tuple[float, float] | None:
-    """Return the sun by the coordinates that stackstac takes from items."""
+    """Return the sun's position by the coordinates that stackstac copies from items."""
     names = [name for name in ("view:sun_azimuth", "view:sun_elevation") if name in band.coords]
     azimuth, elevation = [number(np.atleast_1d(band[name])[at].item()) for name in names] or (None, None)
     return None if azimuth is None or elevation is None else (azimuth, elevation)
 
 
 def _ground(box: GeoBox) -> tuple[float, float]:
-    """Side of a pixel on the ground in meters, and how far grid north lies east of north in degrees."""
+    """Return the side of a pixel on the ground in meters, and the degrees of grid north east of true north."""
     crs, x, y = box.crs, box.resolution.x, box.resolution.y
     if crs is None or crs.epsg is None or crs.geographic or crs.proj.axis_info[0].unit_conversion_factor != 1.0:
-        raise ConfigError(f"the cube lies in {box.crs}; a metric CRS is needed, as the item's own UTM zone")
+        raise ConfigError(f"the cube has CRS {box.crs}; a metric CRS is needed, such as the item's UTM zone")
     if y >= 0 or x <= 0 or abs(x + y) > SLACK * x:
-        raise ConfigError(f"pixels are {x:g} by {y:g}; square ones are needed, north up")
+        raise ConfigError(f"pixels are {x:g} by {y:g}; square pixels, north up, are needed")
     left, top = box.affine.c, box.affine.f
     return ground(Grid(epsg=crs.epsg, left=left, top=top, gsd=x, height=box.height, width=box.width))

@@ -1,4 +1,4 @@
-"""Hide in cubes of odc-stac and stackstac what published masks hide; where and when their pixels lie."""
+"""Apply published masks to cubes of odc-stac and stackstac; find the location and time of their pixels."""
 
 from __future__ import annotations
 
@@ -36,14 +36,14 @@ if TYPE_CHECKING:
 
 Cube = TypeVar("Cube", xr.DataArray, xr.Dataset)
 Masks = MaskItem | Iterable[MaskItem]
-"""Output items, their URLs or paths, what ``process`` returned, or the folder that it wrote."""
+"""Output items, their URLs or paths, results of ``process``, or the folder that it wrote."""
 
 SAME: Final = np.timedelta64(1, "s")
-"""Times that lie no further apart are one; loaders and catalogs round them differently."""
+"""Maximum difference of equal times; loaders and catalogs round them differently."""
 SECONDS_PER_DEGREE: Final = 240
-"""The sun takes a day for 360 degrees of longitude."""
+"""Solar time per degree of longitude: a day for 360 degrees."""
 SLACK: Final = 0.01
-"""In pixels, for coordinates that were rounded."""
+"""Tolerance in pixels for rounded coordinates."""
 
 
 def apply_mask(
@@ -51,20 +51,20 @@ def apply_mask(
 ) -> Cube:
     """Return a cube without the pixels that masks hide. A lazy cube stays lazy.
 
-    Each time step gets the masks of its items: by the ids that stackstac keeps, else by time, else by solar day, which
-    odc-stac can group by. Masks are taken to the grid of the cube, whatever that is, by their nearest pixel; where
-    there is none, or it has no data, the cube is hidden.
+    Each time step gets the masks of its items: by the ids that stackstac keeps, otherwise by time, otherwise by solar
+    day, by which odc-stac can group. Masks are resampled to the grid of the cube by nearest neighbor; pixels without a
+    mask, or where it has no data, are hidden.
 
     Args:
         cube: A cube as stackstac or odc-stac loaded it, or a part of one.
-        masks: The masks of every time step; those of other dates do no harm.
-        keep: Names of the classes that stay.
+        masks: The masks of every time step; those of other dates are ignored.
+        keep: Names of the classes that are kept.
         fill: What hidden pixels get; NaN by default, or the nodata value that an integer variable states.
 
     Raises:
-        ConfigError: A time step has no mask, masks lie elsewhere, the cube does not say where it lies or has no nodata
-            value, or a class is not known.
-        rasterio.errors.RasterioError: A mask cannot be read; for a lazy cube when it is computed.
+        ConfigError: A time step has no mask, masks do not overlap the cube, the cube is not georeferenced or has no
+            nodata value, or a class is unknown.
+        rasterio.errors.RasterioError: A mask cannot be read; for a lazy cube, when it is computed.
     """
     known = {info.name: int(info.code) for info in CLASSES if info.code != CloudClass.NODATA}
     if unknown := [name for name in keep if name not in known]:
@@ -72,7 +72,7 @@ def apply_mask(
     items, box = mask_items(masks), geobox(cube)
     if not any(touches(item, box.geographic_extent.geom) for item in items):
         where = f"the first is {items[0].id!r}, at {items[0].bbox}" if items else "none is given"
-        raise ConfigError(f"no mask lies where the cube does: {where}")
+        raise ConfigError(f"no mask overlaps the cube: {where}")
     steps = items_by_step(cube, items, box, what="mask; process their items, or leave them out of the cube")
     kept = _published(cube, steps, box).isin([known[name] for name in keep])
     if isinstance(cube, xr.Dataset):
@@ -82,10 +82,10 @@ def apply_mask(
 
 
 def mask_items(masks: Masks) -> list[pystac.Item]:
-    """Return the output items that are meant, by time.
+    """Return the output items that are referenced, sorted by time.
 
     Raises:
-        ConfigError: One is not a mask, or a folder lists none.
+        ConfigError: An item is not a mask, or a folder lists none.
     """
     items: list[pystac.Item] = []
     for mask in [masks] if isinstance(masks, pystac.Item | str | PathLike | Result) else masks:
@@ -118,7 +118,7 @@ def _hidden(variable: xr.DataArray, kept: xr.DataArray, fill: float | None) -> x
 
 
 def _published(cube: xr.DataArray | xr.Dataset, steps: list[list[pystac.Item]], box: GeoBox) -> xr.DataArray:
-    """Class codes of masks on the grid of a cube, with its coordinates; where several have data the first counts."""
+    """Return class codes of masks on the grid of a cube, with its coordinates; the first mask with data counts."""
     axes = spatial_axes(cube)
     chunks = [cube.chunksizes[axis] for axis in axes if axis in cube.chunksizes]
     lazy: dict[str, Any] | None = {"y": chunks[0][0], "x": chunks[1][0]} if chunks else None
@@ -136,7 +136,7 @@ def _published(cube: xr.DataArray | xr.Dataset, steps: list[list[pystac.Item]], 
 
 
 def _mask_only(item: pystac.Item) -> pystac.Item:
-    """Return the item with nothing but the mask, its href checked; bands that odc-stac cannot read do no harm then."""
+    """Return the item with only the mask, its href checked; odc-stac cannot fail on other assets then."""
     only = pystac.Item(item.id, item.geometry, item.bbox, item.datetime, {})
     asset = item.assets[MASK]
     grid = {key: item.properties[key] for key in item.properties if key.startswith("proj:")}
@@ -151,7 +151,7 @@ def spatial_axes(cube: xr.DataArray | xr.Dataset) -> tuple[str, str]:
     """Return the names of the vertical and the horizontal dimension.
 
     Raises:
-        ConfigError: There are none.
+        ConfigError: The cube has none.
     """
     found = cube.odc.spatial_dims
     if found is None:
@@ -160,17 +160,17 @@ def spatial_axes(cube: xr.DataArray | xr.Dataset) -> tuple[str, str]:
 
 
 def geobox(cube: xr.DataArray | xr.Dataset) -> GeoBox:
-    """Return where the pixels of a cube lie: by the transform of stackstac, else by the centers that others name.
+    """Return the grid of a cube: by stackstac's transform, otherwise by the coordinates of pixel centers.
 
     Raises:
-        ConfigError: The cube does not say.
+        ConfigError: The cube is not georeferenced.
     """
     axes, transform, crs = spatial_axes(cube), cube.attrs.get("transform"), cube.odc.crs
     if isinstance(transform, Affine) and crs is not None:
         return _stackstac_box(cube[axes[0]].values, cube[axes[1]].values, transform, str(crs))
     if crs is None or "spatial_ref" not in cube.coords or cube.odc.geobox is None:
         raise ConfigError(
-            "the cube does not say where its pixels lie: it has neither the attribute 'transform' of stackstac nor a "
+            "the cube is not georeferenced: it has neither the attribute 'transform' of stackstac nor a "
             "coordinate 'spatial_ref'; use it before arithmetic, or under xarray.set_options(keep_attrs=True)"
         )
     box: GeoBox = cube.odc.geobox
@@ -182,9 +182,7 @@ def _stackstac_box(ys: NDArray[np.float64], xs: NDArray[np.float64], transform: 
     rows, cols = (ys - transform.f) / transform.e, (xs - transform.c) / transform.a
     for places in (rows, cols):
         if np.abs(2 * places - np.rint(2 * places)).max() > SLACK or (np.abs(np.diff(places) - 1) > SLACK).any():
-            raise ConfigError(
-                "the coordinates of the cube are not those that stackstac gave it; mask it before resampling"
-            )
+            raise ConfigError("the coordinates of the cube differ from those of stackstac; mask it before resampling")
     left, top = (np.floor(places[0] + SLACK) for places in (cols, rows))
     moved = Affine(transform.a, 0, transform.c + left * transform.a, 0, transform.e, transform.f + top * transform.e)
     return GeoBox((len(rows), len(cols)), moved, crs)
@@ -193,10 +191,10 @@ def _stackstac_box(ys: NDArray[np.float64], xs: NDArray[np.float64], transform: 
 def items_by_step(
     cube: xr.DataArray | xr.Dataset, items: list[pystac.Item], box: GeoBox, *, what: str
 ) -> list[list[pystac.Item]]:
-    """Return the items of each time step of a cube, or of the one that it is.
+    """Return the items of each time step of a cube, or of its only one.
 
     Raises:
-        ConfigError: A time step has none; ``what`` says what that is and what helps.
+        ConfigError: A time step has none; ``what`` names what is missing and a remedy.
     """
     if "id" in cube.coords:
         labels = [str(name) for name in np.atleast_1d(cube["id"].values)]
@@ -216,7 +214,7 @@ def items_by_step(
 
 
 def _by_time(times: Times, items: list[pystac.Item], longitude: float) -> list[list[pystac.Item]]:
-    """Items by time step: those of the same time, and those of the same solar day that have no step of their own."""
+    """Return items by time step: of the same time, or of the same solar day if they have no step of their own."""
     found: list[list[pystac.Item]] = [[] for _ in times]
     days = _solar_days(times, longitude)
     for item in items:
@@ -235,13 +233,13 @@ def _solar_days(times: Times, longitude: float) -> Times:
 
 
 def time_of(item: pystac.Item) -> np.datetime64:
-    """Return when an item was taken, in UTC.
+    """Return the acquisition time of an item, in UTC.
 
     Raises:
-        ConfigError: It has no time that can be read.
+        ConfigError: It has no valid time.
     """
     try:
         time = times_of(item.properties)[0]
     except ValueError as error:
-        raise ConfigError(f"item {item.id!r} has no time that can be read: {error}") from None
+        raise ConfigError(f"item {item.id!r} has no valid time: {error}") from None
     return np.datetime64(time.replace(tzinfo=None), "us")

@@ -42,21 +42,21 @@ CLASS_WORDS: Final[dict[str, int]] = {
     **dict.fromkeys(("shadow", "cloud_shadows"), CloudClass.CLOUD_SHADOW),
     **dict.fromkeys(("no_data", "unlabeled", "unlabelled", "ignore", "outside"), CloudClass.NODATA),
 }
-"""Code by the class's name, as others spell it; any other name (water, snow, land, ...) is clear."""
+"""Code by common spellings of the class's name; any other name (water, snow, land, ...) is clear."""
 OWN_CODES: Final = {str(int(info.code)): info.code for info in CLASSES}
 ENDINGS: Final = {"shadow": CloudClass.CLOUD_SHADOW, "cloud": CloudClass.CLOUD}
-"""By the end of the asset key, as in ``reference-shadow``, the class that 1 means there; 255 has no label."""
+"""The class that 1 means in an asset, by the end of its key, as in ``reference-shadow``; 255 has no label."""
 SCL_VALUES: Final[dict[str, int]] = {
     "0": CloudClass.NODATA,
     **dict.fromkeys(map(str, Settings.scl_cloud), CloudClass.CLOUD),
     **dict.fromkeys(map(str, Settings.scl_shadow), CloudClass.CLOUD_SHADOW),
 }
-"""What the product's own mask means, as a run takes it by default; all else is clear."""
+"""Default meaning of the product's own mask; all other codes are clear."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class LabelSource:
-    """Labels to judge by.
+    """A source of reference labels.
 
     Attributes:
         source: Key of an asset of the items, or path of a raster, GeoJSON or GeoPackage file for all of them.
@@ -76,7 +76,7 @@ class LabelSource:
 
 
 def parse_reference(text: str) -> LabelSource:
-    """Return what ``SOURCE`` or ``SOURCE::VALUE=CLASS,...`` refers to; ``field=NAME`` names a vector's property.
+    """Parse ``SOURCE`` or ``SOURCE::VALUE=CLASS,...``; ``field=NAME`` names a property of a vector's features.
 
     Raises:
         ConfigError: The text is not a reference.
@@ -97,7 +97,7 @@ def parse_reference(text: str) -> LabelSource:
 
 
 def meaning_of(reference: LabelSource, asset: Mapping[str, Any]) -> Meaning:
-    """Return what its values mean: by the user, the class table of the asset, its key, or else as our own codes.
+    """Return the meaning of its values: by the user, the asset's class table, its key, or else this package's codes.
 
     Args:
         reference: Reference as named by the user.
@@ -119,46 +119,46 @@ def meaning_of(reference: LabelSource, asset: Mapping[str, Any]) -> Meaning:
 
 
 def judged_classes(meaning: Meaning) -> tuple[int, ...]:
-    """Return the classes that labels of this meaning tell from the rest."""
+    """Return the classes that labels of this meaning distinguish."""
     return tuple(sorted(set(meaning.values.values()) - {CloudClass.CLEAR, CloudClass.NODATA}))
 
 
 def read_labels(reference: LabelSource, href: str, grid: Grid, meaning: Meaning) -> Codes:
-    """Return the labels on the grid of a mask, ``(y, x)`` class codes; 255 where there is none."""
+    """Return the labels on the grid of a mask, ``(y, x)`` class codes; 255 where there is no label."""
     if is_vector(href):
         return vector_labels(Path(href), grid, meaning, field=reference.field)
     return raster_labels(href, grid, meaning)
 
 
 PICTURE_SIDE, LEAST_SIDE = 1000, 480
-"""Longest side of an agreement map in pixels; small ones are enlarged by a whole number up to the second."""
+"""Maximum side of an agreement map in pixels; small ones are enlarged by a whole factor up to the second number."""
 MARGIN: Final = 24
 """Pixels of the mask around the labels that an agreement map shows."""
 LEGEND_LINE: Final = 20
 """Height of a line of the legend in pixels."""
 GRAY: Final = (128, 128, 128)
-"""What an agreement map shows where there is no picture of the scene."""
+"""Background of an agreement map without a picture of the scene."""
 DIMMED, PAINTED = 0.45, 0.7
-"""Brightness of what is not judged, and opacity of what is painted over the scene."""
+"""Brightness of pixels that are not judged, and opacity of outcomes over the scene."""
 NAMES: Final = {int(info.code): info.name for info in CLASSES}
 COLUMNS: Final = (
     "scene", "class", "labels", "mask", "PA %", "PA 95 %", "UA %", "UA 95 %", "F1 %", "IoU %", "F1 tol. %",
 )  # fmt: skip
 """Pixels of the class in the labels and in the mask, producer's and user's accuracy with their 95 % intervals, F1,
-intersection over union, and F1 that forgives the tolerance."""
+intersection over union, and F1 within the tolerance."""
 SHORT: Final = {int(CloudClass.CLOUD): "cloud", int(CloudClass.CLOUD_SHADOW): "shadow"}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Pair:
-    """A mask and the labels to judge it by, on the mask's grid; rasters are read when asked for.
+    """A mask and its reference labels, on the mask's grid; rasters are read on demand.
 
     Attributes:
         layers: The assets of the mask's item.
         mask: Asset key of the class map to judge.
-        values: What its values mean.
+        values: Meaning of its values.
         reference: The labels.
-        meaning: What their values mean.
+        meaning: Meaning of their values.
     """
 
     layers: MaskLayers
@@ -179,7 +179,7 @@ class Pair:
 
 @dataclass(frozen=True, kw_only=True)
 class SceneScore:
-    """How one mask agrees with one reference.
+    """The agreement of one mask with one reference.
 
     Attributes:
         item_id: Id of the mask's item.
@@ -200,10 +200,10 @@ class EvaluationReport:
 
     Attributes:
         masks: The catalog that the masks come from.
-        mask: Asset key of what was judged.
-        tolerance: Meters that the tolerant F1 forgives.
+        mask: Asset key of the judged class map.
+        tolerance: Tolerance in meters of the tolerant F1.
         scenes: One for each pair of mask and reference with labels in common.
-        skipped: Why other pairs were left out.
+        skipped: Reasons why other pairs were left out.
     """
 
     masks: str
@@ -231,7 +231,7 @@ class EvaluationReport:
         return means
 
     def to_dict(self) -> dict[str, Any]:
-        """Return plain values for JSON; accuracies in 0..1, None where there was nothing to judge."""
+        """Return plain values for JSON; accuracies in 0..1, None where undefined."""
         scenes = [
             {"item": scene.item_id, "reference": scene.reference, **_plain(scene.agreement)} for scene in self.scenes
         ]
@@ -243,7 +243,7 @@ class EvaluationReport:
         return {**about, "scenes": scenes, "overall": overall, "skipped": list(self.skipped)}
 
     def rows(self) -> list[tuple[str, ...]]:
-        """Return the table under `COLUMNS`, in percent: by scene, reference and class, then those of all scenes."""
+        """Return the table's rows, see `COLUMNS`, in percent: by scene, reference and class, then over all scenes."""
         pooled = self.overall()
         listed = [(scene.item_id.removesuffix(f"_{SUFFIX}"), scene.reference, scene.agreement) for scene in self.scenes]
         if len(self.scenes) > len(pooled):
@@ -252,7 +252,7 @@ class EvaluationReport:
         return [_row(title, counts, code) for title, counts in titled for code in counts.codes[1:]]
 
     def write_pictures(self, folder: Path | str) -> list[Path]:
-        """Write the agreement map of every scene as PNG into ``folder``, made if need be, and return the paths."""
+        """Write the agreement map of every scene as PNG to ``folder``, created if needed, and return the paths."""
         target = Path(folder)
         target.mkdir(parents=True, exist_ok=True)
         paths = []
@@ -282,7 +282,7 @@ def _plain(counts: Agreement) -> dict[str, Any]:
 def _of_class(counts: Agreement, code: int) -> dict[str, Any]:
     """Return the scores of a class, how many of its pixels were judged, and the 95 % intervals of both accuracies.
 
-    They are those of pixels that are independent of each other; neighbors are not, so the truth is wider.
+    The intervals assume independent pixels; neighbors are correlated, so the true intervals are wider.
     """
     at = counts.codes.index(code)
     wanted, flagged = sum(counts.counts[at]), sum(row[at] for row in counts.counts)
@@ -297,7 +297,7 @@ def _of_class(counts: Agreement, code: int) -> dict[str, Any]:
 
 
 def wilson(found: int, of: int) -> tuple[float, float] | None:
-    """Return the 95 % interval of a share, after Wilson; None of nothing."""
+    """Return the 95 % Wilson interval of a share; None for no pixels."""
     return tuple(binomtest(found, of).proportion_ci(method="wilson")) if of else None
 
 
@@ -315,7 +315,7 @@ def _percent(share: float | None) -> str:
 
 
 def _picture(pair: Pair) -> Image.Image:
-    """Scene and agreement map side by side, as far as there are labels, with a legend below."""
+    """Draw scene and agreement map side by side, around the labels, with a legend below."""
     mask, labels = pair.read()
     rows, cols = (_around(np.flatnonzero((labels != CloudClass.NODATA).any(axis))) for axis in (1, 0))
     part = pair.layers.grid.cut(Window(rows.start, cols.start, *mask[rows, cols].shape))
@@ -355,7 +355,7 @@ def _with_legend(found: Image.Image) -> Image.Image:
 
 
 TOLERANCE: Final = 20.0
-"""Meters: one pixel of the SCL."""
+"""Default tolerance in meters: one pixel of the SCL."""
 
 
 def evaluate(
@@ -366,12 +366,12 @@ def evaluate(
     Args:
         masks: An output catalog of this package.
         references: Asset keys of its items, or label files (GeoTIFF, GeoJSON, GeoPackage) that hold for all of them,
-            each with ``::VALUE=CLASS,...`` where the labels do not tell themselves what they mean.
+            each with ``::VALUE=CLASS,...`` if the labels do not state their meaning.
         tolerance: Meters by which a boundary may be off for the tolerant F1.
         mask: Asset key of what is judged: ``cloud_mask``, or ``scl`` to see what the product's own mask scores.
 
     Raises:
-        ConfigError: There is nothing to judge, or labels have no meaning.
+        ConfigError: There is nothing to judge, or the meaning of labels is unknown.
         ReadError: A mask or labels cannot be read.
     """
     parsed = {text: parse_reference(text) for text in references}
@@ -394,7 +394,7 @@ def evaluate(
             if counts.pixels:
                 scenes.append(SceneScore(item_id=item["id"], reference=text, agreement=counts, pair=pair))
             else:
-                skipped.append(f"{item['id']}: no label of {text!r} lies in it")
+                skipped.append(f"{item['id']}: it contains no label of {text!r}")
     if not scenes:
         what = "; ".join(skipped[:5]) or ("the catalog lists no mask" if references else "no reference was given")
         raise ConfigError(f"{masks}: there is nothing to judge: {what}")

@@ -1,4 +1,4 @@
-"""Why a pixel has its class."""
+"""Explain why a pixel has its class."""
 
 from __future__ import annotations
 
@@ -33,17 +33,17 @@ NAMES: Final = {info.code: info.name for info in CLASSES}
 
 @dataclass(frozen=True, kw_only=True)
 class PixelRecord:
-    """All that is published of one pixel; None where it is not.
+    """The published values of one pixel; None if not published.
 
     Attributes:
         code: Its class.
-        votes: What each source found.
+        votes: The votes.
         scl: The product's class.
         improved_scl: The class in the scene classification that was made with the mask.
         cloud: Cloud probability in percent, rounded up.
         shadow: The same for cloud shadow.
         merge: Policy and parameters, by the names of the item.
-        product: What the classes of SCL mean.
+        product: Meaning of the classes of SCL.
     """
 
     code: CloudClass
@@ -57,7 +57,7 @@ class PixelRecord:
 
 
 def reasons(facts: PixelRecord) -> tuple[str, ...]:
-    """Return the chain from what the sources found to the class of a pixel."""
+    """Return the steps from the sources' votes to the class of a pixel."""
     if facts.code == CloudClass.NODATA:
         return ("no data: a band has no data here, or SCL says so",)
     decided = () if facts.votes is None else _policy(facts, facts.votes)
@@ -93,14 +93,14 @@ def _models(facts: PixelRecord) -> Iterator[str]:
 
 
 def _policy(facts: PixelRecord, votes: Vote) -> Iterator[str]:
-    """What the policy made of the votes."""
+    """Yield how the policy decided on the votes."""
     is_calibrated = facts.merge.get("policy") == "calibrated"
     if votes & Vote.REMOVED:
         yield from (f"removed: {why}" for why in (_removals(facts, votes) if is_calibrated else [_too_small(facts)]))
     if votes & Vote.ADDED:
         is_cloud = facts.code == CloudClass.CLOUD
         name, setting = ("cloud", "cloud_buffer") if is_cloud else ("cloud shadow", "shadow_buffer")
-        yield f"added: {name} lies within {facts.merge.get(setting) or 0:g} m"
+        yield f"added: {name} is within {facts.merge.get(setting) or 0:g} m"
     elif not votes:
         yield "no source flags it: clear"
     elif facts.code != CloudClass.CLEAR and not is_calibrated:
@@ -121,7 +121,7 @@ def _scl_counts(facts: PixelRecord, where: str) -> str:
 
 
 def _removals(facts: PixelRecord, votes: Vote) -> Iterator[str]:
-    """What can have removed votes; the survey of the whole scene, which decided, is not kept."""
+    """Yield possible reasons for removed votes; the survey of the whole scene, which decided, is not stored."""
     if votes & Vote.CLOUD_MODEL:
         yield f"no part of the model's cloud is certain, by {CERTAIN}"
     elif votes & Vote.PRODUCT_CLOUD:
@@ -140,7 +140,7 @@ def _too_small(facts: PixelRecord) -> str:
 
 
 def _lit(facts: PixelRecord, *, dark: bool) -> str:
-    """What sun and near infrared say for shadow (``dark``) or against it."""
+    """Return the evidence of sun and near infrared for shadow (``dark``) or against it."""
     azimuth, elevation, edge = (facts.merge.get(name) for name in ("sun_azimuth", "sun_elevation", "shadow_edge"))
     parts = []
     if azimuth is not None and elevation is not None:
@@ -157,7 +157,7 @@ def _lit(facts: PixelRecord, *, dark: bool) -> str:
 
 
 def _replaced(facts: PixelRecord) -> Iterator[str]:
-    """What the scene classification that was made with the mask has in place of the product's class."""
+    """Yield the class that replaces the product's in the scene classification made with the mask."""
     if facts.improved_scl is not None and facts.scl not in {None, facts.improved_scl}:
         says = NAMES[facts.code].replace("_", " ")
         yield f"SCL {_scl_name(facts.scl or 0)} -> {_scl_name(facts.improved_scl)}, since the mask calls it {says}"
@@ -168,12 +168,12 @@ OPTIONS: Final = {
     "cloud_probability": "--probabilities",
     "shadow_probability": "--probabilities",
 }
-"""What keeps an asset, by its key."""
+"""Option that keeps an asset, by its key."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Explanation:
-    """One pixel of a mask.
+    """The explanation of one pixel of a mask.
 
     Attributes:
         item_id: Id of the mask's item.
@@ -182,10 +182,10 @@ class Explanation:
         row: Row of the pixel, from the top.
         col: Column, from the left.
         class_name: Its class.
-        scl: The product's class here; None where the item does not carry the product's mask.
+        scl: The product's class here; None if the item does not carry the product's mask.
         cloud_probability: Percent, rounded up; None where it was not published.
         shadow_probability: The same for cloud shadow.
-        votes: Names of the votes that are set; None where they were not published.
+        votes: Names of the votes that are set; None if they were not published.
         reasons: The chain from what the sources found to the class, in sentences, and what ``--scl`` replaced.
         missing: What would tell more, and how to get it.
     """
@@ -215,10 +215,10 @@ def explain(item: str | pystac.Item, lon: float, lat: float, *, catalog: str | N
         item: A mask's item: href, path, item, or id in ``catalog``; the source's id will do there, too.
         lon: Longitude in degrees, WGS 84.
         lat: Latitude.
-        catalog: Where an id is looked up: an output catalog or a STAC API.
+        catalog: Output catalog or STAC API in which an id is looked up.
 
     Raises:
-        ConfigError: It is not a mask, or the point lies outside.
+        ConfigError: The item is not a mask, or the point is outside.
         ReadError: The mask cannot be read.
     """
     if isinstance(item, str) and catalog is not None and not item.endswith((SUFFIX, ".json")):
@@ -260,7 +260,7 @@ def explain(item: str | pystac.Item, lon: float, lat: float, *, catalog: str | N
 
 
 def _merge(item: pystac.Item) -> dict[str, float | str | None]:
-    """Policy and parameters, which are numbers."""
+    """Return the policy and its parameters, which are numbers."""
     stated = item.properties.get(f"{OWN}merge")
     fields = stated if isinstance(stated, dict) else {}
     return {name: number(value) for name, value in fields.items()} | {"policy": str(fields.get("policy"))}
@@ -271,7 +271,7 @@ def _percent(value: int | None) -> int | None:
 
 
 def _scl(item: pystac.Item, product: Product, lon: float, lat: float) -> tuple[int | None, tuple[str, ...]]:
-    """Return the product's class, or why it is not known."""
+    """Return the product's class, or why it is unknown."""
     if product.key is None:
         return None, ()
     if product.key not in item.assets:

@@ -1,4 +1,4 @@
-"""Published masks: which item is meant, and its layers on a grid of choice, for plots, notebooks and the report."""
+"""Load published masks, and read their layers on any grid, for plots, notebooks and the report."""
 
 from __future__ import annotations
 
@@ -32,21 +32,21 @@ if TYPE_CHECKING:
 
 DType = TypeVar("DType", np.uint8, np.uint16)
 MaskItem = pystac.Item | str | PathLike[str] | Result
-"""An output item, its URL or path, or what ``process`` returned for it."""
+"""An output item, its URL or path, or its result from ``process``."""
 
 MASK: Final = "cloud_mask"
-"""Asset key, and variable of a dataset, of the mask."""
+"""Asset key of the mask, and name of its variable in a dataset."""
 MASK_VOTES: Final = "mask_votes"
-"""The same of the votes."""
+"""The same for the votes."""
 OPACITY: Final = 0.55
 """Opacity of cloud and shadow over a picture."""
 
 
 def mask_item_of(mask: MaskItem, *, catalog: str | None = None) -> pystac.Item:
-    """Return the output item that is meant; an id is looked up in ``catalog``.
+    """Return the referenced output item; an id is looked up in ``catalog``.
 
     Raises:
-        ConfigError: There is none, or it is the item of a scene rather than of a mask.
+        ConfigError: There is none, or it is the item of a scene rather than a mask.
     """
     if isinstance(mask, Result):
         if mask.output is None:
@@ -59,17 +59,17 @@ def mask_item_of(mask: MaskItem, *, catalog: str | None = None) -> pystac.Item:
         mask = found
     if MASK not in mask.assets:
         raise ConfigError(
-            f"item {mask.id!r} has no asset {MASK!r}: it is a scene, not a mask; give what process has written"
+            f"item {mask.id!r} has no asset {MASK!r}: it is a scene, not a mask; give an item that process wrote"
         )
     return mask
 
 
 @dataclass(frozen=True, kw_only=True)
 class Product:
-    """What an output item says of the scene classification (SCL) that its mask was merged with.
+    """An output item's description of the scene classification (SCL) with which its mask was merged.
 
     Attributes:
-        key: Asset key; None where none was used.
+        key: Asset key; None if no SCL was used.
         cloud_codes: Codes that mean cloud.
         shadow_codes: Codes that mean cloud shadow.
     """
@@ -80,7 +80,7 @@ class Product:
 
     @classmethod
     def of(cls, properties: Json) -> Product:
-        """Return what the properties of an item state."""
+        """Return the description in the properties of an item."""
         stated, key = properties.get(f"{OWN}settings"), properties.get(f"{OWN}product_mask")
         settings = stated if isinstance(stated, dict) else {}
         cloud, shadow = (codes_in(settings.get(f"scl_{name}")) for name in ("cloud", "shadow"))
@@ -92,13 +92,13 @@ class MaskLayers:
     """The assets of an output item, read on grids that may be much coarser than theirs.
 
     Attributes:
-        home: Where the item was read from; None for one made in memory.
+        home: Location of the item; None for one made in memory.
         hrefs: Hrefs by asset key.
         grid: Grid of the mask.
-        product: The scene classification that the mask was merged with.
+        product: The scene classification with which the mask was merged.
         rgb: Scale and offset of reflectance by asset key, of red, green and blue; empty where the item does not have
             them all.
-        views: Reads assets.
+        views: Reader of the assets.
         notes: What could not be read, and why; grows as assets are read.
     """
 
@@ -132,16 +132,16 @@ class MaskLayers:
         return self.views.classes(self.hrefs[MASK], grid, base=self.home, fill=CloudClass.NODATA)
 
     def votes(self, grid: Grid) -> U8 | None:
-        """Return the most frequent votes, ``(y, x)`` bits of `Vote`; None where they are not published."""
+        """Return the most frequent votes, ``(y, x)`` bits of `Vote`; None if they are not published."""
         votes = self._read(MASK_VOTES, lambda href: self.views.classes(href, grid, base=self.home, fill=None))
         return None if votes is None else np.where(votes == VOTES_NODATA, np.uint8(0), votes)
 
     def scl(self, grid: Grid) -> U8 | None:
-        """Return the most frequent class of SCL, ``(y, x)``, 0 = nodata; None where it is not there."""
+        """Return the most frequent class of SCL, ``(y, x)``, 0 = nodata; None if it is missing."""
         return self._read(self.product.key or "", lambda href: self.views.classes(href, grid, base=self.home, fill=0))
 
     def product_classes(self, scl: U8 | None, votes: U8 | None) -> U8 | None:
-        """Return what SCL, or else its votes, mean as codes of `CloudClass`; None where SCL was not used."""
+        """Return SCL, or else its votes, as codes of `CloudClass`; None if SCL was not used."""
         if scl is not None:
             table = np.full(256, CloudClass.CLEAR, np.uint8)
             table[0] = CloudClass.NODATA
@@ -156,9 +156,9 @@ class MaskLayers:
         return None if means is None else means.astype(np.uint8)
 
     def picture(self, grid: Grid) -> U8 | None:
-        """Return the scene in natural colors, ``(y, x, 3)``; None where its bands cannot be read."""
+        """Return the scene in natural colors, ``(y, x, 3)``; None if its bands cannot be read."""
         if not self.rgb:
-            self.notes.append("There is no picture, as the item does not have red, green and blue.")
+            self.notes.append("There is no picture, because the item does not have red, green and blue.")
         planes = []
         for key, (scale, offset) in self.rgb.items():
             dn = self._means(key, grid, fill=0, dtype="uint16")
@@ -171,7 +171,7 @@ class MaskLayers:
         return self._read(key, lambda href: self.views.means(href, grid, base=self.home, fill=fill, dtype=dtype))
 
     def _read(self, key: str, read: Callable[[str], NDArray[DType]]) -> NDArray[DType] | None:
-        """Read an asset that may be missing or out of reach; an asset that failed is not tried again."""
+        """Read an asset that may be missing or unreachable; an asset that failed is not tried again."""
         href = self.hrefs.get(key)
         if href is None:
             return None
@@ -189,7 +189,7 @@ def _scaling(asset: Json) -> tuple[float, float]:
 
 
 def classes_of_votes(votes: U8) -> U8:
-    """Return what SCL voted for, ``(y, x)`` codes of `CloudClass`."""
+    """Return the classes for which SCL voted, ``(y, x)`` codes of `CloudClass`."""
     cloud, shadow = (votes & bit > 0 for bit in (Vote.PRODUCT_CLOUD, Vote.PRODUCT_SHADOW))
     chosen = np.select([cloud, shadow], [CloudClass.CLOUD, CloudClass.CLOUD_SHADOW], CloudClass.CLEAR)
     codes: U8 = chosen.astype(np.uint8)
@@ -202,7 +202,7 @@ def coarse(grid: Grid, side: int) -> Grid:
 
 
 def painted(classes: U8, picture: U8 | None, *, bare: tuple[int, int, int]) -> NDArray[np.float32]:
-    """Return a picture of values 0..255 with cloud and shadow laid over it, ``(y, x, 3)`` on the pixels of ``classes``.
+    """Return a picture of values 0..255 overlaid with cloud and shadow, ``(y, x, 3)`` on the pixels of ``classes``.
 
     Args:
         classes: ``(y, x)`` codes of `CloudClass`.

@@ -1,4 +1,4 @@
-"""A time series of a place: how much of an area is clear on every date."""
+"""A time series of the clear share of an area."""
 
 from __future__ import annotations
 
@@ -29,17 +29,17 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 PASS: Final = np.timedelta64(30, "m")
-"""Items whose times lie no further apart were taken in one pass of a satellite."""
+"""Maximum time difference of items from one pass of a satellite."""
 FULL: Final = 99.5
-"""Percent of valid pixels that are as good as all."""
+"""Percent of valid pixels that counts as complete."""
 UPRIGHT: Final = 12
-"""Dates that have room side by side below a chart; more are turned."""
+"""Maximum number of dates that fit horizontally below a chart; more are rotated."""
 
 
 def clear_share(masks: Masks, *, bbox: Bbox | None = None, geometry: Area | None = None) -> pd.DataFrame:
-    """Return how much of an area is clear, cloud and cloud shadow on every date.
+    """Return the shares of clear, cloud and cloud shadow in an area on every date.
 
-    Masks of one pass, as of neighboring tiles, are put together. The table counts whole pixels of the first mask's
+    Masks of one pass, such as neighboring tiles, are merged. The table counts whole pixels of the first mask's
     grid: for a geometry those whose middle lies in it, or, where there is none, those that it touches.
 
     Args:
@@ -68,7 +68,7 @@ def clear_share(masks: Masks, *, bbox: Bbox | None = None, geometry: Area | None
 
 
 def _pixels(area: shapely.Geometry, grid: Grid) -> tuple[Grid, NDArray[np.bool_]]:
-    """The part of a grid, which may reach beyond its own edges, that encloses an area; True for pixels inside."""
+    """Return the part of a grid, extended if necessary, that encloses an area; True for pixels inside."""
     placed = shape(transform_geom(LON_LAT, grid.code, mapping(area)))
     west, south, east, north = placed.bounds
     left, top = math.floor((west - grid.left) / grid.gsd), math.floor((grid.top - north) / grid.gsd)
@@ -84,7 +84,7 @@ def _pixels(area: shapely.Geometry, grid: Grid) -> tuple[Grid, NDArray[np.bool_]
 
 
 def _passes(items: list[pystac.Item]) -> list[list[pystac.Item]]:
-    """Items, which come by time, in groups of one pass each."""
+    """Yield items, which are sorted by time, in groups of one pass each."""
     groups: list[list[pystac.Item]] = []
     for item in items:
         if groups and time_of(item) - time_of(groups[-1][0]) <= PASS:
@@ -108,7 +108,7 @@ def _row(items: list[pystac.Item], grid: Grid, inside: NDArray[np.bool_]) -> dic
 
 
 def plot_clear_share(table: pd.DataFrame, *, width: float = 12.0, height: float = 3.5) -> Figure:
-    """Draw what ``clear_share`` returned: a bar for each date, clear at the bottom and cloud on top.
+    """Draw the table of ``clear_share``: a bar for each date, clear at the bottom and cloud on top.
 
     Args:
         table: The table.

@@ -34,14 +34,14 @@ if TYPE_CHECKING:
     U8 = NDArray[np.uint8]
 
 BARE: Final = (120, 120, 120)
-"""Gray below a mask that has no picture."""
+"""Gray background of a mask without a picture."""
 SCL, IMPROVED = "SCL mask", "Improved mask"
 """Titles of pictures."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Preview:
-    """The pictures of a mask, at some thousand pixels a side at most.
+    """The pictures of a mask, with sides of at most some thousand pixels.
 
     Attributes:
         title: Id of the item.
@@ -62,7 +62,7 @@ class Preview:
 
     @property
     def pictures(self) -> dict[str, U8]:
-        """What can be shown, by its title: ``(y, x, 4)`` uint8, transparent where nodata."""
+        """Pictures by title: ``(y, x, 4)`` uint8, transparent where nodata."""
         valid = np.where(self.improved == CloudClass.NODATA, CloudClass.NODATA, CloudClass.CLEAR).astype(np.uint8)
         shown = ({} if self.rgb is None else {"Scene": valid}) | self.masks
         return {title: self._over_scene(codes) for title, codes in shown.items()}
@@ -74,7 +74,7 @@ class Preview:
 
     @property
     def covers(self) -> dict[str, dict[str, float]]:
-        """Percent of the valid pixels by class name, and nodata of all pixels, as seen here, by the masks' titles."""
+        """Percent of the valid pixels by class name, and nodata of all pixels, at this resolution, by title."""
         return {title: cover_of(class_counts(codes)) for title, codes in self.masks.items()}
 
 
@@ -82,7 +82,7 @@ def preview(mask: MaskItem | xr.Dataset, *, side: int) -> Preview:
     """Return the pictures of a mask, their longest side at most ``side`` pixels.
 
     Raises:
-        ConfigError: It is not a mask.
+        ConfigError: The item or dataset is not a mask.
         ReadError: It cannot be read.
     """
     if isinstance(mask, xr.Dataset):
@@ -97,7 +97,7 @@ def preview(mask: MaskItem | xr.Dataset, *, side: int) -> Preview:
 
 def _of_dataset(dataset: xr.Dataset, side: int) -> Preview:
     if MASK not in dataset:
-        raise ConfigError(f"the dataset has no variable {MASK!r}: give what cloud_mask has returned")
+        raise ConfigError(f"the dataset has no variable {MASK!r}: give the result of cloud_mask")
     step = max(1, -(-max(dataset[MASK].shape) // side))
     improved = dataset[MASK].values[::step, ::step]
     product = None
@@ -108,7 +108,7 @@ def _of_dataset(dataset: xr.Dataset, side: int) -> Preview:
 
 
 def _rgb(dataset: xr.Dataset) -> U8 | None:
-    """Return the quicklook of what is left of a dataset, which may be a part of a scene."""
+    """Return the quicklook of a dataset, which may be a part of a scene."""
     if "quicklook" not in dataset:
         return None
     inside = {}
@@ -133,10 +133,10 @@ def plot(mask: MaskItem | xr.Dataset, *, width: float = 12.0) -> Figure:
         width: Width of the figure, in inches.
 
     Returns:
-        A figure of pyplot: a notebook shows it, ``savefig`` writes it. What the item lacks is left out.
+        A pyplot figure: a notebook shows it, ``savefig`` writes it. Missing layers are left out.
 
     Raises:
-        ConfigError: It is not a mask, or matplotlib is not installed.
+        ConfigError: The item or dataset is not a mask, or matplotlib is not installed.
         ReadError: It cannot be read.
     """
     seen = preview(mask, side=SIDE)
@@ -180,7 +180,7 @@ def add_legend(figure: Figure, colors: Mapping[str, tuple[int, int, int]]) -> No
 
 @xr.register_dataset_accessor("cloudmask")  # type: ignore[no-untyped-call]  # xarray has no types for it
 class CloudmaskAccessor:
-    """``dataset.cloudmask``: what ``cloud_mask`` has returned, as pictures."""
+    """The accessor ``dataset.cloudmask``, which shows the result of ``cloud_mask`` as pictures."""
 
     def __init__(self, dataset: xr.Dataset) -> None:
         self._dataset = dataset

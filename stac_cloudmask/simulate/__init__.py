@@ -1,1 +1,1 @@
-"""Simulated scenes whose truth is known."""
+"""Simulated scenes with known truth."""

@@ -25,36 +25,36 @@ if TYPE_CHECKING:
     Codes = NDArray[np.uint8]
 
 BACKSCATTER: Final = 0.15
-"""1 - g of cloud droplets, whose mean cosine of scattering g is 0.85."""
+"""1 - g for cloud droplets, where g = 0.85 is the mean cosine of the scattering angle."""
 HEIGHTS: Final = (600.0, 900.0, 1200.0, 1500.0, 2000.0)
 """Heights of cumulus in meters; each cloud has one."""
 THICKNESS: Final = 0.06
-"""Share of its height by which a cloud reaches below and above it."""
+"""Extent of a cloud below and above its height, as a share of the height."""
 CIRRUS_HEIGHT: Final = 8000.0
 FRINGE: Final = 25.0
-"""Deviation in meters of the blur by which cumulus fade at their edges."""
+"""Standard deviation in meters of the blur at the edges of cumulus."""
 PENUMBRA: Final = 20.0
-"""Width in meters over which a shadow fades."""
+"""Width in meters of a shadow's soft edge."""
 
 CLOUD_BRIGHTNESS: Final = (1.08, 1.06, 1.02, 1.00, 1.00, 1.00, 1.00, 1.00, 1.00, 0.90, 0.62, 0.48)
 """Reflectance of a thick cloud relative to red, by band; water and ice absorb in the short-wave infrared."""
 SKYLIGHT: Final = (0.38, 0.33, 0.28, 0.24, 0.22, 0.20, 0.19, 0.18, 0.18, 0.17, 0.11, 0.09)
-"""Share of the light that comes from the sky and not from the sun, by band: what is left in a full shadow.
+"""Share of diffuse light from the sky, by band, which remains in a full shadow.
 
 Deep shadows on farmland have 0.19 to 0.47 of the blue and 0.19 to 0.25 of the near infrared of their surroundings
 (two Sentinel-2 scenes of Alberta in summer)."""
 GLOW: Final = 0.012
-"""Reflectance that a thick cloud adds to pixels around it."""
+"""Reflectance that a thick cloud adds to surrounding pixels."""
 GLOW_REACH: Final = 120.0
 """Meters."""
 
 CLOUD_FROM: Final = 0.03
-"""Share of the light that a cloud must send back to be cloud in the truth.
+"""Minimum reflected share of light of cloud in the truth.
 
-People outline clouds with their fringes: the labels of two real chips (On Cloud N) hold a third more than what the
-bundled model finds there by argmax, and grow by a fifth when they are dilated by 50 m."""
+Human labels include the fringes of clouds: those of two real chips (On Cloud N) cover a third more than the bundled
+model finds there by argmax, and increase by a fifth when dilated by 50 m."""
 SHADOW_BELOW: Final = 0.75
-"""Share of the direct light that must be left at most for a cloud shadow in the truth."""
+"""Maximum remaining share of direct light of cloud shadow in the truth."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,7 +62,7 @@ class Sky:
     """Clouds over a scene, ``(y, x)`` float32 fields, all 0..1.
 
     Attributes:
-        cumulus: Share of the light that low clouds send back.
+        cumulus: Share of the light that low clouds reflect.
         cirrus: The same for high, thin clouds.
         relief: Brightness of cloud tops relative to flat ones, around 1: sides towards the sun are lighter.
         beam: Share of the direct sunlight that reaches the ground.
@@ -75,11 +75,11 @@ class Sky:
 
     @property
     def opacity(self) -> Field:
-        """Share of the light that all clouds send back."""
+        """Share of the light that all clouds reflect."""
         return 1 - (1 - self.cumulus) * (1 - self.cirrus)
 
     def truth(self) -> Codes:
-        """Return the class map of this sky; where cloud and shadow both hold, cloud wins."""
+        """Return the class map of this sky; cloud wins over shadow."""
         class_map = np.full(self.beam.shape, CloudClass.CLEAR, np.uint8)
         class_map[self.beam < SHADOW_BELOW] = CloudClass.CLOUD_SHADOW
         class_map[self.opacity > CLOUD_FROM] = CloudClass.CLOUD
@@ -87,14 +87,14 @@ class Sky:
 
 
 def shadow_offset(sun: Sun, height: float, gsd: float) -> tuple[int, int]:
-    """Rows down and columns right from a thing at ``height`` meters to its shadow, on pixels of ``gsd`` meters."""
+    """Return the rows down and columns right from an object at ``height`` meters to its shadow, in ``gsd`` pixels."""
     reach = height / math.tan(math.radians(sun.elevation)) / gsd
     azimuth = math.radians(sun.azimuth)
     return round(reach * math.cos(azimuth)), round(-reach * math.sin(azimuth))
 
 
 def draw_sky(rng: Random, shape: Shape, gsd: float, *, cumulus: float, cirrus: float, sun: Sun) -> Sky:
-    """Draw clouds of which each kind covers about the given share (0..1) of the scene; everything wraps around."""
+    """Draw clouds whose kinds each cover about the given share (0..1) of the scene; everything wraps around."""
     thick, thin = _cumulus(rng, shape, gsd, cumulus), _cirrus(rng, shape, gsd, cirrus)
     depth = np.zeros(shape, np.float32)
     for height, layer in zip(HEIGHTS, _by_height(rng, thick), strict=True):
@@ -110,7 +110,7 @@ def draw_sky(rng: Random, shape: Shape, gsd: float, *, cumulus: float, cirrus: f
 
 
 def look_down(ground: Field, sky: Sky, gsd: float) -> Field:
-    """Reflectance at the satellite of ``ground``, ``(band, y, x)``, in shade and under cloud."""
+    """Return the reflectance of ``ground`` at the satellite, ``(band, y, x)``, in shade and under cloud."""
     opacity = sky.opacity
     top = opacity * sky.relief
     top += GLOW * ndimage.gaussian_filter(opacity, GLOW_REACH / gsd, mode="wrap")
@@ -122,13 +122,13 @@ def look_down(ground: Field, sky: Sky, gsd: float) -> Field:
 
 
 def _reflected(depth: Field) -> Field:
-    """Share of the light that a cloud of this optical depth sends back (two streams, no absorption)."""
+    """Return the share of light that a cloud of this optical depth reflects (two-stream, no absorption)."""
     scattered = BACKSCATTER * depth
     return scattered / (scattered + 2)
 
 
 def _cumulus(rng: Random, shape: Shape, gsd: float, share: float) -> Field:
-    """Optical depth, below 80 in nine of ten places that have cloud; some hundreds in the thickest."""
+    """Return the optical depth of cumulus, below 80 in nine of ten cloudy pixels, and some hundreds in the thickest."""
     field = power_noise(rng, shape, slope=4.0, outer=3000 / gsd)
     field += 0.08 * power_noise(rng, shape, slope=2.5, outer=300 / gsd)
     above = np.maximum(field - top_share(field, share), 0)
@@ -140,7 +140,7 @@ def _cumulus(rng: Random, shape: Shape, gsd: float, share: float) -> Field:
 
 
 def _cirrus(rng: Random, shape: Shape, gsd: float, share: float) -> Field:
-    """Optical depth, mostly below 3, in streaks from west to east."""
+    """Return the optical depth of cirrus, mostly below 3, in streaks from west to east."""
     field = power_noise(rng, shape, slope=3.2, outer=6000 / gsd, stretch=(1.0, 2.5))
     depth: Field = 2.2 * np.maximum(field - top_share(field, share), 0)
     return depth
@@ -169,32 +169,32 @@ def _relief(depth: Field, gsd: float, sun: Sun) -> Field:
 STEP: Final = 2
 """The SCL's pixels are twice as wide as those of the finest band."""
 BLOCK: Final = 3
-"""SCL pixels along the side of a cirrus block: the cirrus band has 60 m."""
+"""SCL pixels along the side of a cirrus block: the cirrus band has a resolution of 60 m."""
 SHADOW_FOUND: Final = 0.35
-"""Share of the scene in which shadows are found at all; they are right there and missed elsewhere."""
+"""Share of the scene in which shadows are detected, correctly; elsewhere they are missed."""
 CIRRUS_FOUND: Final = 0.5
 DARK_WATER: Final = 0.3
-"""Share of the lakes that are called dark area."""
+"""Share of the lakes that are classified as dark area."""
 ROOF_AS_CLOUD: Final = 0.4
 UNCLASSIFIED: Final = 0.5
-"""Share of the thin cloud's pixels that are called so; the others are called clear."""
+"""Share of the thin cloud's pixels that are classified as such; the others are classified as clear."""
 
 SHADED: Final = 0.4
-"""Share of the direct light, at most, that is left where a shadow can be found."""
+"""Maximum remaining share of direct light where a shadow can be detected."""
 CIRRUS_FROM, THIN_FROM, MEDIUM_FROM, HIGH_FROM = 0.03, 0.12, 0.22, 0.40
-"""Share of the light, at least, that a cloud of each kind sends back."""
+"""Minimum share of light that a cloud of each kind reflects."""
 
 
 GREEN: Final = (Cover.CROP, Cover.GRASS, Cover.RIPE_CROP, Cover.FOREST)
 BY_COVER: Final = dict.fromkeys(GREEN, Scl.VEGETATION) | dict.fromkeys((Cover.LAKE, Cover.RIVER), Scl.WATER)
-"""What is not listed is bare."""
+"""SCL class by cover; covers that are not listed are bare."""
 
 
 def scene_classification(rng: Random, cover: Codes, sky: Sky, gsd: float) -> Codes:
     """Return the SCL, ``(y, x)`` uint8 codes on pixels twice as wide as those of ``cover`` and ``sky``.
 
-    Its faults: most shadows are missed, some called water or dark area; thin cloud is called clear, or cirrus in
-    blocks much wider than it is; bright roofs are called cloud; lakes are called dark.
+    Its errors: most shadows are missed, some are water or dark area; thin cloud is clear, or cirrus in blocks much
+    wider than the cloud; bright roofs are cloud; lakes are dark area.
 
     Args:
         rng: Random number generator.
@@ -216,7 +216,7 @@ def scene_classification(rng: Random, cover: Codes, sky: Sky, gsd: float) -> Cod
 
 
 def _add_clouds(rng: Random, scl: Codes, opacity: Field, cirrus: Field, luck: Field) -> None:
-    """Put clouds into ``scl``: thick ones are right, all others are matters of luck."""
+    """Add clouds to ``scl``: thick ones correctly, all others at random."""
     blocks = cirrus[::BLOCK, ::BLOCK] > CIRRUS_FROM
     found = dilate(blocks, radius=2).repeat(BLOCK, 0).repeat(BLOCK, 1)[: scl.shape[0], : scl.shape[1]]
     scl[found & (luck < -top_share(-luck, CIRRUS_FOUND))] = Scl.CIRRUS

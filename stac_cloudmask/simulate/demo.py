@@ -1,4 +1,4 @@
-"""The whole way on a scene whose truth is known: simulate, mask, publish, score, look."""
+"""Demonstrate the workflow on a scene with known truth: simulate, mask, publish, score, report."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Demo:
-    """What a demo made and found.
+    """The outputs and scores of a demo.
 
     Attributes:
         item: JSON file of the simulated item.
@@ -32,7 +32,7 @@ class Demo:
         result: The outcome of the item.
         product: Scores of the item's own mask, its SCL.
         improved: Scores of the new mask.
-        report: HTML file to look at the mask.
+        report: HTML report of the mask.
     """
 
     item: Path
@@ -63,7 +63,7 @@ def demo(out: Path, *, recipe: Recipe = DEFAULT) -> Demo:
 
 
 def _scores(masks: Path, item: Path, mask: str) -> EvaluationReport:
-    """Return the scores of a mask of this item; the catalog may hold those of earlier demos, too."""
+    """Return the scores of a mask of this item; the catalog may also hold those of earlier demos."""
     report = evaluate(masks, references=[REFERENCE], mask=mask)
     scenes = tuple(scene for scene in report.scenes if scene.item_id == output_id(item.stem))
     return replace(report, scenes=scenes)

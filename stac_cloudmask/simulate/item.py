@@ -1,4 +1,4 @@
-"""Source items of simulated scenes: COGs, STAC item, collection and catalog in the manner of Earth Search."""
+"""Write simulated scenes as source items: COGs, STAC item, collection and catalog in the style of Earth Search."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ EXTENSIONS: Final = ("classification/v2.0.0", "eo/v1.1.0", "projection/v1.1.0", 
 FIRST_DAY: Final = datetime(2023, 6, 1, 10, 0, tzinfo=UTC)
 DAYS: Final = 3650
 STEPS, RAISED = 10_000, 1000
-"""Digital numbers of reflectance 1, and what is added to them, as since ESA's baseline 04.00."""
+"""Digital number of reflectance 1, and the added offset, as since ESA's baseline 04.00."""
 
 
 def write_layer(path: Path, layer: NDArray[np.uint16] | NDArray[np.uint8], grid: Grid, *, nodata: int) -> None:
@@ -43,7 +43,7 @@ def write_layer(path: Path, layer: NDArray[np.uint16] | NDArray[np.uint8], grid:
 
 
 def source_item(item_id: str, recipe: Recipe, cloud_cover: float) -> pystac.Item:
-    """Return the item of a scene, whose layers lie in ``<key>.tif`` beside it.
+    """Return the item of a scene, whose layers are in ``<key>.tif`` beside it.
 
     Args:
         item_id: Its id.

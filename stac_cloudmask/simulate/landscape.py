@@ -1,4 +1,4 @@
-"""A simulated landscape: noise, ground cover, reflectance."""
+"""Simulate a landscape: noise, ground cover, reflectance."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ if TYPE_CHECKING:
 def power_noise(
     rng: Random, shape: Shape, *, slope: float, outer: float, stretch: tuple[float, float] = (1, 1)
 ) -> Field:
-    """Return a Gaussian field of mean 0 and deviation 1, ``(y, x)`` float32, periodic in both directions.
+    """Return a Gaussian field of mean 0 and standard deviation 1, ``(y, x)`` float32, periodic in both directions.
 
     Args:
         rng: Random number generator.
         shape: Height and width in pixels.
         slope: Power falls off as wave number to the minus ``slope``; 2 is rough, 4 is smooth.
         outer: Wavelength in pixels beyond which the power is flat: the size of the largest structures.
-        stretch: Factors in y and x by which structures are drawn out.
+        stretch: Factors in y and x by which structures are stretched.
     """
     height, width = shape
     rows = fft.fftfreq(height)[:, None] * stretch[0]
@@ -54,7 +54,7 @@ BANDS: Final = tuple(SENTINEL2_BANDS)
 
 
 class Cover(IntEnum):
-    """What the ground is covered with; parcels of farmland come first."""
+    """A ground cover; parcels of farmland come first."""
 
     CROP = 0
     RIPE_CROP = 1
@@ -84,7 +84,7 @@ SPECTRA: Final = {
     Cover.ROOF: (0.330, 0.360, 0.385, 0.400, 0.410, 0.420, 0.428, 0.435, 0.440, 0.440, 0.400, 0.340),
     Cover.ROAD: (0.085, 0.102, 0.125, 0.140, 0.152, 0.165, 0.175, 0.185, 0.190, 0.194, 0.235, 0.210),
 }  # fmt: skip
-"""Surface reflectance per cover, in the order of `BANDS`: a temperate country in summer."""
+"""Surface reflectance per cover, in the order of `BANDS`: a temperate landscape in summer."""
 
 PARCELS: Final = tuple(cover for cover in Cover if cover < Cover.FOREST)
 PARCEL_SHARES: Final = (0.36, 0.14, 0.24, 0.08, 0.07, 0.11)
@@ -92,7 +92,7 @@ PARCEL_SHARES: Final = (0.36, 0.14, 0.24, 0.08, 0.07, 0.11)
 SMOOTH: Final = 0.06
 """Relative deviation of the reflectance from pixel to pixel."""
 ROUGHNESS: Final = {Cover.FOREST: 0.22, Cover.TOWN: 0.30, Cover.ROOF: 0.25, Cover.LAKE: 0.04}
-"""The same, where a cover is not `SMOOTH`."""
+"""The same for covers that are not `SMOOTH`."""
 
 FOREST_SHARE: Final = 0.20
 LAKE_SHARE: Final = 0.02
@@ -106,7 +106,7 @@ PLOT: Final = 40.0
 PLOTS: Final = (Cover.TOWN, Cover.GRASS, Cover.FOREST, Cover.ROAD, Cover.ROOF)
 PLOT_SHARES: Final = (0.42, 0.20, 0.12, 0.16, 0.10)
 LENS_BLUR: Final = 0.55
-"""Deviation in pixels of the blur that optics and atmosphere add."""
+"""Standard deviation in pixels of the blur of optics and atmosphere."""
 
 
 def landscape(rng: Random, shape: Shape, gsd: float) -> tuple[Field, Codes]:
@@ -140,7 +140,7 @@ def landscape(rng: Random, shape: Shape, gsd: float) -> tuple[Field, Codes]:
 
 
 def _draw_map(rng: Random, cover: Codes, road: Flags, gsd: float) -> Flags:
-    """Draw all that is not farmland into ``cover``; True where farmland is left."""
+    """Draw all covers other than farmland into ``cover``; return True where farmland remains."""
     shape = cover.shape
     relief = power_noise(rng, shape, slope=4.0, outer=9000 / gsd)
     relief = ndimage.gaussian_filter(relief, 80 / gsd, mode="wrap")
@@ -156,7 +156,7 @@ def _draw_map(rng: Random, cover: Codes, road: Flags, gsd: float) -> Flags:
 
 
 def _parcels(rng: Random, shape: Shape, gsd: float) -> tuple[NDArray[np.intp], Flags]:
-    """Number of the parcel that each pixel belongs to, and where the roads between the blocks of parcels run."""
+    """Return each pixel's parcel number, and True for the roads between the blocks of parcels."""
     angle = rng.uniform(-0.4, 0.4)
     y, x = np.indices(shape, np.float32) * np.float32(gsd)
     bends = [60 * power_noise(rng, shape, slope=4.0, outer=6000 / gsd) for _ in range(2)]
@@ -175,7 +175,7 @@ def _parcels(rng: Random, shape: Shape, gsd: float) -> tuple[NDArray[np.intp], F
 
 
 def _build_towns(rng: Random, cover: Codes, gsd: float) -> None:
-    """Put towns into ``cover``: houses, gardens, streets and bright halls."""
+    """Add towns to ``cover``: houses, gardens, streets and bright halls."""
     density = power_noise(rng, cover.shape, slope=3.4, outer=2500 / gsd)
     town = density > top_share(density, TOWN_SHARE)
     side = max(1, round(PLOT / gsd))

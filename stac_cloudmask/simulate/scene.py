@@ -1,7 +1,7 @@
-"""Simulated Sentinel-2 L2A scenes whose truth is known, as STAC items: for the demo, tests and benchmarks.
+"""Simulate Sentinel-2 L2A scenes with known truth as STAC items, for the demo, tests and benchmarks.
 
-No claim about real clouds rests on these scenes. They are real enough for models that have never seen them: see
-``benchmarks/README.md`` for what the bundled model scores.
+These scenes support no claims about real clouds. They are realistic enough for models that were not trained on them:
+see ``benchmarks/README.md`` for the scores of the bundled model.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ REFERENCE: Final = "reference"
 FACTORS: Final = {name: round(band.gsd / GSD) for name, band in BANDS.items()} | {SCL: STEP, REFERENCE: 1}
 """Pixel size of each layer relative to the finest, by asset key."""
 PATCH: Final = 1830
-"""Largest side of what is simulated, in pixels; a larger scene repeats it, without seams as patches wrap around.
+"""Maximum side of the simulated patch, in pixels; a larger scene repeats it, without seams because it wraps around.
 
 A sixth of a whole tile's 10980 and a multiple of 6, so that the bands of all pixel sizes repeat exactly."""
 LEAST: Final = 4
@@ -44,14 +44,14 @@ MORNING: Final = Sun(azimuth=150.0, elevation=50.0)
 CIRRUS: Final = 0.10
 """Share of the scene with high, thin clouds."""
 NOISE: Final = 0.002
-"""Deviation of the sensor's noise, in reflectance."""
+"""Standard deviation of the sensor noise, in reflectance."""
 EPSG, LEFT, TOP = 32633, 600000.0, 5000040.0
 COLLECTION: Final = "simulated-sentinel-2-l2a"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """What a simulated scene is made from; the same recipe gives the same scene to the bit.
+    """The parameters of a simulated scene; equal recipes give bit-identical scenes.
 
     Attributes:
         height: Rows of the finest bands, which have 10 m.
@@ -76,7 +76,7 @@ class Recipe:
     scl: bool = True
 
     def __post_init__(self) -> None:
-        """Refuse what cannot be drawn."""
+        """Reject parameters that cannot be drawn."""
         drawable = min(self.height, self.width) >= LEAST and min(self.seed, self.place or 0) >= 0
         if not (drawable and 0 <= self.cumulus <= 1 and self.sun.elevation > 0 and set(self.bands) <= set(BANDS)):
             raise ConfigError(
@@ -95,7 +95,7 @@ class Recipe:
 
     @property
     def layers(self) -> tuple[str, ...]:
-        """Asset keys of what is written."""
+        """Asset keys of the written layers."""
         return (*self.bands, *([SCL] if self.scl else []), REFERENCE)
 
 
@@ -107,7 +107,7 @@ class SimulatedScene:
     """The layers of a simulated scene.
 
     Attributes:
-        recipe: What it was made from.
+        recipe: Parameters of the scene.
         patches: By asset key, what the layer repeats: uint16 digital numbers of the bands (0 = nodata), uint8 codes of
             ``scl`` (0 = nodata) and ``reference`` (class map, 255 = nodata).
     """
@@ -132,7 +132,7 @@ def nodata_of(key: str) -> int:
 
 
 def simulate(recipe: Recipe = DEFAULT) -> SimulatedScene:
-    """Draw a landscape, clouds over it, and what the satellite and its SCL make of them."""
+    """Draw a landscape, clouds over it, and the satellite's bands and SCL."""
     rng = np.random.default_rng(recipe.seed)
     shape = min(recipe.height, PATCH), min(recipe.width, PATCH)
     ground, cover = landscape(rng if recipe.place is None else np.random.default_rng(recipe.place), shape, GSD)
@@ -153,7 +153,7 @@ def write_simulated_item(
     """Simulate a scene and write it as a STAC item, listed in the catalog in ``folder``.
 
     Args:
-        folder: Of ``catalog.json``; made if need be. Items written one after the other are listed together.
+        folder: Folder of ``catalog.json``, created if needed. Items written one after another are listed together.
         recipe: Parameters of the scene.
         item_id: Id of the item; by default one made from ``Recipe.seed``.
         collection: Id of its collection.

@@ -1,4 +1,4 @@
-"""The report: one HTML file to look at the masks of a catalog, without any network."""
+"""The report: one self-contained HTML file that shows the masks of a catalog."""
 
 from __future__ import annotations
 

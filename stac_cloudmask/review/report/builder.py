@@ -24,18 +24,18 @@ from stac_cloudmask.stac.store import whole_file
 from stac_cloudmask.stac.warp import Views
 
 SCRIPTS: Final = ("dom", "model", "paint", "stage", "list", "timeline", "inspect", "main")
-"""Parts of the script, in the order in which they depend on each other."""
+"""Parts of the script, in order of their dependencies."""
 POLICY: Final = (
     "default-src 'none'; img-src data:; style-src 'sha256-{style}'; script-src 'sha256-{script}'; base-uri 'none'; "
     "form-action 'none'; require-trusted-types-for 'script'"
 )
-"""Content-Security-Policy: pictures in the file, this style and this script; no request, no other code."""
+"""Content-Security-Policy: embedded pictures, this style and this script; no requests and no other code."""
 DATA: Final = "<!-- data -->"
-"""Where the items go in the template."""
+"""Placeholder of the items in the template."""
 LEAST_BYTES, MOST_BYTES, ALL_BYTES = 66_000, 6_000_000, 33_000_000
-"""Bytes of the pixels of an item, at least and at most, and of all items; as text in the page they are a third more."""
+"""Minimum and maximum bytes of an item's pixels, and bytes of all items; as text in the page they take a third more."""
 BROKEN: Final = (StacCloudmaskError, ValueError, TypeError, AttributeError, LookupError, ArithmeticError)
-"""What comes of an item that is not what this package writes."""
+"""Exceptions for an item that this package did not write."""
 
 Json = dict[str, Any]
 
@@ -43,9 +43,9 @@ Json = dict[str, Any]
 def build_report(
     catalog: str | Path, out_file: str | Path, *, progress: Callable[[int, int], None] = lambda *_: None
 ) -> Path:
-    """Write one HTML file to look at all masks of a catalog; it needs nothing else and no network.
+    """Write one self-contained HTML file that shows all masks of a catalog and needs no network.
 
-    Pictures are read from the bands that the items refer to. What cannot be read is left out, with a note on the page.
+    Pictures are read from the bands of the items. Unreadable layers are left out, with a note on the page.
 
     Args:
         catalog: An output catalog of this package, a path or URL.
@@ -71,7 +71,7 @@ def build_report(
 def _page(
     masks: OutputCatalog, listed: list[tuple[str, str]], places: Places, progress: Callable[[int, int], None]
 ) -> Iterator[str]:
-    """Yield the page in parts: what comes before the items, a block of data for each, and what comes after them."""
+    """Yield the page in parts: the start, a block of data for each item, and the end."""
     folder, views = files("stac_cloudmask.review.report") / "template", Views()
     parts = (folder.joinpath(f"{name}.js").read_text(encoding="utf-8") for name in SCRIPTS)
     script = f'(() => {{\n"use strict";\n{"".join(parts)}}})();\n'
@@ -120,7 +120,7 @@ def _constants() -> Json:
 def _item(
     masks: OutputCatalog, collection_id: str, item_id: str, *, views: Views, places: Places, room: int
 ) -> tuple[Json, Json]:
-    """What the list needs of an item, and what its own view needs."""
+    """Return the data of an item for the list, and for its own view."""
     try:
         item = masks.item(collection_id, item_id)
         entry, layers = summary(item), MaskLayers.of(item, views)

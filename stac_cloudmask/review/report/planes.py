@@ -1,4 +1,4 @@
-"""The layers of a mask packed for the report's page: few bytes, and a script undoes it."""
+"""Pack the layers of a mask compactly for the report's page, whose script unpacks them."""
 
 from __future__ import annotations
 
@@ -25,26 +25,26 @@ if TYPE_CHECKING:
     U8 = NDArray[np.uint8]
 
 SIDE: Final = 1200
-"""Longest side of what is drawn, in pixels, where there is room for it."""
+"""Longest side of a drawn layer, in pixels, if there is room for it."""
 LEAST_SIDE: Final = 512
-"""The same where there is little room."""
+"""The same if there is little room."""
 PICTURES: Final = (
     (1200, 75), (1200, 60), (1024, 50), (800, 45), (640, 45), (512, 50), (448, 42), (384, 36), (320, 30), (256, 25),
 )  # fmt: skip
 """Side and WebP quality of a picture, best first."""
 LEAST_BYTES_PER_PIXEL: Final = 0.03
-"""Below this no WebP of a landscape is worth a try."""
+"""Number of bytes below which a WebP of a landscape is not tried."""
 LEVEL: Final = 6
-"""Level of zlib; 9 takes three times as long for 2 % less."""
+"""Compression level of zlib; 9 takes three times as long for 2 % fewer bytes."""
 THUMB_SIDE: Final = 96
 BARE: Final = (128, 134, 140)
-"""What a thumbnail shows where there is no picture: red, green, blue."""
+"""Background of a thumbnail without a picture: red, green, blue."""
 STEP: Final = 5
-"""Percents of probability that the page tells apart."""
+"""Step in percent of the probabilities on the page."""
 UNKNOWN: Final = 3
-"""Code of no data in two bits."""
+"""Code of nodata in two bits."""
 TILE: Final = 1024
-"""Side of a tile of the mask at its own pixels."""
+"""Side in pixels of a tile of the mask at native resolution."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,12 +66,12 @@ class Plane:
 
 @dataclass(frozen=True, kw_only=True)
 class Packed:
-    """All that the page gets of an item's pixels.
+    """The packed pixels of an item for the page.
 
     Attributes:
         shown: JSON of the page's own data: the layers, their pixels one after the other as raw deflate, the scene as
-            WebP where there is a picture, and, where the layers have fewer pixels than the mask and there is room,
-            the layer ``mask`` at the mask's own pixels, row by row of tiles, each raw deflate.
+            WebP if there is a picture, and, if the layers have fewer pixels than the mask and there is room,
+            the layer ``mask`` at native resolution, row by row of tiles, each raw deflate.
         thumbnail: The mask over the scene, as small WebP.
         product: Percent of the valid pixels by class name, as SCL has it; None where it was not used.
     """
@@ -82,12 +82,12 @@ class Packed:
 
 
 def pack(layers: MaskLayers, *, room: int) -> Packed:
-    """Read and pack what is shown of an item.
+    """Read and pack the layers of an item.
 
     Args:
         layers: Its layers.
         room: Bytes that all of it should stay within: two thirds for the layers, what is left for the picture, and
-            then, if it fits, the mask at its own pixels.
+            then, if it fits, the mask at native resolution.
 
     Raises:
         StacCloudmaskError: The mask cannot be read.
@@ -117,7 +117,7 @@ def pack(layers: MaskLayers, *, room: int) -> Packed:
 
 
 def _planes(layers: MaskLayers, room: int) -> tuple[list[Plane], bytes]:
-    """Return the layers as fine as there is room for; ragged scenes are shown with fewer pixels."""
+    """Return the layers at the finest resolution that fits; ragged scenes are shown with fewer pixels."""
     side = min(SIDE, max(LEAST_SIDE, int((6 * room) ** 0.5)))
     factor, fine = -(-max(layers.grid.shape) // side), 1
     while True:
@@ -145,7 +145,7 @@ def _read(layers: MaskLayers, factor: int, fine: int) -> Iterator[Plane]:
 
 
 def mask_tiles(layers: MaskLayers, room: int) -> list[bytes]:
-    """Return the layer ``mask`` at the mask's own pixels in tiles; none where they take more than ``room`` bytes."""
+    """Return the layer ``mask`` at native resolution in tiles; empty if they take more than ``room`` bytes."""
     tiles: list[bytes] = []
     grid = layers.grid
     for row in range(0, grid.height, TILE):
@@ -159,7 +159,7 @@ def mask_tiles(layers: MaskLayers, room: int) -> list[bytes]:
 
 
 def _mask_bytes(layers: MaskLayers, grid: Grid, scl: U8 | None) -> U8:
-    """Class, SCL's class and votes of each pixel in one byte, see `Plane`."""
+    """Pack class, SCL's class and votes of each pixel into one byte, see `Plane`."""
     votes = layers.votes(grid)
     product = layers.product_classes(scl, votes)
     known = np.full(grid.shape, UNKNOWN, np.uint8) if product is None else np.minimum(product, np.uint8(UNKNOWN))
@@ -169,13 +169,13 @@ def _mask_bytes(layers: MaskLayers, grid: Grid, scl: U8 | None) -> U8:
 
 
 def deflate(data: bytes) -> bytes:
-    """Return raw deflate, which browsers undo exactly; pixels read from a canvas may be altered against tracking."""
+    """Return raw deflate, which browsers decode exactly; tracking protection may alter pixels read from a canvas."""
     packer = zlib.compressobj(LEVEL, zlib.DEFLATED, -zlib.MAX_WBITS, zlib.DEF_MEM_LEVEL)
     return packer.compress(data) + packer.flush()
 
 
 def webp_within(rgb: U8, room: int) -> bytes:
-    """Return a picture ``(y, x, 3)`` as WebP, as good as ``room`` bytes allow."""
+    """Return a picture ``(y, x, 3)`` as WebP, in the best quality that fits ``room`` bytes."""
     whole = Image.fromarray(rgb)
     for side, quality in PICTURES:
         size = min(1.0, side / max(whole.size))
@@ -190,7 +190,7 @@ def webp_within(rgb: U8, room: int) -> bytes:
 
 
 def thumbnail(rgb: U8 | None, classes: U8) -> bytes:
-    """Return cloud and shadow over a picture as a small WebP.
+    """Return a picture overlaid with cloud and shadow as a small WebP.
 
     Args:
         rgb: ``(y, x, 3)``; None where there is no picture.
@@ -208,11 +208,11 @@ def _webp(image: Image.Image, quality: int) -> bytes:
 
 
 def base64(data: bytes) -> str:
-    """Return bytes as text."""
+    """Return bytes encoded as text."""
     return b64encode(data).decode("ascii")
 
 
 def script_json(value: object) -> str:
-    """Return JSON that stays data inside a script element, whatever its texts are."""
+    """Return JSON that is safe inside a script element, whatever its texts contain."""
     text = json.dumps(value, ensure_ascii=True, allow_nan=False, separators=(",", ":"))
     return text.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e")

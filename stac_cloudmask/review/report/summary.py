@@ -1,4 +1,4 @@
-"""What an output item says of itself, as plain values for the page; nothing in it is trusted."""
+"""Summarize an output item, which is not trusted, as plain values for the page."""
 
 from __future__ import annotations
 
@@ -16,27 +16,27 @@ from stac_cloudmask.stac.metadata import number
 Json = Mapping[str, Any]
 
 LONGEST: Final = 400
-"""Characters of a text that are shown."""
+"""Maximum number of characters of a text."""
 THRESHOLDS: Final = {"cloud_thr": "cloud {:.0%}", "shadow_thr": "shadow {:.0%}"}
 SUN: Final = {"sun_azimuth": "azimuth {:.1f} degrees", "sun_elevation": "elevation {:.1f} degrees"}
 CLEANUP: Final = {
-    "cloud_buffer": "clouds grow by {:g} m",
+    "cloud_buffer": "clouds dilated by {:g} m",
     "shadow_buffer": "shadows by {:g} m",
-    "min_area": "objects below {:g} m2 go",
-    "hole_area": "holes below {:g} m2 close",
+    "min_area": "objects below {:g} m2 removed",
+    "hole_area": "holes below {:g} m2 filled",
 }
 
 
 def text(value: object) -> str | None:
-    """Return a text as far as it is shown; None for anything else."""
+    """Return a text, truncated for display; None for anything else."""
     return value[:LONGEST] if isinstance(value, str) else None
 
 
 def summary(item: Json) -> dict[str, object]:
-    """Return what the list shows of an item, in percent of the valid pixels; ``product`` only where the source says it.
+    """Return the list's entry of an item, in percent of the valid pixels; ``product`` only if the source states it.
 
     Args:
-        item: Its JSON.
+        item: JSON of the item.
     """
     properties, source = item["properties"], _source_link(item)
     cover = {"cloud": number(source.get("eo:cloud_cover")), "shadow": number(source.get("s2:cloud_shadow_percentage"))}
@@ -54,7 +54,7 @@ def summary(item: Json) -> dict[str, object]:
 
 
 def thresholds(item: Json) -> dict[str, float | None]:
-    """Return the probabilities in percent above which models vote, and the meters that buffers reach."""
+    """Return the probabilities in percent above which models vote, and the buffers in meters."""
     merge = item["properties"].get(f"{OWN}merge") or {}
     share = {name: number(merge.get(f"{name}_thr")) for name in ("cloud", "shadow")}
     reach = {name: number(merge.get(name)) for name in ("cloud_buffer", "shadow_buffer")}
@@ -67,7 +67,7 @@ def _source_link(item: Json) -> Json:
 
 
 def decisions(item: Json) -> list[tuple[str, str]]:
-    """Return how the mask came about, as label and text."""
+    """Return the provenance of the mask, as labels and texts."""
     properties = item["properties"]
     merge = properties.get(f"{OWN}merge") or {}
     models = properties.get(f"{OWN}models") or []
@@ -86,7 +86,7 @@ def decisions(item: Json) -> list[tuple[str, str]]:
 
 
 def _software(properties: Json) -> str | None:
-    """This package and its version."""
+    """Return this package and its version."""
     version = (properties.get("processing:software") or {}).get("stac_cloudmask")
     return None if version is None else f"stac_cloudmask {version}"
 
@@ -97,7 +97,7 @@ def _joined(fields: Json, wording: Mapping[str, str]) -> str:
 
 
 def _offsets(bands: Json) -> Iterator[str]:
-    """Bands that are treated alike, together."""
+    """Yield the BOA offsets, with the bands of equal offsets grouped."""
     alike: dict[str, list[str]] = {}
     for band, offset in bands.items():
         doubt = ", doubtful" if offset.get("doubtful") else ""
@@ -107,7 +107,7 @@ def _offsets(bands: Json) -> Iterator[str]:
 
 @dataclass(frozen=True, kw_only=True)
 class Places:
-    """Where things lie, seen from the page: own files by relative reference, so that a catalog can be moved with it.
+    """The references of the page: a catalog's own files are relative, which allows moving the catalog with its page.
 
     Attributes:
         catalog: Absolute href of the catalog's folder.
@@ -129,7 +129,7 @@ class Places:
 
 
 def links(item: Json, places: Places) -> list[dict[str, object]]:
-    """Return item, source and assets: title, what it is, and ``href``, None where only ``shown`` can be read."""
+    """Return item, source and assets: title, description, and ``href``, None if only ``shown`` can be displayed."""
     home = next(link for link in item["links"] if link.get("rel") == "self")
     derived = [link for link in item["links"] if link.get("rel") == "derived_from"]
     named = [
