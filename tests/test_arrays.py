@@ -127,7 +127,7 @@ def _refuse(block):
 @pytest.mark.parametrize(
     ("spoil", "options", "message"),
     [
-        (lambda cube: cube.drop_vars("scl"), {}, "the cube has no SCL; load 'scl' too"),
+        (lambda cube: cube.drop_vars("scl"), {}, "the cube has no SCL; also load 'scl'"),
         (lambda cube: cube.drop_vars("nir"), {}, "the models read blue, green, red, nir; nir is not given"),
         (lambda cube: cube, {}, "do not state how to convert them; give scale=1"),
         (lambda cube: cube.astype("float32"), {"scale": 1}, "digital numbers, not reflectance"),

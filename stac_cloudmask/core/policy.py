@@ -105,7 +105,7 @@ class Decision:
         votes: ``(y, x)`` uint8 bits of `Vote`, 0 where nodata.
         parameters: Thresholds, sizes and constants as they were applied, by name.
         notes: Skipped rules, with the reason.
-        scl: ``(y, x)`` uint8, the scene classification with this mask in it, 0 = nodata; None where nobody asked.
+        scl: ``(y, x)`` uint8, the scene classification with this mask in it, 0 = nodata; None if not requested.
     """
 
     class_map: NDArray[np.uint8]

@@ -102,7 +102,7 @@ class Inference:
         visible: ``(band, y, x)`` the same of blue, green and red.
         quicklook: ``(y, x, 3)`` uint8, the scene in natural colors, every ``step_of`` pixels; None where no model reads
             red, green and blue.
-        ground: ``(y, x)`` uint8 codes of clear ground, see ``ground_codes``; None where nobody asked.
+        ground: ``(y, x)`` uint8 codes of clear ground, see ``ground_codes``; None if not requested.
         damaged: Number of pixels whose digital numbers cannot be reflectance; they are nodata.
     """
 

@@ -161,7 +161,7 @@ def run(
         settings: How masks are made.
         out: A directory or ``s3://...``.
         engine: Engine that masks the items; this process by default.
-        publication: Where to publish each item besides, as soon as it is done.
+        publication: Target to which each item is also published as soon as it is done.
 
     Raises:
         ModelError: A model is unknown, or its files are not installed.

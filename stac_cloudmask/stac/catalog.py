@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
 CATALOG: Final = "catalog.json"
 REPORT: Final = "run.json"
-"""What a run did, beside the catalog; a run that made no mask writes only this."""
+"""Name of a run's report in the catalog's folder; a run without masks writes only this."""
 TABLE: Final = "items.parquet"
 PARQUET: Final = "application/vnd.apache.parquet"
 NOTHING: Final[Mapping[str, Any]] = MappingProxyType({})

@@ -1,4 +1,4 @@
-"""How GDAL opens rasters: drivers, settings for remote files, and what its errors mean."""
+"""Open rasters with GDAL: drivers, settings for remote files, and translation of errors."""
 
 from __future__ import annotations
 

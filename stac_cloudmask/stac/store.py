@@ -238,7 +238,7 @@ def whole_file(path: Path, *kinds: type[Exception]) -> Iterator[Path]:
 
     Args:
         path: Where the file goes.
-        kinds: What writing it may raise, besides OSError.
+        kinds: Exceptions that writing may raise, in addition to OSError.
 
     Raises:
         WriteError: The file cannot be written; nothing is left behind, and an existing file is kept.
