@@ -63,7 +63,7 @@ def process(
             antimeridian.
         geometry: The area to mask as GeoJSON, well-known text, a shapely geometry, or the path of a vector file. Pixels
             outside it are nodata. Items without data in the area are ``skipped``.
-        settings: How masks are made.
+        settings: Settings of the masks.
         client: A Dask cluster to run on.
         workers: Number of processes of a local Dask cluster. Without it and ``client`` items are masked one by one in
             this process.
@@ -119,7 +119,7 @@ def cloud_mask(
         collection: Collection of the id.
         bbox: The area to mask: west, south, east, north in degrees. Only the pixels needed for it are read.
         geometry: The area to mask as a geometry, see `process`.
-        settings: How the mask is made.
+        settings: Settings of the mask.
         headers: HTTP headers for a catalog that requires a login, see `process`.
         progress: True for a bar in the terminal or notebook, or a function that is called with each `Stage`.
 

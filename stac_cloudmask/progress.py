@@ -127,7 +127,7 @@ def reporting(progress: bool | Listener, *, total: int | None = None) -> Iterato
 
     Args:
         progress: False for nothing, True for what suits a terminal or a notebook, or a function.
-        total: How many items there are, where that is known.
+        total: Number of items, if known.
     """
     console = Console(stderr=True)
     if callable(progress):

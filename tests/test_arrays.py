@@ -143,7 +143,7 @@ def test_a_cube_that_cannot_be_masked_says_why(cube, spoil, options, message):
 
 
 def test_floats_of_items_are_not_guessed_at(cube, items):
-    with pytest.raises(ConfigError, match="scale='items' to floats"):
+    with pytest.raises(ConfigError, match="scale='items' also to floats"):
         scm.mask_cube(cube.astype("float32"), items)
     with pytest.raises(ConfigError, match="1 of 5 time steps of the cube have no item in `items`"):
         scm.mask_cube(cube, items[:4])

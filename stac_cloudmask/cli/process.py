@@ -54,7 +54,7 @@ def process(
         search: The search for items if none are named.
         clip: Mask only the area of --bbox or --intersects.
         versions: If several products share an id: the newest, or all under their own ids.
-        settings: How masks are made.
+        settings: Settings of the masks.
         fast: Use the small model `fast`: several times faster, less accurate on snow and haze.
         publish: Also publish each item as soon as it is done.
         header: HTTP header for the API; repeatable, or one per line in $CLOUDMASK_HEADERS.

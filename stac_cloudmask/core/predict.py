@@ -65,7 +65,7 @@ class Prediction:
         chip: The chip; all arrays cover its ``write`` window.
         dn: ``(band, y, x)`` uint16, as read; 0 is nodata.
         valid: ``(y, x)``, True where any band has data.
-        probabilities: By role, float32 0..1; None where no pixel is valid and no model was asked.
+        probabilities: Probabilities by role, float32 0..1; None if no pixel is valid and no model was run.
     """
 
     chip: Chip
@@ -118,7 +118,7 @@ class Mosaic:
     borders; for a model that works on single pixels, the result is bit-identical to that without windows.
 
     Attributes:
-        percents: By role, the scene ``(y, x)`` uint8: see ``percent``; 255 where nodata or beyond all windows.
+        percents: The scene by role, ``(y, x)`` uint8: see ``percent``; 255 where nodata or outside all windows.
     """
 
     def __init__(self, shape: tuple[int, int], roles: Sequence[Role], *, every_band: bool = False) -> None:

@@ -161,7 +161,7 @@ def clip(grid: Grid, settings: Settings, passes: list[Pass], *, item_id: str, su
 
     Args:
         grid: Grid of the whole item's mask.
-        settings: How the mask is made.
+        settings: Settings of the mask.
         passes: The windows of the whole item.
         item_id: Id of the item for messages.
         sun: Position of the sun; None if unknown.

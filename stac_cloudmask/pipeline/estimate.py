@@ -88,7 +88,7 @@ def advice(
 
     Args:
         items: Items of a run; only as many are taken as make a long run.
-        settings: How masks are made.
+        settings: Settings of the masks.
         long: Seconds of work from which advice is given.
     """
     pixels, pace = 0, 0.0

@@ -59,9 +59,9 @@ def work(body: dict[str, Any], settings: Settings, out: str, sharing: int) -> Re
 
     Args:
         body: The item's JSON, unsigned.
-        settings: How masks are made.
+        settings: Settings of the masks.
         out: The output catalog.
-        sharing: How many tasks may run on a host at a time, and so share its CPUs.
+        sharing: Maximum number of tasks that share a host's CPUs at a time.
     """
     item = pystac.Item.from_dict(body, migrate=False)
     with warnings.catch_warnings():

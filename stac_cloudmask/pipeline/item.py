@@ -72,7 +72,7 @@ class Plan:
     Attributes:
         item: The source.
         part: The source as the mask's item describes it: the same, or the part of it in the area that is masked.
-        settings: How masks are made.
+        settings: Settings of the masks.
         models: The models and the roles of each.
         collection_id: Collection of the output item.
         item_id: Id of the output item.

@@ -180,7 +180,7 @@ def make_mask(item: pystac.Item, *, settings: Settings, watch: Stopwatch | None 
 
     Args:
         item: Sentinel-2 L2A of any provider, its asset hrefs absolute.
-        settings: How the mask is made.
+        settings: Settings of the mask.
         watch: Given the time that each stage takes.
 
     Raises:
@@ -258,7 +258,7 @@ def mask_pixels(
         gsd: Pixel size on the ground in meters; None if it is that of the grid.
         scl: The scene classification ``(y, x)``, and how many pixels of the scene one of its own spans along an axis.
         sun: Position of the sun; None if unknown.
-        settings: How the mask is made.
+        settings: Settings of the mask.
         passes: The windows of the models; None covers the scene.
         watch: Given the time that each stage takes.
 
@@ -317,7 +317,7 @@ def to_dataset(mask: Mask, item: pystac.Item, *, settings: Settings) -> xr.Datas
     Args:
         mask: The mask.
         item: The item that it was made from.
-        settings: How it was made.
+        settings: Settings with which it was made.
 
     Returns:
         Variables on ``(y, x)``, uint8 with ``_FillValue`` 255: ``cloud_mask`` (0 clear, 1 cloud, 2 cloud shadow),

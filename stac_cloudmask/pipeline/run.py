@@ -158,7 +158,7 @@ def run(
 
     Args:
         items: Items to mask; duplicates are masked once.
-        settings: How masks are made.
+        settings: Settings of the masks.
         out: A directory or ``s3://...``.
         engine: Engine that masks the items; this process by default.
         publication: Target to which each item is also published as soon as it is done.
@@ -191,7 +191,7 @@ def plan(items: Iterable[pystac.Item | Failure], *, settings: Settings, out: str
 
     Args:
         items: Items to mask.
-        settings: How masks are made.
+        settings: Settings of the masks.
         out: A directory or ``s3://...``.
 
     Raises:

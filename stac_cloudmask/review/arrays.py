@@ -137,7 +137,7 @@ def mask_array(
         gsd: Side of a pixel in meters.
         sun: Azimuth (clockwise from north) and elevation in degrees; without it shadows are not matched with clouds.
         more: Other bands by common name (``swir16``, ...), for models that read them.
-        settings: How the mask is made.
+        settings: Settings of the mask.
 
     Raises:
         ConfigError: Shapes differ, arrays hold digital numbers, or a band of the model is missing.
@@ -227,7 +227,7 @@ def mask_cube(
         offset: Reflectance to add after scaling.
         sun: Azimuth and elevation of the sun in degrees for all dates; by default those of the items or of stackstac's
             coordinates ``view:sun_azimuth`` and ``view:sun_elevation``.
-        settings: How masks are made.
+        settings: Settings of the masks.
 
     Returns:
         ``(time, y, x)``, or ``(y, x)`` for a single date, uint8: 0 clear, 1 cloud, 2 cloud shadow, 255 nodata.

@@ -108,7 +108,7 @@ class SimulatedScene:
 
     Attributes:
         recipe: Parameters of the scene.
-        patches: By asset key, what the layer repeats: uint16 digital numbers of the bands (0 = nodata), uint8 codes of
+        patches: Repeated layers by asset key: uint16 digital numbers of the bands (0 = nodata), uint8 codes of
             ``scl`` (0 = nodata) and ``reference`` (class map, 255 = nodata).
     """
 

@@ -93,7 +93,7 @@ class JsonReader:
         """Return the absolute form of an href.
 
         Args:
-            href: As given by the user, or by the document at ``base``.
+            href: Href given by the user, or in the document at ``base``.
             base: Document in which the href was found; None for the user's own.
 
         Raises:

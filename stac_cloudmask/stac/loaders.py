@@ -79,8 +79,8 @@ def native(files: Sequence[BandFile], *, loader: Loader, rows: int, cols: int = 
         files: At least one.
         loader: The library that reads; rasterio does where neither can: stackstac reads no overviews, and odc-stac
             chooses them by itself; neither tells a chunk of Zarr that cannot be had from one without data.
-        rows: Of a chunk, which has one band.
-        cols: Of a chunk; -1 for the whole width.
+        rows: Rows of a chunk, which has one band.
+        cols: Columns of a chunk; -1 for the whole width.
     """
     if any(file.level is not None or file.array is not None for file in files):
         return _by_rasterio(files, rows, cols)

@@ -131,7 +131,7 @@ class Store:
 
     Attributes:
         prefix: Prefix of its hrefs.
-        name: Of whoever keeps it, for messages.
+        name: Name of its operator, for messages.
         needs: Requirements to state if a read is denied; empty for a public store.
         gdal: GDAL settings for it.
         credentials: See ``AWS``; empty where none are needed.

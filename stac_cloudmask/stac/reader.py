@@ -202,7 +202,7 @@ class Frame:
         part: The part of its grid, coarsened by this, that is the scene.
         loader: The library that reads.
         retry: Retry settings for failing servers.
-        threads: That read at once, each from a file of its own: where two wait for the same bytes of a remote file and
+        threads: Number of threads that read, each its own file: where two wait for the same bytes of a remote file and
             the server fails, GDAL 3.10 can wait for ever.
     """
 
@@ -229,7 +229,7 @@ class Layer:
         pixels: Lazy ``(band, y, x)`` array of the files, or of the part that is read; in memory where upsampled.
         rows: Rows of a chunk of the array.
         up: Upsampling factor along each axis.
-        window: Of the upsampled pixels, those that lie in the scene.
+        window: Window of the upsampled pixels inside the scene.
         down: Number of upsampled pixels along the side of a pixel of the scene.
         frame: Grid of the scene and settings for reading.
     """

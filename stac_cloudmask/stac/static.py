@@ -39,7 +39,7 @@ class Failure:
     """A requested or listed item that could not be loaded.
 
     Attributes:
-        ref: As it was asked for or listed, without secrets.
+        ref: Reference as requested or listed, without secrets.
         error: The error.
     """
 

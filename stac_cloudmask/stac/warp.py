@@ -72,7 +72,7 @@ class Views:
         """Return the most frequent value in each pixel of ``grid``, ``(y, x)`` uint8.
 
         Args:
-            href: As the item at ``base`` has it, unsigned.
+            href: Href in the item at ``base``, unsigned.
             grid: Grid of the result.
             base: Location of the item; None for one made in memory.
             fill: Code of pixels without data, which do not count; None where every value counts and 0 lies outside.
