@@ -149,7 +149,7 @@ def _checked(href: str, base: str | None) -> str | None:
 
 def _is_raster(asset: pystac.Asset) -> bool:
     kind, name = str(asset.media_type or "").lower(), urlsplit(asset.href).path.lower()
-    if any(role in PICTURES for role in _listed(asset.roles)):
+    if any(str(role) in PICTURES for role in _listed(asset.roles)):
         return False
     return kind.startswith(RASTER_TYPES) or (not kind and name.endswith((".tif", ".tiff", ".jp2")))
 

@@ -96,7 +96,7 @@ def many(catalog, out, count):
         name = f"item-{number:04}"
         when = f"20{10 + number // 50}-{number % 12 + 1:02}-{number % 28 + 1:02}T10:00:00Z"
         properties = body["properties"] | {"datetime": when, "eo:cloud_cover": number % 101}
-        item = body | {"id": name, "properties": properties, "assets": {"cloud_mask": mask}}
+        item = body | {"id": name, "collection": "many", "properties": properties, "assets": {"cloud_mask": mask}}
         (folder / name).mkdir()
         (folder / name / f"{name}.json").write_text(json.dumps(item))
         links.append({"rel": "item", "href": f"./{name}/{name}.json"})
