@@ -76,7 +76,7 @@ WRONG = {
     "opposites": (["publish", ".", "--to", "https://x.org", "--attach", "--detach"], "opposites"),
     "a collection": (
         ["process", "x.json", "--out", "OUT", "--collection-config", "none.json"],
-        "none.json is not JSON",
+        "none.json cannot be read as JSON",
     ),
 }
 
