@@ -125,8 +125,8 @@ def decided(answer: F32) -> Codes:
     cloud, shadow = answer
     limits = POLICIES["calibrated"]
     codes = np.zeros(cloud.shape, np.uint8)
-    codes[shadow > limits.shadow / 100] = CloudClass.CLOUD_SHADOW
-    codes[(cloud > limits.cloud / 100) & ((codes == 0) | (cloud >= shadow))] = CloudClass.CLOUD
+    codes[shadow > limits.shadow_thr] = CloudClass.CLOUD_SHADOW
+    codes[(cloud > limits.cloud_thr) & ((codes == 0) | (cloud >= shadow))] = CloudClass.CLOUD
     return codes
 
 

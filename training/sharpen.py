@@ -63,7 +63,7 @@ def changed(evidence: Evidence, factor: float, shift: float) -> Evidence:
 
 def agreement(scene: Scene, factor: float, shift: float) -> float:
     """Share of the pixels of the same class as the default's."""
-    classes = decide(changed(scene.evidence, factor, shift), merge="calibrated").class_map
+    classes = decide(changed(scene.evidence, factor, shift), Settings()).class_map
     return float((classes == scene.wanted)[scene.wanted != CloudClass.NODATA].mean())
 
 
