@@ -8,13 +8,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
-from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper, shape_inference
+from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto, helper, numpy_helper, shape_inference
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from numpy.typing import NDArray
-    from onnx import GraphProto, ValueInfoProto
+    from onnx import GraphProto
 
     F32 = NDArray[np.float32]
 
@@ -55,11 +55,24 @@ class Wiring:
         self.makers: dict[str, NodeProto] = {name: node for node in graph.node for name in node.output}
         self.results = {value.name for value in graph.output}
         self.side = -(-TRIAL // cell) * cell
-        trial = ModelProto()
-        trial.CopyFrom(model)
-        dims = input_of(trial.graph).type.tensor_type.shape.dim
+        window = ValueInfoProto()
+        window.CopyFrom(input_of(graph))
+        dims = window.type.tensor_type.shape.dim
         dims[0].dim_value, dims[2].dim_value, dims[3].dim_value = 1, self.side, self.side
-        known = shape_inference.infer_shapes(trial, data_prop=True).graph
+        # shapes depend on the values of scales and the like only, so the weights, which take long to copy, are inputs
+        known = shape_inference.infer_shapes(
+            helper.make_model(
+                helper.make_graph(
+                    graph.node,
+                    "trial",
+                    [window, *(_declared(tensor) for tensor in graph.initializer if len(tensor.dims) > 1)],
+                    graph.output,
+                    [tensor for tensor in graph.initializer if len(tensor.dims) <= 1],
+                ),
+                opset_imports=model.opset_import,
+            ),
+            data_prop=True,
+        ).graph
         values = [*known.input, *known.value_info, *known.output]
         self.shapes = {v.name: tuple(dim.dim_value for dim in v.type.tensor_type.shape.dim) for v in values}
 
@@ -129,6 +142,11 @@ class Wiring:
         is_known = 0 not in (channels, height, width)
         is_twice = self.shapes.get(before.output[0]) == (count, channels, 2 * height, 2 * width)
         return parts if is_known and is_twice else []
+
+
+def _declared(tensor: TensorProto) -> ValueInfoProto:
+    """Return the type and shape of a tensor without its values."""
+    return helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims)
 
 
 def input_of(graph: GraphProto) -> ValueInfoProto:
