@@ -29,7 +29,7 @@ class Rules:
     """The constants of votes and shadows. The vote of a pixel counts strictly above its percent.
 
     Attributes:
-        cell: Side in meters of the cells on which a scene is surveyed; rounded to whole pixels.
+        cell: Side in meters of the cells on which a scene is surveyed; rounded to a power of two of pixels.
         certain: Mean cloud percent that at least one cell of a cloud object must have for the model to be trusted.
             Roofs in Bolzano reach 95 on 3,400 m2, yet no cell there has a mean of 60.
         cirrus: Cloud percent above which product cirrus counts. In alberta_20200625 the product calls 92 % of the

@@ -10,10 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stac_cloudmask.core.calibrated import NO_PRODUCT, RULES, calibrated
+from stac_cloudmask.core.classes import CloudClass
 from stac_cloudmask.core.merge import Policy, merge, select_union, vote
 from stac_cloudmask.core.morphology import dilate, fill_holes, remove_small
 from stac_cloudmask.core.predict import PERCENT_NODATA
-from stac_cloudmask.core.votes import Evidence, Scl, Vote
+from stac_cloudmask.core.votes import VOTES_NODATA, Evidence, Scl, Vote
 from stac_cloudmask.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -113,6 +114,11 @@ class Decision:
     parameters: Parameters
     notes: tuple[str, ...] = ()
     scl: NDArray[np.uint8] | None = None
+
+    @property
+    def published_votes(self) -> NDArray[np.uint8]:
+        """The votes as they are published: 255 where there is no data."""
+        return np.where(self.class_map == CloudClass.NODATA, np.uint8(VOTES_NODATA), self.votes)
 
 
 def nir_factor(gsd: float) -> int:

@@ -61,9 +61,10 @@ def estimate_mask(sources: Sources, *, settings: Settings) -> Estimate:
     Raises:
         StacCloudmaskError: The item cannot be masked according to metadata and headers.
     """
-    every = [*sources.bands, *([] if sources.scl is None else [sources.scl])]
-    files = {source: stated for source in every if (stated := _stated(source, settings.resolution)) is not None}
-    unknown = [source for source in every if source not in files]
+    files = {
+        source: stated for source in sources.assets if (stated := _stated(source, settings.resolution)) is not None
+    }
+    unknown = [source for source in sources.assets if source not in files]
     retry = RetryPolicy(seconds=settings.retry_seconds)
     for file in open_files(unknown, resolution=settings.resolution, threads=settings.threads or THREADS, retry=retry):
         size = None if file.level is not None else _size(file.source)

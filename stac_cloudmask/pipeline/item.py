@@ -223,7 +223,7 @@ def _write_files(mask: Mask, folder: Path, plan: Plan) -> dict[str, AssetFile]:
         for key, percent in (("cloud_probability", mask.evidence.cloud), ("shadow_probability", mask.evidence.shadow)):
             write_percent_cog(paths[key], percent, title=titles[key], **common)
     if settings.votes:
-        write_bits_cog(paths["mask_votes"], mask.votes, fields=VOTES, **common)
+        write_bits_cog(paths["mask_votes"], decision.published_votes, fields=VOTES, **common)
     if decision.scl is not None:
         write_class_cog(paths["scl"], decision.scl, classes=SCL_CLASSES, title=titles["scl"], **common)
     return {key: file_facts(path) for key, path in paths.items() if path.exists()}

@@ -22,14 +22,14 @@ from odc.geo.xr import xr_coords
 from stac_cloudmask.core.classes import CLASSES, CloudClass
 from stac_cloudmask.core.policy import FARMVIBES, Decision, decide, nir_factor
 from stac_cloudmask.core.predict import Member, Role
-from stac_cloudmask.core.votes import VOTES_NODATA, Evidence, ProductMask, Sun, Vote, improved_scl
+from stac_cloudmask.core.votes import Evidence, ProductMask, Sun, improved_scl
 from stac_cloudmask.models.registry import find_model
 from stac_cloudmask.models.session import OnnxSegmenter
 from stac_cloudmask.pipeline.area import Clip, clip, part_of
 from stac_cloudmask.pipeline.inference import Part, Pass, Pixels, infer, plan_passes, step_of
 from stac_cloudmask.pipeline.result import VERSION
 from stac_cloudmask.retry import RetryPolicy
-from stac_cloudmask.stac.assets import unsigned
+from stac_cloudmask.stac.assets import VOTES, unsigned
 from stac_cloudmask.stac.bands import resolve
 from stac_cloudmask.stac.connection import Connection
 from stac_cloudmask.stac.hrefs import HrefRule
@@ -81,12 +81,6 @@ class Mask:
     quicklook: NDArray[np.uint8] | None = None
 
     @property
-    def votes(self) -> NDArray[np.uint8]:
-        """Votes for publication: 255 where there is no data."""
-        votes = self.decision.votes
-        return np.where(self.decision.class_map == CloudClass.NODATA, np.uint8(VOTES_NODATA), votes)
-
-    @property
     def notes(self) -> tuple[str, ...]:
         """Decisions made during processing that the user may want to know."""
         doubtful = {band.offset.reason: band.offset.dn for band in self.sources.bands if band.offset.doubtful}
@@ -131,13 +125,18 @@ def named(models: Models) -> str:
     return ", ".join(f"{spec.name} ({' and '.join(roles)})" for spec, roles in models.items())
 
 
+def bands_needed(settings: Settings) -> tuple[str, ...]:
+    """Return the common names of the bands that the models read, each once."""
+    return tuple(dict.fromkeys(name for spec in choose_models(settings) for name in spec.bands))
+
+
 def resolve_sources(item: pystac.Item, *, settings: Settings) -> Sources:
     """Return the assets to read of an item for its mask; nothing is read yet.
 
     Raises:
         StacCloudmaskError: The item lacks an asset.
     """
-    names = tuple(dict.fromkeys(name for spec in choose_models(settings) for name in spec.bands))
+    names = bands_needed(settings)
     want_scl = settings.missing_scl == "fail"
     return resolve(item, names, boa_offset=settings.boa_offset, want_scl=want_scl, rule=href_rule(settings))
 
@@ -191,12 +190,12 @@ def make_mask(item: pystac.Item, *, settings: Settings, watch: Stopwatch | None 
         if settings.area is not None:
             part_of(item, settings.area)  # before any file is opened
         sources = resolve_sources(item, settings=settings)
-        place: Clip | None = None
+        place: Clip
 
-        def window(grid: Grid) -> Window | None:
+        def window(grid: Grid) -> Window:
             nonlocal place
             place = clip_of(sources, grid, settings)
-            return None if settings.area is None else place.read
+            return place.read
 
         scene = open_scene(
             sources,
@@ -214,11 +213,11 @@ def make_mask(item: pystac.Item, *, settings: Settings, watch: Stopwatch | None 
         scl=scl,
         sun=sun_of(scene.sources),
         settings=settings,
-        passes=None if place is None else place.passes,
+        passes=place.passes,
         watch=watch,
     )
     mask = Mask(scene.sources, scene.grid, evidence, decision, quicklook)
-    return mask if place is None or settings.area is None else place.apply(mask)
+    return mask if settings.area is None else place.apply(mask)
 
 
 def sun_of(sources: Sources) -> Sun | None:
@@ -232,11 +231,10 @@ def clip_of(sources: Sources, grid: Grid, settings: Settings) -> Clip:
 
 
 def _log_reading(sources: Sources, grid: Grid) -> None:
-    every = [*sources.bands, *([] if sources.scl is None else [sources.scl])]
-    places = sorted({unsigned(band.href).rpartition("/")[0] for band in every})
+    places = sorted({unsigned(band.href).rpartition("/")[0] for band in sources.assets})
     logger.info(
         "item %r: reading %s, %d x %d pixels of %g m, from %s",
-        *(sources.item_id, ", ".join(band.asset_key for band in every)),
+        *(sources.item_id, ", ".join(band.asset_key for band in sources.assets)),
         *(grid.height, grid.width, grid.gsd, ", ".join(places)),
     )
 
@@ -334,9 +332,9 @@ def to_dataset(mask: Mask, item: pystac.Item, *, settings: Settings) -> xr.Datas
         "cloud_probability": (mask.evidence.cloud, "cloud probability", percent),
         "shadow_probability": (mask.evidence.shadow, "cloud-shadow probability", percent),
         "mask_votes": (
-            mask.votes,
+            mask.decision.published_votes,
             "sources that flagged a pixel",
-            _flags("flag_masks", [(vote, str(vote.name).lower()) for vote in Vote]),
+            _flags("flag_masks", [(1 << bit, name) for bit, (name, _) in enumerate(VOTES)]),
         ),
     }
     shared = {"_FillValue": np.uint8(CloudClass.NODATA), "grid_mapping": "spatial_ref"}

@@ -14,9 +14,9 @@ import xarray as xr
 from stac_cloudmask.config import Settings
 from stac_cloudmask.core.classes import CLASSES, CloudClass
 from stac_cloudmask.core.grid import Grid
-from stac_cloudmask.core.votes import VOTES_NODATA, Sun
+from stac_cloudmask.core.votes import Sun
 from stac_cloudmask.errors import ConfigError
-from stac_cloudmask.pipeline.mask import choose_models, mask_pixels, resolve_sources
+from stac_cloudmask.pipeline.mask import bands_needed, mask_pixels, resolve_sources
 from stac_cloudmask.review.cubes import SLACK, geobox, items_by_step, spatial_axes
 from stac_cloudmask.review.layers import MASK
 from stac_cloudmask.stac.metadata import key_band, number, sun_angles
@@ -153,7 +153,7 @@ def mask_array(
 
 def _needed(settings: Settings, given: Iterable[str]) -> tuple[str, ...]:
     """Return the bands that the models read."""
-    names = tuple(dict.fromkeys(name for spec in choose_models(settings) for name in spec.bands))
+    names = bands_needed(settings)
     if missing := [name for name in names if name not in set(given)]:
         raise ConfigError(f"the models read {', '.join(names)}; {', '.join(missing)} is not given")
     return names
@@ -173,10 +173,9 @@ def _masked(bands: Mapping[str, Values], scl: U8 | None, step: Step, settings: S
     classes = None if scl is None else (np.ascontiguousarray(scl, np.uint8), _times_coarser(grid.shape, scl.shape))
     sun = None if step.sun is None else Sun(azimuth=float(step.sun[0]) % 360, elevation=float(step.sun[1]))
     evidence, decision, _ = mask_pixels(scene, scl=classes, sun=sun, settings=settings)
-    votes = np.where(decision.class_map == CloudClass.NODATA, np.uint8(VOTES_NODATA), decision.votes)
     return ArrayMask(
         cloud_mask=decision.class_map, cloud_probability=evidence.cloud, shadow_probability=evidence.shadow,
-        mask_votes=votes, notes=decision.notes,
+        mask_votes=decision.published_votes, notes=decision.notes,
     )  # fmt: skip
 
 

@@ -76,6 +76,11 @@ class Sources:
     sun: tuple[float, float] | None
     notes: tuple[str, ...] = ()
 
+    @property
+    def assets(self) -> tuple[BandSource, ...]:
+        """The bands, and then the scene classification if there is one."""
+        return self.bands if self.scl is None else (*self.bands, self.scl)
+
 
 def resolve(
     item: pystac.Item,

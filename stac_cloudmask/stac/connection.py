@@ -129,10 +129,10 @@ class JsonReader:
         """Return a server's answer; the request is repeated while that can help.
 
         Args:
-            method: ``GET`` or ``POST``.
+            method: ``GET``, ``POST`` or ``PUT``.
             href: An absolute URL.
             base: Where it was found, which decides what redirects may lead to.
-            body: JSON to post.
+            body: JSON to send.
             final: Statuses for which the request is not repeated.
         """
         return retrying(lambda: self._answer(method, href, base, body, final), policy=self._connection.policy)

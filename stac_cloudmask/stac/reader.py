@@ -370,8 +370,7 @@ def open_scene(
     """
     quiet_loggers()
     load_library(loader)
-    assets = [*sources.bands, *([] if sources.scl is None else [sources.scl])]
-    files = open_files(assets, resolution=resolution, threads=threads, retry=retry)
+    files = open_files(sources.assets, resolution=resolution, threads=threads, retry=retry)
     bands = files[: len(sources.bands)]
     finest = min(bands, key=lambda file: file.grid.gsd)
     factor = whole_factor(finest.grid, resolution, where=finest.source.where)
