@@ -19,7 +19,7 @@ from stac_cloudmask.pipeline.result import VERSION
 from stac_cloudmask.stac.catalog import OutputCatalog
 from stac_cloudmask.stac.connection import read_json
 from stac_cloudmask.stac.hrefs import DEFAULT_RULE, is_remote, redact
-from stac_cloudmask.stac.item import DEFAULT_COLLECTION, ITEM_TYPE
+from stac_cloudmask.stac.mask_item import DEFAULT_COLLECTION, ITEM_TYPE
 from stac_cloudmask.stac.static import links_of, own_href, parse_item
 
 try:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import rasterio
 from rio_cogeo import cog_validate
 
-from stac_cloudmask.stac.item import file_facts
+from stac_cloudmask.stac.mask_item import file_facts
 
 if TYPE_CHECKING:
     import numpy as np

@@ -15,7 +15,7 @@ from stac_cloudmask.errors import StacCloudmaskError, StacCloudmaskWarning
 from stac_cloudmask.stac.assets import file_name_of
 from stac_cloudmask.stac.bands import resolve
 from stac_cloudmask.stac.cog import write_bits_cog, write_class_cog, write_percent_cog, write_thumbnail
-from stac_cloudmask.stac.item import MaskFacts, ModelUse, class_counts, file_facts
+from stac_cloudmask.stac.mask_item import MaskFacts, ModelUse, class_counts, file_facts
 
 MODEL = ModelUse(
     name="ukis-csmask-4b-l2a",

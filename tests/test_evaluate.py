@@ -14,7 +14,7 @@ from stac_cloudmask.review.evaluate import COLUMNS, evaluate, wilson
 from stac_cloudmask.simulate.scene import Recipe, simulate, write_simulated_item
 from stac_cloudmask.stac.catalog import OutputCatalog
 from stac_cloudmask.stac.cog import write_class_cog, write_thumbnail
-from stac_cloudmask.stac.item import mask_item
+from stac_cloudmask.stac.mask_item import mask_item
 from tests.outputs import facts_of
 
 SEEDS = (0, 1)

@@ -19,7 +19,7 @@ from stac_cloudmask.review.explain import PixelRecord, explain, reasons
 from stac_cloudmask.review.layers import Product
 from stac_cloudmask.stac.catalog import OutputCatalog
 from stac_cloudmask.stac.cog import write_bits_cog, write_class_cog, write_percent_cog
-from stac_cloudmask.stac.item import mask_item
+from stac_cloudmask.stac.mask_item import mask_item
 
 GRID = Grid(epsg=32633, left=600000.0, top=4700000.0, gsd=10.0, height=360, width=424)
 

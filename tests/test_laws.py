@@ -23,7 +23,7 @@ from stac_cloudmask.pipeline.inference import Part, infer, plan_passes
 from stac_cloudmask.pipeline.item import process_item
 from stac_cloudmask.pipeline.run import open_engine, run
 from stac_cloudmask.simulate.scene import Recipe, write_simulated_item
-from stac_cloudmask.stac.item import class_counts
+from stac_cloudmask.stac.mask_item import class_counts
 from stac_cloudmask.stac.search import load_items
 
 SPEC = find_model("ukis-csmask-4b-l2a")

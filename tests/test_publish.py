@@ -19,7 +19,7 @@ from stac_cloudmask.pipeline.publish import GIVE_UP, publish
 from stac_cloudmask.retry import RetryPolicy
 from stac_cloudmask.stac.catalog import OutputCatalog
 from stac_cloudmask.stac.collection import new_collection
-from stac_cloudmask.stac.item import AssetFile, attached, detached, mask_item
+from stac_cloudmask.stac.mask_item import AssetFile, attached, detached, mask_item
 from stac_cloudmask.stac.transactions import StacApi
 
 HURRIED = RetryPolicy(seconds=0.3, pause=0.1)

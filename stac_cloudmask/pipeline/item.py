@@ -35,7 +35,7 @@ from stac_cloudmask.stac.catalog import OutputCatalog
 from stac_cloudmask.stac.cog import write_bits_cog, write_class_cog, write_percent_cog, write_thumbnail
 from stac_cloudmask.stac.collection import read_config
 from stac_cloudmask.stac.geometry import check_footprint
-from stac_cloudmask.stac.item import (
+from stac_cloudmask.stac.mask_item import (
     AssetFile,
     MaskFacts,
     ModelUse,

@@ -14,7 +14,7 @@ from stac_cloudmask.retry import DEFAULT_POLICY, RetryPolicy
 from stac_cloudmask.stac.catalog import NOTHING, OutputCatalog, existing_catalog
 from stac_cloudmask.stac.collection import require_place_and_time
 from stac_cloudmask.stac.hrefs import is_remote
-from stac_cloudmask.stac.item import attached, detached, source_ids
+from stac_cloudmask.stac.mask_item import attached, detached, source_ids
 from stac_cloudmask.stac.transactions import StacApi
 
 if TYPE_CHECKING:

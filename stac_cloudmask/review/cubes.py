@@ -24,7 +24,7 @@ from stac_cloudmask.stac.catalog import existing_catalog
 from stac_cloudmask.stac.gdal import gdal_env
 from stac_cloudmask.stac.geometry import footprint
 from stac_cloudmask.stac.hrefs import check_href
-from stac_cloudmask.stac.item import SUFFIX
+from stac_cloudmask.stac.mask_item import SUFFIX
 from stac_cloudmask.stac.metadata import times_of
 from stac_cloudmask.stac.providers import sign
 

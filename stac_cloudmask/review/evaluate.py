@@ -21,8 +21,8 @@ from stac_cloudmask.errors import ConfigError
 from stac_cloudmask.review.layers import MASK, MaskLayers, Product
 from stac_cloudmask.stac.catalog import existing_catalog
 from stac_cloudmask.stac.hrefs import check_href
-from stac_cloudmask.stac.item import SUFFIX
 from stac_cloudmask.stac.labels import FIELD, Meaning, is_vector, plain_word, raster_labels, vector_labels
+from stac_cloudmask.stac.mask_item import SUFFIX
 from stac_cloudmask.stac.providers import SCL
 from stac_cloudmask.stac.warp import Views
 

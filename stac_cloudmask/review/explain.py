@@ -14,7 +14,7 @@ from stac_cloudmask.core.votes import VOTES_NODATA, Scl, Vote
 from stac_cloudmask.errors import StacCloudmaskError, UnsupportedItemError
 from stac_cloudmask.review.layers import MASK, MASK_VOTES, Product, mask_item_of
 from stac_cloudmask.stac.assets import OWN, VOTES
-from stac_cloudmask.stac.item import SUFFIX, output_id
+from stac_cloudmask.stac.mask_item import SUFFIX, output_id
 from stac_cloudmask.stac.metadata import number
 from stac_cloudmask.stac.providers import SCL
 from stac_cloudmask.stac.warp import read_pixel

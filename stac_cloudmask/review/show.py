@@ -24,7 +24,7 @@ from stac_cloudmask.review.layers import (
     mask_item_of,
     painted,
 )  # fmt: skip
-from stac_cloudmask.stac.item import class_counts, cover_of
+from stac_cloudmask.stac.mask_item import class_counts, cover_of
 from stac_cloudmask.stac.warp import Views
 
 if TYPE_CHECKING:

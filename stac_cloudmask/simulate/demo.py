@@ -13,7 +13,7 @@ from stac_cloudmask.review.evaluate import evaluate
 from stac_cloudmask.review.layers import MASK
 from stac_cloudmask.review.report import build_report
 from stac_cloudmask.simulate.scene import DEFAULT, REFERENCE, Recipe, write_simulated_item
-from stac_cloudmask.stac.item import output_id
+from stac_cloudmask.stac.mask_item import output_id
 from stac_cloudmask.stac.providers import SCL
 from stac_cloudmask.stac.search import load_items
 

@@ -14,7 +14,7 @@ from pystac.summaries import Summarizer, SummaryStrategy
 from stac_cloudmask.errors import ConfigError, UnsupportedItemError, WriteError
 from stac_cloudmask.stac.assets import ASSETS, extensions_of, renders
 from stac_cloudmask.stac.hrefs import safe_id
-from stac_cloudmask.stac.item import CATALOG_TITLE, ITEM_TYPE, JSON_TYPE, SUFFIX, collection_title
+from stac_cloudmask.stac.mask_item import CATALOG_TITLE, ITEM_TYPE, JSON_TYPE, SUFFIX, collection_title
 from stac_cloudmask.stac.metadata import number
 from stac_cloudmask.stac.store import whole_file
 

@@ -25,7 +25,7 @@ from stac_cloudmask.review.report.planes import base64, mask_tiles, pack, script
 from stac_cloudmask.review.report.summary import Places, links
 from stac_cloudmask.stac.catalog import OutputCatalog
 from stac_cloudmask.stac.cog import write_bits_cog, write_class_cog, write_percent_cog, write_thumbnail
-from stac_cloudmask.stac.item import mask_item
+from stac_cloudmask.stac.mask_item import mask_item
 from stac_cloudmask.stac.warp import Views
 from tests.outputs import CREATED, facts_of, item_path
 from tests.stac.rasters import write

@@ -12,7 +12,7 @@ from stac_cloudmask.errors import ConfigError, PublishError, WriteError
 from stac_cloudmask.retry import RetryPolicy
 from stac_cloudmask.stac.catalog import OutputCatalog
 from stac_cloudmask.stac.collection import covering, new_collection
-from stac_cloudmask.stac.item import mask_item
+from stac_cloudmask.stac.mask_item import mask_item
 from stac_cloudmask.stac.transactions import StacApi
 
 HURRIED = RetryPolicy(seconds=0.5, pause=0.1)

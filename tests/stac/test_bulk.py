@@ -13,7 +13,7 @@ from pgstac import PYTHON, pgstac_server
 from stac_cloudmask.errors import WriteError
 from stac_cloudmask.stac.catalog import OutputCatalog
 from stac_cloudmask.stac.collection import write_geoparquet, write_ndjson
-from stac_cloudmask.stac.item import mask_item
+from stac_cloudmask.stac.mask_item import mask_item
 from stac_cloudmask.stac.transactions import StacApi
 
 

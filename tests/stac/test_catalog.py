@@ -23,7 +23,7 @@ from s3 import s3_server
 from stac_cloudmask.errors import StacCloudmaskError, UnsupportedItemError
 from stac_cloudmask.stac.catalog import OutputCatalog
 from stac_cloudmask.stac.collection import PAGE
-from stac_cloudmask.stac.item import file_facts, mask_item
+from stac_cloudmask.stac.mask_item import file_facts, mask_item
 from stac_cloudmask.stac.store import WORK
 
 STYLES = {"cloud_mask.qml", "cloud_mask.tif.aux.xml"}
@@ -217,7 +217,7 @@ from pathlib import Path
 from outputs import CREATED, class_map, facts_of
 import pystac
 from stac_cloudmask.stac.catalog import OutputCatalog
-from stac_cloudmask.stac.item import mask_item
+from stac_cloudmask.stac.mask_item import mask_item
 
 out, source, first, count = sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
 catalog = OutputCatalog(out)

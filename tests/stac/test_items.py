@@ -15,7 +15,7 @@ from stac_cloudmask.core.classes import CLASSES, CloudClass
 from stac_cloudmask.errors import UnsupportedItemError
 from stac_cloudmask.stac.assets import unsigned
 from stac_cloudmask.stac.geometry import check_footprint
-from stac_cloudmask.stac.item import class_counts, file_facts, mask_item, output_collection, output_id
+from stac_cloudmask.stac.mask_item import class_counts, file_facts, mask_item, output_collection, output_id
 
 OWN_KEYS = {
     *("cloud_mask", "cloud_mask_qgis", "cloud_mask_gdal", "cloud_probability", "shadow_probability", "mask_votes"),

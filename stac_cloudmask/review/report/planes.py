@@ -17,7 +17,7 @@ from stac_cloudmask.core.classes import CloudClass
 from stac_cloudmask.core.grid import Grid, Window
 from stac_cloudmask.core.predict import PERCENT_NODATA
 from stac_cloudmask.review.layers import MASK_VOTES, MaskLayers, coarse, painted
-from stac_cloudmask.stac.item import class_counts, cover_of
+from stac_cloudmask.stac.mask_item import class_counts, cover_of
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
