@@ -18,12 +18,12 @@ with atheris.instrument_imports(include=["stac_cloudmask"]):
     from fuzz.items import load_bodies
     from fuzz.run import ITEMS
     from stac_cloudmask.core.grid import Grid
-    from stac_cloudmask.errors import StacCloudmaskError
+    from stac_cloudmask.errors import StacCloudmaskError, redact
     from stac_cloudmask.models.graph import load_graph
     from stac_cloudmask.models.spec import read_model_item
     from stac_cloudmask.stac.bands import resolve
     from stac_cloudmask.stac.connection import read_json
-    from stac_cloudmask.stac.hrefs import check_href, is_remote, redact
+    from stac_cloudmask.stac.hrefs import check_href, is_remote
     from stac_cloudmask.stac.labels import Meaning, vector_labels
     from stac_cloudmask.stac.static import Failure, items_in
 

@@ -12,13 +12,13 @@ from typing import Any, ClassVar, Final
 import pystac
 
 from stac_cloudmask.config import Settings
-from stac_cloudmask.errors import ReadError, StacCloudmaskError, UnsupportedItemError
+from stac_cloudmask.errors import ReadError, StacCloudmaskError, UnsupportedItemError, redact
 from stac_cloudmask.pipeline.area import area_of
 from stac_cloudmask.pipeline.item import attempt
 from stac_cloudmask.pipeline.result import VERSION
 from stac_cloudmask.stac.catalog import OutputCatalog
 from stac_cloudmask.stac.connection import read_json
-from stac_cloudmask.stac.hrefs import DEFAULT_RULE, is_remote, redact
+from stac_cloudmask.stac.hrefs import DEFAULT_RULE, is_remote
 from stac_cloudmask.stac.mask_item import DEFAULT_COLLECTION, ITEM_TYPE
 from stac_cloudmask.stac.static import links_of, own_href, parse_item
 

@@ -12,8 +12,7 @@ import typer
 from stac_cloudmask import __version__
 from stac_cloudmask.cli import commands, console, models, process
 from stac_cloudmask.cli.options import PlainCommand, command
-from stac_cloudmask.errors import ConfigError, StacCloudmaskError
-from stac_cloudmask.stac.hrefs import redact
+from stac_cloudmask.errors import ConfigError, StacCloudmaskError, redact
 
 app: Final = typer.Typer(
     name="stac-cloudmask",

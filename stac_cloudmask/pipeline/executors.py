@@ -17,11 +17,10 @@ from typing import TYPE_CHECKING, Any, Final
 import pystac
 from dask.system import CPU_COUNT
 
-from stac_cloudmask.errors import ConfigError, ReadError, StacCloudmaskError, StacCloudmaskWarning
+from stac_cloudmask.errors import ConfigError, ReadError, StacCloudmaskError, StacCloudmaskWarning, redact
 from stac_cloudmask.pipeline.item import attempt
 from stac_cloudmask.pipeline.mask import Progress, no_progress
 from stac_cloudmask.pipeline.result import Result, failed
-from stac_cloudmask.stac.hrefs import redact
 
 if TYPE_CHECKING:
     from distributed import Client, Future

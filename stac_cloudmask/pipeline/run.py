@@ -15,7 +15,7 @@ from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Self, TypeVar
 
-from stac_cloudmask.errors import StacCloudmaskError, UnsupportedItemError, WriteError
+from stac_cloudmask.errors import StacCloudmaskError, UnsupportedItemError, WriteError, redact
 from stac_cloudmask.pipeline.executors import Engine, InProcess, OnDask, open_engine
 from stac_cloudmask.pipeline.item import keep_models, preview_item
 from stac_cloudmask.pipeline.mask import OUTSIDE_GSD, choose_models, segmenter
@@ -23,7 +23,6 @@ from stac_cloudmask.pipeline.publish import LINK_EVERY, Publication, Target
 from stac_cloudmask.pipeline.result import VERSION, failed
 from stac_cloudmask.stac.catalog import REPORT, OutputCatalog
 from stac_cloudmask.stac.collection import read_config
-from stac_cloudmask.stac.hrefs import redact
 from stac_cloudmask.stac.search import place_of, version_of
 from stac_cloudmask.stac.static import Failure
 

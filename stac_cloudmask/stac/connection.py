@@ -11,9 +11,9 @@ from typing import Any, Final, Self
 import fsspec
 import httpx2
 
-from stac_cloudmask.errors import ConfigError, ReadError
+from stac_cloudmask.errors import ConfigError, ReadError, redact
 from stac_cloudmask.retry import DEFAULT_POLICY, PASSING, RetryPolicy, retry_after, retrying
-from stac_cloudmask.stac.hrefs import DEFAULT_RULE, HrefRule, check_href, is_remote, local_path, redact
+from stac_cloudmask.stac.hrefs import DEFAULT_RULE, HrefRule, check_href, is_remote, local_path
 
 Json = dict[str, Any]
 

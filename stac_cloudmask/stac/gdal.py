@@ -15,9 +15,16 @@ from rasterio.crs import CRS
 from rasterio.errors import CRSError, RasterioError
 from rasterio.io import DatasetReader
 
-from stac_cloudmask.errors import BandNotFoundError, ConfigError, ReadError, StacCloudmaskError, UnsupportedItemError
+from stac_cloudmask.errors import (
+    BandNotFoundError,
+    ConfigError,
+    ReadError,
+    StacCloudmaskError,
+    UnsupportedItemError,
+    redact,
+)
 from stac_cloudmask.retry import DEFAULT_POLICY, PASSING, RetryPolicy, retrying
-from stac_cloudmask.stac.hrefs import is_file, is_remote, redact
+from stac_cloudmask.stac.hrefs import is_file, is_remote
 from stac_cloudmask.stac.providers import has_credentials, sign, store_of
 
 Value = TypeVar("Value")

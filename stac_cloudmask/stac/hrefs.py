@@ -24,8 +24,7 @@ from typing import Final
 from urllib.parse import unquote, urljoin
 from urllib.request import url2pathname
 
-from stac_cloudmask import errors
-from stac_cloudmask.errors import UnsupportedItemError
+from stac_cloudmask.errors import UnsupportedItemError, redact
 
 URL: Final = re.compile(
     r"(https?|s3|gs|az)://(\[[\da-f:.]+\]|[\w.-]+)(?::\d{1,5})?(?:[/?#]\S*)?", re.ASCII | re.IGNORECASE
@@ -52,8 +51,6 @@ class HrefRule:
 
 
 DEFAULT_RULE: Final = HrefRule()
-
-redact: Final = errors.redact
 
 
 def is_remote(href: str) -> bool:

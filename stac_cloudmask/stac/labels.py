@@ -18,10 +18,9 @@ from rasterio.warp import transform_geom
 from shapely.geometry import mapping
 
 from stac_cloudmask.core.classes import CloudClass
-from stac_cloudmask.errors import ConfigError, ReadError, StacCloudmaskWarning
+from stac_cloudmask.errors import ConfigError, ReadError, StacCloudmaskWarning, redact
 from stac_cloudmask.stac.gdal import open_raster
 from stac_cloudmask.stac.geometry import BROKEN, LON_LAT, VECTORS, check_degrees, read_features
-from stac_cloudmask.stac.hrefs import redact
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

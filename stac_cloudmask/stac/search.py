@@ -20,9 +20,9 @@ from pystac_client import Client
 from pystac_client.errors import ClientTypeError
 from pystac_client.stac_api_io import StacApiIO
 
-from stac_cloudmask.errors import ConfigError, StacCloudmaskError, StacCloudmaskWarning
+from stac_cloudmask.errors import ConfigError, StacCloudmaskError, StacCloudmaskWarning, redact
 from stac_cloudmask.stac.connection import DEFAULT_CONNECTION, BrokenError, Connection, JsonReader, StatusError
-from stac_cloudmask.stac.hrefs import check_href, is_remote, local_path, redact
+from stac_cloudmask.stac.hrefs import check_href, is_remote, local_path
 from stac_cloudmask.stac.mask_item import DEFAULT_COLLECTION
 from stac_cloudmask.stac.metadata import baseline, is_mask, own_property
 from stac_cloudmask.stac.query import Query

@@ -13,9 +13,9 @@ import pystac
 import shapely
 from shapely.geometry import shape
 
-from stac_cloudmask.errors import ConfigError, StacCloudmaskError, UnsupportedItemError
+from stac_cloudmask.errors import ConfigError, StacCloudmaskError, UnsupportedItemError, redact
 from stac_cloudmask.stac.geometry import BROKEN, bbox_of, footprint
-from stac_cloudmask.stac.hrefs import DEFAULT_RULE, HrefRule, absolute, check_href, is_remote, redact
+from stac_cloudmask.stac.hrefs import DEFAULT_RULE, HrefRule, absolute, check_href, is_remote
 from stac_cloudmask.stac.metadata import utc
 
 if TYPE_CHECKING:

@@ -7,11 +7,10 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Final, Literal
 from urllib.parse import quote
 
-from stac_cloudmask.errors import ConfigError, PublishError, ReadError, StacCloudmaskError, WriteError
+from stac_cloudmask.errors import ConfigError, PublishError, ReadError, StacCloudmaskError, WriteError, redact
 from stac_cloudmask.retry import DEFAULT_POLICY, RetryPolicy
 from stac_cloudmask.stac.collection import covering
 from stac_cloudmask.stac.connection import Connection, JsonReader, MissingError, StatusError, json_object
-from stac_cloudmask.stac.hrefs import redact
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -16,11 +16,11 @@ from rasterio.vrt import WarpedVRT
 from rasterio.warp import transform
 from rasterio.windows import Window
 
-from stac_cloudmask.errors import ConfigError, ReadError, UnsupportedItemError
+from stac_cloudmask.errors import ConfigError, ReadError, UnsupportedItemError, redact
 from stac_cloudmask.retry import RetryPolicy
 from stac_cloudmask.stac.gdal import open_raster
 from stac_cloudmask.stac.geometry import LON_LAT
-from stac_cloudmask.stac.hrefs import check_href, is_remote, redact
+from stac_cloudmask.stac.hrefs import check_href, is_remote
 from stac_cloudmask.stac.metadata import band_name, key_band
 
 if TYPE_CHECKING:

@@ -19,10 +19,9 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from rasterio.errors import RasterioError
 from rasterio.io import DatasetReader, MemoryFile
 
-from stac_cloudmask.errors import BandNotFoundError, ReadError, UnsupportedItemError
+from stac_cloudmask.errors import BandNotFoundError, ReadError, UnsupportedItemError, redact
 from stac_cloudmask.stac.connection import Connection, JsonReader, MissingError, json_object
 from stac_cloudmask.stac.gdal import DamagedError
-from stac_cloudmask.stac.hrefs import redact
 from stac_cloudmask.stac.metadata import MAX_PIXELS
 
 if TYPE_CHECKING:

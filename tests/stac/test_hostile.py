@@ -11,10 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fuzz.spoil import spoilt_bytes, spoilt_item
-from stac_cloudmask.errors import StacCloudmaskError
+from stac_cloudmask.errors import StacCloudmaskError, redact
 from stac_cloudmask.retry import RetryPolicy
 from stac_cloudmask.stac.bands import resolve
-from stac_cloudmask.stac.hrefs import HrefRule, check_href, is_remote, redact
+from stac_cloudmask.stac.hrefs import HrefRule, check_href, is_remote
 from stac_cloudmask.stac.query import Query
 from stac_cloudmask.stac.reader import open_scene
 from stac_cloudmask.stac.static import parse_item

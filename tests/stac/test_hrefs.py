@@ -4,8 +4,8 @@ import time
 
 import pytest
 
-from stac_cloudmask.errors import UnsupportedItemError
-from stac_cloudmask.stac.hrefs import HrefRule, check_href, is_private, redact
+from stac_cloudmask.errors import UnsupportedItemError, redact
+from stac_cloudmask.stac.hrefs import HrefRule, check_href, is_private
 
 REMOTE = "https://stac.example.com/v1/collections/c/items/i"
 LOCAL = "/data/catalog/c/i/i.json"

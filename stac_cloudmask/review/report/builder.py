@@ -13,13 +13,12 @@ from string import Template
 from typing import Any, Final
 
 from stac_cloudmask.core.classes import ADDED, CLASSES, MISSED, RAMP, SCL_CLASSES
-from stac_cloudmask.errors import ConfigError, StacCloudmaskError
+from stac_cloudmask.errors import ConfigError, StacCloudmaskError, redact
 from stac_cloudmask.pipeline.result import VERSION
 from stac_cloudmask.review.layers import MaskLayers
 from stac_cloudmask.review.report.planes import STEP, UNKNOWN, base64, pack, script_json
 from stac_cloudmask.review.report.summary import Places, decisions, links, summary, thresholds
 from stac_cloudmask.stac.catalog import OutputCatalog, existing_catalog
-from stac_cloudmask.stac.hrefs import redact
 from stac_cloudmask.stac.store import whole_file
 from stac_cloudmask.stac.warp import Views
 

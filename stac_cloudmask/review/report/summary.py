@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any, Final
 from urllib.parse import quote
 
+from stac_cloudmask.errors import redact
 from stac_cloudmask.stac.assets import OWN, unsigned
-from stac_cloudmask.stac.hrefs import is_remote, redact
+from stac_cloudmask.stac.hrefs import is_remote
 from stac_cloudmask.stac.metadata import number
 
 Json = Mapping[str, Any]
