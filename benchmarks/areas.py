@@ -58,8 +58,11 @@ def main(arguments: list[str] | None = None) -> None:
 
 def tile(folder: Path, side: int) -> str:
     """The item's file; the tile is made unless it is there."""
-    from stac_cloudmask.simulate.item import source_item as item_of  # noqa: PLC0415
-    from stac_cloudmask.simulate.item import store_item, write_layer  # noqa: PLC0415
+    from stac_cloudmask.simulate.item import (  # noqa: PLC0415
+        source_item as item_of,
+        store_item,
+        write_layer,
+    )
     from stac_cloudmask.simulate.scene import COLLECTION, Recipe, nodata_of, simulate  # noqa: PLC0415
 
     if there := next(folder.glob("*/*/tile.json"), None):

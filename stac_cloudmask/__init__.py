@@ -6,23 +6,20 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
-    from stac_cloudmask.api import cloud_mask as cloud_mask
-    from stac_cloudmask.api import process as process
+    from stac_cloudmask.api import cloud_mask as cloud_mask, process as process
     from stac_cloudmask.config import Settings as Settings
-    from stac_cloudmask.errors import StacCloudmaskError as StacCloudmaskError
-    from stac_cloudmask.errors import StacCloudmaskWarning as StacCloudmaskWarning
-    from stac_cloudmask.farmvibes import ImprovedMask as ImprovedMask
-    from stac_cloudmask.farmvibes import improve_cloud_mask as improve_cloud_mask
+    from stac_cloudmask.errors import (
+        StacCloudmaskError as StacCloudmaskError,
+        StacCloudmaskWarning as StacCloudmaskWarning,
+    )
+    from stac_cloudmask.farmvibes import ImprovedMask as ImprovedMask, improve_cloud_mask as improve_cloud_mask
     from stac_cloudmask.pipeline.publish import publish as publish
     from stac_cloudmask.pipeline.result import Result as Result
-    from stac_cloudmask.review.arrays import ArrayMask as ArrayMask
-    from stac_cloudmask.review.arrays import mask_array as mask_array
-    from stac_cloudmask.review.arrays import mask_cube as mask_cube
+    from stac_cloudmask.review.arrays import ArrayMask as ArrayMask, mask_array as mask_array, mask_cube as mask_cube
     from stac_cloudmask.review.cubes import apply_mask as apply_mask
     from stac_cloudmask.review.evaluate import evaluate as evaluate
     from stac_cloudmask.review.explain import explain as explain
-    from stac_cloudmask.review.series import clear_share as clear_share
-    from stac_cloudmask.review.series import plot_clear_share as plot_clear_share
+    from stac_cloudmask.review.series import clear_share as clear_share, plot_clear_share as plot_clear_share
     from stac_cloudmask.review.show import plot as plot
     from stac_cloudmask.stac.search import search as search
 

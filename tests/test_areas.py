@@ -12,8 +12,7 @@ import pytest
 import rasterio
 import shapely
 from checks import checked, layers, read
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 from offline import Validator
 from rasterio.warp import transform, transform_bounds
 from scenes import BANDS, settings_of, write_items, write_model

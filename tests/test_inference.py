@@ -5,8 +5,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from stac_cloudmask.core.grid import Grid, Window, farmvibes_chips, plan_chips
 from stac_cloudmask.core.predict import Bands, Member

@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 from stac_cloudmask.errors import BandNotFoundError, UnsupportedItemError
 from stac_cloudmask.stac import metadata
-from stac_cloudmask.stac.boa_offset import BY_USER, Offset, is_jp2, scale_of
-from stac_cloudmask.stac.boa_offset import boa_offset as decide_offset
+from stac_cloudmask.stac.boa_offset import BY_USER, Offset, boa_offset as decide_offset, is_jp2, scale_of
 from stac_cloudmask.stac.hrefs import DEFAULT_RULE, HrefRule, check_href, safe_id
 from stac_cloudmask.stac.providers import BANDS, SCL, SCL_GSD, Provider, choose_href, identify
 

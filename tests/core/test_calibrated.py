@@ -3,13 +3,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from cumulus import GSD, SUN, cumulus, disk, product, scene, turned
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 from hypothesis.extra import numpy as hnp
 
 from stac_cloudmask.config import Settings
-from stac_cloudmask.core import calibrated as module
-from stac_cloudmask.core import merge
+from stac_cloudmask.core import calibrated as module, merge
 from stac_cloudmask.core.calibrated import NO_GROUND, NO_NIR, NO_PRODUCT, NO_SUN, Rules, calibrated
 from stac_cloudmask.core.classes import CloudClass
 from stac_cloudmask.core.morphology import dilate

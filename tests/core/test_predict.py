@@ -4,8 +4,7 @@ from itertools import zip_longest
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from stac_cloudmask.core.grid import farmvibes_chips, plan_chips
 from stac_cloudmask.core.predict import Bands, Member, Mosaic, percent, predict_chips

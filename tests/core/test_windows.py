@@ -2,8 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from stac_cloudmask.core.grid import Window, farmvibes_chips, plan_chips
 from stac_cloudmask.errors import ConfigError

@@ -6,8 +6,7 @@ import pickle
 from dataclasses import replace
 
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
+from hypothesis import HealthCheck, given, settings, strategies as st
 
 from stac_cloudmask.errors import ConfigError, ModelError
 from stac_cloudmask.models.spec import ModelSpec, ModelWindow, read_model_item, shared_window

@@ -4,8 +4,7 @@ import json
 
 import pytest
 import shapely
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 from rasterio.warp import transform_geom
 from shapely.geometry import box, mapping, shape
 

@@ -7,8 +7,7 @@ import warnings
 import numpy as np
 import pystac
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from fuzz.spoil import spoilt_bytes, spoilt_item
 from stac_cloudmask.errors import StacCloudmaskError, redact

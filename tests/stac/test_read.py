@@ -11,8 +11,7 @@ import numpy as np
 import pystac
 import pytest
 import rasterio
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 from pyproj import Geod, Transformer
 from rasterio.transform import from_origin
 
