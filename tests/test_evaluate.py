@@ -8,9 +8,9 @@ import pytest
 from PIL import Image
 
 from stac_cloudmask.core.classes import CLASSES
-from stac_cloudmask.core.metrics import agreement
+from stac_cloudmask.core.metrics import agreement, wilson
 from stac_cloudmask.errors import ConfigError, ReadError
-from stac_cloudmask.review.evaluate import COLUMNS, evaluate, wilson
+from stac_cloudmask.review.evaluate import COLUMNS, evaluate
 from stac_cloudmask.simulate.scene import Recipe, simulate, write_simulated_item
 from stac_cloudmask.stac.catalog import OutputCatalog
 from stac_cloudmask.stac.cog import write_class_cog, write_thumbnail

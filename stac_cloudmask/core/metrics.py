@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
+from scipy.stats import binomtest
 
 from stac_cloudmask.core.classes import CLASSES, FALSE, MISSED, MISTAKEN, CloudClass
 from stac_cloudmask.core.morphology import dilate
@@ -16,11 +17,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     Codes = NDArray[np.uint8]
-    Flags = NDArray[np.bool_]
+    Interval = tuple[float, float]
     Table = tuple[tuple[int, ...], ...]
-
-STRIP: Final = 1024
-"""Rows that are compared at once, which bounds memory on a whole tile; the result does not depend on it."""
 
 ROUNDING: Final = 1e-6
 """Fraction of a pixel by which a distance may exceed the tolerance, to allow for floating-point error."""
@@ -38,6 +36,11 @@ class ClassScores:
         balanced_accuracy: Mean of the producer's accuracies of this class and of everything else.
         tolerant_f1: ``f1`` where a pixel also counts as right or found if the other side has the class within the
             tolerance: errors along a boundary are forgiven, missed and invented objects are not.
+        reference_pixels: Judged pixels of the class in the reference.
+        mask_pixels: Judged pixels of the class in the mask.
+        producers_accuracy_95: The 95 % Wilson interval of the producer's accuracy. It assumes independent pixels;
+            neighbors are correlated, so the true interval is wider.
+        users_accuracy_95: The same for the user's accuracy.
     """
 
     producers_accuracy: float | None
@@ -46,6 +49,10 @@ class ClassScores:
     iou: float | None
     balanced_accuracy: float | None
     tolerant_f1: float | None
+    reference_pixels: int
+    mask_pixels: int
+    producers_accuracy_95: Interval | None
+    users_accuracy_95: Interval | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,7 +75,8 @@ class Agreement:
         """Return the counts of both, which must judge the same classes."""
         if self.codes != other.codes:
             raise ValueError(f"agreements on different classes do not add up: {self.codes} and {other.codes}")
-        return Agreement(codes=self.codes, counts=_add(self.counts, other.counts), near=_add(self.near, other.near))
+        counts, near = np.add(self.counts, other.counts), np.add(self.near, other.near)
+        return Agreement(codes=self.codes, counts=_table(counts), near=_table(near))
 
     @property
     def pixels(self) -> int:
@@ -90,19 +98,23 @@ class Agreement:
     def scores(self, code: int) -> ClassScores:
         """Return the scores of one class against all others."""
         i = self.codes.index(code)
-        both = self.counts[i][i]
-        wanted = sum(self.counts[i])
-        flagged = sum(row[i] for row in self.counts)
-        neither = self.pixels - wanted - flagged + both
-        producers, users = _ratio(both, wanted), _ratio(both, flagged)
-        right, found = self.near[i]
+        both, (right, found) = self.counts[i][i], self.near[i]
+        wanted, flagged = sum(self.counts[i]), sum(row[i] for row in self.counts)
+        rest = self.pixels - wanted
+        producers, others = _ratio(both, wanted), _ratio(rest - flagged + both, rest)
+        precision, recall = _ratio(right, flagged), _ratio(found, wanted)
+        tolerant = 2 * precision * recall / (precision + recall) if precision and recall else 0.0
         return ClassScores(
             producers_accuracy=producers,
-            users_accuracy=users,
+            users_accuracy=_ratio(both, flagged),
             f1=_ratio(2 * both, wanted + flagged),
             iou=_ratio(both, wanted + flagged - both),
-            balanced_accuracy=_mean(producers, _ratio(neither, self.pixels - wanted)),
-            tolerant_f1=_harmonic(_ratio(right, flagged), _ratio(found, wanted)),
+            balanced_accuracy=None if producers is None or others is None else (producers + others) / 2,
+            tolerant_f1=tolerant if wanted or flagged else None,
+            reference_pixels=wanted,
+            mask_pixels=flagged,
+            producers_accuracy_95=wilson(both, wanted),
+            users_accuracy_95=wilson(both, flagged),
         )
 
 
@@ -128,93 +140,50 @@ def agreement(
         raise ValueError(f"mask and reference differ in shape: {class_map.shape} and {reference.shape}")
     if {int(CloudClass.CLEAR), int(CloudClass.NODATA)} & set(judged):
         raise ValueError(f"clear and nodata are not classes to judge: {tuple(judged)}")
-    codes = (int(CloudClass.CLEAR), *sorted(judged))
-    radius = tolerance / gsd + ROUNDING
-    halo = int(np.ceil(radius))
-    total = np.zeros((len(codes), len(codes)), np.int64)
-    near = np.zeros((len(codes), 2), np.int64)
-    for top in range(0, class_map.shape[0], STRIP):
-        first = max(top - halo, 0)
-        read = slice(first, top + STRIP + halo)
-        inner = slice(top - first, top - first + STRIP)
-        mask, truth = _collapse(class_map[read], codes), _collapse(reference[read], codes)
-        total += _confusion(mask[inner], truth[inner], len(codes))
-        near += [_near(mask == i, truth == i, radius, inner, _valid(mask, truth)) for i in range(len(codes))]
-    return Agreement(
-        codes=codes,
-        counts=tuple(tuple(row) for row in total.tolist()),
-        near=tuple(tuple(row) for row in near.tolist()),
-    )
+    codes, radius = (int(CloudClass.CLEAR), *sorted(judged)), tolerance / gsd + ROUNDING
+    mask, truth, valid = _comparable(class_map, reference, judged)
+    sides = [(mask == code, truth == code) for code in codes]
+    counts = [[np.count_nonzero(wanted & flagged) for flagged, _ in sides] for _, wanted in sides]
+    near = [
+        [np.count_nonzero(one & valid & dilate(other, radius=radius)) for one, other in (side, side[::-1])]
+        for side in sides
+    ]
+    return Agreement(codes=codes, counts=_table(np.array(counts)), near=_table(np.array(near)))
 
 
-def _collapse(class_map: Codes, codes: Sequence[int]) -> Codes:
-    """Return indexes into ``codes``; other classes become 0, nodata stays 255."""
-    table = np.zeros(256, np.uint8)
-    table[list(codes)] = range(len(codes))
-    table[CloudClass.NODATA] = CloudClass.NODATA
-    return table[class_map]
+def _comparable(class_map: Codes, reference: Codes, judged: Sequence[int]) -> tuple[Codes, Codes, NDArray[np.bool_]]:
+    """Return both maps with 0 for all classes that are not judged, and True where both have data."""
+    kept = (*judged, int(CloudClass.NODATA))
+    mask, truth = (np.where(np.isin(codes, kept), codes, np.uint8(0)) for codes in (class_map, reference))
+    return mask, truth, (mask != CloudClass.NODATA) & (truth != CloudClass.NODATA)
 
 
-def _valid(mask: Codes, truth: Codes) -> Flags:
-    valid: Flags = (mask != CloudClass.NODATA) & (truth != CloudClass.NODATA)
-    return valid
-
-
-def _confusion(mask: Codes, truth: Codes, size: int) -> NDArray[np.int64]:
-    valid = _valid(mask, truth)
-    pairs = truth[valid].astype(np.intp) * size + mask[valid]
-    return np.bincount(pairs, minlength=size * size).reshape(size, size)
-
-
-def _near(mask: Flags, truth: Flags, radius: float, inner: slice, valid: Flags) -> tuple[int, int]:
-    """Return pixels of the mask close to the truth, and of the truth close to the mask, in the valid inner rows."""
-    right = mask & valid & dilate(truth, radius=radius)
-    found = truth & valid & dilate(mask, radius=radius)
-    return int(right[inner].sum()), int(found[inner].sum())
-
-
-def _add(some: Table, others: Table) -> Table:
-    return tuple(tuple(map(sum, zip(a, b, strict=True))) for a, b in zip(some, others, strict=True))
+def _table(counts: NDArray[np.int64]) -> Table:
+    return tuple(tuple(row) for row in counts.tolist())
 
 
 def _ratio(part: float, whole: float) -> float | None:
     return part / whole if whole else None
 
 
-def _mean(one: float | None, other: float | None) -> float | None:
-    return None if one is None or other is None else (one + other) / 2
+def wilson(found: int, of: int) -> Interval | None:
+    """Return the 95 % Wilson interval of a share; None for no pixels."""
+    return tuple(binomtest(found, of).proportion_ci(method="wilson")) if of else None
 
 
-def _harmonic(one: float | None, other: float | None) -> float | None:
-    """Return the harmonic mean for F1: 0 if only one side has the class, None if neither has it."""
-    if one is None and other is None:
-        return None
-    if not one or not other:
-        return 0.0
-    return 2 * one * other / (one + other)
+OUTCOMES: Final = {
+    "not judged": (245, 245, 245),
+    "clear in both": CLASSES[CloudClass.CLEAR].rgb,
+    "cloud in both": CLASSES[CloudClass.CLOUD].rgb,
+    "shadow in both": CLASSES[CloudClass.CLOUD_SHADOW].rgb,
+    "missed by the mask": MISSED,
+    "only in the mask": FALSE,
+    "cloud and shadow mistaken": MISTAKEN,
+}
+"""Color of each outcome, in the order of the codes of `outcomes`; safe for red-green color blindness."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Outcome:
-    """An outcome of a comparison, and its color."""
-
-    name: str
-    rgb: tuple[int, int, int]
-
-
-OUTCOMES: Final = (
-    Outcome(name="not judged", rgb=(245, 245, 245)),
-    Outcome(name="clear in both", rgb=CLASSES[CloudClass.CLEAR].rgb),
-    Outcome(name="cloud in both", rgb=CLASSES[CloudClass.CLOUD].rgb),
-    Outcome(name="shadow in both", rgb=CLASSES[CloudClass.CLOUD_SHADOW].rgb),
-    Outcome(name="missed by the mask", rgb=MISSED),
-    Outcome(name="only in the mask", rgb=FALSE),
-    Outcome(name="cloud and shadow mistaken", rgb=MISTAKEN),
-)
-"""Color of each code of `outcomes`; safe for red-green color blindness."""
-
-
-def outcomes(class_map: Codes, reference: Codes, *, judged: tuple[int, ...]) -> Codes:
+def outcomes(class_map: Codes, reference: Codes, *, judged: Sequence[int]) -> Codes:
     """Return the outcome of each pixel, ``(y, x)`` uint8 indexes into `OUTCOMES`.
 
     Args:
@@ -222,22 +191,11 @@ def outcomes(class_map: Codes, reference: Codes, *, judged: tuple[int, ...]) -> 
         reference: The same, 255 = no label.
         judged: Codes that the reference distinguishes; all others count as clear.
     """
-    table = np.zeros((256, 256), np.uint8)
-    codes = [code for code in range(256) if code != CloudClass.NODATA]
-    for truth in codes:
-        for found in codes:
-            table[truth, found] = _outcome(truth if truth in judged else 0, found if found in judged else 0)
-    return table[reference, class_map]
-
-
-def _outcome(truth: int, found: int) -> int:
-    if truth == found:
-        return 1 + truth
-    if found == CloudClass.CLEAR:
-        return 4
-    return 5 if truth == CloudClass.CLEAR else 6
+    mask, truth, valid = _comparable(class_map, reference, judged)
+    cases = [~valid, mask == truth, mask == CloudClass.CLEAR, truth == CloudClass.CLEAR]
+    return np.select(cases, [0, truth.astype(int) + 1, 4, 5], default=6).astype(np.uint8)
 
 
 def colored(found: Codes) -> Codes:
     """Return the picture of `outcomes`, ``(y, x, 3)`` uint8 red, green, blue."""
-    return np.array([outcome.rgb for outcome in OUTCOMES], np.uint8)[found]
+    return np.array([*OUTCOMES.values()], np.uint8)[found]

@@ -4,30 +4,28 @@ from __future__ import annotations
 
 import re
 from dataclasses import asdict, dataclass
-from functools import reduce
+from functools import partial, reduce
 from operator import add
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
-from scipy.stats import binomtest
 
 from stac_cloudmask.config import Settings
 from stac_cloudmask.core.classes import CLASSES, CloudClass
 from stac_cloudmask.core.grid import Window
-from stac_cloudmask.core.metrics import OUTCOMES, Agreement, agreement, colored, outcomes
+from stac_cloudmask.core.metrics import OUTCOMES, Agreement, ClassScores, agreement, colored, outcomes
 from stac_cloudmask.errors import ConfigError
-from stac_cloudmask.review.layers import MASK, MaskLayers, Product
+from stac_cloudmask.review.layers import CLASS_NAMES, MASK, MaskLayers, Product
 from stac_cloudmask.stac.catalog import existing_catalog
-from stac_cloudmask.stac.hrefs import check_href
 from stac_cloudmask.stac.labels import FIELD, Meaning, is_vector, plain_word, raster_labels, vector_labels
 from stac_cloudmask.stac.mask_item import SUFFIX
 from stac_cloudmask.stac.providers import SCL
 from stac_cloudmask.stac.warp import Views
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -44,8 +42,6 @@ CLASS_WORDS: Final[dict[str, int]] = {
 }
 """Code by common spellings of the class's name; any other name (water, snow, land, ...) is clear."""
 OWN_CODES: Final = {str(int(info.code)): info.code for info in CLASSES}
-ENDINGS: Final = {"shadow": CloudClass.CLOUD_SHADOW, "cloud": CloudClass.CLOUD}
-"""The class that 1 means in an asset, by the end of its key, as in ``reference-shadow``; 255 has no label."""
 SCL_VALUES: Final[dict[str, int]] = {
     "0": CloudClass.NODATA,
     **dict.fromkeys(map(str, Settings.scl_cloud), CloudClass.CLOUD),
@@ -107,13 +103,12 @@ def meaning_of(reference: LabelSource, asset: Mapping[str, Any]) -> Meaning:
         return Meaning(values=reference.values, otherwise=CloudClass.CLEAR)
     classes = asset.get("classification:classes")
     if isinstance(classes, list) and classes:
-        entries = [entry for entry in classes if isinstance(entry, dict)]
-        words = {str(entry.get("value")): plain_word(entry.get("name")) for entry in entries}
+        words = {str(entry.get("value")): plain_word(entry.get("name")) for entry in classes if isinstance(entry, dict)}
         return Meaning(values={value: CLASS_WORDS.get(word, CloudClass.CLEAR) for value, word in words.items()})
     if is_vector(reference.source):
         return Meaning(values=CLASS_WORDS | OWN_CODES)
-    for ending, code in ENDINGS.items():
-        if reference.source.endswith((f"-{ending}", f"_{ending}")):
+    for ending, code in (("shadow", CloudClass.CLOUD_SHADOW), ("cloud", CloudClass.CLOUD)):
+        if reference.source.endswith((f"-{ending}", f"_{ending}")):  # as in reference-shadow, which holds 1 and 0
             return Meaning(values={"1": code, "255": CloudClass.NODATA}, otherwise=CloudClass.CLEAR)
     return Meaning(values=OWN_CODES)
 
@@ -130,9 +125,9 @@ def read_labels(reference: LabelSource, href: str, grid: Grid, meaning: Meaning)
     return raster_labels(href, grid, meaning)
 
 
-PICTURE_SIDE, LEAST_SIDE = 1000, 480
+MAP_SIDE, LEAST_MAP_SIDE = 1000, 480
 """Maximum side of an agreement map in pixels; small ones are enlarged by a whole factor up to the second number."""
-MARGIN: Final = 24
+AROUND: Final = 24
 """Pixels of the mask around the labels that an agreement map shows."""
 LEGEND_LINE: Final = 20
 """Height of a line of the legend in pixels."""
@@ -140,41 +135,12 @@ GRAY: Final = (128, 128, 128)
 """Background of an agreement map without a picture of the scene."""
 DIMMED, PAINTED = 0.45, 0.7
 """Brightness of pixels that are not judged, and opacity of outcomes over the scene."""
-NAMES: Final = {int(info.code): info.name for info in CLASSES}
 COLUMNS: Final = (
     "scene", "class", "labels", "mask", "PA %", "PA 95 %", "UA %", "UA 95 %", "F1 %", "IoU %", "F1 tol. %",
 )  # fmt: skip
 """Pixels of the class in the labels and in the mask, producer's and user's accuracy with their 95 % intervals, F1,
 intersection over union, and F1 within the tolerance."""
 SHORT: Final = {int(CloudClass.CLOUD): "cloud", int(CloudClass.CLOUD_SHADOW): "shadow"}
-
-
-@dataclass(frozen=True, kw_only=True)
-class Pair:
-    """A mask and its reference labels, on the mask's grid; rasters are read on demand.
-
-    Attributes:
-        layers: The assets of the mask's item.
-        mask: Asset key of the class map to judge.
-        values: Meaning of its values.
-        reference: The labels.
-        meaning: Meaning of their values.
-    """
-
-    layers: MaskLayers
-    mask: str
-    values: Meaning
-    reference: LabelSource
-    meaning: Meaning
-
-    def read(self) -> tuple[Codes, Codes]:
-        """Read the class maps of the mask and of the labels, ``(y, x)``."""
-        mask = raster_labels(self._href(self.mask), self.layers.grid, self.values)
-        href = self.reference.source if self.reference.is_file else self._href(self.reference.source)
-        return mask, read_labels(self.reference, href, self.layers.grid, self.meaning)
-
-    def _href(self, key: str) -> str:
-        return check_href(self.layers.hrefs[key], base=self.layers.home)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -185,13 +151,15 @@ class SceneScore:
         item_id: Id of the mask's item.
         reference: Reference as named by the user.
         agreement: The counts.
-        pair: Mask and labels, for the picture.
+        layers: The assets of the mask's item.
+        read: Reads the class maps of the mask and of the labels again, ``(y, x)`` on the mask's grid.
     """
 
     item_id: str
     reference: str
     agreement: Agreement
-    pair: Pair
+    layers: MaskLayers
+    read: Callable[[], tuple[Codes, Codes]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -227,7 +195,7 @@ class EvaluationReport:
         means = {}
         for code in agreements[0].codes[1:]:
             found = [f1 for one in agreements if (f1 := one.scores(code).f1) is not None]
-            means[NAMES[code]] = sum(found) / len(found) if found else None
+            means[CLASS_NAMES[code]] = sum(found) / len(found) if found else None
         return means
 
     def to_dict(self) -> dict[str, Any]:
@@ -249,7 +217,7 @@ class EvaluationReport:
         if len(self.scenes) > len(pooled):
             listed += [("all scenes", name, total) for name, total in pooled.items()]
         titled = [(scene if len(pooled) == 1 else f"{scene}, {name}", counts) for scene, name, counts in listed]
-        return [_row(title, counts, code) for title, counts in titled for code in counts.codes[1:]]
+        return [_row(title, code, counts.scores(code)) for title, counts in titled for code in counts.codes[1:]]
 
     def write_pictures(self, folder: Path | str) -> list[Path]:
         """Write the agreement map of every scene as PNG to ``folder``, created if needed, and return the paths."""
@@ -260,7 +228,7 @@ class EvaluationReport:
             source = Path(scene.reference.partition("::")[0]).name
             name = re.sub(r"[^A-Za-z0-9_.-]+", "_", f"{scene.item_id}.{source}")
             paths.append(target / f"{name}.png")
-            _picture(scene.pair).save(paths[-1], optimize=True)
+            _picture(scene).save(paths[-1], optimize=True)
         return paths
 
     def _agreements(self, reference: str) -> list[Agreement]:
@@ -269,78 +237,57 @@ class EvaluationReport:
 
 def _plain(counts: Agreement) -> dict[str, Any]:
     judged = counts.codes[1:]
-    rest = NAMES[counts.codes[0]] if len(judged) == len(SHORT) else "other"
+    rest = CLASS_NAMES[counts.codes[0]] if len(judged) == len(SHORT) else "other"
     return {
         "pixels": counts.pixels,
         "overall_accuracy": counts.overall_accuracy,
         "balanced_overall_accuracy": counts.balanced_overall_accuracy,
-        "confusion": {"classes": [rest, *(NAMES[code] for code in judged)], "reference_by_mask": counts.counts},
-        "classes": {NAMES[code]: _of_class(counts, code) for code in judged},
+        "confusion": {"classes": [rest, *(CLASS_NAMES[code] for code in judged)], "reference_by_mask": counts.counts},
+        "classes": {CLASS_NAMES[code]: asdict(counts.scores(code)) for code in judged},
     }
 
 
-def _of_class(counts: Agreement, code: int) -> dict[str, Any]:
-    """Return the scores of a class, how many of its pixels were judged, and the 95 % intervals of both accuracies.
-
-    The intervals assume independent pixels; neighbors are correlated, so the true intervals are wider.
-    """
-    at = counts.codes.index(code)
-    wanted, flagged = sum(counts.counts[at]), sum(row[at] for row in counts.counts)
-    both = counts.counts[at][at]
-    return {
-        **asdict(counts.scores(code)),
-        "reference_pixels": wanted,
-        "mask_pixels": flagged,
-        "producers_accuracy_95": wilson(both, wanted),
-        "users_accuracy_95": wilson(both, flagged),
-    }
-
-
-def wilson(found: int, of: int) -> tuple[float, float] | None:
-    """Return the 95 % Wilson interval of a share; None for no pixels."""
-    return tuple(binomtest(found, of).proportion_ci(method="wilson")) if of else None
-
-
-def _row(title: str, counts: Agreement, code: int) -> tuple[str, ...]:
-    found = _of_class(counts, code)
-    cells = [title, SHORT[code], f"{found['reference_pixels']}", f"{found['mask_pixels']}"]
-    for name in ("producers_accuracy", "users_accuracy"):
-        within = found[f"{name}_95"]
-        cells += [_percent(found[name]), "-".join(map(_percent, within or ()))]
-    return *cells, *(_percent(found[name]) for name in ("f1", "iou", "tolerant_f1"))
+def _row(title: str, code: int, scores: ClassScores) -> tuple[str, ...]:
+    cells = [title, SHORT[code], str(scores.reference_pixels), str(scores.mask_pixels)]
+    for accuracy, within in (
+        (scores.producers_accuracy, scores.producers_accuracy_95),
+        (scores.users_accuracy, scores.users_accuracy_95),
+    ):
+        cells += [_percent(accuracy), "-".join(map(_percent, within or ()))]
+    return *cells, *map(_percent, (scores.f1, scores.iou, scores.tolerant_f1))
 
 
 def _percent(share: float | None) -> str:
     return "" if share is None else f"{100 * share:.1f}"
 
 
-def _picture(pair: Pair) -> Image.Image:
+def _picture(score: SceneScore) -> Image.Image:
     """Draw scene and agreement map side by side, around the labels, with a legend below."""
-    mask, labels = pair.read()
+    mask, labels = score.read()
     rows, cols = (_around(np.flatnonzero((labels != CloudClass.NODATA).any(axis))) for axis in (1, 0))
-    part = pair.layers.grid.cut(Window(rows.start, cols.start, *mask[rows, cols].shape))
-    step = max(1, -(-max(part.shape) // PICTURE_SIDE))
-    judged = judged_classes(pair.meaning)
+    part = score.layers.grid.cut(Window(rows.start, cols.start, *mask[rows, cols].shape))
+    step = max(1, -(-max(part.shape) // MAP_SIDE))
+    judged = score.agreement.codes[1:]
     found = outcomes(mask[rows, cols][::step, ::step], labels[rows, cols][::step, ::step], judged=judged)
-    rgb = pair.layers.picture(part.coarsen(step))
+    rgb = score.layers.picture(part.coarsen(step))
     scene = np.broadcast_to(GRAY if rgb is None else rgb, (*found.shape, 3)).astype(np.float32)
     shown = scene.copy()
     shown[found == 0] *= DIMMED
     wrong = found > 1
     shown[wrong] = (1 - PAINTED) * scene[wrong] + PAINTED * colored(found)[wrong]
     both = np.concatenate((scene, shown), axis=1).round().astype(np.uint8)
-    times = max(1, LEAST_SIDE // max(found.shape))
+    times = max(1, LEAST_MAP_SIDE // max(found.shape))
     return _with_legend(Image.fromarray(both.repeat(times, 0).repeat(times, 1)))
 
 
 def _around(places: NDArray[np.intp]) -> slice:
-    return slice(max(int(places[0]) - MARGIN, 0), int(places[-1]) + 1 + MARGIN)
+    return slice(max(int(places[0]) - AROUND, 0), int(places[-1]) + 1 + AROUND)
 
 
 def _with_legend(found: Image.Image) -> Image.Image:
-    lines = [
+    lines: list[tuple[str, tuple[int, int, int] | None]] = [
         ("left: the scene; right: the mask against the labels", None),
-        *((outcome.name, outcome.rgb) for outcome in OUTCOMES[2:]),
+        *list(OUTCOMES.items())[2:],
         ("dark: not judged; bright: clear in both", None),
     ]
     picture = Image.new("RGB", (max(found.width, 340), found.height + LEGEND_LINE * len(lines) + 8), (245, 245, 245))
@@ -388,11 +335,12 @@ def evaluate(
                 continue
             meaning = meaning_of(reference, {} if reference.is_file else item["assets"][reference.source])
             layers = MaskLayers.of(item, Views())
-            pair = Pair(layers=layers, mask=key, values=values, reference=reference, meaning=meaning)
-            judged, gsd = judged_classes(meaning), layers.grid.gsd
-            counts = agreement(*pair.read(), judged=judged, gsd=gsd, tolerance=tolerance)
+            read = partial(_read, layers, key, values, reference, meaning)
+            gsd = layers.grid.gsd
+            counts = agreement(*read(), judged=judged_classes(meaning), gsd=gsd, tolerance=tolerance)
             if counts.pixels:
-                scenes.append(SceneScore(item_id=item["id"], reference=text, agreement=counts, pair=pair))
+                score = SceneScore(item_id=item["id"], reference=text, agreement=counts, layers=layers, read=read)
+                scenes.append(score)
             else:
                 skipped.append(f"{item['id']}: it contains no label of {text!r}")
     if not scenes:
@@ -401,3 +349,12 @@ def evaluate(
     return EvaluationReport(
         masks=str(masks), mask=mask, tolerance=tolerance, scenes=tuple(scenes), skipped=tuple(skipped)
     )
+
+
+def _read(
+    layers: MaskLayers, key: str, values: Meaning, reference: LabelSource, meaning: Meaning
+) -> tuple[Codes, Codes]:
+    """Read the class maps of a mask and of its labels, ``(y, x)``."""
+    mask = raster_labels(layers.href(key), layers.grid, values)
+    href = reference.source if reference.is_file else layers.href(reference.source)
+    return mask, read_labels(reference, href, layers.grid, meaning)

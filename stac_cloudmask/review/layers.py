@@ -17,6 +17,7 @@ from stac_cloudmask.core.votes import VOTES_NODATA, Vote
 from stac_cloudmask.errors import ConfigError, StacCloudmaskError
 from stac_cloudmask.pipeline.result import Result
 from stac_cloudmask.stac.assets import OWN
+from stac_cloudmask.stac.hrefs import check_href
 from stac_cloudmask.stac.metadata import codes_in, mask_grid, number
 from stac_cloudmask.stac.search import load_items
 from stac_cloudmask.stac.static import Failure
@@ -38,6 +39,7 @@ MASK: Final = "cloud_mask"
 """Asset key of the mask, and name of its variable in a dataset."""
 MASK_VOTES: Final = "mask_votes"
 """The same for the votes."""
+CLASS_NAMES: Final = {int(info.code): info.name for info in CLASSES}
 OPACITY: Final = 0.55
 """Opacity of cloud and shadow over a picture."""
 
@@ -122,6 +124,14 @@ class MaskLayers:
             rgb={key: _scaling(assets[key]) for key in rgb_keys(assets) or ()},
             views=views,
         )
+
+    def href(self, key: str) -> str:
+        """Return the href of an asset if it may be read.
+
+        Raises:
+            UnsupportedItemError: It is not allowed.
+        """
+        return check_href(self.hrefs[key], base=self.home)
 
     def classes(self, grid: Grid) -> U8:
         """Return the most frequent class of the mask in each pixel of ``grid``, ``(y, x)`` codes of `CloudClass`.

@@ -8,7 +8,7 @@ from stac_cloudmask.core.metrics import OUTCOMES, colored, outcomes
 
 def outcome(truth, found, judged=(1, 2)):
     codes = outcomes(np.array([[found]], np.uint8), np.array([[truth]], np.uint8), judged=judged)
-    return OUTCOMES[codes[0, 0]].name
+    return list(OUTCOMES)[codes[0, 0]]
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,6 @@ import pytest
 from hypothesis import given, strategies as st
 from hypothesis.extra.numpy import arrays
 
-from stac_cloudmask.core import metrics
 from stac_cloudmask.core.metrics import Agreement, agreement
 
 CODES = st.sampled_from([0, 1, 2, 255])
@@ -64,14 +63,6 @@ def test_a_mask_agrees_fully_with_itself(mask):
     assert same.overall_accuracy in (None, 1.0)
     assert same.balanced_overall_accuracy in (None, 1.0)
     assert {same.scores(code).f1 for code in (0, 1, 2)} <= {None, 1.0}
-
-
-@given(pairs(), st.integers(1, 5), st.floats(0, 60))
-def test_strips_do_not_change_the_counts(pair, rows, tolerance):
-    whole = compare(*pair, tolerance=tolerance)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(metrics, "STRIP", rows)
-        assert compare(*pair, tolerance=tolerance) == whole
 
 
 @given(pairs(), pairs())
