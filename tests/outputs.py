@@ -14,7 +14,7 @@ from stac_cloudmask.core.grid import Grid
 from stac_cloudmask.errors import StacCloudmaskError, StacCloudmaskWarning
 from stac_cloudmask.stac.assets import file_name_of
 from stac_cloudmask.stac.bands import resolve
-from stac_cloudmask.stac.cog import write_bits_cog, write_class_cog, write_percent_cog, write_thumbnail
+from stac_cloudmask.stac.cog import write_cog, write_thumbnail
 from stac_cloudmask.stac.mask_item import MaskFacts, ModelUse, class_counts, file_facts
 
 MODEL = ModelUse(
@@ -66,18 +66,13 @@ def write_files(folder: Path, array: np.ndarray, *, everything: bool = True) -> 
     """The files of a mask by asset key."""
     grid = grid_of(array)
     folder.mkdir(parents=True, exist_ok=True)
-    files = {
-        key: folder / file_name_of(key) for key in ("cloud_mask", "cloud_mask_qgis", "cloud_mask_gdal", "thumbnail")
-    }
-    write_class_cog(files["cloud_mask"], array, grid)
-    write_thumbnail(files["thumbnail"], array)
+    layers = {"cloud_mask": array}
     if everything:
-        for key in ("cloud_probability", "shadow_probability"):
-            files[key] = folder / f"{key}.tif"
-            write_percent_cog(files[key], array, grid)
-        files["mask_votes"] = folder / "mask_votes.tif"
-        write_bits_cog(files["mask_votes"], array & 3, grid)
-    return files
+        layers |= {"cloud_probability": array, "shadow_probability": array, "mask_votes": array & 3}
+    for key, layer in layers.items():
+        write_cog(folder, key, layer, grid)
+    write_thumbnail(folder / "thumbnail.png", array)
+    return {key: folder / file_name_of(key) for key in ("cloud_mask_qgis", "cloud_mask_gdal", "thumbnail", *layers)}
 
 
 def facts_of(item: pystac.Item, array: np.ndarray, files: dict[str, Path], **changes: object) -> MaskFacts:

@@ -21,7 +21,7 @@ from scenes import settings_of, write_model
 import stac_cloudmask as scm
 from stac_cloudmask.errors import ConfigError
 from stac_cloudmask.pipeline.run import run
-from stac_cloudmask.stac.cog import write_class_cog
+from stac_cloudmask.stac.cog import write_cog
 from stac_cloudmask.stac.metadata import make_grid
 from stac_cloudmask.stac.search import load_items
 
@@ -146,7 +146,7 @@ def test_a_step_gets_all_masks_of_its_solar_day_and_what_one_lacks_another_has(i
     first = copied(masks[0], tmp_path / "first")
     halved = codes[0].copy()
     halved[:, :400] = 255
-    write_class_cog(first.with_name("cloud_mask.tif"), halved, grid_of(first))
+    write_cog(first.parent, "cloud_mask", halved, grid_of(first))
     later = copied(masks[0], tmp_path / "later", datetime="2023-08-13T21:08:07.856000Z")
     cube = odc.stac.load(items, bands=["red"], geobox=BOX, groupby="solar_day")
     alone = scm.apply_mask(cube, [first, *masks[1:]])["red"].values[0]

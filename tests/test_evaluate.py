@@ -13,7 +13,7 @@ from stac_cloudmask.errors import ConfigError, ReadError
 from stac_cloudmask.review.evaluate import COLUMNS, evaluate
 from stac_cloudmask.simulate.scene import Recipe, simulate, write_simulated_item
 from stac_cloudmask.stac.catalog import OutputCatalog
-from stac_cloudmask.stac.cog import write_class_cog, write_thumbnail
+from stac_cloudmask.stac.cog import write_cog, write_thumbnail
 from stac_cloudmask.stac.mask_item import mask_item
 from tests.outputs import facts_of
 
@@ -44,7 +44,7 @@ def masks(tmp_path_factory):
         mask = guess(scene.layer("reference"), seed)
         with catalog.workdir() as work:
             files = {"cloud_mask": work / "cloud_mask.tif", "thumbnail": work / "thumbnail.png"}
-            write_class_cog(files["cloud_mask"], mask, recipe(seed).grid)
+            write_cog(work, "cloud_mask", mask, recipe(seed).grid)
             write_thumbnail(files["thumbnail"], mask)
             facts = facts_of(item, mask, files, grid=recipe(seed).grid)
             hrefs.append(catalog.write_item(mask_item(item, facts), files))

@@ -18,7 +18,7 @@ from stac_cloudmask.errors import ConfigError, StacCloudmaskError, UnsupportedIt
 from stac_cloudmask.review.explain import PixelRecord, explain, reasons
 from stac_cloudmask.review.layers import Product
 from stac_cloudmask.stac.catalog import OutputCatalog
-from stac_cloudmask.stac.cog import write_bits_cog, write_class_cog, write_percent_cog
+from stac_cloudmask.stac.cog import write_cog
 from stac_cloudmask.stac.mask_item import mask_item
 
 GRID = Grid(epsg=32633, left=600000.0, top=4700000.0, gsd=10.0, height=360, width=424)
@@ -40,7 +40,7 @@ def decision(evidence):
 def source(tmp_path_factory, evidence):
     """An item whose product mask is the SCL of the scene."""
     folder = tmp_path_factory.mktemp("source")
-    write_class_cog(folder / "scl.tif", evidence.product.scl, GRID)
+    write_cog(folder, "scl", evidence.product.scl, GRID)
     west, south, east, north = transform_bounds(GRID.code, "EPSG:4326", *GRID.bounds)
     ring = [[west, south], [east, south], [east, north], [west, north], [west, south]]
     item = pystac.Item(
@@ -59,14 +59,13 @@ def source(tmp_path_factory, evidence):
 def published(folder, source, evidence, decision, *, everything=True, **changes):
     catalog = OutputCatalog(folder)
     with catalog.workdir() as work:
-        files = {"cloud_mask": work / "cloud_mask.tif"}
-        write_class_cog(files["cloud_mask"], decision.class_map, GRID)
+        layers = {"cloud_mask": decision.class_map}
         if everything:
-            for key, layer in (("cloud_probability", evidence.cloud), ("shadow_probability", evidence.shadow)):
-                files[key] = work / f"{key}.tif"
-                write_percent_cog(files[key], layer, GRID)
-            files["mask_votes"] = work / "mask_votes.tif"
-            write_bits_cog(files["mask_votes"], decision.votes, GRID)
+            layers |= {"cloud_probability": evidence.cloud, "shadow_probability": evidence.shadow}
+            layers |= {"mask_votes": decision.votes}
+        for key, layer in layers.items():
+            write_cog(work, key, layer, GRID)
+        files = {key: work / f"{key}.tif" for key in layers}
         facts = facts_of(
             source, decision.class_map, files, grid=GRID, policy="calibrated", parameters=decision.parameters,
             settings=Settings().fingerprint_fields(), **changes,

@@ -12,7 +12,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from stac_cloudmask.core.classes import SCL_CLASSES
 from stac_cloudmask.models.registry import is_followable, model_document
 from stac_cloudmask.models.weights import weights_sha256
 from stac_cloudmask.pipeline.area import clipped_item
@@ -30,9 +29,9 @@ from stac_cloudmask.pipeline.mask import (
     resolve_sources,
 )
 from stac_cloudmask.pipeline.result import VERSION, Result, Status, failed, software
-from stac_cloudmask.stac.assets import ASSETS, OWN, VOTES, file_name_of, unsigned
+from stac_cloudmask.stac.assets import ASSETS, OWN, file_name_of, unsigned
 from stac_cloudmask.stac.catalog import OutputCatalog
-from stac_cloudmask.stac.cog import write_bits_cog, write_class_cog, write_percent_cog, write_thumbnail
+from stac_cloudmask.stac.cog import write_cog, write_thumbnail
 from stac_cloudmask.stac.collection import read_config
 from stac_cloudmask.stac.geometry import check_footprint
 from stac_cloudmask.stac.mask_item import (
@@ -212,20 +211,18 @@ def _write_files(mask: Mask, folder: Path, plan: Plan) -> dict[str, AssetFile]:
         "MODELS": named(plan.models),
         "MERGE_POLICY": settings.merge,
     }
+    layers = {"cloud_mask": decision.class_map, "scl": decision.scl}
+    if settings.probabilities:
+        layers |= {"cloud_probability": mask.evidence.cloud, "shadow_probability": mask.evidence.shadow}
+    if settings.votes:
+        layers["mask_votes"] = decision.published_votes
     paths = {key: folder / file_name_of(key) for key in ASSETS}
-    titles = {key: str(asset["title"]) for key, asset in ASSETS.items()}
-    common: dict[str, Any] = {"grid": mask.grid, "tags": tags, "threads": settings.threads or THREADS}
     with ThreadPoolExecutor(1, thread_name_prefix="thumbnail") as pool:
         drawn = pool.submit(write_thumbnail, paths["thumbnail"], decision.class_map, quicklook=mask.quicklook)
-        write_class_cog(paths["cloud_mask"], decision.class_map, **common)
+        for key, layer in layers.items():
+            if layer is not None:
+                write_cog(folder, key, layer, mask.grid, tags=tags, threads=settings.threads or THREADS)
         drawn.result()
-    if settings.probabilities:
-        for key, percent in (("cloud_probability", mask.evidence.cloud), ("shadow_probability", mask.evidence.shadow)):
-            write_percent_cog(paths[key], percent, title=titles[key], **common)
-    if settings.votes:
-        write_bits_cog(paths["mask_votes"], decision.published_votes, fields=VOTES, **common)
-    if decision.scl is not None:
-        write_class_cog(paths["scl"], decision.scl, classes=SCL_CLASSES, title=titles["scl"], **common)
     return {key: file_facts(path) for key, path in paths.items() if path.exists()}
 
 

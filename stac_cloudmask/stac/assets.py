@@ -234,7 +234,8 @@ FOREIGN: Final[Mapping[str, str]] = {
 }  # fmt: skip
 """Field prefixes of other schemas, where they differ from the schema's name."""
 
-NODATA_NAMES: Final = frozenset({"nodata", "no_data"})
+CLASS_TABLES: Final[Mapping[str, tuple[ClassInfo, ...]]] = {"cloud_mask": CLASSES, "scl": SCL_CLASSES}
+"""Classes of the class maps, by asset key."""
 VOTES: Final = (
     ("product_cloud", "The product's own mask says cloud."),
     ("product_shadow", "The product's own mask says cloud shadow."),
@@ -246,25 +247,15 @@ VOTES: Final = (
 """Name and meaning of the bits of ``mask_votes``, lowest first."""
 
 
-def class_list(counts: Mapping[int, int] | None = None, *, classes: Iterable[ClassInfo] = CLASSES) -> list[Json]:
-    """Return ``classification:classes``; with pixel counts also each class's count and percentage of the valid pixels.
-
-    The percentages add up to 100 and agree with ``eo:cloud_cover``; nodata has a count only.
-    """
-    valid = max(1, sum(n for code, n in counts.items() if code != CloudClass.NODATA)) if counts is not None else 1
-    listed = []
-    for info in classes:
-        about = {name: getattr(info, name) for name in ("name", "title", "description", "color_hint")}
-        entry: Json = {"value": int(info.code), **about}
-        is_nodata = info.name in NODATA_NAMES
-        if is_nodata:
-            entry["nodata"] = True
-        if counts is not None:
-            entry["count"] = counts.get(info.code, 0)
-        if counts is not None and not is_nodata:
-            entry["percentage"] = round(100 * entry["count"] / valid, 6)
-        listed.append(entry)
-    return listed
+def class_list(classes: Iterable[ClassInfo] = CLASSES) -> list[Json]:
+    """Return ``classification:classes``."""
+    names = ("name", "title", "description", "color_hint")
+    return [
+        {"value": int(info.code)}
+        | {name: getattr(info, name) for name in names}
+        | ({"nodata": True} if info.name in {"nodata", "no_data"} else {})
+        for info in classes
+    ]
 
 
 def _bitfields() -> list[Json]:
@@ -307,7 +298,7 @@ ASSETS: Final[Mapping[str, Json]] = {
         "Scene classification with the improved mask",
         "ESA's scene classification (SCL) with cloud and cloud shadow put right.",
         ("cloud", "cloud-shadow", "snow-ice"),
-        {"nodata": 0, "classification:classes": class_list(classes=SCL_CLASSES)},
+        {"nodata": 0, "classification:classes": class_list(SCL_CLASSES)},
     ),
     "cloud_probability": _raster(
         "cloud_probability",
@@ -348,22 +339,19 @@ def file_name_of(key: str) -> str:
 def renders(keys: Iterable[str] = ASSETS) -> Json:
     """Return the renders of the assets; classes that are not painted are transparent."""
     looks: dict[str, Json] = {
-        "cloud_mask": {"nodata": int(CloudClass.NODATA), "colormap": _colormap(CLASSES)},
-        "scl": {"nodata": 0, "colormap": _colormap(SCL_CLASSES)},
-        "cloud_probability": {"nodata": 255, "rescale": [[0, 100]], "colormap_name": "viridis"},
-        "shadow_probability": {"nodata": 255, "rescale": [[0, 100]], "colormap_name": "viridis"},
-        "mask_votes": {"nodata": 255, "rescale": [[0, 2 ** len(VOTES) - 1]], "colormap_name": "turbo"},
+        key: {"colormap": {str(int(info.code)): list(info.rgba) for info in classes}}
+        for key, classes in CLASS_TABLES.items()
     }
+    percent = {"rescale": [[0, 100]], "colormap_name": "viridis"}
+    looks |= {"cloud_probability": percent, "shadow_probability": percent}
+    looks |= {"mask_votes": {"rescale": [[0, 2 ** len(VOTES) - 1]], "colormap_name": "turbo"}}
     return {
-        key: {"title": ASSETS[key]["title"], "assets": [key], **looks[key], "resampling": "nearest"}
-        | {"minmax_zoom": [7, 14]}
-        for key in looks
+        key: {"title": ASSETS[key]["title"], "assets": [key], "nodata": ASSETS[key]["nodata"]}
+        | look
+        | {"resampling": "nearest", "minmax_zoom": [7, 14]}
+        for key, look in looks.items()
         if key in keys
     }
-
-
-def _colormap(classes: Iterable[ClassInfo]) -> dict[str, list[int]]:
-    return {str(int(info.code)): list(info.rgba) for info in classes}
 
 
 def extensions_of(*bodies: Mapping[str, Any], declared: Iterable[str] = ()) -> list[str]:

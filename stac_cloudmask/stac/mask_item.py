@@ -18,7 +18,6 @@ from stac_cloudmask.stac.assets import (
     ASSETS,
     OWN,
     carried_assets,
-    class_list,
     extensions_of,
     license_links,
     renders,
@@ -280,8 +279,22 @@ def _asset(key: str, facts: MaskFacts) -> Json:
     if models:
         asset["processing:expression"] = {"format": "stac-mlm", "expression": models[0] if len(models) == 1 else models}
     if key == "cloud_mask":
-        asset["classification:classes"] = class_list(facts.counts)
+        asset["classification:classes"] = _counted(asset["classification:classes"], facts.counts)
     return asset | _projection(facts)
+
+
+def _counted(classes: list[Json], counts: Mapping[int, int]) -> list[Json]:
+    """Return classes with their counts of pixels and their percentages of the valid pixels; nodata has a count only.
+
+    The percentages add up to 100 and agree with ``eo:cloud_cover``.
+    """
+    valid = max(1, sum(counts.values()) - counts.get(CloudClass.NODATA, 0))
+    return [
+        info
+        | {"count": counts.get(info["value"], 0)}
+        | ({} if "nodata" in info else {"percentage": round(100 * counts.get(info["value"], 0) / valid, 6)})
+        for info in classes
+    ]
 
 
 def _structure(collection: str) -> list[Json]:

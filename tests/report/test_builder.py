@@ -24,7 +24,7 @@ from stac_cloudmask.review.report.builder import LEAST_BYTES, build_report
 from stac_cloudmask.review.report.planes import base64, mask_tiles, pack, script_json, thumbnail, webp_within
 from stac_cloudmask.review.report.summary import Places, links
 from stac_cloudmask.stac.catalog import OutputCatalog
-from stac_cloudmask.stac.cog import write_bits_cog, write_class_cog, write_percent_cog, write_thumbnail
+from stac_cloudmask.stac.cog import write_cog, write_thumbnail
 from stac_cloudmask.stac.mask_item import mask_item
 from stac_cloudmask.stac.warp import Views
 from tests.outputs import CREATED, facts_of, item_path
@@ -77,15 +77,13 @@ def ragged(tmp_path_factory):
         item.add_asset(key, pystac.Asset(str(folder / f"{key}.tif"), media_type="image/tiff"))
     write(folder / "scl.tif", rng.integers(1, 12, GRID.shape, np.uint8), 10)
     item.add_asset("scl", pystac.Asset(str(folder / "scl.tif"), media_type="image/tiff"))
-    files = {key: folder / f"{key}.tif" for key in ("cloud_mask", "mask_votes")}
     array = rng.integers(0, 3, GRID.shape, np.uint8)
-    write_class_cog(files["cloud_mask"], array, GRID)
-    write_bits_cog(files["mask_votes"], rng.integers(0, 64, GRID.shape, np.uint8), GRID)
+    layers = {"cloud_mask": array, "mask_votes": rng.integers(0, 64, GRID.shape, np.uint8)}
     for key in ("cloud_probability", "shadow_probability"):
-        files[key] = folder / f"{key}.tif"
-        write_percent_cog(
-            files[key], np.kron(rng.integers(0, 101, (110, 100), np.uint8), np.ones((10, 10), np.uint8)), GRID
-        )
+        layers[key] = np.kron(rng.integers(0, 101, (110, 100), np.uint8), np.ones((10, 10), np.uint8))
+    for key, layer in layers.items():
+        write_cog(folder, key, layer, GRID)
+    files = {key: folder / f"{key}.tif" for key in layers}
     write_thumbnail(folder / "thumbnail.png", array)
     out = OutputCatalog(folder / "out")
     settings = {"scl_cloud": [8, 9, 10], "scl_shadow": [3]}

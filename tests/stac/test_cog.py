@@ -15,7 +15,7 @@ from rio_cogeo.cogeo import cog_validate
 from stac_cloudmask.core.classes import CLASSES, SCL_CLASSES
 from stac_cloudmask.core.grid import Grid
 from stac_cloudmask.errors import WriteError
-from stac_cloudmask.stac.cog import write_bits_cog, write_class_cog, write_percent_cog, write_thumbnail
+from stac_cloudmask.stac.cog import write_cog, write_thumbnail
 
 
 def grid_of(array):
@@ -28,27 +28,27 @@ def blobs(height, width):
     return coarse.repeat(7, 0).repeat(7, 1)[:height, :width]
 
 
-WRITERS = [write_class_cog, write_percent_cog, write_bits_cog]
+RASTERS = ["cloud_mask", "cloud_probability", "mask_votes"]
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (37, 90), (512, 512), (705, 935), (1098, 1300)])
-@pytest.mark.parametrize("write", WRITERS)
-def test_every_size_is_a_strictly_valid_cog_that_gives_back_its_pixels(tmp_path, write, shape):
+@pytest.mark.parametrize("key", RASTERS)
+def test_every_size_is_a_strictly_valid_cog_that_gives_back_its_pixels(tmp_path, key, shape):
     array = blobs(*shape)
-    write(tmp_path / "a.tif", array, grid_of(array))
-    valid, errors, warnings = cog_validate(tmp_path / "a.tif", strict=True, quiet=True)
+    write_cog(tmp_path, key, array, grid_of(array))
+    valid, errors, warnings = cog_validate(tmp_path / f"{key}.tif", strict=True, quiet=True)
     assert (valid, errors, warnings) == (True, [], [])
-    with rasterio.open(tmp_path / "a.tif") as cog:
+    with rasterio.open(tmp_path / f"{key}.tif") as cog:
         np.testing.assert_array_equal(cog.read(1), array)
         assert cog.crs.to_epsg() == 32633
         assert cog.transform[:6] == (10, 0, 600000, 0, -10, 5000000)
-    assert {path.name for path in tmp_path.iterdir()} <= {"a.tif", "a.tif.aux.xml", "a.qml"}
+    assert {path.name for path in tmp_path.iterdir()} <= {f"{key}.tif", "cloud_mask.tif.aux.xml", "cloud_mask.qml"}
 
 
 def test_the_color_table_is_that_of_the_classes_and_lets_the_map_below_clear_ground_through(tmp_path):
     array = blobs(40, 40)
-    write_class_cog(tmp_path / "a.tif", array, grid_of(array))
-    with rasterio.open(tmp_path / "a.tif") as cog:
+    write_cog(tmp_path, "cloud_mask", array, grid_of(array))
+    with rasterio.open(tmp_path / "cloud_mask.tif") as cog:
         assert cog.nodata == 255
         assert cog.compression.name == "deflate"
         colors = cog.colormap(1)
@@ -59,42 +59,41 @@ def test_the_color_table_is_that_of_the_classes_and_lets_the_map_below_clear_gro
 def test_a_file_says_what_it_is_without_anything_beside_it(tmp_path):
     array = blobs(40, 40)
     tags = {"TIFFTAG_SOFTWARE": "stac_cloudmask 1.2.3", "SOURCE_ITEM": "S2A_x"}
-    write_class_cog(tmp_path / "a.tif", array, grid_of(array), tags=tags)
-    write_percent_cog(tmp_path / "p.tif", array, grid_of(array), tags=tags)
-    write_bits_cog(tmp_path / "b.tif", array, grid_of(array), tags=tags, fields=[("model", "The model says so.")])
-    (tmp_path / "a.tif.aux.xml").unlink()
-    with rasterio.open(tmp_path / "a.tif") as cog:
+    for key in RASTERS:
+        write_cog(tmp_path, key, array, grid_of(array), tags=tags)
+    (tmp_path / "cloud_mask.tif.aux.xml").unlink()
+    with rasterio.open(tmp_path / "cloud_mask.tif") as cog:
         assert cog.descriptions == ("Cloud and cloud-shadow mask",)
         assert cog.tags(1)["CLASS_1"] == "Cloud"
         assert cog.colormap(1)[1] == (*CLASSES[1].rgb, 255)
         assert tags.items() <= cog.tags().items()
-    with rasterio.open(tmp_path / "p.tif") as cog:
-        assert (cog.units, cog.descriptions) == (("%",), ("Probability in percent",))
+    with rasterio.open(tmp_path / "cloud_probability.tif") as cog:
+        assert (cog.units, cog.descriptions) == (("%",), ("Cloud probability",))
         assert tags.items() <= cog.tags().items()
-    with rasterio.open(tmp_path / "b.tif") as cog:
-        assert cog.tags(1)["BIT_0"] == "model: The model says so."
+    with rasterio.open(tmp_path / "mask_votes.tif") as cog:
+        assert cog.tags(1)["BIT_0"] == "product_cloud: The product's own mask says cloud."
         assert tags.items() <= cog.tags().items()
 
 
-@pytest.mark.parametrize("classes", [CLASSES, SCL_CLASSES])
-def test_gdal_names_the_classes(tmp_path, classes):
+@pytest.mark.parametrize(("key", "classes"), [("cloud_mask", CLASSES), ("scl", SCL_CLASSES)])
+def test_gdal_names_the_classes(tmp_path, key, classes):
     gdalinfo = shutil.which("gdalinfo") or pytest.skip("needs gdalinfo (Debian: gdal-bin)")
     array = np.array([[info.code for info in classes]], np.uint8)
-    write_class_cog(tmp_path / "a.tif", array, grid_of(array), classes=classes)
-    told = json.loads(subprocess.check_output([gdalinfo, "-json", tmp_path / "a.tif"]))
+    write_cog(tmp_path, key, array, grid_of(array))
+    told = json.loads(subprocess.check_output([gdalinfo, "-json", tmp_path / f"{key}.tif"]))
     named = [info for info in classes if info.code != 255]
     assert told["bands"][0]["noDataValue"] == next(info.code for info in classes if "no" in info.name[:2])
     rows = {row["f"][0]: row["f"][1:] for row in told["rat"]["row"]}
     assert rows == {info.code: [info.title, *info.rgba] for info in classes}
-    text = subprocess.check_output([gdalinfo, tmp_path / "a.tif"], text=True)
+    text = subprocess.check_output([gdalinfo, tmp_path / f"{key}.tif"], text=True)
     categories = text[text.index("Categories:") :].splitlines()[1:]
     assert [line.split(": ")[1] for line in categories[: len(named)]] == [info.title for info in named]
 
 
 def test_the_style_for_qgis_names_every_class_and_leaves_clear_ground_transparent(tmp_path):
     array = blobs(40, 40)
-    write_class_cog(tmp_path / "a.tif", array, grid_of(array))
-    entries = ET.parse(tmp_path / "a.qml").iter("paletteEntry")  # noqa: S314  (our own)
+    write_cog(tmp_path, "cloud_mask", array, grid_of(array))
+    entries = ET.parse(tmp_path / "cloud_mask.qml").iter("paletteEntry")  # noqa: S314  (our own)
     assert [(e.get("value"), e.get("label"), e.get("color"), e.get("alpha")) for e in entries] == [
         ("0", "Clear", "#c8c8be", "0"),
         ("1", "Cloud", "#ff6400", "255"),
@@ -106,8 +105,8 @@ def test_class_overviews_hold_the_majority_and_never_a_class_in_between(tmp_path
     array = np.zeros((1024, 1024), np.uint8)
     array[::2, ::2] = 2
     array[:512] = 255
-    write_class_cog(tmp_path / "a.tif", array, grid_of(array))
-    with rasterio.open(tmp_path / "a.tif", overview_level=0) as half:
+    write_cog(tmp_path, "cloud_mask", array, grid_of(array))
+    with rasterio.open(tmp_path / "cloud_mask.tif", overview_level=0) as half:
         np.testing.assert_array_equal(
             half.read(1), np.repeat(np.array([255, 0], np.uint8), 256)[:, None].repeat(512, 1)
         )
@@ -117,8 +116,8 @@ def test_percent_overviews_are_means_that_leave_nodata_out(tmp_path):
     array = np.full((1024, 1024), 255, np.uint8)
     array[::2, ::2] = 40
     array[1::2, ::2] = 80
-    write_percent_cog(tmp_path / "a.tif", array, grid_of(array))
-    with rasterio.open(tmp_path / "a.tif", overview_level=0) as half:
+    write_cog(tmp_path, "cloud_probability", array, grid_of(array))
+    with rasterio.open(tmp_path / "cloud_probability.tif", overview_level=0) as half:
         assert half.nodata == 255
         np.testing.assert_array_equal(half.read(1), np.full((512, 512), 60, np.uint8))
 
@@ -126,8 +125,8 @@ def test_percent_overviews_are_means_that_leave_nodata_out(tmp_path):
 def test_votes_have_a_nodata_value_that_is_no_combination_of_their_bits(tmp_path):
     array = np.full((1024, 1024), 255, np.uint8)
     array[::2, ::2] = 0b101
-    write_bits_cog(tmp_path / "a.tif", array, grid_of(array))
-    with rasterio.open(tmp_path / "a.tif", overview_level=0) as half:
+    write_cog(tmp_path, "mask_votes", array, grid_of(array))
+    with rasterio.open(tmp_path / "mask_votes.tif", overview_level=0) as half:
         assert half.nodata == 255
         np.testing.assert_array_equal(half.read(1), np.full((512, 512), 0b101, np.uint8))
 
@@ -135,7 +134,7 @@ def test_votes_have_a_nodata_value_that_is_no_combination_of_their_bits(tmp_path
 def test_a_map_of_another_shape_than_its_grid_is_refused(tmp_path):
     array = blobs(40, 40)
     with pytest.raises(ValueError, match=r"\(40, 40\).*\(40, 50\)"):
-        write_class_cog(tmp_path / "a.tif", array, grid_of(blobs(40, 50)))
+        write_cog(tmp_path, "cloud_mask", array, grid_of(blobs(40, 50)))
 
 
 @pytest.fixture
@@ -148,26 +147,26 @@ def small_files():
 
 def test_a_full_disk_is_an_error_that_names_the_file_and_leaves_nothing(tmp_path, small_files):
     noise = np.random.default_rng(0).integers(0, 100, (700, 700), dtype=np.uint8)
-    with pytest.raises(WriteError, match=r"p\.tif"):
-        write_percent_cog(tmp_path / "p.tif", noise, grid_of(noise))
+    with pytest.raises(WriteError, match=r"cloud_probability\.tif"):
+        write_cog(tmp_path, "cloud_probability", noise, grid_of(noise))
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_place_that_cannot_be_written_is_an_error_that_names_the_file(tmp_path):
     array = blobs(40, 40)
     (tmp_path / "nowhere").touch()
-    with pytest.raises(WriteError, match=r"nowhere/a\.tif"):
-        write_class_cog(tmp_path / "nowhere" / "a.tif", array, grid_of(array))
+    with pytest.raises(WriteError, match=r"nowhere/cloud_mask\.tif"):
+        write_cog(tmp_path / "nowhere", "cloud_mask", array, grid_of(array))
     with pytest.raises(WriteError, match=r"nowhere/t\.png"):
         write_thumbnail(tmp_path / "nowhere" / "t.png", array)
 
 
 def test_a_file_that_was_there_stays_whole_when_writing_fails(tmp_path, small_files):
     calm, noise = blobs(700, 700), np.random.default_rng(0).integers(0, 100, (700, 700), dtype=np.uint8)
-    write_class_cog(tmp_path / "a.tif", calm, grid_of(calm))
+    write_cog(tmp_path, "cloud_mask", calm, grid_of(calm))
     with pytest.raises(WriteError):
-        write_class_cog(tmp_path / "a.tif", noise, grid_of(noise))
-    with rasterio.open(tmp_path / "a.tif") as cog:
+        write_cog(tmp_path, "cloud_mask", noise, grid_of(noise))
+    with rasterio.open(tmp_path / "cloud_mask.tif") as cog:
         np.testing.assert_array_equal(cog.read(1), calm)
 
 
