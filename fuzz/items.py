@@ -21,7 +21,7 @@ from stac_cloudmask.pipeline.item import plan_item
 from stac_cloudmask.pipeline.mask import href_rule, resolve_sources
 from stac_cloudmask.stac.hrefs import is_remote
 from stac_cloudmask.stac.mask_item import AssetFile, MaskFacts, ModelUse, mask_item
-from stac_cloudmask.stac.query import Query
+from stac_cloudmask.stac.search import Query
 from stac_cloudmask.stac.static import Failure, items_in, parse_item
 
 if TYPE_CHECKING:

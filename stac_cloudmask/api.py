@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 
 import pystac
 
-from stac_cloudmask.config import Settings
+from stac_cloudmask.config import Settings, Versions
 from stac_cloudmask.errors import ConfigError
 from stac_cloudmask.progress import Listener, reporting
 
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from stac_cloudmask.pipeline.result import Result
     from stac_cloudmask.stac.connection import Connection
     from stac_cloudmask.stac.geometry import Area, Bbox
-    from stac_cloudmask.stac.search import Versions
     from stac_cloudmask.stac.static import Failure
 
 BATCH: Final = 100

@@ -14,6 +14,7 @@ Merge = Literal["calibrated", "union", "farmvibes"]
 Loader = Literal["stackstac", "odc"]
 MissingScl = Literal["fail", "model-only"]
 BoaOffset = Literal["auto", "0", "-1000"]
+Versions = Literal["newest", "all"]
 Runtime = Literal["cpu", "cuda", "openvino", "openvino-f32", "openvino-int8"]
 
 DEFAULT_MODEL: Final = "ukis-csmask-4b-l2a"

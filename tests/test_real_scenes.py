@@ -14,8 +14,7 @@ from offline import Validator, no_network
 
 import stac_cloudmask as scm
 from stac_cloudmask.pipeline.run import run
-from stac_cloudmask.stac.query import Query
-from stac_cloudmask.stac.search import find
+from stac_cloudmask.stac.search import Query, find
 
 pytestmark = pytest.mark.slow
 

@@ -27,8 +27,7 @@ def search(*, search: SearchOptions, json: bool = False) -> None:
         search: Search options.
         json: Print JSON lines.
     """
-    from stac_cloudmask.stac.query import Query  # noqa: PLC0415  (keeps --help fast)
-    from stac_cloudmask.stac.search import search as found  # noqa: PLC0415
+    from stac_cloudmask.stac.search import Query, search as found  # noqa: PLC0415  (keeps --help fast)
 
     if search.catalog is None:
         raise ConfigError("search needs --catalog, the URL or path of a STAC API or static catalog")

@@ -6,23 +6,21 @@ from collections.abc import Iterator
 from contextlib import ExitStack, closing
 from dataclasses import replace
 from itertools import chain
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import typer
 
 from stac_cloudmask.cli import console
 from stac_cloudmask.cli.options import CATALOG_HEADERS, SearchOptions, headers, source_roots
-from stac_cloudmask.config import FAST, Settings
+from stac_cloudmask.config import FAST, Settings, Versions
 from stac_cloudmask.errors import ConfigError, StacCloudmaskError
 from stac_cloudmask.progress import terminal
 
 if TYPE_CHECKING:
     import pystac
 
-    from stac_cloudmask.stac.query import Query
+    from stac_cloudmask.stac.search import Query
     from stac_cloudmask.stac.static import Failure
-
-Versions = Literal["newest", "all"]
 
 
 def process(
@@ -66,7 +64,7 @@ def process(
         json: Print JSON lines.
     """
     from stac_cloudmask.pipeline import run  # noqa: PLC0415  (keeps --help fast)
-    from stac_cloudmask.stac.query import Query  # noqa: PLC0415
+    from stac_cloudmask.stac.search import Query  # noqa: PLC0415
 
     query = Query(**search.wanted)
     if items:

@@ -75,7 +75,7 @@ def part_of(item: pystac.Item, area: str) -> shapely.Geometry:
     """
     wanted = read_area(area)
     lies = footprint(item.geometry, item.bbox)
-    if lies is None:
+    if lies.is_empty:
         return wanted
     part = shapely.intersection(wanted, shapely.make_valid(lies))
     if part.is_empty:
@@ -101,8 +101,8 @@ def clipped_item(item: pystac.Item, area: str) -> pystac.Item:
     return clipped
 
 
-def _rounded(area: shapely.Geometry | None) -> list[float] | None:
-    return None if area is None else [round(value, 4) for value in bbox_of(area)]
+def _rounded(area: shapely.Geometry) -> list[float]:
+    return [round(value, 4) for value in bbox_of(area)]
 
 
 @dataclass(frozen=True)

@@ -22,14 +22,13 @@ from stac_cloudmask.retry import DEFAULT_POLICY
 from stac_cloudmask.review.layers import MASK, MaskItem, mask_item_of
 from stac_cloudmask.stac.catalog import existing_catalog
 from stac_cloudmask.stac.gdal import gdal_env
-from stac_cloudmask.stac.geometry import footprint
+from stac_cloudmask.stac.geometry import touches
 from stac_cloudmask.stac.hrefs import check_href
 from stac_cloudmask.stac.mask_item import SUFFIX
 from stac_cloudmask.stac.metadata import times_of
 from stac_cloudmask.stac.providers import sign
 
 if TYPE_CHECKING:
-    import shapely
     from numpy.typing import NDArray
 
     Times = NDArray[np.datetime64]
@@ -97,12 +96,6 @@ def mask_items(masks: Masks) -> list[pystac.Item]:
         else:
             items.append(mask_item_of(mask))
     return sorted(items, key=time_of)
-
-
-def touches(item: pystac.Item, area: shapely.Geometry) -> bool:
-    """Return whether an item's footprint touches an area in degrees."""
-    lies = footprint(item.geometry, item.bbox)
-    return lies is not None and bool(lies.intersects(area))
 
 
 def _hidden(variable: xr.DataArray, kept: xr.DataArray, fill: float | None) -> xr.DataArray:

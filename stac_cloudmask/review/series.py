@@ -15,10 +15,10 @@ from shapely.geometry import mapping, shape
 from stac_cloudmask.core.classes import CLASSES, CloudClass
 from stac_cloudmask.core.grid import Grid, Window
 from stac_cloudmask.errors import ConfigError
-from stac_cloudmask.review.cubes import Masks, mask_items, time_of, touches
+from stac_cloudmask.review.cubes import Masks, mask_items, time_of
 from stac_cloudmask.review.layers import MASK, MaskLayers
 from stac_cloudmask.review.show import add_legend, new_figure
-from stac_cloudmask.stac.geometry import LON_LAT, Area, Bbox, bbox_area, read_area
+from stac_cloudmask.stac.geometry import LON_LAT, Area, Bbox, bbox_area, read_area, touches
 from stac_cloudmask.stac.metadata import mask_grid
 from stac_cloudmask.stac.warp import Views
 

@@ -44,16 +44,16 @@ SEGMENT: Final = 0.01
 HALF: Final = 180.0
 """Degrees of longitude to the antimeridian."""
 WORLD: Final = box(-HALF, -90, HALF, 90)
+NOWHERE: Final = shapely.Point()
 ANYWHERE: Final = box(-2 * HALF, -90, 2 * HALF, 90)
 """Longitudes may also be stated beyond the antimeridian."""
 VECTORS: Final = (".geojson", ".json", ".gpkg", ".shp", ".fgb", ".kml")
 WKT: Final = re.compile(
     r"\s*(?:SRID=(\d+);)?\s*(?:MULTI)?(?:POINT|LINESTRING|POLYGON|GEOMETRYCOLLECTION)\b", re.IGNORECASE
 )
-BROKEN: Final = (
-    OSError, ValueError, TypeError, AttributeError, LookupError, RecursionError, OverflowError, ShapelyError,
-    RasterioError,
-)  # fmt: skip
+MALFORMED: Final = (ValueError, TypeError, AttributeError, LookupError, RecursionError, OverflowError)
+"""Exceptions for JSON or text of another structure than expected."""
+UNREADABLE: Final = (*MALFORMED, OSError, ShapelyError, RasterioError)
 """Exceptions for a geometry or vector file that is damaged, or has another format than its name suggests."""
 
 
@@ -94,19 +94,21 @@ def wrapped(area: shapely.Geometry) -> shapely.Geometry:
     return shapely.union_all([piece for piece in pieces if shapely.get_dimensions(piece) == whole])
 
 
-def footprint(geometry: object, bbox: object) -> shapely.Geometry | None:
-    """Return the footprint of an item, within -180 to 180 degrees: its geometry, otherwise its bbox.
+def footprint(geometry: object, bbox: object) -> shapely.Geometry:
+    """Return the footprint of an item, within -180 to 180 degrees: its geometry, otherwise its bbox; empty if unknown.
 
     A polygon wider than half of the world is one that crosses the antimeridian and was not split there.
-
-    Returns:
-        The footprint; None if neither can be read.
     """
     try:
         lies = _across(shape(geometry)) if geometry else bbox_area(_flat(bbox))
-        return wrapped(lies) if all(map(math.isfinite, lies.bounds)) else None
-    except BROKEN:
-        return None
+        return wrapped(lies) if all(map(math.isfinite, lies.bounds)) else NOWHERE
+    except UNREADABLE:
+        return NOWHERE
+
+
+def touches(item: pystac.Item, area: shapely.Geometry) -> bool:
+    """Return whether an item's footprint touches an area in degrees."""
+    return bool(footprint(item.geometry, item.bbox).intersects(area))
 
 
 def check_footprint(item: pystac.Item) -> None:
@@ -120,7 +122,7 @@ def check_footprint(item: pystac.Item) -> None:
     try:
         if not shapely.from_geojson(json.dumps(item.geometry, allow_nan=False)).is_empty:  # rejects texts
             return
-    except BROKEN:
+    except UNREADABLE:
         pass
     raise UnsupportedItemError(f"item {item.id!r} has no valid geometry: {str(item.geometry)[:80]}; correct the item")
 
@@ -158,7 +160,7 @@ def read_area(stated: Area) -> shapely.Geometry:
         raise
     except ReadError as error:
         raise ConfigError(str(error)) from None
-    except BROKEN as error:
+    except UNREADABLE as error:
         raise ConfigError(f"{shown}: the area cannot be read: {error}") from None
     if area.is_empty:
         raise ConfigError(f"{shown}: the area is empty")
@@ -213,7 +215,7 @@ def read_features(path: Path) -> Iterator[Feature]:
         yield from _of_geojson(json.loads(path.read_bytes())) if is_geojson else _of_layers(path)
     except (ConfigError, ReadError):
         raise
-    except BROKEN as error:
+    except UNREADABLE as error:
         raise ReadError(f"{path}: cannot be read as {path.suffix.lower() or 'a vector file'}: {error}") from error
 
 

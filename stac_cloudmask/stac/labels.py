@@ -20,7 +20,7 @@ from shapely.geometry import mapping
 from stac_cloudmask.core.classes import CloudClass
 from stac_cloudmask.errors import ConfigError, ReadError, StacCloudmaskWarning, redact
 from stac_cloudmask.stac.gdal import open_raster
-from stac_cloudmask.stac.geometry import BROKEN, LON_LAT, VECTORS, check_degrees, read_features
+from stac_cloudmask.stac.geometry import LON_LAT, UNREADABLE, VECTORS, check_degrees, read_features
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -99,7 +99,7 @@ def vector_labels(path: Path, grid: Grid, meaning: Meaning, *, field: str = FIEL
                 shapes.append((transform_geom(crs, grid.code, mapping(geometry)), code))
     except (ConfigError, ReadError):
         raise
-    except BROKEN as error:
+    except UNREADABLE as error:
         raise ReadError(f"{path}: the labels cannot be read: {error}") from error
     if not shapes:
         return np.full(grid.shape, CloudClass.NODATA, np.uint8)

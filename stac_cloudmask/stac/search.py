@@ -8,10 +8,13 @@ import re
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from datetime import datetime
+from functools import cached_property
 from itertools import islice
+from math import isfinite
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import Any, Final, Literal
 
 import httpx2
 import pystac
@@ -21,15 +24,14 @@ from pystac_client.errors import ClientTypeError
 from pystac_client.stac_api_io import StacApiIO
 
 from stac_cloudmask.errors import ConfigError, StacCloudmaskError, StacCloudmaskWarning, redact
-from stac_cloudmask.stac.connection import DEFAULT_CONNECTION, BrokenError, Connection, JsonReader, StatusError
+from stac_cloudmask.stac.connection import DEFAULT_CONNECTION, BrokenError, Connection, Json, JsonReader, StatusError
+from stac_cloudmask.stac.geometry import MALFORMED, Area, bbox_area, read_area, touches
 from stac_cloudmask.stac.hrefs import check_href, is_remote, local_path
 from stac_cloudmask.stac.mask_item import DEFAULT_COLLECTION
-from stac_cloudmask.stac.metadata import baseline, is_mask, own_property
-from stac_cloudmask.stac.query import Query
+from stac_cloudmask.stac.metadata import MGRS, baseline, is_mask, number, own_property, period, tile_of, times_of
 from stac_cloudmask.stac.static import (
     Failure,
     Found,
-    Json,
     Walk,
     items_in,
     link_of,
@@ -39,28 +41,142 @@ from stac_cloudmask.stac.static import (
     parse_item,
 )
 
-if TYPE_CHECKING:
-    from stac_cloudmask.stac.geometry import Area
-
-Versions = Literal["newest", "all"]
 Version = tuple[float, str, str]
+Interval = tuple[datetime | None, datetime | None]
 
-PAGE: Final = 100
+PAGE_ITEMS: Final = 100
 """Items per page of an API."""
 FEWEST: Final = 10
 """Minimum number of items per page; a failing page of this size is not retried with a smaller size."""
 TOO_MUCH: Final = frozenset({500, 502, 504})
 """Statuses that servers return for pages that are too large for them."""
 API_ITEM: Final = re.compile(r"/collections/[^/]+/items/[^/]+$")
-BATCH: Final = 1000
+COMPARED: Final = 1000
 """Maximum number of named items that are checked for duplicate ids before the first is masked."""
-BROKEN: Final = (
-    ClientTypeError, pystac.STACError, pystac.STACTypeError, ValueError, TypeError, AttributeError, LookupError,
-    RecursionError, NotImplementedError,
-)  # fmt: skip
-"""Exceptions of pystac-client for documents that violate the specification."""
 
 logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Query:
+    """A search of a STAC API or of a static catalog.
+
+    Attributes:
+        collection: Ids of the collections to search, or a single id; empty for all.
+        bbox: West, south, east, north in degrees; west beyond east crosses the antimeridian.
+        intersects: An area as well-known text, GeoJSON, a vector file or a geometry; with ``bbox``, both must match.
+        datetime: A time or ``A/B``; ends may be open (``../B``) and times short (``2023-08`` is all of August).
+        max_cloud_cover: Largest ``eo:cloud_cover`` in percent; an item that does not state it does not match.
+        tile: MGRS tile, as in ``33TWL``.
+        ids: Ids that match; none for any.
+        max_items: Maximum number of items.
+    """
+
+    collection: str | Sequence[str] | None = None
+    bbox: Sequence[float] | None = None
+    intersects: Area | None = None
+    datetime: str | None = None
+    max_cloud_cover: float | None = None
+    tile: str | None = None
+    ids: Sequence[str] = ()
+    max_items: int | None = None
+
+    def __post_init__(self) -> None:
+        """Reject parameters that cannot match anything."""
+        if self.bbox is not None:
+            _check_bbox(self.bbox)
+        if self.max_cloud_cover is not None and not 0 <= self.max_cloud_cover <= 100:  # noqa: PLR2004
+            raise ConfigError(f"max_cloud_cover is a percentage of 0 to 100, got {self.max_cloud_cover}")
+        if self.max_items is not None and self.max_items < 1:
+            raise ConfigError(f"max_items must be at least 1, got {self.max_items}")
+        if self.tile is not None and MGRS.fullmatch(self.tile.upper().removeprefix("T")) is None:
+            raise ConfigError(f"tile is an MGRS tile such as 33TWL, got {self.tile!r}")
+        _ = self.interval, self.area
+
+    @cached_property
+    def collections(self) -> tuple[str, ...]:
+        """Ids of the collections; none for all."""
+        return (self.collection,) if isinstance(self.collection, str) else tuple(self.collection or ())
+
+    @cached_property
+    def interval(self) -> Interval:
+        """First and last time, both included; None is open."""
+        return (None, None) if self.datetime is None else _interval(self.datetime)
+
+    @cached_property
+    def area(self) -> shapely.Geometry | None:
+        """Area that items must intersect; None for anywhere."""
+        box = None if self.bbox is None else bbox_area(self.bbox)
+        if self.intersects is None:
+            return box
+        area = read_area(self.intersects)
+        return area if box is None else shapely.intersection(area, box)
+
+    @property
+    def mgrs(self) -> str | None:
+        """The tile with two digits for its zone."""
+        return None if self.tile is None else self.tile.upper().removeprefix("T").removeprefix("MGRS-").zfill(5)
+
+    def hint(self) -> str:
+        """Return a hint on what to check if nothing was found."""
+        parts = []
+        if self.bbox is not None:
+            west, south, east, north = self.bbox
+            parts.append(
+                f"bbox is west south east north, here longitude {west:g} to {east:g}, latitude {south:g} to {north:g}"
+            )
+        bounds = self.area.bounds if self.area is not None and self.bbox is None else ()
+        stated = {
+            "collection": " ".join(self.collections), "datetime": self.datetime, "tile": self.mgrs,
+            "ids": " ".join(self.ids), "intersects": " ".join(map(str, bounds)),
+        }  # fmt: skip
+        parts += [f"{name} is {text}" for name, text in stated.items() if text]
+        if self.max_cloud_cover is not None:
+            parts.append("items that state no cloud cover do not match max_cloud_cover")
+        return "; ".join(parts) or "the catalog lists none"
+
+    def matches(self, item: pystac.Item) -> bool:
+        """Return whether an item matches."""
+        cover = number(item.properties.get("eo:cloud_cover"))
+        return (
+            (not self.ids or item.id in self.ids)
+            and (self.max_cloud_cover is None or (cover is not None and cover <= self.max_cloud_cover))
+            and (self.datetime is None or _overlaps(self.interval, item))
+            and (self.mgrs is None or tile_of(item) == self.mgrs)
+            and (self.area is None or touches(item, self.area))
+        )
+
+
+def _check_bbox(bbox: Sequence[float]) -> None:
+    stated = " ".join(f"{value:g}" for value in bbox)
+    if len(bbox) != 4:  # noqa: PLR2004
+        raise ConfigError(f"bbox has 4 numbers, west south east north, got {stated}")
+    west, south, east, north = bbox
+    fits = all(map(isfinite, bbox)) and -180 <= west <= 180 and -180 <= east <= 180  # noqa: PLR2004
+    if not (fits and -90 <= south <= north <= 90):  # noqa: PLR2004
+        raise ConfigError(f"bbox is west south east north in degrees, longitude before latitude, got {stated}")
+
+
+def _interval(stated: str) -> Interval:
+    first, slash, last = stated.partition("/")
+    ends = (first, last if slash else first)
+    try:
+        start, end = (None if one in {"", ".."} else period(one)[index] for index, one in enumerate(ends))
+        if (start or end) and not (start and end and start > end):
+            return start, end
+    except (ValueError, OverflowError):
+        pass
+    raise ConfigError(
+        f"datetime is a time, or A/B with open ends as '..', such as 2023-08 or 2023-08-01/.., got {stated!r}"
+    )
+
+
+def _overlaps(asked: Interval, item: pystac.Item) -> bool:
+    try:
+        start, end = times_of(item.properties)
+    except ValueError:
+        return False
+    return (asked[1] is None or start <= asked[1]) and (asked[0] is None or end >= asked[0])
 
 
 def search(
@@ -105,27 +221,21 @@ def search(
     return map(_item_or_error, find(catalog, query, connection=Connection(headers=headers or {})))
 
 
-EVERYTHING: Final = Query()
-
-
-def find(catalog: str, query: Query = EVERYTHING, *, connection: Connection = DEFAULT_CONNECTION) -> Iterator[Found]:
-    """Find items like `search`, but yield a `Failure` for a listed item that cannot be read, and continue."""
-    return islice(_matching(catalog, query, connection), query.max_items)
-
-
 def _item_or_error(found: Found) -> pystac.Item:
     if isinstance(found, Failure):
         raise found.error
     return found
 
 
-def _matching(catalog: str, query: Query, connection: Connection) -> Iterator[Found]:
+def find(catalog: str, query: Query, *, connection: Connection = DEFAULT_CONNECTION) -> Iterator[Found]:
+    """Find items like `search`, but yield a `Failure` for a listed item that cannot be read, and continue."""
     with JsonReader(connection, home=catalog) as reader:
         folder = not is_remote(catalog) and local_path(catalog).is_dir()
         body, href = reader.read(str(local_path(catalog) / "catalog.json") if folder else catalog)
-        for item in _listed(reader, body, href, query):
-            if isinstance(item, Failure) or query.matches(item):
-                yield item
+        listed = _listed(reader, body, href, query)
+        yield from islice(
+            (item for item in listed if isinstance(item, Failure) or query.matches(item)), query.max_items
+        )
 
 
 def _listed(reader: JsonReader, body: Json, href: str, query: Query) -> Iterator[Found]:
@@ -135,7 +245,7 @@ def _listed(reader: JsonReader, body: Json, href: str, query: Query) -> Iterator
     elif body.get("type") == "Collection" and links_of(body, "items"):
         yield from _of_collection(reader, body, href, query)
     elif body.get("type") in {"Catalog", "Collection"}:
-        yield from _static(reader, body, href, query)
+        yield from Walk(reader, collections=query.collections, ids=query.ids).items(body, href)
     else:
         for item in _Api(reader, href).pages(body):
             if isinstance(item, Failure) or not query.collections or item.collection_id in query.collections:
@@ -151,17 +261,6 @@ def _of_collection(reader: JsonReader, body: Json, href: str, query: Query) -> I
             return
     page, place = reader.read(links_of(body, "items")[0], base=href)
     yield from _Api(reader, place).pages(page)
-
-
-def _static(reader: JsonReader, body: Json, href: str, query: Query) -> Iterator[Found]:
-    """Yield all items; if ids are requested, those whose links contain one first, others only if one is missing."""
-    missing = set(query.ids)
-    for item in Walk(reader, collections=query.collections, named=query.ids or None).items(body, href):
-        missing.discard(item.id if isinstance(item, pystac.Item) else "")
-        yield item
-    for item in Walk(reader, collections=query.collections).items(body, href) if missing else ():
-        if isinstance(item, Failure) or item.id in missing:
-            yield item
 
 
 class _Api(StacApiIO):
@@ -199,7 +298,7 @@ class _Api(StacApiIO):
             yield
         except StacCloudmaskError:
             raise
-        except BROKEN as error:
+        except (*MALFORMED, NotImplementedError, ClientTypeError, pystac.STACError, pystac.STACTypeError) as error:
             raise BrokenError(f"{redact(self._href)} is not a valid STAC API: {str(error)[:200]}") from None
 
     def request(
@@ -212,8 +311,8 @@ class _Api(StacApiIO):
         """Send a request like the base class, but over the connection of the search."""
         how = (method or "GET").upper()
         where = check_href(href, base=self._last, rule=self._reader.rule)
-        if how != "POST" and parameters:
-            where, parameters = str(httpx2.URL(where).copy_merge_params(parameters)), None
+        if how != "POST":
+            where, parameters = str(httpx2.URL(where).copy_merge_params(parameters)) if parameters else where, None
         asked = json.dumps([how, where, parameters], sort_keys=True)
         if method is not None and asked in self._asked:
             raise BrokenError(f"{redact(where)} returns the same page repeatedly")
@@ -223,9 +322,8 @@ class _Api(StacApiIO):
 
     def _page(self, method: str, href: str, body: Json | None) -> bytes:
         smaller = _smaller(href, body)
-        final, sent = TOO_MUCH if smaller else (), body if method == "POST" else None
         try:
-            return self._reader.send(method, href, base=self._href, body=sent, final=final)
+            return self._reader.send(method, href, base=self._href, body=body, final=TOO_MUCH if smaller else ())
         except StatusError as error:
             if smaller is None or error.status not in TOO_MUCH:
                 raise
@@ -246,31 +344,27 @@ def _smaller(href: str, body: Json | None) -> tuple[str, Json | None] | None:
 
 
 def _searched(client: Client, query: Query) -> Iterator[Json]:
-    filters = _filters(client, query) if client.conforms_to("QUERY") else {}
+    method = "POST" if any(link.extra_fields.get("method") == "POST" for link in client.get_links("search")) else "GET"
+    filters = _filters(client, query, method) if client.conforms_to("QUERY") else {}
     areal = query.intersects is not None
     return client.search(
-        method=_method(client),
+        method=method,
         collections=list(query.collections) or None,
         ids=sorted(query.ids) or None,
         bbox=None if areal or query.bbox is None else tuple(query.bbox),
         intersects=json.loads(shapely.to_geojson(query.area)) if areal else None,
         datetime=query.interval if query.datetime else None,
         query=filters or None,
-        limit=min(PAGE, query.max_items or PAGE),
+        limit=min(PAGE_ITEMS, query.max_items or PAGE_ITEMS),
     ).items_as_dicts()
 
 
-def _method(client: Client) -> str:
-    posts = any(link.extra_fields.get("method") == "POST" for link in client.get_links("search"))
-    return "POST" if posts else "GET"
-
-
-def _filters(client: Client, query: Query) -> Json:
+def _filters(client: Client, query: Query, method: str) -> Json:
     """Return filters of the query extension; the property for the tile is that of the collection's first item."""
     filters: Json = {} if query.max_cloud_cover is None else {"eo:cloud_cover": {"lte": query.max_cloud_cover}}
     if query.mgrs is None or len(query.collections) != 1:  # other collections may use another property
         return filters
-    first = client.search(method=_method(client), collections=list(query.collections), max_items=1, limit=1)
+    first = client.search(method=method, collections=list(query.collections), max_items=1, limit=1)
     properties = next(first.items_as_dicts(), {}).get("properties", {})
     for name, prefix in (("grid:code", "MGRS-"), ("s2:mgrs_tile", "")):
         if name in properties:
@@ -290,7 +384,7 @@ def load_items(
     catalog: str | None = None,
     collection: str | Sequence[str] | None = None,
     connection: Connection = DEFAULT_CONNECTION,
-    versions: Versions = "newest",
+    versions: Literal["newest", "all"] = "newest",
 ) -> Iterator[Found]:
     """Load items by id, href or path of a JSON file, or take them as given; yield a `Failure` for those that fail.
 
@@ -308,13 +402,13 @@ def load_items(
     known = _by_id(Query(collection=collection, ids=tuple(ids)), catalog, connection) if ids else {}
     with JsonReader(connection, home=catalog) as reader:
         found = (item for ref in refs for item in _named(ref, reader, known))
-        while batch := list(islice(found, BATCH)):
-            yield from _distinct(batch, versions)
+        while batch := list(islice(found, COMPARED)):
+            yield from _distinct(batch, every=versions == "all")
 
 
 def _named(ref: str | pystac.Item, reader: JsonReader, known: Mapping[str, Found]) -> Iterator[Found]:
     if isinstance(ref, pystac.Item):
-        yield or_failure(ref.id, _as_given, ref, reader)
+        yield or_failure(ref.id, lambda: _as_given(ref, reader))
     elif not _is_href(ref):
         yield known[ref]
     else:
@@ -347,27 +441,27 @@ def _as_given(item: pystac.Item, reader: JsonReader) -> pystac.Item:
 
 
 def _holds(href: str, item_id: str, reader: JsonReader) -> bool:
-    found = or_failure(href, reader.read, href)
+    found = or_failure(href, lambda: reader.read(href))
     return not isinstance(found, Failure) and found[0].get("id") == item_id
 
 
 def _by_id(query: Query, catalog: str | None, connection: Connection) -> dict[str, Found]:
     """Return the item or failure for each id; an id that is in several collections is a failure."""
-    if catalog is None:
-        return {name: Failure(ref=name, error=_not_an_item(name)) for name in query.ids}
     found: dict[str, Found] = {}
-    place = redact(catalog) + (f", collection {', '.join(query.collections)!r}" if query.collections else "")
+    failed: StacCloudmaskError | None = None
     try:
-        for item in find(catalog, query, connection=connection):
+        for item in find(catalog, query, connection=connection) if catalog is not None else ():
             if isinstance(item, pystac.Item):
                 found[item.id] = _ambiguous(item, found[item.id]) if item.id in found else item
     except StacCloudmaskError as error:
-        return {name: Failure(ref=name, error=error) for name in query.ids} | found
-    missing = {name: Failure(ref=name, error=ConfigError(f"{place} has no item {name!r}")) for name in query.ids}
-    return missing | found
+        failed = error
+    return {name: Failure(ref=name, error=failed or _missing(name, query, catalog)) for name in query.ids} | found
 
 
-def _not_an_item(name: str) -> ConfigError:
+def _missing(name: str, query: Query, catalog: str | None) -> ConfigError:
+    if catalog is not None:
+        place = redact(catalog) + (f", collection {', '.join(query.collections)!r}" if query.collections else "")
+        return ConfigError(f"{place} has no item {name!r}")
     if Path(name).is_dir():
         return ConfigError("this is a folder; name the JSON of an item, or give the folder as the catalog")
     return ConfigError("an id needs a catalog to look it up in; an href or path needs a slash or .json")
@@ -379,8 +473,8 @@ def _ambiguous(item: pystac.Item, first: Found) -> Failure:
     return Failure(ref=item.id, error=error)
 
 
-def _distinct(found: Sequence[Found], versions: Versions) -> Iterator[Found]:
-    """Yield the items; if several products share an id, only those that ``versions`` selects."""
+def _distinct(found: Sequence[Found], *, every: bool) -> Iterator[Found]:
+    """Yield the items; if several products share an id, all under ids of their own, or only the newest."""
     products: dict[tuple[str, str], dict[Version, pystac.Item]] = {}
     for item in found:
         if isinstance(item, pystac.Item):
@@ -389,7 +483,7 @@ def _distinct(found: Sequence[Found], versions: Versions) -> Iterator[Found]:
         several = {} if isinstance(item, Failure) else products[place_of(item)]
         if isinstance(item, Failure) or len(several) == 1:
             yield item
-        elif versions == "all":
+        elif every:
             yield _with_version(item, several)
         elif version_of(item) == max(several):
             yield item

@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
+from itertools import chain
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Final, TypeVar, TypeVarTuple
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 from urllib.parse import urlsplit
 
 import pystac
@@ -14,16 +16,14 @@ import shapely
 from shapely.geometry import shape
 
 from stac_cloudmask.errors import ConfigError, StacCloudmaskError, UnsupportedItemError, redact
-from stac_cloudmask.stac.geometry import BROKEN, bbox_of, footprint
+from stac_cloudmask.stac.geometry import MALFORMED, bbox_of, footprint
 from stac_cloudmask.stac.hrefs import DEFAULT_RULE, HrefRule, absolute, check_href, is_remote
 from stac_cloudmask.stac.metadata import utc
 
 if TYPE_CHECKING:
-    from stac_cloudmask.stac.connection import JsonReader
+    from stac_cloudmask.stac.connection import Json, JsonReader
 
-Json = dict[str, Any]
-Given = TypeVarTuple("Given")
-Made = TypeVar("Made")
+Loaded = TypeVar("Loaded")
 
 MEMBERS: Final = MappingProxyType(
     {"id": str, "properties": dict, "assets": dict, "links": list, "collection": str | None},
@@ -50,10 +50,10 @@ class Failure:
 Found = pystac.Item | Failure
 
 
-def or_failure(ref: str, make: Callable[[*Given], Made], *given: *Given) -> Made | Failure:
-    """Return the result of ``make``; a `Failure` if it raises."""
+def or_failure(ref: str, load: Callable[[], Loaded]) -> Loaded | Failure:
+    """Return the result of ``load``; a `Failure` if it raises."""
     try:
-        return make(*given)
+        return load()
     except StacCloudmaskError as error:
         return Failure(ref=redact(ref), error=error)
 
@@ -135,7 +135,7 @@ def parsed(body: Json, *, href: str | None) -> pystac.Item:
     try:
         item = pystac.Item.from_dict(body, href=href, migrate=False)
         _ = item.common_metadata.start_datetime, item.common_metadata.end_datetime
-    except (pystac.STACError, pystac.STACTypeError, *BROKEN) as error:
+    except (pystac.STACError, pystac.STACTypeError, *MALFORMED) as error:
         place = "memory" if href is None else redact(href)
         raise UnsupportedItemError(f"item {_shown(body)} of {place} is not a valid item: {error}") from None
     return item
@@ -185,10 +185,8 @@ def _placed(body: Json) -> Json:
     """Return geometry and bbox of an item that states no geometry, or one that crosses the antimeridian."""
     stated, bbox = body.get("geometry"), body.get("bbox")
     lies = footprint(stated, bbox)
-    if lies is None:
-        return {}
     box = bbox_of(lies)
-    if stated and box[0] <= box[2] and shapely.equals_exact(lies, shape(stated)):
+    if lies.is_empty or (stated and box[0] <= box[2] and shapely.equals_exact(lies, shape(stated))):
         return {}
     return {"geometry": json.loads(shapely.to_geojson(lies)), "bbox": box}
 
@@ -246,17 +244,17 @@ class Walk:
         reader: Reader of the documents.
         collections: Collections whose items are requested; empty for all. An item belongs to the collection that
             lists it, otherwise to the one that it states.
-        named: Read only items whose link contains one of these ids; None for all.
+        ids: Items that are requested; empty for all. Those whose links contain one of these ids are read first, others
+            only if one is missing then.
     """
 
-    def __init__(
-        self, reader: JsonReader, *, collections: Iterable[str] = (), named: Iterable[str] | None = None
-    ) -> None:
+    def __init__(self, reader: JsonReader, *, collections: Iterable[str], ids: Iterable[str]) -> None:
         self._reader = reader
-        self._named = named
         self._wanted = set(collections)
+        self._ids = set(ids)
         self._read: set[str] = set()
         self._collections: set[str] = set()
+        self._postponed: list[Iterator[Found]] = []
 
     def items(self, body: Json, href: str) -> Iterator[Found]:
         """Yield the items of a catalog in the order of its links, those of a collection before its children.
@@ -265,24 +263,26 @@ class Walk:
             ConfigError: Raised at the end if a requested collection does not exist.
         """
         self._read.add(href)
-        yield from self._walk(body, href, depth=0)
-        if missing := sorted(self._wanted - self._collections):
+        missing = set(self._ids)
+        for item in self._walk(body, href, depth=0):
+            missing.discard(item.id if isinstance(item, pystac.Item) else "")
+            yield item
+        if unknown := sorted(self._wanted - self._collections):
             there = ", ".join(sorted(self._collections)) or "none"
-            raise ConfigError(f"{redact(href)} has no collection {missing[0]!r}; it has {there}")
+            raise ConfigError(f"{redact(href)} has no collection {unknown[0]!r}; it has {there}")
+        if missing:
+            yield from chain.from_iterable(self._postponed)
 
     def _walk(self, body: Json, href: str, *, depth: int) -> Iterator[Found]:
         name = str(body.get("id")) if body.get("type") == "Collection" else None
         for link in links_of(body, "item") if self._wants(name) or name is None else []:
-            if self._named is None or any(wanted in link for wanted in self._named):
-                item = or_failure(link, self._item, link, href, name)
-                if isinstance(item, Failure) or (item is not None and self._wants(name or item.collection_id)):
-                    yield item
+            found = self._follow(link, href, partial(self._item, collection=name))
+            if not self._ids or any(wanted in link for wanted in self._ids):
+                yield from found
+            else:
+                self._postponed.append(found)
         for link in links_of(body, "child") if depth < MAX_DEPTH else []:
-            child = or_failure(link, self._once, link, href)
-            if isinstance(child, Failure):
-                yield child
-            elif child is not None:
-                yield from self._walk(*child, depth=depth + 1)
+            yield from self._follow(link, href, partial(self._walk, depth=depth + 1))
 
     def _wants(self, collection: str | None) -> bool:
         """Return whether items of a collection are requested, and record that the collection exists."""
@@ -290,16 +290,17 @@ class Walk:
             self._collections.add(collection)
         return not self._wanted or collection in self._wanted
 
-    def _item(self, link: str, href: str, collection: str | None) -> pystac.Item | None:
-        found = self._once(link, href)
-        if found is None:
-            return None
-        return parse_item(found[0], origin=found[1], collection=collection, rule=self._reader.rule)
+    def _follow(self, link: str, base: str, items: Callable[[Json, str], Iterator[Found]]) -> Iterator[Found]:
+        """Yield the items of a document, or its failure; nothing if it has been read already."""
+        try:
+            where = self._reader.locate(link, base=base)
+            if where not in self._read:
+                self._read.add(where)
+                yield from items(*self._reader.read(where, base=base))
+        except StacCloudmaskError as error:
+            yield Failure(ref=redact(link), error=error)
 
-    def _once(self, link: str, base: str) -> tuple[Json, str] | None:
-        """Return a document and its href; None if it has been read already."""
-        where = self._reader.locate(link, base=base)
-        if where in self._read:
-            return None
-        self._read.add(where)
-        return self._reader.read(where, base=base)
+    def _item(self, body: Json, href: str, *, collection: str | None) -> Iterator[Found]:
+        item = parse_item(body, origin=href, collection=collection, rule=self._reader.rule)
+        if self._wants(collection or item.collection_id):
+            yield item

@@ -56,12 +56,12 @@ def test_a_bbox_whose_west_is_beyond_its_east_crosses_the_antimeridian(bbox):
 
 @pytest.mark.parametrize("geometry", [{"type": "Polygon"}, {"type": "Polygon", "coordinates": "x"}, 5, "x", [1]])
 def test_a_geometry_that_cannot_be_read_lies_nowhere(geometry):
-    assert footprint(geometry, [0, 0, 1, 1]) is None
+    assert footprint(geometry, [0, 0, 1, 1]).is_empty
 
 
 @pytest.mark.parametrize("bbox", [None, [], [1, 2], "abcd", [0, 0, None, 1], {"a": 1}])
 def test_a_bbox_that_cannot_be_read_lies_nowhere(bbox):
-    assert footprint(None, bbox) is None
+    assert footprint(None, bbox).is_empty
 
 
 def forms(tmp_path):

@@ -12,8 +12,7 @@ from stac_cloudmask.errors import ConfigError, ReadError, StacCloudmaskWarning, 
 from stac_cloudmask.stac.bands import resolve
 from stac_cloudmask.stac.connection import Connection
 from stac_cloudmask.stac.hrefs import HrefRule
-from stac_cloudmask.stac.query import Query
-from stac_cloudmask.stac.search import find, load_items, search, without_masks
+from stac_cloudmask.stac.search import Query, find, load_items, search, without_masks
 from stac_cloudmask.stac.static import Failure
 from tests.offline import no_network
 from tests.stac.range_server import serve
@@ -338,7 +337,7 @@ def test_an_id_without_catalog_says_what_is_missing():
 def test_a_broken_item_of_a_static_catalog_is_a_failure_among_the_others(bent):
     (bent / "alberta-2020/alberta_20200615/alberta_20200615.json").write_text("{")
     (bent / "cloudn-chips/collection.json").unlink()
-    found = list(find(str(bent)))
+    found = list(find(str(bent), Query()))
     failures = [item for item in found if isinstance(item, Failure)]
     assert [f.ref for f in failures] == ["./alberta_20200615/alberta_20200615.json", "./cloudn-chips/collection.json"]
     assert len(found) - len(failures) == len(IDS) - 3
@@ -373,7 +372,7 @@ def test_a_remote_catalog_cannot_lead_to_local_files_or_private_hosts(bent, rel,
     with serve(bent) as site:
         first = next(find(f"{site.url}/catalog.json", Query(collection="alberta-2020")))
         while not isinstance(first, Failure):
-            first = next(item for item in find(f"{site.url}/catalog.json") if isinstance(item, Failure))
+            first = next(item for item in find(f"{site.url}/catalog.json", Query()) if isinstance(item, Failure))
     assert isinstance(first.error, UnsupportedItemError)
     assert "u:p" not in str(first.error) + first.ref
 
@@ -383,7 +382,7 @@ def test_a_local_catalog_can_be_kept_to_its_folder(bent, tmp_path):
     edit(bent / "alberta-2020/collection.json", link_to("../../secret.json", "item"))
     failures = [
         f
-        for f in find(str(bent), connection=Connection(rule=HrefRule(local_roots=(str(bent),))))
+        for f in find(str(bent), Query(), connection=Connection(rule=HrefRule(local_roots=(str(bent),))))
         if isinstance(f, Failure)
     ]
     assert [failure.ref for failure in failures] == ["../../secret.json"]
@@ -585,7 +584,7 @@ def test_masks_in_a_catalog_are_left_out_of_what_is_to_be_masked(features):
     mask["properties"]["stac_cloudmask:fingerprint"] = "abc"
     with serve_api(Api([features[0], mask])) as api:
         assert ids(search(api.url)) == {features[0]["id"], "mask"}
-        assert ids(without_masks(find(api.url))) == {features[0]["id"]}
+        assert ids(without_masks(find(api.url, Query()))) == {features[0]["id"]}
         with pytest.raises(UnsupportedItemError, match="'mask' is a mask of stac_cloudmask already"):
             resolve(next(item for item in search(api.url) if item.id == "mask"), ["blue"])
 
@@ -600,4 +599,4 @@ def test_a_broken_item_of_a_page_fails_alone(features, tmp_path):
     assert "'noon' is not a time" in str(failures[0].error)
     assert item.id == features[1]["id"]
     with serve(tmp_path) as site:
-        assert len([found for found in find(f"{site.url}/page.json") if isinstance(found, Failure)]) == 2
+        assert len([found for found in find(f"{site.url}/page.json", Query()) if isinstance(found, Failure)]) == 2

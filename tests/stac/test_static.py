@@ -13,8 +13,7 @@ from stac_cloudmask.retry import RetryPolicy
 from stac_cloudmask.stac import connection
 from stac_cloudmask.stac.assets import self_href
 from stac_cloudmask.stac.connection import Connection, JsonReader, read_json
-from stac_cloudmask.stac.query import Query
-from stac_cloudmask.stac.search import load_items, search
+from stac_cloudmask.stac.search import Query, load_items, search
 from stac_cloudmask.stac.static import MAX_DEPTH, Failure, items_in, parse_item
 from tests.stac.range_server import serve
 
