@@ -7,8 +7,8 @@ from stac_cloudmask.core.metrics import agreement
 from stac_cloudmask.core.reflectance import to_reflectance
 from stac_cloudmask.models.registry import find_model
 from stac_cloudmask.models.session import OnnxSegmenter
-from stac_cloudmask.simulate.item import RAISED
 from stac_cloudmask.simulate.scene import Recipe, simulate
+from stac_cloudmask.stac.boa_offset import BOA_OFFSET
 
 pytestmark = pytest.mark.slow
 
@@ -17,7 +17,7 @@ SEEDS = (10, 11, 12)
 
 def most_likely(scene, segmenter):
     dn = np.stack([scene.layer(name) for name in segmenter.bands])
-    reflectance = to_reflectance(dn, scales=[1e-4] * len(dn), offsets=[-RAISED] * len(dn))
+    reflectance = to_reflectance(dn, scales=[1e-4] * len(dn), offsets=[BOA_OFFSET] * len(dn))
     answer = segmenter.predict(reflectance[None])
     cloud, shadow = answer["cloud"][0], answer["shadow"][0]
     return np.argmax([1 - cloud - shadow, cloud, shadow], axis=0).astype(np.uint8)

@@ -12,9 +12,9 @@ from stac_cloudmask.core.resampling import block_mean
 from stac_cloudmask.core.votes import Sun
 from stac_cloudmask.errors import ConfigError, UnsupportedItemError
 from stac_cloudmask.simulate import scene as simulation
-from stac_cloudmask.simulate.item import RAISED
 from stac_cloudmask.simulate.scene import Recipe, simulate, write_simulated_item
 from stac_cloudmask.stac.bands import resolve
+from stac_cloudmask.stac.boa_offset import BOA_OFFSET
 from tests.offline import Validator
 
 SMALL = {"height": 90, "width": 120}
@@ -79,7 +79,7 @@ def test_the_wedge_has_no_data_in_any_layer():
 
 def test_the_item_states_the_offset_of_its_pixels(tmp_path):
     path = write_simulated_item(tmp_path, Recipe(**SMALL, bands=("red",)))
-    assert resolve(item_of(path), ("red",)).bands[0].offset.dn == -RAISED
+    assert resolve(item_of(path), ("red",)).bands[0].offset.dn == BOA_OFFSET
 
 
 def test_a_simulated_catalog_is_valid_stac(tmp_path, shared):

@@ -30,7 +30,8 @@ from stac_cloudmask.models.registry import find_model
 from stac_cloudmask.models.session import OnnxSegmenter
 from stac_cloudmask.pipeline.mask import make_mask
 from stac_cloudmask.simulate.clouds import draw_sky, look_down
-from stac_cloudmask.simulate.landscape import BANDS, landscape, power_noise
+from stac_cloudmask.simulate.landscape import landscape, power_noise
+from stac_cloudmask.stac.providers import BANDS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -171,7 +172,7 @@ def simulated(number: int, rng: np.random.Generator) -> Scene:
     ground, _ = landscape(rng, (side, side), gsd)
     kind = list(GROUNDS)[number % len(GROUNDS)]
     spectrum = GROUNDS[kind]
-    places = [BANDS.index(band) for band in VISIBLE]
+    places = [list(BANDS).index(band) for band in VISIBLE]
     if spectrum is not None:
         field = power_noise(rng, (side, side), slope=2.6, outer=rng.uniform(300, 6000) / gsd)
         covered = field > np.quantile(field, 0.95 if kind == "roofs" else rng.uniform(0.1, 0.7))

@@ -4,25 +4,16 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import numpy as np
 from scipy import ndimage, sparse
 
 from stac_cloudmask.core.classes import CloudClass
 from stac_cloudmask.core.morphology import dilate
-from stac_cloudmask.core.votes import Scl
-from stac_cloudmask.simulate.landscape import Cover, power_noise, top_share
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-    from stac_cloudmask.core.votes import Sun
-
-    Field = NDArray[np.float32]
-    Shape = tuple[int, int]
-    Random = np.random.Generator
-    Codes = NDArray[np.uint8]
+from stac_cloudmask.core.shadow import shadow_shift
+from stac_cloudmask.core.votes import Scl, Sun
+from stac_cloudmask.simulate.landscape import Codes, Cover, Field, Random, Shape, power_noise, top_share
 
 BACKSCATTER: Final = 0.15
 """1 - g for cloud droplets, where g = 0.85 is the mean cosine of the scattering angle."""
@@ -88,9 +79,7 @@ class Sky:
 
 def shadow_offset(sun: Sun, height: float, gsd: float) -> tuple[int, int]:
     """Return the rows down and columns right from an object at ``height`` meters to its shadow, in ``gsd`` pixels."""
-    reach = height / math.tan(math.radians(sun.elevation)) / gsd
-    azimuth = math.radians(sun.azimuth)
-    return round(reach * math.cos(azimuth)), round(-reach * math.sin(azimuth))
+    return shadow_shift(sun, height / math.tan(math.radians(sun.elevation)) / gsd)
 
 
 def draw_sky(rng: Random, shape: Shape, gsd: float, *, cumulus: float, cirrus: float, sun: Sun) -> Sky:
@@ -166,14 +155,14 @@ def _relief(depth: Field, gsd: float, sun: Sun) -> Field:
     return relief
 
 
-STEP: Final = 2
+SCL_STEP: Final = 2
 """The SCL's pixels are twice as wide as those of the finest band."""
-BLOCK: Final = 3
+CIRRUS_BLOCK: Final = 3
 """SCL pixels along the side of a cirrus block: the cirrus band has a resolution of 60 m."""
 SHADOW_FOUND: Final = 0.35
 """Share of the scene in which shadows are detected, correctly; elsewhere they are missed."""
 CIRRUS_FOUND: Final = 0.5
-DARK_WATER: Final = 0.3
+WATER_AS_DARK: Final = 0.3
 """Share of the lakes that are classified as dark area."""
 ROOF_AS_CLOUD: Final = 0.4
 UNCLASSIFIED: Final = 0.5
@@ -202,23 +191,24 @@ def scene_classification(rng: Random, cover: Codes, sky: Sky, gsd: float) -> Cod
         sky: The clouds.
         gsd: Side of a pixel of these in meters.
     """
-    cover, beam, opacity = cover[::STEP, ::STEP], sky.beam[::STEP, ::STEP], sky.opacity[::STEP, ::STEP]
-    luck = power_noise(rng, cover.shape, slope=3.0, outer=1500 / gsd / STEP)
+    coarse = np.s_[::SCL_STEP, ::SCL_STEP]
+    cover, beam, opacity, cirrus = cover[coarse], sky.beam[coarse], sky.opacity[coarse], sky.cirrus[coarse]
+    luck = power_noise(rng, cover.shape, slope=3.0, outer=1500 / gsd / SCL_STEP)
     scl = np.array([BY_COVER.get(kind, Scl.BARE) for kind in Cover], np.uint8)[cover]
-    scl[(cover == Cover.LAKE) & (luck > top_share(luck, DARK_WATER))] = Scl.DARK
+    scl[(cover == Cover.LAKE) & (luck > top_share(luck, WATER_AS_DARK))] = Scl.DARK
     shaded = beam < SHADED
     scl[shaded & np.isin(cover, (Cover.FOREST, Cover.DARK_SOIL, Cover.ROAD))] = Scl.DARK
     scl[shaded & (cover == Cover.CROP) & (luck < -1)] = Scl.WATER
     scl[ndimage.binary_opening(shaded) & (luck > top_share(luck, SHADOW_FOUND))] = Scl.SHADOW
-    _add_clouds(rng, scl, opacity, sky.cirrus[::STEP, ::STEP], luck)
+    _add_clouds(rng, scl, opacity, cirrus, luck)
     scl[(cover == Cover.ROOF) & (rng.random(cover.shape) < ROOF_AS_CLOUD)] = Scl.MEDIUM_CLOUD
     return scl
 
 
 def _add_clouds(rng: Random, scl: Codes, opacity: Field, cirrus: Field, luck: Field) -> None:
     """Add clouds to ``scl``: thick ones correctly, all others at random."""
-    blocks = cirrus[::BLOCK, ::BLOCK] > CIRRUS_FROM
-    found = dilate(blocks, radius=2).repeat(BLOCK, 0).repeat(BLOCK, 1)[: scl.shape[0], : scl.shape[1]]
+    blocks = cirrus[::CIRRUS_BLOCK, ::CIRRUS_BLOCK] > CIRRUS_FROM
+    found = dilate(blocks, radius=2).repeat(CIRRUS_BLOCK, 0).repeat(CIRRUS_BLOCK, 1)[: scl.shape[0], : scl.shape[1]]
     scl[found & (luck < -top_share(-luck, CIRRUS_FOUND))] = Scl.CIRRUS
     scl[(opacity > THIN_FROM) & (rng.random(scl.shape) < UNCLASSIFIED)] = Scl.UNCLASSIFIED
     medium = ndimage.binary_opening(opacity > MEDIUM_FROM)

@@ -4,21 +4,19 @@ from __future__ import annotations
 
 import math
 from enum import IntEnum
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy import fft, ndimage
 
-from stac_cloudmask.stac.providers import BANDS as SENTINEL2_BANDS
+from stac_cloudmask.stac.providers import BANDS
 
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-    Field = NDArray[np.float32]
-    Codes = NDArray[np.uint8]
-    Flags = NDArray[np.bool_]
-    Shape = tuple[int, int]
-    Random = np.random.Generator
+Field = NDArray[np.float32]
+Codes = NDArray[np.uint8]
+Flags = NDArray[np.bool_]
+Shape = tuple[int, int]
+Random = np.random.Generator
 
 
 def power_noise(
@@ -49,10 +47,6 @@ def top_share(field: Field, share: float) -> float:
     return float(np.quantile(field, 1 - share))
 
 
-BANDS: Final = tuple(SENTINEL2_BANDS)
-"""Common names in the order of every band axis here."""
-
-
 class Cover(IntEnum):
     """A ground cover; parcels of farmland come first."""
 
@@ -70,7 +64,7 @@ class Cover(IntEnum):
     ROAD = 11
 
 
-SPECTRA: Final = {
+COVER_SPECTRA: Final = {
     Cover.CROP: (0.018, 0.027, 0.058, 0.032, 0.090, 0.285, 0.360, 0.390, 0.400, 0.400, 0.190, 0.090),
     Cover.RIPE_CROP: (0.035, 0.052, 0.088, 0.102, 0.150, 0.235, 0.275, 0.300, 0.315, 0.325, 0.310, 0.200),
     Cover.GRASS: (0.022, 0.036, 0.066, 0.056, 0.105, 0.220, 0.270, 0.300, 0.310, 0.315, 0.235, 0.135),
@@ -97,8 +91,8 @@ ROUGHNESS: Final = {Cover.FOREST: 0.22, Cover.TOWN: 0.30, Cover.ROOF: 0.25, Cove
 FOREST_SHARE: Final = 0.20
 LAKE_SHARE: Final = 0.02
 TOWN_SHARE: Final = 0.04
-BLOCK: Final = 800.0
-"""Distance of farm roads, in meters; at most six strips of fields lie between two."""
+FARM_BLOCK: Final = 800.0
+"""Distance between farm roads, in meters; at most six strips of fields lie between two."""
 ROAD_WIDTH: Final = 14.0
 RIVER_WIDTH: Final = 60.0
 PLOT: Final = 40.0
@@ -131,7 +125,7 @@ def landscape(rng: Random, shape: Shape, gsd: float) -> tuple[Field, Codes]:
     rough = np.array([ROUGHNESS.get(kind, SMOOTH) for kind in Cover], np.float32)
     grain = power_noise(rng, shape, slope=1.2, outer=200 / gsd) * rough[cover]
     brightness = np.clip(1 + tone[parcel] * farmed + 0.05 * patches + grain, 0.3, 2.0)
-    spectra = np.array([SPECTRA[kind] for kind in Cover], np.float32)
+    spectra = np.array([COVER_SPECTRA[kind] for kind in Cover], np.float32)
     out = np.empty((len(BANDS), *shape), np.float32)
     for band, plane in zip(spectra.T, out, strict=True):
         ground = (band[cover] * (1 - mix) + band[undergrowth] * mix) * brightness
@@ -160,8 +154,8 @@ def _parcels(rng: Random, shape: Shape, gsd: float) -> tuple[NDArray[np.intp], F
     angle = rng.uniform(-0.4, 0.4)
     y, x = np.indices(shape, np.float32) * np.float32(gsd)
     bends = [60 * power_noise(rng, shape, slope=4.0, outer=6000 / gsd) for _ in range(2)]
-    along = (x * math.cos(angle) + y * math.sin(angle) + bends[0]) / BLOCK
-    across = (y * math.cos(angle) - x * math.sin(angle) + bends[1]) / BLOCK
+    along = (x * math.cos(angle) + y * math.sin(angle) + bends[0]) / FARM_BLOCK
+    across = (y * math.cos(angle) - x * math.sin(angle) + bends[1]) / FARM_BLOCK
     col, row = np.floor(along).astype(np.intp), np.floor(across).astype(np.intp)
     block = (row - row.min()) * (np.ptp(col) + 1) + col - col.min()
     blocks = int(block.max()) + 1
@@ -170,7 +164,7 @@ def _parcels(rng: Random, shape: Shape, gsd: float) -> tuple[NDArray[np.intp], F
     halved = rng.choice(np.array([0.5, 1.0], np.float32), blocks)[block]
     first, second = np.where(upright, along % 1, across % 1), np.where(upright, across % 1, along % 1)
     strip = np.floor(first * strips).astype(np.intp)
-    edge = ROAD_WIDTH / BLOCK
+    edge = ROAD_WIDTH / FARM_BLOCK
     return (block * 7 + strip) * 2 + (second > halved), (along % 1 < edge) | (across % 1 < edge)
 
 

@@ -7,10 +7,10 @@ from stac_cloudmask.core.morphology import dilate
 from stac_cloudmask.core.votes import Scl, Sun
 from stac_cloudmask.simulate.clouds import (
     CIRRUS_FOUND,
-    DARK_WATER,
     ROOF_AS_CLOUD,
     SHADOW_FOUND,
     UNCLASSIFIED,
+    WATER_AS_DARK,
     Sky,
     draw_sky,
     scene_classification,
@@ -80,7 +80,7 @@ def shares(scl):
         (Cover.FOREST, {}, {Scl.VEGETATION: 1}),
         (Cover.PALE_SOIL, {}, {Scl.BARE: 1}),
         (Cover.RIVER, {}, {Scl.WATER: 1}),
-        (Cover.LAKE, {}, {Scl.DARK: DARK_WATER, Scl.WATER: 1 - DARK_WATER}),
+        (Cover.LAKE, {}, {Scl.DARK: WATER_AS_DARK, Scl.WATER: 1 - WATER_AS_DARK}),
         (Cover.ROOF, {}, {Scl.MEDIUM_CLOUD: ROOF_AS_CLOUD, Scl.BARE: 1 - ROOF_AS_CLOUD}),
         (Cover.FOREST, {"beam": 0.2}, {Scl.SHADOW: SHADOW_FOUND, Scl.DARK: 1 - SHADOW_FOUND}),
         (Cover.DARK_SOIL, {"beam": 0.2}, {Scl.SHADOW: SHADOW_FOUND, Scl.DARK: 1 - SHADOW_FOUND}),

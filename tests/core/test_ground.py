@@ -6,18 +6,19 @@ from scipy import ndimage
 
 from stac_cloudmask.core.morphology import dilate
 from stac_cloudmask.simulate.landscape import (
-    BANDS,
-    BLOCK,
+    COVER_SPECTRA,
+    FARM_BLOCK,
     FOREST_SHARE,
     LAKE_SHARE,
     RIVER_WIDTH,
     ROAD_WIDTH,
     ROUGHNESS,
-    SPECTRA,
     Cover,
     landscape,
 )
+from stac_cloudmask.stac.providers import BANDS
 
+NAMES = list(BANDS)
 SHAPE = (300, 360)
 
 
@@ -31,8 +32,8 @@ def scene():
 
 
 def test_every_cover_has_a_reflectance_in_every_band():
-    assert {len(spectrum) for spectrum in SPECTRA.values()} == {len(BANDS)}
-    assert set(SPECTRA) == set(Cover)
+    assert {len(spectrum) for spectrum in COVER_SPECTRA.values()} == {len(BANDS)}
+    assert set(COVER_SPECTRA) == set(Cover)
 
 
 def test_a_landscape_holds_all_covers_and_plausible_reflectances(scene):
@@ -45,7 +46,7 @@ def test_a_landscape_holds_all_covers_and_plausible_reflectances(scene):
 
 def test_vegetation_is_bright_in_the_near_infrared_and_water_dark(scene):
     reflectance, cover = scene
-    nir = reflectance[BANDS.index("nir")]
+    nir = reflectance[NAMES.index("nir")]
     assert nir[cover == Cover.CROP].mean() > 5 * nir[cover == Cover.LAKE].mean()
 
 
@@ -76,7 +77,7 @@ def farm_roads(cover):
 
 def test_farm_roads_run_between_blocks_in_both_directions(country):
     road, open_land = farm_roads(country[1])
-    expected = 1 - (1 - ROAD_WIDTH / BLOCK) ** 2
+    expected = 1 - (1 - ROAD_WIDTH / FARM_BLOCK) ** 2
     assert road.sum() / open_land.sum() == pytest.approx(expected, rel=0.1)
 
 
@@ -107,14 +108,14 @@ def test_a_landscape_may_be_taller_than_wide():
 @pytest.mark.parametrize("kind", [Cover.CROP, Cover.RIPE_CROP, Cover.GRASS, Cover.PALE_SOIL])
 def test_fields_look_mostly_like_what_grows_there(country, kind):
     reflectance, cover = country
-    relative = reflectance[BANDS.index("nir"), cover == kind] / SPECTRA[kind][BANDS.index("nir")]
+    relative = reflectance[NAMES.index("nir"), cover == kind] / COVER_SPECTRA[kind][NAMES.index("nir")]
     assert np.mean(abs(relative - 1)) < 0.15
 
 
 def test_the_blur_of_the_lens_wraps_around(country):
     nir, seen = (
-        np.array([SPECTRA[kind][BANDS.index("nir")] for kind in Cover])[country[1]],
-        country[0][BANDS.index("nir")],
+        np.array([COVER_SPECTRA[kind][NAMES.index("nir")] for kind in Cover])[country[1]],
+        country[0][NAMES.index("nir")],
     )
     # A first row is a part of what lies there and of what lies on either side, behind the edge, too
     edges = [(ground[::way], picture[::way]) for ground, picture in ((nir, seen), (nir.T, seen.T)) for way in (1, -1)]
@@ -126,7 +127,7 @@ def test_the_blur_of_the_lens_wraps_around(country):
 
 def test_trees_that_stand_further_apart_than_the_grain_of_a_wood_are_unlike_one_another():
     reflectance, cover = landscape(rng(1), (400, 400), 60.0)
-    nir, inside = reflectance[BANDS.index("nir")], ndimage.binary_erosion(cover == Cover.FOREST, iterations=2)
+    nir, inside = reflectance[NAMES.index("nir")], ndimage.binary_erosion(cover == Cover.FOREST, iterations=2)
     apart = 4  # pixels of 60 m; the grain has 200 m
     both = inside[:, apart:] & inside[:, :-apart]
     assert abs(np.corrcoef(nir[:, apart:][both], nir[:, :-apart][both])[0, 1]) < 0.1
@@ -136,13 +137,13 @@ def test_trees_that_stand_further_apart_than_the_grain_of_a_wood_are_unlike_one_
 def test_what_nobody_farms_has_the_reflectance_of_its_cover(country, kind):
     reflectance, cover = country
     inside = ndimage.binary_erosion(cover == kind, iterations=2)
-    np.testing.assert_allclose(reflectance[:, inside].mean(axis=1), SPECTRA[kind], rtol=0.1)
+    np.testing.assert_allclose(reflectance[:, inside].mean(axis=1), COVER_SPECTRA[kind], rtol=0.1)
 
 
 @pytest.mark.parametrize("kind", [Cover.FOREST, Cover.LAKE])
 def test_a_cover_is_as_uneven_as_it_is_rough(country, kind):
     reflectance, cover = country
-    nir = reflectance[BANDS.index("nir"), ndimage.binary_erosion(cover == kind, iterations=2)]
+    nir = reflectance[NAMES.index("nir"), ndimage.binary_erosion(cover == kind, iterations=2)]
     patches = 0.05
     assert ROUGHNESS[kind] / 2 < nir.std() / nir.mean() < np.hypot(ROUGHNESS[kind], patches) * 1.2
 

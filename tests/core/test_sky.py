@@ -21,7 +21,8 @@ from stac_cloudmask.simulate.clouds import (
     look_down,
     shadow_offset,
 )
-from stac_cloudmask.simulate.landscape import BANDS, landscape
+from stac_cloudmask.simulate.landscape import landscape
+from stac_cloudmask.stac.providers import BANDS
 
 SUN = Sun(azimuth=150.0, elevation=50.0)
 SHAPE = (300, 360)
@@ -157,7 +158,7 @@ def test_light_through_a_thin_cloud_worked_out_by_hand():
 def test_a_cloud_glows_over_the_edge_to_the_other_side():
     corner = np.zeros(SHAPE, np.float32)
     corner[:5, :5] = 1
-    seen = look_down(np.zeros((len(BANDS), *SHAPE), np.float32), blank(cumulus=corner), 10.0)[BANDS.index("red")]
+    seen = look_down(np.zeros((len(BANDS), *SHAPE), np.float32), blank(cumulus=corner), 10.0)[list(BANDS).index("red")]
     assert seen[-1, -1] > 0.5 * seen[6, 6] > 0
 
 
