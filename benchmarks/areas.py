@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import json
-from dataclasses import replace
 from math import cos, radians
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -26,10 +25,6 @@ from benchmarks.tile import BANDS
 
 if TYPE_CHECKING:
     from benchmarks.apart import Figures
-
-
-PIECE = 1830
-"""Pixels of 10 m along the side of the scene that is repeated."""
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -58,25 +53,12 @@ def main(arguments: list[str] | None = None) -> None:
 
 def tile(folder: Path, side: int) -> str:
     """The item's file; the tile is made unless it is there."""
-    from stac_cloudmask.simulate.item import (  # noqa: PLC0415
-        source_item as item_of,
-        store_item,
-        write_layer,
-    )
-    from stac_cloudmask.simulate.scene import COLLECTION, Recipe, nodata_of, simulate  # noqa: PLC0415
+    from stac_cloudmask.simulate.scene import Recipe, write_simulated_item  # noqa: PLC0415
 
     if there := next(folder.glob("*/*/tile.json"), None):
         return str(there)
-    home = folder / COLLECTION / "tile"
-    home.mkdir(parents=True)
-    piece = simulate(Recipe(height=PIECE, width=PIECE, seed=3, bands=BANDS))
-    recipe = replace(piece.recipe, height=side, width=side)
-    for key in recipe.layers:
-        grid, layer = recipe.layer_grid(key), piece.layer(key)
-        times = -(-grid.height // layer.shape[0])
-        whole = np.tile(layer, (times, times))[: grid.height, : grid.width]
-        write_layer(home / f"{key}.tif", whole, grid, nodata=nodata_of(key))
-    return str(store_item(folder, item_of("tile", recipe, 0.0), COLLECTION))
+    recipe = Recipe(height=side, width=side, seed=3, bands=BANDS)
+    return str(write_simulated_item(folder, recipe, item_id="tile"))
 
 
 def measure(path: str, box: int) -> Figures:
@@ -84,7 +66,7 @@ def measure(path: str, box: int) -> Figures:
     from stac_cloudmask.config import Settings  # noqa: PLC0415  (each process loads what it needs)
     from stac_cloudmask.pipeline.area import area_of  # noqa: PLC0415
     from stac_cloudmask.pipeline.mask import choose_models, make_mask, segmenter  # noqa: PLC0415
-    from stac_cloudmask.stac.loaders import load_library  # noqa: PLC0415
+    from stac_cloudmask.stac.reader import load_library  # noqa: PLC0415
 
     item, settings = source_item(path), Settings()
     if box:

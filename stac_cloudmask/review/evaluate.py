@@ -19,10 +19,9 @@ from stac_cloudmask.core.metrics import OUTCOMES, Agreement, ClassScores, agreem
 from stac_cloudmask.errors import ConfigError
 from stac_cloudmask.review.layers import CLASS_NAMES, MASK, MaskLayers, Product
 from stac_cloudmask.stac.catalog import existing_catalog
-from stac_cloudmask.stac.labels import FIELD, Meaning, is_vector, plain_word, raster_labels, vector_labels
 from stac_cloudmask.stac.mask_item import SUFFIX
 from stac_cloudmask.stac.providers import SCL
-from stac_cloudmask.stac.warp import Views
+from stac_cloudmask.stac.warp import FIELD, Meaning, Views, is_vector, plain_word, raster_labels, vector_labels
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence

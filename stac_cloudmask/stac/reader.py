@@ -1,50 +1,55 @@
 """Open the bands of an item on one grid and read them by rows.
 
 Each asset's file is opened once and compared with its item. A `Layer` holds the files that share one grid, as a lazy
-array at their native resolution; a `Scene` holds all bands on the grid of the mask.
+array at their native resolution, made by stackstac, odc-stac or rasterio; a `Scene` holds all bands on the grid of the
+mask.
 """
 
 from __future__ import annotations
 
+import importlib
 import math
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from functools import partial
 from itertools import product
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
+import pystac
+from affine import Affine
 from numpy.typing import NDArray
+from odc.geo.geobox import GeoBox
 from rasterio.enums import MaskFlags
 
-from stac_cloudmask.core.grid import Window
-from stac_cloudmask.core.reflectance import HIGHEST_DN, is_damaged
+from stac_cloudmask.core.grid import Grid, Window
+from stac_cloudmask.core.reflectance import HIGHEST_DN, U16, is_damaged
 from stac_cloudmask.core.resampling import mean_by_twos, mode_of_blocks, repeat, up_bilinear
 from stac_cloudmask.errors import ConfigError, StacCloudmaskWarning, UnsupportedItemError
 from stac_cloudmask.retry import DEFAULT_POLICY, RetryPolicy
 from stac_cloudmask.stac.boa_offset import DARK, of_array, settle
-from stac_cloudmask.stac.gdal import check_proj, open_raster, quiet_loggers, reading, whole
+from stac_cloudmask.stac.gdal import check_proj, dataset, open_raster, quiet_loggers, reading, whole
 from stac_cloudmask.stac.hrefs import is_remote
-from stac_cloudmask.stac.loaders import BandFile, load_library, native
 from stac_cloudmask.stac.metadata import MAX_PIXELS, make_grid
-from stac_cloudmask.stac.providers import SCL
+from stac_cloudmask.stac.providers import SCL, sign
 from stac_cloudmask.stac.warp import ground
-from stac_cloudmask.stac.zarr import open_array
+from stac_cloudmask.stac.zarr import ZarrArray, open_array
 
 if TYPE_CHECKING:
     import dask.array as da
     from rasterio.io import DatasetReader
 
     from stac_cloudmask.config import Loader
-    from stac_cloudmask.core.grid import Grid
     from stac_cloudmask.stac.bands import BandSource, Sources
 
-U16 = NDArray[np.uint16]
-
-STRIP: Final = 512
-"""Approximate rows of a strip; whole rows of blocks are read."""
+LIBRARIES: Final[Mapping[Loader, str]] = {"stackstac": "stackstac", "odc": "odc.stac"}
+EPOCH: Final = datetime(2000, 1, 1, tzinfo=UTC)
+PROJECTION: Final = "https://stac-extensions.github.io/projection/v2.0.0/schema.json"
+CHUNK_ROWS: Final = 512
+"""Approximate rows of a chunk; whole rows of blocks are read."""
 PART: Final = 128
 """Approximate rows and columns of a chunk if a part of a scene is read; only blocks that it touches are read."""
 TALLEST: Final = 2048
@@ -55,6 +60,30 @@ MISPLACED: Final = 0.01
 """Tolerance in pixels between metadata and file."""
 MOST_BLOCKS: Final = 100_000
 """Maximum number of blocks whose bytes are added up one by one; a Sentinel-2 tile has 484 blocks of 512 pixels."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class BandFile:
+    """An opened file of an asset.
+
+    Attributes:
+        source: The asset as its item describes it.
+        grid: Grid of the file, or of the overview that is read.
+        level: GDAL's number of the overview; None for the file's own pixels.
+        block: Rows and columns of the internal tiles or strips.
+        stored: Bytes of the pixels in the file; None if the format does not state it.
+        dark: Share of valid pixels below ``boa_offset.DARK``, where the offset is doubtful and overviews make it cheap
+            to know; else None.
+        array: The Zarr array, where it is not a file.
+    """
+
+    source: BandSource
+    grid: Grid
+    level: int | None = None
+    block: tuple[int, ...]
+    stored: int | None = None
+    dark: float | None = None
+    array: ZarrArray | None = None
 
 
 def open_files(
@@ -190,6 +219,122 @@ def same_place(said: Grid, found: Grid) -> bool:
 def as_text(grid: Grid) -> str:
     """Return a grid as text for messages."""
     return f"{grid.code}, {grid.height} x {grid.width} pixels of {grid.gsd:g} from ({grid.left:.10g}, {grid.top:.10g})"
+
+
+def load_library(loader: Loader) -> None:
+    """Import the loader's library, which takes a second.
+
+    Raises:
+        ConfigError: The library is not installed.
+    """
+    try:
+        importlib.import_module(LIBRARIES[loader])
+    except ImportError as error:
+        other = next(name for name in LIBRARIES if name != loader)
+        raise ConfigError(
+            f"loader {loader!r} cannot be imported ({error}); pip install {loader.replace('odc', 'odc-stac')}, or read "
+            f"by --loader {other}, in Python loader={other!r}"
+        ) from None
+
+
+def native(files: Sequence[BandFile], *, loader: Loader, rows: int, cols: int = -1) -> da.Array:
+    """Return files of one grid and dtype as a lazy ``(band, y, x)`` array.
+
+    The array is made once per item, and rows are read as slices of it. GDAL's settings are those in effect, here and
+    when a slice is computed.
+
+    Args:
+        files: At least one.
+        loader: The library that reads; rasterio does where neither can: stackstac reads no overviews, and odc-stac
+            chooses them by itself; neither tells a chunk of Zarr that cannot be had from one without data.
+        rows: Rows of a chunk, which has one band.
+        cols: Columns of a chunk; -1 for the whole width.
+    """
+    if any(file.level is not None or file.array is not None for file in files):
+        return _by_rasterio(files, rows, cols)
+    return _by_stackstac(files, rows, cols) if loader == "stackstac" else _by_odc(files, rows, cols)
+
+
+def _by_stackstac(files: Sequence[BandFile], rows: int, cols: int) -> da.Array:
+    import stackstac  # noqa: PLC0415  (seconds, and only one of the loaders is needed)
+
+    grid, dtype = files[0].grid, np.dtype(files[0].source.dtype)
+    stack = stackstac.stack(
+        _item(files).to_dict(transform_hrefs=False),
+        assets=[file.source.common_name for file in files],
+        epsg=grid.epsg,  # stackstac reads only proj:epsg, which STAC 1.1 no longer has
+        resolution=grid.gsd,
+        bounds=grid.bounds,  # without epsg, resolution and bounds it silently invents a grid and warps
+        snap_bounds=False,
+        rescale=False,
+        dtype=dtype,
+        fill_value=dtype.type(0),  # a plain 0 is "incompatible" with uint16 under numpy 2
+        chunksize=(1, 1, rows, cols),
+        xy_coords=False,
+        properties=False,
+        band_coords=False,
+        errors_as_nodata=(),  # by default a missing file is a band of nodata
+        gdal_env=stackstac.rio_reader.LayeredEnv(always={}),  # its own settings would replace those in effect
+    )
+    array: da.Array = stack.data[0]
+    return array
+
+
+def _by_odc(files: Sequence[BandFile], rows: int, cols: int) -> da.Array:
+    import dask.array as da  # noqa: PLC0415  (see _by_stackstac)
+    import odc.stac  # noqa: PLC0415
+
+    grid, names = files[0].grid, [file.source.common_name for file in files]
+    loaded = odc.stac.load(
+        [_item(files)],
+        bands=names,
+        geobox=GeoBox(grid.shape, Affine(*grid.transform), grid.code),
+        chunks={"y": rows, "x": cols},
+        dtype=files[0].source.dtype,
+        nodata=0,
+        resampling="nearest",
+    )
+    array: da.Array = da.stack([loaded[name].data[0] for name in names])  # type: ignore[no-untyped-call]
+    return array
+
+
+def _by_rasterio(files: Sequence[BandFile], rows: int, cols: int) -> da.Array:
+    import dask.array as da  # noqa: PLC0415  (see _by_stackstac)
+
+    hrefs = [sign(file.source.href) for file in files]
+
+    def block(block_info: Mapping[None, Mapping[str, Sequence[tuple[int, int]]]]) -> NDArray[Any]:
+        (band, _), *window = block_info[None]["array-location"]
+        array = files[band].array
+        if array is not None:
+            return array.read(*window)[None]
+        with dataset(hrefs[band], files[band].level) as file:
+            pixels: NDArray[Any] = file.read(1, window=tuple(window))
+            return pixels[None]
+
+    chunks = da.core.normalize_chunks((1, rows, cols), (len(files), *files[0].grid.shape))  # type: ignore[no-untyped-call]
+    meta = np.empty((0, 0, 0), files[0].source.dtype)
+    array: da.Array = da.map_blocks(block, chunks=chunks, meta=meta)  # type: ignore[no-untyped-call]
+    return array
+
+
+def _item(files: Sequence[BandFile]) -> pystac.Item:
+    """Return an item with an asset for each file and the metadata that both libraries need but the source may lack."""
+    name = "native-" + "-".join(file.source.common_name for file in files)
+    item = pystac.Item(name, None, None, EPOCH, {}, stac_extensions=[PROJECTION])
+    for file in files:
+        grid = file.grid
+        fields = {
+            "proj:code": grid.code,
+            "proj:epsg": grid.epsg,
+            "proj:shape": list(grid.shape),
+            "proj:transform": list(grid.transform),
+            "proj:bbox": list(grid.bounds),
+            "raster:bands": [{"data_type": file.source.dtype, "nodata": 0}],
+        }
+        asset = pystac.Asset(sign(file.source.href), media_type="image/tiff", extra_fields=fields)
+        item.add_asset(file.source.common_name, asset)
+    return item
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -402,7 +547,7 @@ def _layer(files: Sequence[BandFile], indexes: tuple[int, ...], frame: Frame) ->
     """Return the layer of one grid: upsampled to the coarsest grid that nests in it and the scene's, then averaged."""
     first, source = files[0], files[0].source
     up, down, between = _fit(first, frame.finest, frame.factor)
-    about = STRIP if frame.is_whole else PART
+    about = CHUNK_ROWS if frame.is_whole else PART
     blocks = [max(file.block[axis] for file in files) for axis in (0, 1)]
     rows, cols = (block * max(1, about // block) for block in blocks)
     with reading(source.href, where=source.where, retry=frame.retry):

@@ -7,8 +7,7 @@ import rasterio
 from stac_cloudmask.core.grid import Grid
 from stac_cloudmask.errors import ReadError, UnsupportedItemError
 from stac_cloudmask.stac.gdal import is_file, open_raster
-from stac_cloudmask.stac.labels import Meaning, raster_labels
-from stac_cloudmask.stac.warp import Views, read_pixel
+from stac_cloudmask.stac.warp import Meaning, Views, raster_labels, read_pixel
 from tests.stac.rasters import EPSG, LEFT, TOP, item_of, write
 
 GRID = Grid(epsg=EPSG, left=LEFT, top=TOP, gsd=10, height=64, width=64)

@@ -12,7 +12,7 @@ from rasterio.warp import transform_geom
 
 from stac_cloudmask.core.grid import Grid
 from stac_cloudmask.errors import ConfigError, ReadError, StacCloudmaskWarning
-from stac_cloudmask.stac.labels import Meaning, is_vector, raster_labels, vector_labels
+from stac_cloudmask.stac.warp import Meaning, is_vector, raster_labels, vector_labels
 from tests.stac.vectors import write_vectors
 
 GRID = Grid(epsg=32633, left=600000, top=5000040, gsd=10, height=30, width=40)
