@@ -21,8 +21,8 @@ import numpy as np
 from benchmarks.accuracy import DATA, scenes
 from stac_cloudmask.config import Settings
 from stac_cloudmask.core.grid import Window
+from stac_cloudmask.core.merge import decide
 from stac_cloudmask.core.metrics import agreement
-from stac_cloudmask.core.policy import decide
 from stac_cloudmask.core.predict import PERCENT_NODATA, ROLES
 from stac_cloudmask.core.resampling import repeat
 from stac_cloudmask.pipeline.mask import Mask, make_mask

@@ -23,8 +23,7 @@ from benchmarks.accuracy import DATA, MEANING, Box, boxes_of, recall, scenes
 from stac_cloudmask.config import Settings
 from stac_cloudmask.core.calibrated import RULES, Rules, calibrated
 from stac_cloudmask.core.classes import CloudClass
-from stac_cloudmask.core.merge import Policy, merge
-from stac_cloudmask.core.policy import POLICIES
+from stac_cloudmask.core.merge import POLICIES, Policy, merge
 from stac_cloudmask.errors import StacCloudmaskWarning
 from stac_cloudmask.pipeline.mask import mask_pixels, resolve_sources, sun_of
 from stac_cloudmask.stac.reader import open_scene

@@ -1,4 +1,4 @@
-"""The settings of a run and their defaults; those of a merge policy are in `core.policy.POLICIES`."""
+"""The settings of a run and their defaults; those of a merge policy are in `core.merge.POLICIES`."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ WORDS: Final[dict[Any, str]] = {bool: "true or false", int: "a whole number", fl
 TUPLES: Final[dict[Any, str]] = {tuple[int, ...]: "a tuple of whole numbers", tuple[str, ...]: "a tuple of texts"}
 """The description, in error messages, of the values that each type of setting accepts."""
 NUMBERS: Final = {int: Integral, float: Real}
-SCL_CLASSES: Final = frozenset(range(1, 12))
+SCL_CODES: Final = frozenset(range(1, 12))
 """Codes of the scene classification that can be assigned a meaning; 0 is nodata."""
 
 
@@ -137,7 +137,7 @@ class Settings:
                 raise ConfigError(f"{name} takes whole percents such as 0.30 and 0.31, got {percent / 100:g}")
         if not self.cloud_model:
             raise ConfigError("cloud_model takes at least one model, got none")
-        if set(self.scl_cloud) & set(self.scl_shadow) or {*self.scl_cloud, *self.scl_shadow} - SCL_CLASSES:
+        if set(self.scl_cloud) & set(self.scl_shadow) or {*self.scl_cloud, *self.scl_shadow} - SCL_CODES:
             raise ConfigError(
                 f"SCL classes are 1 to 11 and mean one thing each, got cloud {self.scl_cloud} and shadow "
                 f"{self.scl_shadow}"

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from stac_cloudmask.core.grid import farmvibes_chips
-from stac_cloudmask.core.policy import PROBABILITY_NODATA, merge_farmvibes, nodata_pixels
+from stac_cloudmask.core.merge import merge_farmvibes
 from stac_cloudmask.core.predict import ROLES, Bands, Member, predict_chips
 from stac_cloudmask.errors import ConfigError, UnsupportedItemError
 from stac_cloudmask.models.registry import find_model, with_weights
@@ -32,6 +32,8 @@ CONTRACTS: Final[dict[Role, str]] = {"cloud": CLOUD_MODEL, "shadow": SHADOW_MODE
 """The catalog model whose inputs and outputs an .onnx file is assumed to have, by role."""
 SCALE: Final = 1e-4
 """Reflectance per digital number; FarmVibes.AI adds no BOA offset."""
+PROBABILITY_NODATA: Final = np.float32(100)
+"""FarmVibes.AI's value of a pixel without a probability, among probabilities 0..1."""
 
 Model = str | Path
 
@@ -115,20 +117,36 @@ def improve_cloud_mask(
         _refuse_others(raster, product)
         chips = farmvibes_chips(*raster.shape, size=window_size, overlap_fraction=overlap)
         cloud, shadow = _probabilities(raster, chips, members, in_memory=in_memory)
-        merged = merge_farmvibes(
-            cloud,
-            shadow,
-            product.read(1) != 0,
-            cloud_thr=cloud_thr,
-            shadow_thr=shadow_thr,
-            closing_size=closing_size,
-            min_area=min_area,
-            ensemble=len(cloud_models) > 1,
-        )
         if len(cloud_models) > 1:
-            cloud[cloud == PROBABILITY_NODATA] = np.nan
+            cloud[cloud == PROBABILITY_NODATA] = np.nan  # FarmVibes.AI loses the nodata of ensembles
+        flagged = flagged_pixels(cloud, shadow, product.read(1), cloud_thr=cloud_thr, shadow_thr=shadow_thr)
+        merged = merge_farmvibes(flagged, closing_size=closing_size, min_area=min_area)
         crs = raster.crs.to_wkt() if raster.crs else None
         return ImprovedMask(cloud, shadow, merged.astype(np.uint8), crs, tuple(raster.transform)[:6])
+
+
+def flagged_pixels(
+    cloud: NDArray[np.float32],
+    shadow: NDArray[np.float32],
+    product: NDArray[np.uint8] | NDArray[np.uint16],
+    *,
+    cloud_thr: float,
+    shadow_thr: float,
+) -> NDArray[np.bool_]:
+    """Return ``(y, x)``, True where a model is strictly above its threshold, or the product is not 0.
+
+    Nodata of a model, 100, is above all thresholds; NaN is below.
+    """
+    flagged: NDArray[np.bool_] = (cloud > np.float32(cloud_thr)) | (shadow > np.float32(shadow_thr)) | (product != 0)
+    return flagged
+
+
+def nodata_pixels(dn: NDArray[np.uint16], *, nodata: float | None) -> NDArray[np.bool_]:
+    """Return ``(y, x)``, True where any band ``(band, y, x)`` is nodata; all False without a nodata value."""
+    if nodata is None:
+        return np.zeros(dn.shape[1:], bool)
+    empty: NDArray[np.bool_] = (dn == nodata).any(axis=0)
+    return empty
 
 
 def _member(model: Model, role: Role, window_size: int, cache: Path | None) -> Member:

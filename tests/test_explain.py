@@ -12,7 +12,7 @@ from rasterio.warp import transform, transform_bounds
 from stac_cloudmask.config import Settings
 from stac_cloudmask.core.classes import CloudClass
 from stac_cloudmask.core.grid import Grid
-from stac_cloudmask.core.policy import decide
+from stac_cloudmask.core.merge import decide
 from stac_cloudmask.core.votes import Vote
 from stac_cloudmask.errors import ConfigError, StacCloudmaskError, UnsupportedItemError
 from stac_cloudmask.review.explain import PixelRecord, explain, reasons

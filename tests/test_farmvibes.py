@@ -9,9 +9,9 @@ import rasterio
 from onnx import TensorProto, helper, numpy_helper
 from parity import CASES, PROCESSORS, options_of, read, settled
 
-from stac_cloudmask.core.policy import merge_farmvibes
+from stac_cloudmask.core.merge import merge_farmvibes
 from stac_cloudmask.errors import ConfigError, ModelError, ReadError, UnsupportedItemError
-from stac_cloudmask.farmvibes import improve_cloud_mask
+from stac_cloudmask.farmvibes import PROBABILITY_NODATA, flagged_pixels, improve_cloud_mask
 
 
 @pytest.fixture(scope="session")
@@ -55,13 +55,12 @@ def test_farmvibes_own_operators_gave_the_same(parity, case):
 @pytest.mark.parametrize("case", CASES)
 def test_the_merge_of_farmvibes_own_probabilities_is_theirs_to_the_bit(parity, case):
     options = options_of(parity, case)
-    merged = merge_farmvibes(
-        read(parity / case / "cloud_prob.tif"),
-        read(parity / case / "shadow_prob.tif"),
-        read(parity / "product_mask.tif"),
-        ensemble=len(options["cloud_onnx"]) > 1,
-        **{name: options[name] for name in ("cloud_thr", "shadow_thr", "closing_size", "min_area")},
-    )
+    cloud, shadow = (read(parity / case / f"{role}_prob.tif") for role in ("cloud", "shadow"))
+    if len(options["cloud_onnx"]) > 1:
+        cloud[cloud == PROBABILITY_NODATA] = np.nan
+    thresholds = {name: options[name] for name in ("cloud_thr", "shadow_thr")}
+    flagged = flagged_pixels(cloud, shadow, read(parity / "product_mask.tif"), **thresholds)
+    merged = merge_farmvibes(flagged, closing_size=options["closing_size"], min_area=options["min_area"])
     np.testing.assert_array_equal(merged, read(parity / case / "merged_mask.tif"))
 
 

@@ -13,7 +13,7 @@ from hypothesis import given, settings, strategies as st
 from stac_cloudmask.config import Settings
 from stac_cloudmask.core.classes import CloudClass
 from stac_cloudmask.core.grid import Grid
-from stac_cloudmask.core.policy import decide, nir_factor
+from stac_cloudmask.core.merge import decide, nir_factor
 from stac_cloudmask.core.predict import Bands, Member
 from stac_cloudmask.core.votes import Evidence, ProductMask, Sun
 from stac_cloudmask.models.registry import find_model

@@ -7,7 +7,7 @@ import pytest
 
 from stac_cloudmask.config import Settings
 from stac_cloudmask.core.classes import CloudClass
-from stac_cloudmask.core.policy import decide
+from stac_cloudmask.core.merge import decide
 from stac_cloudmask.core.votes import Evidence
 from training.data import decided
 from training.sharpen import Scene, agreement

@@ -24,7 +24,7 @@ from scipy.ndimage import gaussian_filter, zoom
 
 from stac_cloudmask.config import Settings
 from stac_cloudmask.core.classes import CloudClass
-from stac_cloudmask.core.policy import POLICIES
+from stac_cloudmask.core.merge import POLICIES
 from stac_cloudmask.core.votes import Sun, Vote
 from stac_cloudmask.models.registry import find_model
 from stac_cloudmask.models.session import OnnxSegmenter

@@ -22,7 +22,7 @@ from onnx import numpy_helper
 
 from stac_cloudmask.config import Settings
 from stac_cloudmask.core.classes import CloudClass
-from stac_cloudmask.core.policy import decide
+from stac_cloudmask.core.merge import decide
 from stac_cloudmask.core.predict import PERCENT_NODATA
 from training.scores import items, mask_of
 

@@ -9,19 +9,21 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 from functools import cached_property
 from math import log2, sqrt
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from stac_cloudmask.core.grid import Window
-from stac_cloudmask.core.merge import Policy, Select, strips, vote
-from stac_cloudmask.core.morphology import EIGHT_CONNECTED
+from stac_cloudmask.core.classes import Scl
+from stac_cloudmask.core.grid import Window, in_order, strips
+from stac_cloudmask.core.morphology import EIGHT_CONNECTED, objects
 from stac_cloudmask.core.resampling import block_sum, repeat
-from stac_cloudmask.core.shadow import Search, objects, reachable, shadowless, window_sum
-from stac_cloudmask.core.threads import in_order
-from stac_cloudmask.core.votes import Evidence, Scl, Vote
+from stac_cloudmask.core.shadow import Search, reachable, shadowless, window_sum
+from stac_cloudmask.core.votes import Evidence, Vote, vote
+
+if TYPE_CHECKING:
+    from stac_cloudmask.core.merge import Policy, Select
 
 
 @dataclass(frozen=True, kw_only=True)

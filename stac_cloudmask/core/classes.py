@@ -1,10 +1,13 @@
-"""The class table, the only definition of codes, names and colors."""
+"""The classes of masks and of the product's scene classification (SCL): the only tables of codes, names and colors."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
 
 
 class CloudClass(IntEnum):
@@ -89,6 +92,21 @@ RAMP: Final = ((68, 1, 84), (59, 82, 139), (33, 145, 140), (94, 201, 98), (253, 
 """Colors of probabilities from 0 to 100 %, evenly spaced: viridis, as in the renders of the items."""
 
 
+class Scl(IntEnum):
+    """The codes of ESA's scene classification that rules use."""
+
+    NODATA = 0
+    DARK = 2
+    SHADOW = 3
+    VEGETATION = 4
+    BARE = 5
+    WATER = 6
+    UNCLASSIFIED = 7
+    MEDIUM_CLOUD = 8
+    HIGH_CLOUD = 9
+    CIRRUS = 10
+
+
 def _scl(code: int, name: str, title: str, color: str) -> ClassInfo:
     red, green, blue = bytes.fromhex(color)
     return ClassInfo(code=code, name=name, title=title, description=title, rgb=(red, green, blue), painted=code > 0)
@@ -109,3 +127,46 @@ SCL_CLASSES: Final = (
     _scl(11, "snow", "Snow or ice", "FF96FF"),
 )
 """ESA's scene classification (SCL) in the colors of Sen2Cor."""
+
+HIGH_PROBABILITY: Final = 65
+"""Cloud percent above which cloud has the high-probability class of ESA's scene classification."""
+VEGETATED, BARREN = 0.4, 0.2
+"""Normalized difference of near infrared and red (NDVI) from which ground is vegetation, and up to which it is bare."""
+WATER_NIR: Final = 0.12
+"""Near-infrared reflectance up to which ground that is brighter in green is water."""
+
+
+def ground_codes(green: NDArray[np.float32], red: NDArray[np.float32], nir: NDArray[np.float32]) -> NDArray[np.uint8]:
+    """Return `Scl` codes of clear ground by its reflectance: water, vegetation, bare, or unclassified between them."""
+    ndvi = (nir - red) / np.maximum(nir + red, np.float32(1e-4))
+    codes = np.full(nir.shape, Scl.UNCLASSIFIED, np.uint8)
+    codes[ndvi >= VEGETATED] = Scl.VEGETATION
+    codes[ndvi <= BARREN] = Scl.BARE
+    codes[(green > nir) & (nir <= WATER_NIR)] = Scl.WATER
+    return codes
+
+
+def improved_scl(
+    class_map: NDArray[np.uint8], cloud: NDArray[np.uint8], ground: NDArray[np.uint8], scl: NDArray[np.uint8] | None
+) -> NDArray[np.uint8]:
+    """Return the scene classification with the cloud and cloud shadow of a mask; all are ``(y, x)`` uint8.
+
+    Cloud keeps the product's code for cloud, or gets one by its probability. Pixels that the product calls cloud or
+    shadow and the mask calls clear get the code of their ground. All others keep their code.
+
+    Args:
+        class_map: Codes of `CloudClass`.
+        cloud: Whole percents of cloud probability.
+        ground: Codes from ``ground_codes``.
+        scl: The product's codes; None where there are none.
+    """
+    given = ground if scl is None else scl
+    clouds = (Scl.MEDIUM_CLOUD, Scl.HIGH_CLOUD, Scl.CIRRUS)
+    was_cloud = np.isin(given, clouds)
+    likely = np.where(cloud > HIGH_PROBABILITY, np.uint8(Scl.HIGH_CLOUD), np.uint8(Scl.MEDIUM_CLOUD))
+    codes = np.where(was_cloud | (given == Scl.SHADOW), ground, given)
+    is_cloud = class_map == CloudClass.CLOUD
+    codes[is_cloud] = np.where(was_cloud, given, likely)[is_cloud]
+    codes[class_map == CloudClass.CLOUD_SHADOW] = Scl.SHADOW
+    codes[class_map == CloudClass.NODATA] = Scl.NODATA
+    return codes

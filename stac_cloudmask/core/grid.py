@@ -1,11 +1,14 @@
-"""The grid of a scene, and its division into windows for models."""
+"""The grid of a scene, and its division into windows for models and into strips for threads."""
 
 from __future__ import annotations
 
 import math
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from itertools import pairwise
-from typing import Final
+from typing import Final, TypeVar
 
 import numpy as np
 
@@ -64,12 +67,6 @@ class Grid:
         """Return the grid of a window's pixels."""
         left, top = self.left + window.col_off * self.gsd, self.top - window.row_off * self.gsd
         return replace(self, left=left, top=top, height=window.height, width=window.width)
-
-    def ratio(self, other: Grid) -> int | None:
-        """Return the pixels of this grid along one pixel of ``other``; None unless they share CRS and origin."""
-        factor = round(other.gsd / self.gsd)
-        nested = self.coarsen(factor) == other if factor >= 1 else False
-        return factor if nested else None
 
 
 FARMVIBES_SIZE: Final = 512
@@ -204,3 +201,30 @@ def _cuts(spans: list[Span]) -> list[Span]:
     inner = [(start + side + following) // 2 for (start, side), (following, _) in pairwise(spans)]
     last_start, last_side = spans[-1]
     return [(start, stop - start) for start, stop in pairwise([0, *inner, last_start + last_side])]
+
+
+STRIP_HEIGHT: Final = 256
+"""Rows of a strip, which a thread works on at once."""
+Piece = TypeVar("Piece")
+Outcome = TypeVar("Outcome")
+
+
+def strips(height: int, rows: int = STRIP_HEIGHT) -> Iterator[tuple[int, int]]:
+    """Return the first and one past the last row of each strip."""
+    for start in range(0, height, rows):
+        yield start, min(start + rows, height)
+
+
+def in_order(work: Callable[[Piece], Outcome], over: Iterable[Piece], *, threads: int) -> Iterator[Outcome]:
+    """Yield the results of ``work`` in order of the inputs; at most ``threads`` results are waiting.
+
+    NumPy releases the interpreter lock while it computes, so threads work on pieces of a scene at the same time.
+    """
+    with ThreadPoolExecutor(threads, thread_name_prefix="parts") as pool:
+        ahead: deque[Future[Outcome]] = deque()
+        for one in over:
+            ahead.append(pool.submit(work, one))
+            if len(ahead) == threads:
+                yield ahead.popleft().result()
+        while ahead:
+            yield ahead.popleft().result()

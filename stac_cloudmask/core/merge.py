@@ -1,31 +1,32 @@
-"""Merge votes into a class map: the steps that all merge policies share, and the `union` policy.
+"""Merge votes into a class map by one of the policies: `calibrated`, `union` or FarmVibes.AI's.
 
 A policy selects cloud and shadow among the votes; clean-up and buffer are then applied to the selection. Everything
-runs on strips of rows; memory holds the evidence and two uint8 arrays of the scene's size.
+runs on strips of rows; memory holds the evidence and two uint8 arrays of the scene's size. What `calibrated` selects is
+decided in `core.calibrated`.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
 from stac_cloudmask.core import morphology
+from stac_cloudmask.core.calibrated import NO_PRODUCT, RULES, calibrated
 from stac_cloudmask.core.classes import CloudClass
-from stac_cloudmask.core.predict import PERCENT_NODATA
-from stac_cloudmask.core.threads import in_order
-from stac_cloudmask.core.votes import Evidence, Scl, Vote
+from stac_cloudmask.core.grid import in_order, strips
+from stac_cloudmask.core.votes import VOTES_NODATA, Evidence, Vote, vote
+from stac_cloudmask.errors import ConfigError
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from stac_cloudmask.config import Settings
 
-STRIP: Final = 256
-"""Rows merged at once by a thread."""
 # NumPy treats an IntFlag as int64, so the bits are converted to uint8 first
 CLOUD_VOTES: Final = np.uint8(Vote.PRODUCT_CLOUD | Vote.CLOUD_MODEL)
 SHADOW_VOTES: Final = np.uint8(Vote.PRODUCT_SHADOW | Vote.SHADOW_MODEL)
@@ -121,26 +122,6 @@ def merge(
     return class_map, votes
 
 
-def strips(height: int, rows: int = STRIP) -> Iterator[tuple[int, int]]:
-    """Return the first and one past the last row of each strip."""
-    for start in range(0, height, rows):
-        yield start, min(start + rows, height)
-
-
-def vote(evidence: Evidence, start: int, stop: int, policy: Policy) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
-    """Return `Vote` bits of rows ``start`` to ``stop``, 0 where nodata; and True where a pixel is valid."""
-    cloud, shadow = evidence.cloud[start:stop], evidence.shadow[start:stop]
-    valid = (cloud != PERCENT_NODATA) & (shadow != PERCENT_NODATA)
-    votes = (cloud > round(100 * policy.cloud_thr)) * np.uint8(Vote.CLOUD_MODEL)
-    votes |= (shadow > round(100 * policy.shadow_thr)) * np.uint8(Vote.SHADOW_MODEL)
-    if evidence.product is not None:
-        classes = evidence.product.classes(start, stop)
-        valid &= classes != Scl.NODATA
-        votes |= evidence.product.votes(classes)
-    votes *= valid
-    return votes, valid
-
-
 def _clean(votes: NDArray[np.uint8], bit: np.uint8, *, min_pixels: float, hole_pixels: float) -> None:
     """Remove small objects of a selected layer, then fill its small holes, in place."""
     if max(min_pixels, hole_pixels) <= 1:
@@ -183,3 +164,107 @@ def _grown(votes: NDArray[np.uint8], bit: np.uint8, start: int, stop: int, *, ra
     top = max(start - halo, 0)
     layer = (votes[top : stop + halo] & bit) > 0
     return morphology.dilate(layer, radius=radius)[start - top : stop - top]
+
+
+Parameters = dict[str, float | None]
+
+FARMVIBES: Final = "farmvibes"
+FARMVIBES_DISK: Final = 5
+"""Radius in pixels of FarmVibes.AI's dilation, regardless of the pixel size."""
+FARMVIBES_CLASSES: Final = "cloud stands for cloud, cloud shadow and no data alike"
+
+POLICIES: Final = MappingProxyType(
+    {
+        # the thresholds and the buffer of FarmVibes.AI's workflow, its 5 pixels of 10 m in meters
+        "union": Policy(cloud_thr=0.3, shadow_thr=0.2, cloud_buffer=50.0, shadow_buffer=50.0),
+        # docs/accuracy.md: chips' cloud F1 is within 0.005 from 15 to 45 percent of cloud and 37 to 62 m of buffer;
+        # Alberta's shadow F1 within 0.005 from 45 to 90 percent of shadow, and any buffer of shadow costs
+        "calibrated": Policy(cloud_thr=0.3, shadow_thr=0.6, cloud_buffer=50.0, shadow_buffer=0.0),
+    }
+)
+"""Default settings of each policy, except ``farmvibes``, which works in pixels."""
+
+
+@dataclass(frozen=True)
+class Decision:
+    """A class map, and the settings that produced it.
+
+    Attributes:
+        class_map: ``(y, x)`` uint8 codes of `CloudClass`.
+        votes: ``(y, x)`` uint8 bits of `Vote`, 0 where nodata.
+        parameters: Thresholds, sizes and constants as they were applied, by name.
+        notes: Skipped rules, with the reason.
+        scl: ``(y, x)`` uint8, the scene classification with this mask in it, 0 = nodata; None if not requested.
+    """
+
+    class_map: NDArray[np.uint8]
+    votes: NDArray[np.uint8]
+    parameters: Parameters
+    notes: tuple[str, ...] = ()
+    scl: NDArray[np.uint8] | None = None
+
+    @property
+    def published_votes(self) -> NDArray[np.uint8]:
+        """The votes as they are published: 255 where there is no data."""
+        return np.where(self.class_map == CloudClass.NODATA, np.uint8(VOTES_NODATA), self.votes)
+
+
+def nir_factor(gsd: float) -> int:
+    """Return the pixels of ``gsd`` meters along the side of the near-infrared blocks that the policies need."""
+    return RULES.cell_factor(gsd)
+
+
+def decide(evidence: Evidence, settings: Settings, *, threads: int = 1) -> Decision:
+    """Merge the evidence of a scene into one class map.
+
+    Args:
+        evidence: Probabilities, product mask, sun and near infrared.
+        settings: Name of the policy, and the settings that differ from its defaults.
+        threads: Number of worker threads; the result is bit-identical.
+    """
+    if settings.merge == FARMVIBES:
+        return _farmvibes(evidence, settings)
+    policy = POLICIES[settings.merge].adjusted(settings)
+    if settings.merge == "union":
+        found = merge(evidence, policy, select_union, shadow_before_buffer=False, threads=threads)
+        return Decision(*found, asdict(policy), () if evidence.product is not None else (NO_PRODUCT,))
+    survey = calibrated(evidence, policy, threads=threads)
+    found = merge(evidence, policy, survey.select, shadow_before_buffer=survey.sunlit, threads=threads)
+    measured: Parameters = {
+        "sun_azimuth": evidence.sun.azimuth if evidence.sun else None,
+        "sun_elevation": evidence.sun.elevation if evidence.sun else None,
+        "shadow_edge": None if survey.dark is None else round(survey.edge, 4),
+    }
+    return Decision(*found, asdict(policy) | measured, survey.notes)
+
+
+def _farmvibes(evidence: Evidence, settings: Settings) -> Decision:
+    """Apply FarmVibes.AI's merge: sizes in pixels, shadow and nodata as cloud, one area for objects and holes."""
+    if settings.hole_area is not None:
+        raise ConfigError("merge 'farmvibes' closes holes by min_area; leave hole_area out")
+    disk = FARMVIBES_DISK * evidence.gsd
+    policy = replace(POLICIES["union"], cloud_buffer=disk, shadow_buffer=disk).adjusted(settings)
+    votes, valid = vote(evidence, 0, evidence.shape[0], policy)
+    flagged = merge_farmvibes(
+        ~valid | ((votes & (CLOUD_VOTES | np.uint8(Vote.SHADOW_MODEL))) > 0),
+        closing_size=round(policy.cloud_buffer / evidence.gsd),
+        min_area=round(policy.min_area / evidence.gsd**2),
+    )
+    votes |= (valid & flagged & (votes == 0)) * np.uint8(Vote.ADDED)
+    votes |= (valid & ~flagged & (votes > 0)) * np.uint8(Vote.REMOVED)
+    notes = (FARMVIBES_CLASSES,) if evidence.product is not None else (FARMVIBES_CLASSES, NO_PRODUCT)
+    return Decision(flagged.view(np.uint8), votes, asdict(policy), notes)  # True is CloudClass.CLOUD
+
+
+def merge_farmvibes(flagged: NDArray[np.bool_], *, closing_size: int = 5, min_area: int = 0) -> NDArray[np.bool_]:
+    """Return the pixels that FarmVibes.AI does not call clear, ``(y, x)``.
+
+    Small objects and holes are measured after dilation.
+
+    Args:
+        flagged: Cloud or shadow by a model or the product; nodata of a model or of the product counts as cloud.
+        closing_size: Radius of the disk by which they are dilated, in pixels.
+        min_area: Objects, and then holes, of fewer pixels are removed; 0 keeps all.
+    """
+    merged = morphology.dilate(flagged, radius=closing_size)
+    return morphology.fill_holes(morphology.remove_small(merged, min_pixels=min_area), max_pixels=min_area)

@@ -16,8 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from stac_cloudmask.core.morphology import EIGHT_CONNECTED, dilate
-from stac_cloudmask.core.threads import in_order
+from stac_cloudmask.core.grid import in_order
+from stac_cloudmask.core.morphology import dilate
 
 if TYPE_CHECKING:
     from stac_cloudmask.core.calibrated import Rules
@@ -184,9 +184,3 @@ def kept_objects(labels: NDArray[np.int32], where: BoolGrid, *, share: float) ->
     keep[0] = False
     kept: BoolGrid = keep[labels]
     return kept
-
-
-def objects(layer: BoolGrid) -> NDArray[np.int32]:
-    """Label the eight-connected objects of a layer, from 1."""
-    labels: NDArray[np.int32] = ndimage.label(layer, EIGHT_CONNECTED)[0]
-    return labels

@@ -3,43 +3,23 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from enum import IntEnum, IntFlag
+from enum import IntFlag
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from stac_cloudmask.core.classes import CloudClass
+from stac_cloudmask.core.classes import Scl
 from stac_cloudmask.core.grid import Window
+from stac_cloudmask.core.predict import PERCENT_NODATA
 from stac_cloudmask.core.resampling import repeat
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from stac_cloudmask.core.merge import Policy
+
 VOTES_NODATA: Final = 255
 """Value of votes without data; votes use fewer than eight bits and never reach it."""
-
-
-class Scl(IntEnum):
-    """The codes of ESA's scene classification that rules use."""
-
-    NODATA = 0
-    DARK = 2
-    SHADOW = 3
-    VEGETATION = 4
-    BARE = 5
-    WATER = 6
-    UNCLASSIFIED = 7
-    MEDIUM_CLOUD = 8
-    HIGH_CLOUD = 9
-    CIRRUS = 10
-
-
-HIGH_PROBABILITY: Final = 65
-"""Cloud percent above which cloud has the high-probability class of ESA's scene classification."""
-VEGETATED, BARREN = 0.4, 0.2
-"""Normalized difference of near infrared and red (NDVI) from which ground is vegetation, and up to which it is bare."""
-DARK_WATER: Final = 0.12
-"""Near-infrared reflectance up to which ground that is brighter in green is water."""
 
 
 class Vote(IntFlag):
@@ -123,37 +103,15 @@ class Evidence:
         return height, width
 
 
-def ground_codes(green: NDArray[np.float32], red: NDArray[np.float32], nir: NDArray[np.float32]) -> NDArray[np.uint8]:
-    """Return `Scl` codes of clear ground by its reflectance: water, vegetation, bare, or unclassified between them."""
-    ndvi = (nir - red) / np.maximum(nir + red, np.float32(1e-4))
-    codes = np.full(nir.shape, Scl.UNCLASSIFIED, np.uint8)
-    codes[ndvi >= VEGETATED] = Scl.VEGETATION
-    codes[ndvi <= BARREN] = Scl.BARE
-    codes[(green > nir) & (nir <= DARK_WATER)] = Scl.WATER
-    return codes
-
-
-def improved_scl(
-    class_map: NDArray[np.uint8], cloud: NDArray[np.uint8], ground: NDArray[np.uint8], scl: NDArray[np.uint8] | None
-) -> NDArray[np.uint8]:
-    """Return the scene classification with the cloud and cloud shadow of a mask; all are ``(y, x)`` uint8.
-
-    Cloud keeps the product's code for cloud, or gets one by its probability. Pixels that the product calls cloud or
-    shadow and the mask calls clear get the code of their ground. All others keep their code.
-
-    Args:
-        class_map: Codes of `CloudClass`.
-        cloud: Whole percents of cloud probability.
-        ground: Codes from ``ground_codes``.
-        scl: The product's codes; None where there are none.
-    """
-    given = ground if scl is None else scl
-    clouds = (Scl.MEDIUM_CLOUD, Scl.HIGH_CLOUD, Scl.CIRRUS)
-    was_cloud = np.isin(given, clouds)
-    likely = np.where(cloud > HIGH_PROBABILITY, np.uint8(Scl.HIGH_CLOUD), np.uint8(Scl.MEDIUM_CLOUD))
-    codes = np.where(was_cloud | (given == Scl.SHADOW), ground, given)
-    is_cloud = class_map == CloudClass.CLOUD
-    codes[is_cloud] = np.where(was_cloud, given, likely)[is_cloud]
-    codes[class_map == CloudClass.CLOUD_SHADOW] = Scl.SHADOW
-    codes[class_map == CloudClass.NODATA] = Scl.NODATA
-    return codes
+def vote(evidence: Evidence, start: int, stop: int, policy: Policy) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
+    """Return `Vote` bits of rows ``start`` to ``stop``, 0 where nodata; and True where a pixel is valid."""
+    cloud, shadow = evidence.cloud[start:stop], evidence.shadow[start:stop]
+    valid = (cloud != PERCENT_NODATA) & (shadow != PERCENT_NODATA)
+    votes = (cloud > round(100 * policy.cloud_thr)) * np.uint8(Vote.CLOUD_MODEL)
+    votes |= (shadow > round(100 * policy.shadow_thr)) * np.uint8(Vote.SHADOW_MODEL)
+    if evidence.product is not None:
+        classes = evidence.product.classes(start, stop)
+        valid &= classes != Scl.NODATA
+        votes |= evidence.product.votes(classes)
+    votes *= valid
+    return votes, valid

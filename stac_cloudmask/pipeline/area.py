@@ -11,10 +11,9 @@ import numpy as np
 import shapely
 from shapely.geometry import mapping
 
-from stac_cloudmask.core.classes import CloudClass
+from stac_cloudmask.core.classes import CloudClass, Scl
 from stac_cloudmask.core.grid import Window
 from stac_cloudmask.core.predict import PERCENT_NODATA
-from stac_cloudmask.core.votes import Scl
 from stac_cloudmask.errors import ConfigError, OutsideAreaError
 from stac_cloudmask.pipeline.inference import Pass, step_of
 from stac_cloudmask.stac.geometry import Area, Bbox, bbox_area, bbox_of, check_degrees, footprint, pixels_of, read_area

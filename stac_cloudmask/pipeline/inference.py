@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 import numpy as np
 
+from stac_cloudmask.core.classes import ground_codes
 from stac_cloudmask.core.grid import FARMVIBES_OVERLAP, FARMVIBES_SIZE, Chip, farmvibes_chips, plan_chips
 from stac_cloudmask.core.predict import ROLES, Bands, Member, Mosaic, predict_chips
 from stac_cloudmask.core.reflectance import is_damaged, to_rgb
 from stac_cloudmask.core.resampling import block_mean
-from stac_cloudmask.core.votes import ground_codes
 from stac_cloudmask.errors import ConfigError
 from stac_cloudmask.models.spec import shared_window
 

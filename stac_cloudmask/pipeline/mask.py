@@ -19,10 +19,10 @@ from dask.system import CPU_COUNT
 from odc.geo.geobox import GeoBox
 from odc.geo.xr import xr_coords
 
-from stac_cloudmask.core.classes import CLASSES, CloudClass
-from stac_cloudmask.core.policy import FARMVIBES, Decision, decide, nir_factor
+from stac_cloudmask.core.classes import CLASSES, CloudClass, improved_scl
+from stac_cloudmask.core.merge import FARMVIBES, Decision, decide, nir_factor
 from stac_cloudmask.core.predict import Member, Role
-from stac_cloudmask.core.votes import Evidence, ProductMask, Sun, improved_scl
+from stac_cloudmask.core.votes import Evidence, ProductMask, Sun
 from stac_cloudmask.models.registry import find_model
 from stac_cloudmask.models.session import OnnxSegmenter
 from stac_cloudmask.pipeline.area import Clip, clip, part_of

@@ -7,10 +7,10 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Final
 
 from stac_cloudmask.core.calibrated import RULES
-from stac_cloudmask.core.classes import CLASSES, SCL_CLASSES, CloudClass
+from stac_cloudmask.core.classes import CLASSES, SCL_CLASSES, CloudClass, Scl
 from stac_cloudmask.core.merge import CLOUD_VOTES
 from stac_cloudmask.core.predict import PERCENT_NODATA
-from stac_cloudmask.core.votes import VOTES_NODATA, Scl, Vote
+from stac_cloudmask.core.votes import VOTES_NODATA, Vote
 from stac_cloudmask.errors import StacCloudmaskError, UnsupportedItemError
 from stac_cloudmask.review.layers import MASK, MASK_VOTES, Product, mask_item_of
 from stac_cloudmask.stac.assets import OWN, VOTES

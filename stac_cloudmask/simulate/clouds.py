@@ -9,10 +9,10 @@ from typing import Final
 import numpy as np
 from scipy import ndimage, sparse
 
-from stac_cloudmask.core.classes import CloudClass
+from stac_cloudmask.core.classes import CloudClass, Scl
 from stac_cloudmask.core.morphology import dilate
 from stac_cloudmask.core.shadow import shadow_shift
-from stac_cloudmask.core.votes import Scl, Sun
+from stac_cloudmask.core.votes import Sun
 from stac_cloudmask.simulate.landscape import Codes, Cover, Field, Random, Shape, power_noise, top_share
 
 BACKSCATTER: Final = 0.15

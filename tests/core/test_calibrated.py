@@ -7,11 +7,11 @@ from hypothesis import given, strategies as st
 from hypothesis.extra import numpy as hnp
 
 from stac_cloudmask.config import Settings
-from stac_cloudmask.core import calibrated as module, merge
+from stac_cloudmask.core import calibrated as module, grid
 from stac_cloudmask.core.calibrated import NO_GROUND, NO_NIR, NO_PRODUCT, NO_SUN, Rules, calibrated
 from stac_cloudmask.core.classes import CloudClass
+from stac_cloudmask.core.merge import POLICIES, decide
 from stac_cloudmask.core.morphology import dilate
-from stac_cloudmask.core.policy import POLICIES, decide
 from stac_cloudmask.core.votes import Evidence, ProductMask, Sun, Vote
 
 SHAPE = (360, 424)
@@ -108,7 +108,7 @@ def test_strips_equal_the_whole_to_the_bit(monkeypatch, rows):
     evidence = noise_over(cumulus(), seed=3)
     whole = masked(evidence, buffer=50, min_area=900)
     monkeypatch.setattr(module, "STRIP_ROWS", rows)
-    monkeypatch.setattr(merge.strips, "__defaults__", (rows,))
+    monkeypatch.setattr(grid.strips, "__defaults__", (rows,))
     cut = masked(evidence, buffer=50, min_area=900)
     np.testing.assert_array_equal(cut.class_map, whole.class_map)
     np.testing.assert_array_equal(cut.votes, whole.votes)

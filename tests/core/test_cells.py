@@ -4,9 +4,8 @@ from cumulus import cumulus, product
 
 from stac_cloudmask.core import calibrated as module
 from stac_cloudmask.core.calibrated import RULES, candidates, reduce_scene
-from stac_cloudmask.core.merge import vote
-from stac_cloudmask.core.policy import POLICIES
-from stac_cloudmask.core.votes import Evidence
+from stac_cloudmask.core.merge import POLICIES
+from stac_cloudmask.core.votes import Evidence, vote
 
 POLICY = POLICIES["calibrated"]
 

@@ -1,13 +1,15 @@
 from __future__ import annotations
 
 import numpy as np
-import pytest
 from hypothesis import given, strategies as st
 from hypothesis.extra.numpy import arrays
 from scipy import ndimage
 
-from stac_cloudmask.core.policy import merge_farmvibes, nodata_pixels
+from stac_cloudmask.config import Settings
+from stac_cloudmask.core.merge import decide, merge_farmvibes
 from stac_cloudmask.core.predict import percent
+from stac_cloudmask.core.votes import Evidence, ProductMask
+from stac_cloudmask.farmvibes import PROBABILITY_NODATA, flagged_pixels, nodata_pixels
 
 SHAPE = (24, 31)
 probabilities = arrays(np.float32, SHAPE, elements=st.floats(0, 1, width=32))
@@ -20,16 +22,18 @@ def disk(radius):
     return x * x + y * y <= radius * radius
 
 
-def merge(cloud, shadow, product, **options):
-    options = {"cloud_thr": 0.3, "shadow_thr": 0.2, "closing_size": 0, **options}
-    return merge_farmvibes(cloud, shadow, product, **options)
+def merge(cloud, shadow, product, *, cloud_thr=0.3, shadow_thr=0.2, closing_size=0, min_area=0):
+    flagged = flagged_pixels(cloud, shadow, product, cloud_thr=cloud_thr, shadow_thr=shadow_thr)
+    return merge_farmvibes(flagged, closing_size=closing_size, min_area=min_area)
 
 
 @given(probabilities, probabilities, masks, st.tuples(thresholds, thresholds), st.integers(0, 4))
 def test_percents_give_the_same_mask_as_the_probabilities_they_came_from(cloud, shadow, product, at, size):
-    options = {"cloud_thr": at[0], "shadow_thr": at[1], "closing_size": size}
-    exact = merge(cloud, shadow, product, **options)
-    np.testing.assert_array_equal(merge(percent(cloud), percent(shadow), product, **options), exact)
+    exact = merge(cloud, shadow, product, cloud_thr=at[0], shadow_thr=at[1], closing_size=size)
+    scl = ProductMask(scl=product + np.uint8(1), factor=1, shape=SHAPE, cloud_codes=(2, 4, 101), shadow_codes=())
+    evidence = Evidence(cloud=percent(cloud), shadow=percent(shadow), gsd=10.0, product=scl)
+    settings = Settings(merge="farmvibes", cloud_thr=at[0], shadow_thr=at[1], buffer=10.0 * size)
+    np.testing.assert_array_equal(decide(evidence, settings).class_map, exact)
 
 
 @given(masks, st.integers(0, 4))
@@ -46,23 +50,20 @@ def test_thresholds_are_strict():
     assert merge(np.nextafter(at, np.float32(1)), clear, product).all()
 
 
-@pytest.mark.parametrize("dtype", [np.float32, np.uint8])
-def test_nodata_is_cloud_unless_an_ensemble_has_lost_it(dtype):
-    nodata = 100 if dtype is np.float32 else 255
-    clear, product = np.zeros(SHAPE, dtype), np.zeros(SHAPE, np.uint8)
-    empty = np.full(SHAPE, nodata, dtype)
+def test_nodata_is_cloud_unless_an_ensemble_has_lost_it():
+    clear, product = np.zeros(SHAPE, np.float32), np.zeros(SHAPE, np.uint8)
+    empty, lost = np.full(SHAPE, PROBABILITY_NODATA), np.full(SHAPE, np.float32(np.nan))
     assert merge(empty, clear, product).all()
-    assert not merge(empty, clear, product, ensemble=True).any()
-    assert merge(empty, empty, product, ensemble=True).all()
+    assert not merge(lost, clear, product).any()
+    assert merge(lost, empty, product).all()
 
 
-@pytest.mark.parametrize(("dtype", "nodata"), [(np.float32, 100), (np.uint8, 255)])
 @given(arrays(np.uint8, SHAPE, elements=st.sampled_from([0, 20, 40, 255])), masks, st.integers(0, 2))
-def test_nodata_of_an_ensemble_is_as_clear_as_no_cloud(dtype, nodata, percents, product, size):
-    known = percents if dtype is np.uint8 else (percents / 100).astype(dtype)
-    clear, empty = np.zeros(SHAPE, dtype), percents == 255
-    lost, filled = np.where(empty, dtype(nodata), known), np.where(empty, dtype(0), known)
-    found = merge(lost, clear, product, ensemble=True, closing_size=size)
+def test_nodata_of_an_ensemble_is_as_clear_as_no_cloud(percents, product, size):
+    known, empty = (percents / 100).astype(np.float32), percents == 255
+    lost, filled = (np.where(empty, np.float32(value), known) for value in (np.nan, 0))
+    clear = np.zeros(SHAPE, np.float32)
+    found = merge(lost, clear, product, closing_size=size)
     np.testing.assert_array_equal(found, merge(filled, clear, product, closing_size=size))
 
 
@@ -82,6 +83,6 @@ def test_small_objects_go_after_growing_and_then_small_holes_are_filled():
 
 def test_a_pixel_is_nodata_where_any_band_is():
     dn = np.array([[[1, 0, 7]], [[1, 1, 0]]], np.uint16)
-    np.testing.assert_array_equal(nodata_pixels(dn), [[False, True, True]])
+    np.testing.assert_array_equal(nodata_pixels(dn, nodata=0), [[False, True, True]])
     np.testing.assert_array_equal(nodata_pixels(dn, nodata=7), [[False, False, True]])
     np.testing.assert_array_equal(nodata_pixels(dn, nodata=None), np.zeros((1, 3), bool), strict=True)

@@ -3,8 +3,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from stac_cloudmask.core.classes import Scl
 from stac_cloudmask.core.morphology import dilate
-from stac_cloudmask.core.votes import Scl, Sun
+from stac_cloudmask.core.votes import Sun
 from stac_cloudmask.simulate.clouds import (
     CIRRUS_FOUND,
     ROOF_AS_CLOUD,

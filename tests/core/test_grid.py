@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 from hypothesis import given, strategies as st
 
@@ -12,21 +10,11 @@ GRID = Grid(epsg=32633, left=600000, top=5000040, gsd=10, height=109, width=54)
 
 
 @given(factor=st.integers(1, 40))
-def test_a_coarser_grid_covers_the_finer_one_and_their_ratio_is_the_factor(factor):
+def test_a_coarser_grid_covers_the_finer_one(factor):
     coarse = GRID.coarsen(factor)
-    assert GRID.ratio(coarse) == factor
     assert (coarse.epsg, coarse.left, coarse.top, coarse.gsd) == (32633, 600000, 5000040, 10 * factor)
     assert 109 <= coarse.height * factor < 109 + factor
     assert 54 <= coarse.width * factor < 54 + factor
-
-
-@pytest.mark.parametrize("change", [{"left": 600010}, {"top": 5000050}, {"epsg": 32634}, {"height": 54}, {"width": 28}])
-def test_grids_that_do_not_nest_have_no_ratio(change):
-    assert GRID.ratio(replace(GRID.coarsen(2), **change)) is None
-
-
-def test_a_finer_grid_does_not_nest_in_a_coarser_one():
-    assert GRID.coarsen(4).ratio(GRID) is None
 
 
 def test_a_grid_is_coarsened_by_at_least_one():

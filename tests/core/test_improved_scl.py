@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from stac_cloudmask.core.votes import Scl, ground_codes, improved_scl
+from stac_cloudmask.core.classes import Scl, ground_codes, improved_scl
 
 
 def improved(mask, scl, *, cloud=0, ground=Scl.BARE):

@@ -6,7 +6,7 @@ from hypothesis import given, strategies as st
 from hypothesis.extra import numpy as hnp
 from scipy import ndimage
 
-from stac_cloudmask.core import merge as merging
+from stac_cloudmask.core import grid
 from stac_cloudmask.core.classes import CloudClass
 from stac_cloudmask.core.merge import Policy, merge, select_union
 from stac_cloudmask.core.votes import Evidence, ProductMask, Vote
@@ -64,7 +64,7 @@ def test_strips_do_not_change_the_outcome(evidence, rows, buffer, area):
     clean = {"cloud_buffer": buffer, "shadow_buffer": buffer, "min_area": area, "hole_area": area}
     whole = union(evidence, **clean)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(merging.strips, "__defaults__", (rows,))
+        patch.setattr(grid.strips, "__defaults__", (rows,))
         cut = union(evidence, **clean)
     np.testing.assert_array_equal(cut, whole)
 

@@ -5,10 +5,10 @@ import pytest
 from cumulus import cumulus, product
 
 from stac_cloudmask.config import Settings
-from stac_cloudmask.core import calibrated, policy
+from stac_cloudmask.core import calibrated, merge
 from stac_cloudmask.core.calibrated import NO_PRODUCT
 from stac_cloudmask.core.classes import CloudClass
-from stac_cloudmask.core.policy import FARMVIBES_CLASSES, POLICIES, merge_farmvibes, nir_factor
+from stac_cloudmask.core.merge import FARMVIBES_CLASSES, POLICIES, merge_farmvibes, nir_factor
 from stac_cloudmask.core.votes import Evidence, Vote
 from stac_cloudmask.errors import ConfigError
 
@@ -16,7 +16,7 @@ CODES = np.array([[4, 4, 9, 3, 0]])
 
 
 def decide(evidence, *, threads=1, **settings):
-    return policy.decide(evidence, Settings(**settings), threads=threads)
+    return merge.decide(evidence, Settings(**settings), threads=threads)
 
 
 def line(cloud, shadow, *, scl=CODES, gsd=10.0):
@@ -78,7 +78,7 @@ def test_farmvibes_is_the_seeds_merge_in_pixels():
     evidence.product.scl[300:310, 300:310] = 9
     evidence.cloud[5, 400] = evidence.shadow[5, 400] = 255
     clouds = np.isin(evidence.product.scl, (0, 9))
-    expected = merge_farmvibes(evidence.cloud, evidence.shadow, clouds, cloud_thr=0.3, shadow_thr=0.2)
+    expected = merge_farmvibes((evidence.cloud > 30) | (evidence.shadow > 20) | clouds)
     for gsd in (10.0, 60.0):
         found = decide(replace(evidence, gsd=gsd), merge="farmvibes")
         np.testing.assert_array_equal(found.class_map == CloudClass.CLOUD, expected)

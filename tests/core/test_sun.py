@@ -7,10 +7,10 @@ from hypothesis.extra import numpy as hnp
 from scipy import ndimage
 
 from stac_cloudmask.core.calibrated import RULES
+from stac_cloudmask.core.morphology import objects
 from stac_cloudmask.core.shadow import (
     Search,
     kept_objects,
-    objects,
     reachable,
     shadow_shift,
     shadowless,
