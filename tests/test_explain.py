@@ -15,7 +15,7 @@ from stac_cloudmask.core.grid import Grid
 from stac_cloudmask.core.merge import decide
 from stac_cloudmask.core.votes import Vote
 from stac_cloudmask.errors import ConfigError, StacCloudmaskError, UnsupportedItemError
-from stac_cloudmask.review.explain import PixelRecord, explain, reasons
+from stac_cloudmask.review.explain import Explanation, explain
 from stac_cloudmask.review.layers import Product
 from stac_cloudmask.stac.catalog import OutputCatalog
 from stac_cloudmask.stac.cog import write_cog
@@ -174,12 +174,13 @@ CALIBRATED = {
 
 
 def chain(code, votes, *, scl=4, improved_scl=None, cloud=None, shadow=None, **merge):
-    facts = PixelRecord(
-        code=CloudClass(code), votes=None if votes is None else Vote(votes), scl=scl, improved_scl=improved_scl,
-        cloud=cloud, shadow=shadow, merge=CALIBRATED | merge,
-        product=Product(key="scl", cloud_codes=(8, 9, 10), shadow_codes=(3,)),
+    names = None if votes is None else tuple(vote.name.lower() for vote in Vote(votes))
+    pixel = Explanation(
+        item_id="x", lon=0, lat=0, row=0, col=0, class_name=CloudClass(code).name.lower(), scl=scl,
+        improved_scl=improved_scl, cloud_probability=cloud, shadow_probability=shadow, votes=names, missing=(),
+        merge=CALIBRATED | merge, product=Product(key="scl", cloud_codes=(8, 9, 10), shadow_codes=(3,)),
     )  # fmt: skip
-    return " | ".join(reasons(facts))
+    return " | ".join(pixel.reasons)
 
 
 def test_sources_say_what_they_voted():

@@ -6,7 +6,7 @@ import pytest
 
 from stac_cloudmask.config import Settings
 from stac_cloudmask.pipeline.run import run
-from stac_cloudmask.review.report.builder import build_report
+from stac_cloudmask.review.report import build_report
 from stac_cloudmask.simulate.scene import Recipe, write_simulated_item
 from stac_cloudmask.stac.search import load_items
 from tests.browser import chromium

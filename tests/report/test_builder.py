@@ -7,6 +7,7 @@ import re
 import shutil
 import zlib
 from base64 import b64decode
+from functools import partial
 
 import numpy as np
 import pystac
@@ -20,9 +21,17 @@ from stac_cloudmask.core.classes import ADDED, CLASSES, MISSED, RAMP
 from stac_cloudmask.core.grid import Grid
 from stac_cloudmask.errors import ConfigError, WriteError
 from stac_cloudmask.review.layers import MaskLayers
-from stac_cloudmask.review.report.builder import LEAST_BYTES, build_report
-from stac_cloudmask.review.report.planes import base64, mask_tiles, pack, script_json, thumbnail, webp_within
-from stac_cloudmask.review.report.summary import Places, links
+from stac_cloudmask.review.report import (
+    LEAST_BYTES,
+    build_report,
+    link_to,
+    links,
+    mask_tiles,
+    pack,
+    script_json,
+    thumbnail,
+    webp_within,
+)
 from stac_cloudmask.stac.catalog import OutputCatalog
 from stac_cloudmask.stac.cog import write_cog, write_thumbnail
 from stac_cloudmask.stac.mask_item import mask_item
@@ -95,9 +104,8 @@ def ragged(tmp_path_factory):
 def test_the_most_ragged_item_among_many_stays_below_100_kb_with_all_its_layers(ragged):
     (item,) = OutputCatalog(ragged).items()
     layers = MaskLayers.of(item, Views())
-    packed = pack(layers, room=LEAST_BYTES)
-    shown = packed.shown
-    assert len(script_json(shown)) + len(base64(packed.thumbnail)) < 100_000
+    entry, shown = pack(layers, room=LEAST_BYTES)
+    assert len(script_json(shown)) + len(entry["thumb"]) < 100_000
     assert [plane["name"] for plane in shown["planes"]] == ["mask", "scl", "cloud", "shadow"]
     assert "picture" in shown
 
@@ -111,7 +119,7 @@ def test_a_scene_alone_is_drawn_pixel_by_pixel(ragged, tmp_path):
 def test_a_scene_larger_than_the_screen_keeps_its_own_pixels_in_tiles(ragged):
     (item,) = OutputCatalog(ragged).items()
     layers = MaskLayers.of(item, Views())
-    whole = planes(pack(layers, room=6_000_000).shown)["mask"]
+    whole = planes(pack(layers, room=6_000_000)[1])["mask"]
     tiles = [zlib.decompress(tile, -15) for tile in mask_tiles(layers, 6_000_000)]
     assert [len(tile) for tile in tiles] == [1024 * 1000, 76 * 1000]
     np.testing.assert_array_equal(np.frombuffer(b"".join(tiles), np.uint8).reshape(GRID.shape), whole)
@@ -199,7 +207,6 @@ def test_without_a_word_of_the_source_the_products_cover_is_counted(copied, tmp_
 
 
 def test_only_web_and_file_references_become_links(tmp_path):
-    places = Places(catalog="/data/out", page=tmp_path)
     hrefs = {
         "https://example.org/a?sig=x": "https://example.org/a",
         "/data/elsewhere/b c.tif": "file:///data/elsewhere/b%20c.tif",
@@ -209,15 +216,15 @@ def test_only_web_and_file_references_become_links(tmp_path):
         "package://model.json": None,
         "//host/x": "file:////host/x",
     }
-    assert {href: places.link(href) for href in hrefs} == hrefs
-    inside = Places(catalog=str(tmp_path), page=tmp_path / "pages").link(str(tmp_path / "a" / "b#1.tif"))
+    assert {href: link_to(href, catalog="/data/out", page=tmp_path) for href in hrefs} == hrefs
+    inside = link_to(str(tmp_path / "a" / "b#1.tif"), catalog=str(tmp_path), page=tmp_path / "pages")
     assert inside == "../a/b%231.tif"
 
 
 def test_references_are_shown_without_secrets(catalog):
     item = next(OutputCatalog(catalog).items())
     item["assets"]["x"] = {"href": "s3://key:secret@bucket/x?sig=secret"}
-    assert "secret" not in json.dumps(links(item, Places(catalog=str(catalog), page=catalog)))
+    assert "secret" not in json.dumps(links(item, partial(link_to, catalog=str(catalog), page=catalog)))
 
 
 def test_a_catalog_without_masks_is_a_wrong_command(tmp_path):

@@ -9,8 +9,7 @@ import pytest
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 
-from stac_cloudmask.review.report.builder import build_report
-from stac_cloudmask.review.report.planes import script_json
+from stac_cloudmask.review.report import build_report, script_json
 from tests.browser import by_id, complaints, requests, show, texts, wait
 from tests.outputs import item_path
 
