@@ -6,7 +6,6 @@ import json
 import os
 import random
 from dataclasses import fields
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, get_args
 
@@ -20,7 +19,7 @@ from stac_cloudmask.errors import StacCloudmaskError
 from stac_cloudmask.pipeline.item import plan_item
 from stac_cloudmask.pipeline.mask import href_rule, resolve_sources
 from stac_cloudmask.stac.hrefs import is_remote
-from stac_cloudmask.stac.mask_item import AssetFile, MaskFacts, ModelUse, mask_item
+from stac_cloudmask.stac.mask_item import MaskFacts, ModelUse, mask_item
 from stac_cloudmask.stac.search import Query
 from stac_cloudmask.stac.static import Failure, items_in, parse_item
 
@@ -30,7 +29,6 @@ if TYPE_CHECKING:
 ORIGINS: Final = ("https://stac.example.com/c/items/i", "s3://bucket/c/i.json", "/data/items/i.json", None)
 MODELS: Final = ("ukis-csmask-4b-l2a", "ukis-csmask-6b-l2a")
 INTERVALS: Final = ("2020-01-01T00:00:00Z/..", "../2021-01-01T00:00:00Z", "2020-06-01T00:00:00Z", None)
-WHEN: Final = datetime(2026, 1, 1, tzinfo=UTC)
 GOOD: Final[dict[str, tuple[Any, ...]]] = {
     "cloud_model": ((MODELS[0],), MODELS, (MODELS[0], MODELS[0])),
     "shadow_model": MODELS,
@@ -135,23 +133,25 @@ def _facts(sources: Sources, fingerprint: str, settings: Settings, chance: rando
     side = chance.choice([1, 100, 10980])
     grid = Grid(epsg=32633, left=300000, top=5000040, gsd=10, height=side, width=side)
     share = chance.randint(0, side * side)
-    file = AssetFile(name="cloud_mask.tif", size=1234, checksum="1220" + "ab" * 32)
+    file = {"file:size": 1234, "file:checksum": "1220" + "ab" * 32}
     return MaskFacts(
-        grid=grid,
-        counts={0: share, 1: side * side - share, 2: 0, 255: 0},
-        files={"cloud_mask": file},
-        fingerprint=fingerprint,
-        created=WHEN,
-        version="1.0.0",
-        lineage="Made up.",
+        settings=settings,
+        sources=sources,
+        source_id=sources.item_id,
+        collection_id="made-up-cloudmask",
         models=(
             ModelUse(name="m", roles=("cloud",), sha256="ab" * 32, href=chance.choice([None, *canaries.TEXTS[1:3]])),
         ),
-        bands=sources.bands,
-        product_mask=None if sources.scl is None else sources.scl.asset_key,
-        policy=settings.merge,
-        settings=settings.fingerprint_fields(),
-        mask_only=settings.mask_only,
+        grid=grid,
+        counts={0: share, 1: side * side - share, 2: 0, 255: 0},
+        files={"cloud_mask": file},
+        parameters={},
+        fingerprint=fingerprint,
+        created="2026-01-01T00:00:00Z",
+        software={"stac_cloudmask": "1.0.0"},
+        lineage="Made up.",
+        notes=(),
+        seconds={},
     )
 
 

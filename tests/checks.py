@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import rasterio
 from rio_cogeo import cog_validate
 
-from stac_cloudmask.stac.mask_item import file_facts
+from stac_cloudmask.stac.mask_item import file_fields
 
 if TYPE_CHECKING:
     import numpy as np
@@ -45,9 +45,8 @@ def check_item(path: Path, valid: Callable[[dict], object] | None = None) -> Non
     assert "cloud_mask" in own
     for key, file in own.items():
         stated = body["assets"][key]
-        found = file_facts(file)
         if stated["type"] != "application/xml":  # QGIS and GDAL write to theirs
-            assert (found.size, found.checksum) == (stated["file:size"], stated["file:checksum"]), file
+            assert file_fields(file).items() <= stated.items(), file
         if file.suffix == ".tif":
             assert cog_validate(str(file), strict=True, quiet=True)[0], file
     left = {file.name for file in path.parent.iterdir()} - {path.name, *(file.name for file in own.values())}

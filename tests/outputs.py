@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import json
 import warnings
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
 import pystac
+from pystac.utils import datetime_to_str
 
+from stac_cloudmask.config import Settings
 from stac_cloudmask.core.grid import Grid
 from stac_cloudmask.errors import StacCloudmaskError, StacCloudmaskWarning
 from stac_cloudmask.stac.assets import file_name_of
-from stac_cloudmask.stac.bands import resolve
+from stac_cloudmask.stac.bands import Sources, resolve
 from stac_cloudmask.stac.cog import write_cog, write_thumbnail
-from stac_cloudmask.stac.mask_item import MaskFacts, ModelUse, class_counts, file_facts
+from stac_cloudmask.stac.mask_item import MaskFacts, ModelUse, class_counts, file_fields, output_collection
 
 MODEL = ModelUse(
     name="ukis-csmask-4b-l2a",
@@ -75,29 +78,36 @@ def write_files(folder: Path, array: np.ndarray, *, everything: bool = True) -> 
     return {key: folder / file_name_of(key) for key in ("cloud_mask_qgis", "cloud_mask_gdal", "thumbnail", *layers)}
 
 
+NO_SOURCES = Sources(item_id="", bands=(), scl=None, sun=None)
+
+
+def sources_of(item: pystac.Item) -> Sources:
+    """What a run would read of an item, without the bands where they cannot be read."""
+    for names in (("blue", "green", "red", "nir"), ()):
+        with suppress(StacCloudmaskError), warnings.catch_warnings():
+            warnings.simplefilter("ignore", StacCloudmaskWarning)
+            return resolve(item, names, want_scl=False)
+    return NO_SOURCES
+
+
 def facts_of(item: pystac.Item, array: np.ndarray, files: dict[str, Path], **changes: object) -> MaskFacts:
     """What a run would know of a mask of this item."""
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", StacCloudmaskWarning)
-            bands = resolve(item, ("blue", "green", "red", "nir"), want_scl=False).bands
-    except StacCloudmaskError:
-        bands = ()
     stated: dict = {
+        "settings": Settings(),
+        "sources": sources_of(item),
+        "source_id": item.id,
+        "collection_id": output_collection(item.collection_id),
+        "models": (MODEL,),
         "grid": grid_of(array),
         "counts": class_counts(array),
-        "files": {key: file_facts(path) for key, path in files.items()},
-        "fingerprint": "0123456789abcdef",
-        "created": CREATED,
-        "version": "0.2.0",
-        "software": {"onnxruntime": "1.30.0"},
-        "lineage": "Models merged with the scene classification (SCL).",
-        "models": (MODEL,),
-        "bands": bands,
-        "product_mask": "scl",
-        "policy": "calibrated",
+        "files": {key: file_fields(path) for key, path in files.items()},
         "parameters": {"cloud_thr": 0.3, "shadow_thr": 0.2},
-        "settings": {"boa_offset": "auto"},
+        "fingerprint": "0123456789abcdef",
+        "created": datetime_to_str(CREATED),
+        "software": {"stac_cloudmask": "0.2.0", "onnxruntime": "1.30.0"},
+        "lineage": "Models merged with the scene classification (SCL).",
+        "notes": (),
+        "seconds": {},
     }
     return MaskFacts(**stated | changes)
 

@@ -6,7 +6,7 @@ import pystac
 import pytest
 import rasterio
 from cumulus import cumulus
-from outputs import facts_of
+from outputs import NO_SOURCES, facts_of
 from rasterio.warp import transform, transform_bounds
 
 from stac_cloudmask.config import Settings
@@ -67,8 +67,7 @@ def published(folder, source, evidence, decision, *, everything=True, **changes)
             write_cog(work, key, layer, GRID)
         files = {key: work / f"{key}.tif" for key in layers}
         facts = facts_of(
-            source, decision.class_map, files, grid=GRID, policy="calibrated", parameters=decision.parameters,
-            settings=Settings().fingerprint_fields(), **changes,
+            source, decision.class_map, files, grid=GRID, parameters=decision.parameters, **changes
         )  # fmt: skip
         catalog.link([catalog.write_item(mask_item(source, facts), files)])
     return str(folder)
@@ -114,7 +113,7 @@ def test_an_item_can_be_given_by_its_path(out):
 
 
 def test_what_was_not_published_is_named(tmp_path, source, evidence, decision):
-    out = published(tmp_path, source, evidence, decision, everything=False, mask_only=True)
+    out = published(tmp_path, source, evidence, decision, everything=False, settings=Settings(mask_only=True))
     found = explain("S2A_TEST", *point(200, 150), catalog=out)
     assert (found.class_name, found.votes, found.scl, found.cloud_probability) == ("cloud", None, None, None)
     assert found.reasons == ()
@@ -138,7 +137,7 @@ def test_a_product_mask_that_is_gone_is_no_reason_to_stop(tmp_path, source, evid
 
 
 def test_a_mask_of_the_models_alone_misses_no_product(tmp_path, source, evidence, decision):
-    out = published(tmp_path, source, evidence, decision, product_mask=None)
+    out = published(tmp_path, source, evidence, decision, sources=NO_SOURCES)
     found = explain("S2A_TEST", *point(200, 150), catalog=out)
     assert found.scl is None
     assert found.missing == ()

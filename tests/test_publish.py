@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from pathlib import Path
 
 import pystac
@@ -19,7 +18,7 @@ from stac_cloudmask.pipeline.publish import GIVE_UP, publish
 from stac_cloudmask.retry import RetryPolicy
 from stac_cloudmask.stac.catalog import OutputCatalog
 from stac_cloudmask.stac.collection import new_collection
-from stac_cloudmask.stac.mask_item import AssetFile, attached, detached, mask_item
+from stac_cloudmask.stac.mask_item import attached, detached, mask_item
 from stac_cloudmask.stac.transactions import StacApi
 
 HURRIED = RetryPolicy(seconds=0.3, pause=0.1)
@@ -209,11 +208,8 @@ def test_masks_of_two_areas_and_of_the_whole_are_attached_to_one_item_and_each_i
     middle = (west + east) / 2
     halves = [area_of(bbox=(west, south, middle, north)), area_of(bbox=(middle, south, east, north))]
     parts = [source, *(clipped_item(source, half) for half in halves)]
-    file = AssetFile(name="cloud_mask.tif", size=1, checksum="1220" + "ab" * 32)
-    masks = [
-        mask_item(part, replace(facts_of(source, class_map(), {}), files={"cloud_mask": file}, source_id=source.id))
-        for part in parts
-    ]
+    file = {"file:size": 1, "file:checksum": "1220" + "ab" * 32}
+    masks = [mask_item(part, facts_of(source, class_map(), {}, files={"cloud_mask": file})) for part in parts]
     bodies = [mask.to_dict(transform_hrefs=False) for mask in masks]
     before = item = source.to_dict(transform_hrefs=False)
     for body in bodies:

@@ -12,6 +12,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from pystac.utils import datetime_to_str
+
 from stac_cloudmask.models.registry import is_followable, model_document
 from stac_cloudmask.models.weights import weights_sha256
 from stac_cloudmask.pipeline.area import clipped_item
@@ -35,12 +37,11 @@ from stac_cloudmask.stac.cog import write_cog, write_thumbnail
 from stac_cloudmask.stac.collection import read_config
 from stac_cloudmask.stac.geometry import check_footprint
 from stac_cloudmask.stac.mask_item import (
-    AssetFile,
     MaskFacts,
     ModelUse,
     class_counts,
     cover_of,
-    file_facts,
+    file_fields,
     mask_item,
     output_collection,
     output_id,
@@ -191,7 +192,7 @@ def process_item(item: pystac.Item, *, settings: Settings, out: str, progress: P
             counts = class_counts(mask.decision.class_map)
             files = _write_files(mask, folder, plan)
             body = mask_item(plan.part, _facts(plan, mask, counts, files, uses=uses, seconds=watch.seconds))
-            href = catalog.write_item(body, {key: folder / file.name for key, file in files.items()})
+            href = catalog.write_item(body, files)
             watch.progress("write", 1, 1)
     done = replace(
         plan.result("done"), output=href, cover=cover_of(counts), notes=mask.notes, seconds=dict(watch.seconds)
@@ -200,7 +201,7 @@ def process_item(item: pystac.Item, *, settings: Settings, out: str, progress: P
     return done
 
 
-def _write_files(mask: Mask, folder: Path, plan: Plan) -> dict[str, AssetFile]:
+def _write_files(mask: Mask, folder: Path, plan: Plan) -> dict[str, Path]:
     """Write the assets to a folder, and return the files by asset key."""
     decision, settings = mask.decision, plan.settings
     tags = {  # metadata for users of the file without its item
@@ -223,37 +224,32 @@ def _write_files(mask: Mask, folder: Path, plan: Plan) -> dict[str, AssetFile]:
             if layer is not None:
                 write_cog(folder, key, layer, mask.grid, tags=tags, threads=settings.threads or THREADS)
         drawn.result()
-    return {key: file_facts(path) for key, path in paths.items() if path.exists()}
+    return {key: path for key, path in paths.items() if path.exists()}
 
 
 def _facts(
     plan: Plan,
     mask: Mask,
     counts: Mapping[int, int],
-    files: Mapping[str, AssetFile],
+    files: Mapping[str, Path],
     *,
     uses: tuple[ModelUse, ...],
     seconds: Mapping[str, float],
 ) -> MaskFacts:
-    scl = mask.sources.scl
     return MaskFacts(
+        settings=plan.settings,
+        sources=mask.sources,
+        source_id=plan.item.id,
+        collection_id=plan.collection_id,
+        models=uses,
         grid=mask.grid,
         counts=counts,
-        files=files,
-        fingerprint=plan.fingerprint,
-        created=datetime.now(UTC),
-        version=VERSION,
-        software=software(),
-        lineage=_lineage(mask, plan.models),
-        models=uses,
-        bands=mask.sources.bands,
-        product_mask=None if scl is None else scl.asset_key,
-        policy=plan.settings.merge,
+        files={key: file_fields(path) for key, path in files.items()},
         parameters=mask.decision.parameters,
-        settings=plan.settings.fingerprint_fields(),
-        mask_only=plan.settings.mask_only,
-        collection_id=plan.collection_id,
-        source_id=plan.item.id,
+        fingerprint=plan.fingerprint,
+        created=datetime_to_str(datetime.now(UTC), timespec="seconds"),
+        software={"stac_cloudmask": VERSION, **software()},
+        lineage=_lineage(mask, plan.models),
         notes=mask.notes,
         seconds=dict(seconds),
     )

@@ -18,7 +18,7 @@ from stac_cloudmask.stac.metadata import asset_band, asset_epsg, baseline, sun_a
 if TYPE_CHECKING:
     import pystac
 
-    from stac_cloudmask.stac.bands import BandSource
+    from stac_cloudmask.stac.bands import BandSource, Sources
 
 Json = dict[str, Any]
 
@@ -115,9 +115,7 @@ def license_links(item: pystac.Item) -> list[Json]:
     ]
 
 
-def carried_assets(
-    item: pystac.Item, *, bands: Mapping[str, BandSource], product_mask: str | None, choice: str
-) -> dict[str, Json]:
+def carried_assets(item: pystac.Item, sources: Sources, *, choice: str) -> dict[str, Json]:
     """Return the source's rasters by absolute, unsigned href, otherwise as the source describes them, in STAC 1.1.
 
     Scale and offset of reflectance are those of this package's rule, whatever the source declares: a reader that
@@ -125,16 +123,17 @@ def carried_assets(
 
     Args:
         item: The source.
-        bands: The bands that were read, by asset key.
-        product_mask: Asset key of the scene classification that was read; None without one.
+        sources: Its assets that were read.
         choice: The setting ``boa_offset``, for the bands that were not read.
     """
     found = baseline(item)
     level = {"processing:level": "L2A"} | ({} if found is None else {"processing:version": f"{found:05.2f}"})
+    read = {source.asset_key for source in sources.assets}
+    bands = {band.asset_key: band for band in sources.bands}
     carried = {}
     for key, asset in item.assets.items():
         href = _checked(asset.href, item.get_self_href())
-        if href and (key in bands or key == product_mask or _is_raster(asset)):
+        if href and (key in read or _is_raster(asset)):
             described = _modern(item, key) | level | {"href": href} | _alternate(asset, item)
             carried[key] = described | _reflectance(item, key, bands.get(key), choice)
     return carried

@@ -27,7 +27,7 @@ from stac_cloudmask.stac.collection import (
     write_geoparquet,
 )
 from stac_cloudmask.stac.hrefs import is_remote, safe_id
-from stac_cloudmask.stac.mask_item import ITEM_TYPE, JSON_TYPE, file_facts
+from stac_cloudmask.stac.mask_item import ITEM_TYPE, JSON_TYPE, file_fields
 from stac_cloudmask.stac.static import is_asset, is_link, links_of, parsed, wrong_members
 from stac_cloudmask.stac.store import open_store
 
@@ -364,7 +364,7 @@ class OutputCatalog:
             for key, path in files.items():
                 self._store.get(f"{collection_id}/{item_id}/{path.name}", path)
                 stated = body["assets"][key].get("file:checksum")
-                if stated is not None and file_facts(path).checksum != stated:
+                if stated not in (None, file_fields(path)["file:checksum"]):
                     raise ReadError(
                         f"{where}: asset {key!r} is not the file that was written; process its source again"
                     )

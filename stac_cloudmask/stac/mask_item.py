@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -19,6 +18,7 @@ from stac_cloudmask.stac.assets import (
     OWN,
     carried_assets,
     extensions_of,
+    file_name_of,
     license_links,
     renders,
     scene_properties,
@@ -33,19 +33,11 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from stac_cloudmask.config import Settings
     from stac_cloudmask.core.grid import Grid
-    from stac_cloudmask.stac.bands import BandSource
+    from stac_cloudmask.stac.bands import Sources
 
     Json = dict[str, Any]
-
-
-@dataclass(frozen=True, kw_only=True)
-class AssetFile:
-    """A file that was written for an asset: its name beside the item, its size in bytes, its multihash in hex."""
-
-    name: str
-    size: int
-    checksum: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,54 +55,47 @@ class MaskFacts:
     """A mask and its provenance.
 
     Attributes:
+        settings: What the user asked for.
+        sources: The source's assets that were read.
+        source_id: Id of the item that was masked, where the source given may be a part of it.
+        collection_id: The item's collection.
+        models: The models that were used.
         grid: Grid of all written rasters.
         counts: Pixels by code of the class map, see ``class_counts``.
-        files: The written files by asset key (`ASSETS`); ``cloud_mask`` is always among them.
+        files: Size and checksum of the written files by asset key (`ASSETS`), see ``file_fields``; ``cloud_mask`` is
+            always among them.
+        parameters: Thresholds and sizes of the merge policy as they were applied, by name.
         fingerprint: Hash of inputs, model hashes, settings and version.
-        created: When the mask was made; timezone-aware.
-        version: Version of this package.
-        software: Versions of what else decides the result, by name.
+        created: When the mask was made, in STAC's format.
+        software: Versions of this package and what else decides the result, by name.
         lineage: One or two sentences in plain language.
-        models: The models that were used.
-        bands: The source's bands that were read, and what was added to their digital numbers.
-        product_mask: Asset key of the source's own mask, None where the mask comes from the models alone.
-        policy: Name of the merge policy.
-        parameters: Its thresholds and sizes as they were applied, by name.
-        settings: What the user asked for, by name.
-        mask_only: Leave the source's assets out of the item.
-        collection_id: The item's collection; by default it is named after the source's.
-        source_id: Id of the item that was masked, where the source given is a part of it.
         notes: Decisions made during processing that users may want to know.
         seconds: Wall time by stage, up to the writing of the item.
     """
 
+    settings: Settings
+    sources: Sources
+    source_id: str
+    collection_id: str
+    models: tuple[ModelUse, ...]
     grid: Grid
     counts: Mapping[int, int]
-    files: Mapping[str, AssetFile]
+    files: Mapping[str, Json]
+    parameters: Mapping[str, float | str | None]
     fingerprint: str
-    created: datetime
-    version: str
-    software: Mapping[str, str] = field(default_factory=dict)
+    created: str
+    software: Mapping[str, str]
     lineage: str
-    models: tuple[ModelUse, ...] = ()
-    bands: tuple[BandSource, ...] = ()
-    product_mask: str | None
-    policy: str
-    parameters: Mapping[str, float | str | None] = field(default_factory=dict)
-    settings: Mapping[str, object] = field(default_factory=dict)
-    mask_only: bool = False
-    collection_id: str | None = None
-    source_id: str | None = None
-    notes: tuple[str, ...] = ()
-    seconds: Mapping[str, float] = field(default_factory=dict)
+    notes: tuple[str, ...]
+    seconds: Mapping[str, float]
 
 
-def file_facts(path: Path) -> AssetFile:
-    """Return name, size and multihash of a file on disk."""
+def file_fields(path: Path) -> Json:
+    """Return the fields of the file extension for a file on disk: its size in bytes and its multihash in hex."""
     with path.open("rb") as stream:
         digest = hashlib.file_digest(stream, "sha256")
     # a multihash: 12 is SHA-256, 20 are its 32 bytes
-    return AssetFile(name=path.name, size=path.stat().st_size, checksum=f"1220{digest.hexdigest()}")
+    return {"file:size": path.stat().st_size, "file:checksum": f"1220{digest.hexdigest()}"}
 
 
 def cover_of(counts: Mapping[int, int]) -> dict[str, float]:
@@ -119,11 +104,6 @@ def cover_of(counts: Mapping[int, int]) -> dict[str, float]:
     valid = total - counts.get(CloudClass.NODATA, 0)
     whole = {info.code: total if info.code == CloudClass.NODATA else valid for info in CLASSES}
     return {info.name: round(100 * counts.get(info.code, 0) / max(whole[info.code], 1), 4) for info in CLASSES}
-
-
-def timestamp(time: datetime) -> str:
-    """Return a timezone-aware time in the format of items: UTC, whole seconds."""
-    return time.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def class_counts(class_map: NDArray[np.uint8]) -> dict[int, int]:
@@ -177,24 +157,21 @@ def mask_item(source: pystac.Item, facts: MaskFacts) -> pystac.Item:
         UnsupportedItemError: The id of the source or its collection is not valid for an output.
     """
     assets: dict[str, Json] = {}
-    if not facts.mask_only:
-        bands = {band.asset_key: band for band in facts.bands}
-        choice = str(facts.settings.get("boa_offset", "auto"))
-        carried = carried_assets(source, bands=bands, product_mask=facts.product_mask, choice=choice)
+    if not facts.settings.mask_only:
+        carried = carried_assets(source, facts.sources, choice=facts.settings.boa_offset)
         assets = {_source_key(key, facts): asset for key, asset in carried.items()}
     assets |= {key: _asset(key, facts) for key in ASSETS if key in facts.files}
     properties = _properties(source, facts)
-    collection = facts.collection_id or output_collection(source.collection_id)
     item: Json = {
         "type": "Feature",
         "stac_version": "1.1.0",
         "stac_extensions": extensions_of(properties, *assets.values(), declared=source.stac_extensions),
         "id": output_id(source.id),
-        "collection": collection,
+        "collection": facts.collection_id,
         "geometry": source.geometry,
         "bbox": _bbox(source),
         "properties": properties,
-        "links": [*_structure(collection), *_provenance(source, facts), *license_links(source)],
+        "links": [*_structure(facts.collection_id), *_provenance(source, facts), *license_links(source)],
         "assets": assets,
     }
     return pystac.Item.from_dict(item, preserve_dict=False, migrate=False)
@@ -214,22 +191,21 @@ def _bbox(source: pystac.Item) -> list[float]:
 
 
 def _properties(source: pystac.Item, facts: MaskFacts) -> Json:
-    created = timestamp(facts.created)
     return {
-        **scene_properties(source, with_assets=not facts.mask_only),
+        **scene_properties(source, with_assets=not facts.settings.mask_only),
         "title": f"Cloud and cloud-shadow mask for {source.id}",
-        "created": created,
-        "updated": created,
+        "created": facts.created,
+        "updated": facts.created,
         "gsd": facts.grid.gsd,
         **_cover(facts.counts),
         "processing:level": "L4",
-        "processing:datetime": created,
+        "processing:datetime": facts.created,
         "processing:lineage": facts.lineage,
-        "processing:software": {"stac_cloudmask": facts.version, **facts.software},
+        "processing:software": dict(facts.software),
         **_projection(facts),
         "proj:bbox": list(facts.grid.bounds),
         "renders": renders(facts.files),
-        f"{OWN}source": {"id": facts.source_id or source.id, "collection": source.collection_id},
+        f"{OWN}source": {"id": facts.source_id, "collection": source.collection_id},
         **_decisions(facts),
     }
 
@@ -250,28 +226,28 @@ def _projection(facts: MaskFacts) -> Json:
 
 def _decisions(facts: MaskFacts) -> Json:
     """Return the properties from which a mask can be understood and reproduced."""
+    scl = facts.sources.scl
     return {
         f"{OWN}fingerprint": facts.fingerprint,
-        f"{OWN}merge": {"policy": facts.policy, **facts.parameters},
-        f"{OWN}product_mask": facts.product_mask and _source_key(facts.product_mask, facts),
+        f"{OWN}merge": {"policy": facts.settings.merge, **facts.parameters},
+        f"{OWN}product_mask": scl and _source_key(scl.asset_key, facts),
         f"{OWN}boa_offset": {
             band.asset_key: {"offset": band.offset.dn, "reason": band.offset.reason, "doubtful": band.offset.doubtful}
-            for band in facts.bands
+            for band in facts.sources.bands
         },
         f"{OWN}models": [
             {"name": model.name, "roles": list(model.roles), "sha256": model.sha256} for model in facts.models
         ],
-        f"{OWN}settings": dict(facts.settings),
+        f"{OWN}settings": facts.settings.fingerprint_fields(),
         f"{OWN}notes": list(facts.notes),
         f"{OWN}seconds": dict(facts.seconds),
     }
 
 
 def _asset(key: str, facts: MaskFacts) -> Json:
-    file = facts.files[key]
-    asset: Json = {"href": f"./{file.name}", **ASSETS[key], "created": timestamp(facts.created)}
+    asset: Json = {"href": f"./{file_name_of(key)}", **ASSETS[key], "created": facts.created}
     if asset["type"] != SIDECAR_TYPE:  # QGIS and GDAL modify sidecars
-        asset |= {"file:size": file.size, "file:checksum": file.checksum}
+        asset |= facts.files[key]
     if "bands" not in asset:
         return asset
     asset |= {"gsd": facts.grid.gsd, "raster:spatial_resolution": facts.grid.gsd}
@@ -317,7 +293,7 @@ def _provenance(source: pystac.Item, facts: MaskFacts) -> list[Json]:
         return models
     stated = {name: number(source.properties.get(name)) for name in ("eo:cloud_cover", "s2:cloud_shadow_percentage")}
     covers = {name: value for name, value in stated.items() if value is not None}
-    return [_derived_from(href, f"Source item {facts.source_id or source.id}", covers), *models]
+    return [_derived_from(href, f"Source item {facts.source_id}", covers), *models]
 
 
 def _derived_from(href: str, title: str, stated: Json) -> Json:

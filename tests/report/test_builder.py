@@ -95,8 +95,7 @@ def ragged(tmp_path_factory):
     files = {key: folder / f"{key}.tif" for key in layers}
     write_thumbnail(folder / "thumbnail.png", array)
     out = OutputCatalog(folder / "out")
-    settings = {"scl_cloud": [8, 9, 10], "scl_shadow": [3]}
-    facts = facts_of(item, array, files | {"thumbnail": folder / "thumbnail.png"}, grid=GRID, settings=settings)
+    facts = facts_of(item, array, files | {"thumbnail": folder / "thumbnail.png"}, grid=GRID)
     out.link([out.write_item(mask_item(item, facts), files | {"thumbnail": folder / "thumbnail.png"})])
     return folder / "out"
 

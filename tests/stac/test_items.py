@@ -8,14 +8,15 @@ import re
 import numpy as np
 import pytest
 from offline import Validator, no_network
-from outputs import MODEL, class_map, facts_of, read_items, source_paths, write_files
+from outputs import MODEL, NO_SOURCES, class_map, facts_of, read_items, source_paths, write_files
 from pystac.errors import STACValidationError
 
+from stac_cloudmask.config import Settings
 from stac_cloudmask.core.classes import CLASSES, CloudClass
 from stac_cloudmask.errors import UnsupportedItemError
 from stac_cloudmask.stac.assets import unsigned
 from stac_cloudmask.stac.geometry import check_footprint
-from stac_cloudmask.stac.mask_item import class_counts, file_facts, mask_item, output_collection, output_id
+from stac_cloudmask.stac.mask_item import class_counts, file_fields, mask_item, output_collection, output_id
 
 OWN_KEYS = {
     *("cloud_mask", "cloud_mask_qgis", "cloud_mask_gdal", "cloud_probability", "shadow_probability", "mask_votes"),
@@ -56,7 +57,7 @@ def test_every_genuine_source_gives_a_valid_item_with_and_without_its_assets(sha
             for scheme in item.properties.get("storage:schemes", {}).values():
                 scheme.setdefault("type", "custom-s3")  # CDSE's items of 2024 are not valid themselves
             for mask_only in (False, True):
-                assert len(valid(make(item, mask_only=mask_only))) >= 9, path.name
+                assert len(valid(make(item, settings=Settings(mask_only=mask_only)))) >= 9, path.name
 
 
 def test_the_validator_finds_faults(valid, make, source):
@@ -113,7 +114,7 @@ def test_cover_is_of_valid_pixels_and_the_sources_own_goes_to_the_link(make, sou
 def test_a_scene_without_a_valid_pixel_has_no_cloud_cover(make, source, valid):
     nothing = np.full((10, 10), 255, np.uint8)
     for mask_only in (False, True):
-        body = make(source, counts=class_counts(nothing), mask_only=mask_only)
+        body = make(source, counts=class_counts(nothing), settings=Settings(mask_only=mask_only))
         valid(body)
         assert "eo:cloud_cover" not in body["properties"]
         assert body["properties"]["s2:nodata_pixel_percentage"] == 100
@@ -130,7 +131,7 @@ def test_decisions_are_recorded(make, source):
 
 
 def test_a_mask_from_models_alone_says_so(make, source):
-    assert make(source, product_mask=None)["properties"]["stac_cloudmask:product_mask"] is None
+    assert make(source, sources=NO_SOURCES)["properties"]["stac_cloudmask:product_mask"] is None
 
 
 def test_carried_bands_have_the_offset_that_was_used_whatever_the_source_declares(make, source):
@@ -144,7 +145,7 @@ def test_carried_bands_have_the_offset_that_was_used_whatever_the_source_declare
 
 
 def test_an_offset_set_by_the_user_holds_for_every_carried_band(make, source):
-    carried = make(source, bands=(), settings={"boa_offset": "-1000"})["assets"]
+    carried = make(source, sources=NO_SOURCES, settings=Settings(boa_offset="-1000"))["assets"]
     assert {carried[key]["raster:offset"] for key in ("blue", "rededge1", "blue-jp2")} == {-0.1}
 
 
@@ -159,7 +160,7 @@ def test_carried_assets_are_rasters_by_absolute_href(make, source):
 
 
 def test_mask_only_leaves_the_sources_assets_out(make, source):
-    body = make(source, mask_only=True)
+    body = make(source, settings=Settings(mask_only=True))
     assert set(body["assets"]) == OWN_KEYS
     assert body["properties"]["processing:level"] == "L4"
 
@@ -188,7 +189,7 @@ def test_what_the_source_says_of_its_scene_and_of_its_files_is_carried_as_it_say
 
 
 def test_how_files_are_reached_is_not_carried_without_the_files(shared, make):
-    properties = make(genuine(shared, "cdse__sentinel-2-l2a__S2C"), mask_only=True)["properties"]
+    properties = make(genuine(shared, "cdse__sentinel-2-l2a__S2C"), settings=Settings(mask_only=True))["properties"]
     assert not [name for name in properties if name.startswith(("auth:", "storage:"))]
     assert "sat:relative_orbit" in properties
 
@@ -269,7 +270,7 @@ def test_a_remote_item_cannot_pass_on_files_of_this_machine(make, source):
     source.assets["green"].href = "http://127.0.0.1/x.tif"
     source.assets["nir"].href = "javascript:alert(1)"
     source.assets["scl"].href = "/host.tif"
-    assets = make(source, bands=())["assets"]
+    assets = make(source, sources=NO_SOURCES)["assets"]
     assert not {"blue", "red", "green", "nir"} & set(assets)
     assert assets["scl"]["href"] == "https://earth-search.aws.element84.com/host.tif"
 
@@ -339,7 +340,7 @@ def test_metadata_that_no_schema_allows_does_not_stop_a_mask_and_stays_json(make
             "eo:bands": [{"common_name": "infrablue", "name": number}],
             "alternate": {"other": {"href": "file:///etc/passwd"}, "bad": 3},
         }
-    text = json.dumps(make(source, bands=()), allow_nan=False)
+    text = json.dumps(make(source, sources=NO_SOURCES), allow_nan=False)
     assert "passwd" not in text
 
 
@@ -349,12 +350,11 @@ def test_the_source_item_is_not_changed(make, source):
     assert source.to_dict(transform_hrefs=False) == before
 
 
-def test_file_facts_and_counts_are_of_what_is_there(tmp_path):
+def test_file_fields_and_counts_are_of_what_is_there(tmp_path):
     path = tmp_path / "x.bin"
     path.write_bytes(b"abc" * 700_000)
-    facts = file_facts(path)
-    assert (facts.name, facts.size) == ("x.bin", 2_100_000)
-    assert facts.checksum == "1220" + hashlib.sha256(b"abc" * 700_000).hexdigest()
+    checksum = "1220" + hashlib.sha256(b"abc" * 700_000).hexdigest()
+    assert file_fields(path) == {"file:size": 2_100_000, "file:checksum": checksum}
     assert class_counts(np.array([[0, 1, 1], [2, 255, 255]], np.uint8)) == {0: 1, 1: 2, 2: 1, 255: 2}
 
 
