@@ -12,7 +12,7 @@ from stac_cloudmask.errors import StacCloudmaskError, WriteError
 from stac_cloudmask.pipeline.result import Result, failed
 from stac_cloudmask.retry import DEFAULT_POLICY, RetryPolicy
 from stac_cloudmask.stac.catalog import NOTHING, OutputCatalog, existing_catalog
-from stac_cloudmask.stac.collection import require_place_and_time
+from stac_cloudmask.stac.collection import place_and_time
 from stac_cloudmask.stac.hrefs import is_remote
 from stac_cloudmask.stac.mask_item import attached, detached, source_ids
 from stac_cloudmask.stac.transactions import StacApi
@@ -123,7 +123,7 @@ class _OnApi:
             if self._in_a_row >= GIVE_UP:
                 raise WriteError(f"not tried, as the API failed {GIVE_UP} times in a row; publish again later")
             body = self._catalog.item(collection_id, item_id, self._roots)
-            require_place_and_time(body)
+            place_and_time(body)  # an item without them has no extent that the collection could be widened to
             if collection_id not in self._published:
                 collection = self._catalog.collection(collection_id)
                 self._api.ensure_collection({name: value for name, value in collection.items() if name != "assets"})

@@ -22,7 +22,7 @@ from stac_cloudmask.stac.collection import (
     new_catalog,
     new_collection,
     new_page,
-    require_place_and_time,
+    place_and_time,
     with_child,
     write_geoparquet,
 )
@@ -488,7 +488,7 @@ class OutputCatalog:
         if body is None or not _is_itself(body, collection_id, item_id):
             where = self.href(collection_id, item_id)
             raise ReadError(f"{where} is incomplete or is another item; process its source again")
-        require_place_and_time(body)
+        place_and_time(body)  # raises
         return body
 
 

@@ -5,17 +5,20 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from copy import deepcopy
+from datetime import datetime
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import pystac
 from pystac.summaries import Summarizer, SummaryStrategy
+from pystac.utils import datetime_to_str
 
 from stac_cloudmask.errors import ConfigError, UnsupportedItemError, WriteError
 from stac_cloudmask.stac.assets import ASSETS, extensions_of, renders
 from stac_cloudmask.stac.hrefs import safe_id
-from stac_cloudmask.stac.mask_item import CATALOG_TITLE, ITEM_TYPE, JSON_TYPE, SUFFIX, collection_title
-from stac_cloudmask.stac.metadata import number
+from stac_cloudmask.stac.mask_item import CATALOG_TITLE, ITEM_TYPE, SUFFIX, collection_title, json_link
+from stac_cloudmask.stac.metadata import number, period, times_of
 from stac_cloudmask.stac.store import whole_file
 
 if TYPE_CHECKING:
@@ -51,10 +54,8 @@ OF_ONE_FILE: Final = (
     "href", "created", "updated", "file:", "proj:", "alternate", "view:", "processing:version", "classification:",
 )  # fmt: skip
 """Fields of a carried asset that differ from item to item."""
-BOXES: Final = (4, 6)
-"""Number of coordinates of a bbox, without and with heights."""
-WORLD: Final = (-180.0, 180.0)
-PAGE: Final = 1000
+ALL_LONGITUDES: Final = (-180.0, 180.0)
+MAX_LISTED: Final = 1000
 """Maximum number of items that one file lists."""
 
 
@@ -108,24 +109,20 @@ def configured(collection: Json, config: Mapping[str, Any]) -> Json:
 def new_catalog() -> Json:
     """Return the root catalog, without children."""
     description = "Cloud and cloud-shadow masks for Sentinel-2 L2A scenes, made by stac_cloudmask."
-    return _catalog(CATALOG_ID, CATALOG_TITLE, description, [_link("root", "./catalog.json", CATALOG_TITLE)])
+    return _catalog(CATALOG_ID, CATALOG_TITLE, description, [json_link("root", "./catalog.json", CATALOG_TITLE)])
 
 
 def new_page(collection: Json, number: int) -> Json:
     """Return a catalog below a collection that lists more of its items, beside ``collection.json``."""
     title = f"Items of {collection['title']}, part {number}"
-    root = _link("root", "../catalog.json", CATALOG_TITLE)
-    parent = _link("parent", "./collection.json", collection["title"])
+    root = json_link("root", "../catalog.json", CATALOG_TITLE)
+    parent = json_link("parent", "./collection.json", collection["title"])
     return _catalog(f"{collection['id']}-items-{number}", title, title, [root, parent])
 
 
 def _catalog(identifier: str, title: str, description: str, links: list[Json]) -> Json:
     head = {"type": "Catalog", "stac_version": "1.1.0", "id": identifier}
     return head | {"title": title, "description": description, "links": links}
-
-
-def _link(rel: str, href: str, title: str) -> Json:
-    return {"rel": rel, "href": href, "type": JSON_TYPE, "title": title}
 
 
 def new_collection(collection_id: str) -> Json:
@@ -148,8 +145,8 @@ def new_collection(collection_id: str) -> Json:
         "item_assets": {key: dict(fields) for key, fields in ASSETS.items()},
         "renders": renders(),
         "links": [
-            _link("root", "../catalog.json", CATALOG_TITLE),
-            _link("parent", "../catalog.json", CATALOG_TITLE),
+            json_link("root", "../catalog.json", CATALOG_TITLE),
+            json_link("parent", "../catalog.json", CATALOG_TITLE),
             {"rel": "license", "href": SENTINEL_LICENSE, "title": "Terms of Sentinel data"},
         ],
     }
@@ -159,7 +156,7 @@ def new_collection(collection_id: str) -> Json:
 def listing(body: Json, hrefs: Iterable[str]) -> Json:
     """Return a collection or page that also lists these items, up to its maximum."""
     listed = [link["href"] for link in body["links"] if link["rel"] == "item"]
-    new = [href for href in dict.fromkeys(hrefs) if href not in set(listed)][: max(0, PAGE - len(listed))]
+    new = [href for href in dict.fromkeys(hrefs) if href not in set(listed)][: max(0, MAX_LISTED - len(listed))]
     links = [{"rel": "item", "href": href, "type": ITEM_TYPE, "title": href.split("/")[1]} for href in new]
     return body | {"links": [*body["links"], *links]}
 
@@ -168,7 +165,7 @@ def with_child(body: Json, href: str, title: str) -> Json:
     """Return a catalog or collection with a child listed, once."""
     if any(link["rel"] == "child" and link["href"] == href for link in body["links"]):
         return body
-    return body | {"links": [*body["links"], _link("child", href, title)]}
+    return body | {"links": [*body["links"], json_link("child", href, title)]}
 
 
 def item_href(item: Json) -> str:
@@ -176,20 +173,24 @@ def item_href(item: Json) -> str:
     return f"./{item['id']}/{item['id']}.json"
 
 
-def require_place_and_time(item: Json) -> None:
-    """Check that an item has the bounding box and time that a collection needs.
+def place_and_time(item: Json) -> tuple[list[float], datetime, datetime]:
+    """Return the bounding box of an item, without heights, and its first and last moment in UTC.
 
     Raises:
-        UnsupportedItemError: It has no bounding box or no time.
+        UnsupportedItemError: It has no valid bounding box or time, which a collection needs.
     """
     try:
-        if len(item["bbox"]) in BOXES and None not in map(number, item["bbox"]):
-            extent = pystac.Extent.from_items([_place_and_time(item)])
-            if all(extent.temporal.intervals[0]):
-                return
+        bbox, times = item["bbox"], times_of(item["properties"])
+        if len(bbox) in {4, 6} and None not in map(number, bbox):
+            return _without_heights(bbox), *times
     except (ValueError, TypeError, KeyError, AttributeError, OverflowError):
         pass
     raise UnsupportedItemError(f"item {str(item.get('id'))[:80]!r} has no valid bbox or datetime")
+
+
+def _without_heights(bbox: list[float]) -> list[float]:
+    half = len(bbox) // 2
+    return [*bbox[:2], *bbox[half : half + 2]]
 
 
 def covering(collection: Json, items: Sequence[Json]) -> Json:
@@ -200,43 +201,37 @@ def covering(collection: Json, items: Sequence[Json]) -> Json:
     if not items:
         return collection
     summaries = pystac.Summaries(deepcopy(collection.get("summaries") or {}), maxcount=2**31)
-    parts = [_place_and_time(item) for item in items]
-    summaries.combine(Summarizer(SUMMARIES).summarize(parts))
+    summaries.combine(Summarizer(SUMMARIES).summarize(map(_summarized, items)))
     for name in summaries.lists.keys() & SUMMARIES.keys():
         summaries.lists[name] = sorted(dict.fromkeys(summaries.lists[name]), key=str)
     wider = collection | {
-        "extent": _extent(collection["extent"], parts),
+        "extent": _extent(collection["extent"], items),
         "summaries": dict(sorted(summaries.to_dict().items())),
         "item_assets": {**_carried(items), **(collection.get("item_assets") or {})},
     }
-    known = collection.get("stac_extensions") or []
-    used = extensions_of(wider["item_assets"])
-    return wider | {"stac_extensions": [*known, *(schema for schema in used if schema not in known)]}
+    schemas = [*(collection.get("stac_extensions") or []), *extensions_of(wider["item_assets"])]
+    return wider | {"stac_extensions": list(dict.fromkeys(schemas))}
 
 
-def _extent(known: Json, parts: list[pystac.Item]) -> Json:
+def _summarized(item: Json) -> pystac.Item:
+    """Return only the parts of an item that a collection summarizes."""
+    stated = {name: value for name, value in item["properties"].items() if name in SUMMARIES and value is not None}
+    return pystac.Item(item["id"], None, None, place_and_time(item)[1], stated)
+
+
+def _extent(known: Json, items: Sequence[Json]) -> Json:
     """Return the extent of a collection and of items; a box across the antimeridian extends it around the world."""
-    if known["spatial"]["bbox"]:
-        start, end = known["temporal"]["interval"][0]
-        times = {"start_datetime": start or end, "end_datetime": end or start}
-        parts = [*parts, _place_and_time({"id": "known", "bbox": known["spatial"]["bbox"][0], "properties": times})]
-    extent = pystac.Extent.from_items(parts).to_dict()
-    if any(part.bbox[0] > part.bbox[2] for part in parts if part.bbox):
-        extent["spatial"]["bbox"][0][::2] = WORLD
-    return extent
-
-
-def _place_and_time(item: Json) -> pystac.Item:
-    """Return only the parts of an item that a collection summarizes; heights are left out."""
-    bbox = item["bbox"]
-    half = len(bbox) // 2
-    names = {"datetime", "start_datetime", "end_datetime", *SUMMARIES}
-    properties = {name: value for name, value in item["properties"].items() if name in names and value is not None}
-    body: Json = {
-        "type": "Feature", "stac_version": "1.1.0", "id": item["id"], "links": [], "assets": {}, "geometry": None,
-        "bbox": [*bbox[:2], *bbox[half : half + 2]], "properties": {"datetime": None, **properties},
-    }  # fmt: skip
-    return pystac.Item.from_dict(body, migrate=False)
+    spans = [place_and_time(item) for item in items]
+    boxes = [*map(_without_heights, known["spatial"]["bbox"][:1]), *(bbox for bbox, *_ in spans)]
+    times = [period(stated)[0] for stated in chain(*known["temporal"]["interval"][:1]) if stated]
+    times += [moment for _, *moments in spans for moment in moments]
+    wests, souths, easts, norths = zip(*boxes, strict=True)
+    is_around = any(west > east for west, _, east, _ in boxes)
+    west, east = ALL_LONGITUDES if is_around else (min(wests), max(easts))
+    return {
+        "spatial": {"bbox": [[west, min(souths), east, max(norths)]]},
+        "temporal": {"interval": [[datetime_to_str(min(times)), datetime_to_str(max(times))]]},
+    }
 
 
 def _carried(items: Sequence[Json]) -> Json:
@@ -260,9 +255,8 @@ def write_ndjson(items: Iterable[Json], path: Path) -> int:
     """
     count = 0
     with whole_file(path) as temporary, temporary.open("w", encoding="utf-8") as lines:
-        for item in items:
+        for count, item in enumerate(items, 1):
             lines.write(json.dumps(item, separators=(",", ":"), allow_nan=False) + "\n")
-            count += 1
     return count
 
 

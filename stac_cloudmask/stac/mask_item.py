@@ -275,11 +275,17 @@ def _counted(classes: list[Json], counts: Mapping[int, int]) -> list[Json]:
 
 def _structure(collection: str) -> list[Json]:
     """Return the links of an item at COLLECTION/ITEM/ITEM.json below its catalog."""
+    title = collection_title(collection)
     return [
-        {"rel": "root", "href": "../../catalog.json", "type": JSON_TYPE, "title": CATALOG_TITLE},
-        {"rel": "parent", "href": "../collection.json", "type": JSON_TYPE, "title": collection_title(collection)},
-        {"rel": "collection", "href": "../collection.json", "type": JSON_TYPE, "title": collection_title(collection)},
+        json_link("root", "../../catalog.json", CATALOG_TITLE),
+        json_link("parent", "../collection.json", title),
+        json_link("collection", "../collection.json", title),
     ]
+
+
+def json_link(rel: str, href: str, title: str) -> Json:
+    """Return a link to a catalog or collection."""
+    return {"rel": rel, "href": href, "type": JSON_TYPE, "title": title}
 
 
 def _provenance(source: pystac.Item, facts: MaskFacts) -> list[Json]:

@@ -22,7 +22,7 @@ from s3 import s3_server
 
 from stac_cloudmask.errors import StacCloudmaskError, UnsupportedItemError
 from stac_cloudmask.stac.catalog import OutputCatalog
-from stac_cloudmask.stac.collection import PAGE
+from stac_cloudmask.stac.collection import MAX_LISTED
 from stac_cloudmask.stac.mask_item import file_fields, mask_item
 from stac_cloudmask.stac.store import WORK
 
@@ -291,7 +291,7 @@ def test_a_collection_of_many_items_stays_small_and_all_are_found(tmp_path, shar
     href = write(catalog, sources[0])
     body = json.loads(Path(href).read_text())
     hrefs = []
-    for number in range(2 * PAGE + 5):
+    for number in range(2 * MAX_LISTED + 5):
         name = f"scene-{number}_cloudmask"
         folder = Path(href).parents[1] / name
         folder.mkdir()
@@ -300,7 +300,7 @@ def test_a_collection_of_many_items_stays_small_and_all_are_found(tmp_path, shar
                 (folder / path.name).hardlink_to(path)
         (folder / f"{name}.json").write_text(json.dumps(body | {"id": name}))
         hrefs.append(str(folder / f"{name}.json"))
-    for half in (hrefs[: PAGE + 3], hrefs[PAGE:]):  # some of them twice
+    for half in (hrefs[: MAX_LISTED + 3], hrefs[MAX_LISTED:]):  # some of them twice
         catalog.link(half)
     catalog.mirror(["earth-search-33twl-cloudmask"])
     collection = Path(href).parents[1] / "collection.json"

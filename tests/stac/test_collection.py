@@ -8,15 +8,15 @@ from stac_cloudmask.errors import ConfigError, UnsupportedItemError
 from stac_cloudmask.stac.assets import ASSETS
 from stac_cloudmask.stac.collection import (
     ESA,
-    PAGE,
+    MAX_LISTED,
     configured,
     covering,
     item_href,
     listing,
     new_catalog,
     new_collection,
+    place_and_time,
     read_config,
-    require_place_and_time,
     with_child,
 )
 
@@ -76,7 +76,7 @@ def test_a_box_across_the_antimeridian_goes_around_the_world():
 def test_an_item_with_heights_and_an_interval_is_covered():
     item = entry(bbox=(1, 2, 100, 3, 4, 200), moment=None, gsd=10)
     item["properties"] |= {"start_datetime": "2020-01-01T00:00:00Z", "end_datetime": "2020-01-02T00:00:00Z"}
-    require_place_and_time(item)
+    place_and_time(item)
     covered = with_entries(new_collection("x-cloudmask"), [item])
     assert covered["extent"]["spatial"]["bbox"] == [[1, 2, 3, 4]]
     assert covered["extent"]["temporal"]["interval"] == [["2020-01-01T00:00:00Z", "2020-01-02T00:00:00Z"]]
@@ -86,7 +86,7 @@ def test_an_item_with_heights_and_an_interval_is_covered():
 @pytest.mark.parametrize("change", [{"bbox": None}, {"bbox": ["west"] * 4}, {"properties": {"datetime": "then"}}])
 def test_an_item_without_place_or_time_cannot_be_covered(change):
     with pytest.raises(UnsupportedItemError, match="no valid bbox or datetime"):
-        require_place_and_time(entry() | change)
+        place_and_time(entry() | change)
 
 
 entries = st.lists(
@@ -136,8 +136,8 @@ def test_a_child_is_listed_once():
 
 
 def test_no_file_lists_items_without_an_end():
-    full = listing(new_collection("x-cloudmask"), [f"./{n}/{n}.json" for n in range(PAGE + 5)])
-    assert sum(link["rel"] == "item" for link in full["links"]) == PAGE
+    full = listing(new_collection("x-cloudmask"), [f"./{n}/{n}.json" for n in range(MAX_LISTED + 5)])
+    assert sum(link["rel"] == "item" for link in full["links"]) == MAX_LISTED
     assert listing(full, ["./z/z.json"]) == full
 
 
