@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from itertools import zip_longest
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import parse_qsl, urlsplit, urlunsplit
@@ -30,7 +30,7 @@ CARRIED: Final = re.compile(
 """Properties of the source that also apply to its mask. Left out are the class percentages of the product's own mask,
 which the new mask contradicts; fields that the Sentinel-2 extension lacks or has deprecated; and storage fields of
 the storage extension's first version, which would wrongly describe the mask's own files."""
-PREFIXES: Final[Mapping[str, str]] = {
+BAND_PREFIXES: Final[Mapping[str, str]] = {
     **dict.fromkeys(("common_name", "center_wavelength", "full_width_half_max", "solar_illumination"), "eo:"),
     **dict.fromkeys(("scale", "offset", "spatial_resolution", "sampling", "bits_per_sample", "histogram"), "raster:"),
 }
@@ -41,7 +41,7 @@ OF_VALUES: Final = re.compile(r"raster:.+|data_type|nodata|unit|statistics")
 """Fields that describe a band's values; they belong to the asset if it has one band."""
 
 RASTER_TYPES: Final = ("image/tiff", "image/vnd.stac.geotiff", "image/jp2")
-PICTURES: Final = frozenset({"thumbnail", "overview"})
+DISPLAY_ROLES: Final = frozenset({"thumbnail", "overview"})
 """Roles of assets that are for display, not for computation."""
 HARMLESS: Final = frozenset({"asset", "assets", "collection", "f", "format", "id", "item", "items", "versionid"})
 """Query parameters that identify a resource. Any other may be a signature or a credential."""
@@ -58,14 +58,21 @@ def unsigned(href: str) -> str:
     return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, query, ""))
 
 
+def mapped(value: object, change: Callable[[Any], object]) -> Any:  # noqa: ANN401  (any JSON)
+    """Return JSON with all texts, numbers and constants in it changed."""
+    if isinstance(value, dict):
+        return {key: mapped(inner, change) for key, inner in value.items()}
+    return [mapped(inner, change) for inner in value] if isinstance(value, list) else change(value)
+
+
 def without_secrets(value: object) -> Any:  # noqa: ANN401  (any JSON)
     """Return JSON with its texts redacted, and without NaN and infinity."""
+    return mapped(value, _without_secret)
+
+
+def _without_secret(value: object) -> object:
     if isinstance(value, str):
         return redact(value)
-    if isinstance(value, list):
-        return [without_secrets(entry) for entry in value]
-    if isinstance(value, dict):
-        return {key: without_secrets(entry) for key, entry in value.items()}
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
@@ -148,7 +155,7 @@ def _checked(href: str, base: str | None) -> str | None:
 
 def _is_raster(asset: pystac.Asset) -> bool:
     kind, name = str(asset.media_type or "").lower(), urlsplit(asset.href).path.lower()
-    if any(str(role) in PICTURES for role in _listed(asset.roles)):
+    if any(str(role) in DISPLAY_ROLES for role in _listed(asset.roles)):
         return False
     return kind.startswith(RASTER_TYPES) or (not kind and name.endswith((".tif", ".tiff", ".jp2")))
 
@@ -206,14 +213,14 @@ def _bands(asset: Json) -> list[Json]:
         for name in ("bands", "eo:bands", "raster:bands")
     )
     merged = (eo | raster for eo, raster in zip_longest(*old, fillvalue={}))
-    return modern or [{PREFIXES.get(name, "") + name: value for name, value in band.items()} for band in merged]
+    return modern or [{BAND_PREFIXES.get(name, "") + name: value for name, value in band.items()} for band in merged]
 
 
 COG: Final = "image/tiff; application=geotiff; profile=cloud-optimized"
 OWN: Final = "stac_cloudmask:"
 """Prefix of this package's own fields."""
 STAC_EXTENSIONS: Final = "https://stac-extensions.github.io"
-EXTENSIONS: Final[Mapping[str, str]] = {
+SCHEMAS: Final[Mapping[str, str]] = {
     "classification:": f"{STAC_EXTENSIONS}/classification/v2.0.0/schema.json",
     "eo:": f"{STAC_EXTENSIONS}/eo/v2.0.0/schema.json",
     "file:": f"{STAC_EXTENSIONS}/file/v2.1.0/schema.json",
@@ -326,13 +333,13 @@ ASSETS: Final[Mapping[str, Json]] = {
 }
 """Description of every asset by key."""
 
-ENDINGS: Final[Mapping[str, str]] = {"_qgis": ".qml", "_gdal": ".tif.aux.xml", "thumbnail": "thumbnail.png"}
+FILE_ENDINGS: Final[Mapping[str, str]] = {"_qgis": ".qml", "_gdal": ".tif.aux.xml", "thumbnail": "thumbnail.png"}
 
 
 def file_name_of(key: str) -> str:
     """Return the file name of one of the mask's own assets, beside the item."""
-    ending = next((ending for ending in ENDINGS if key.endswith(ending)), None)
-    return f"{key}.tif" if ending is None else f"{key.removesuffix(ending)}{ENDINGS[ending]}"
+    ending = next((ending for ending in FILE_ENDINGS if key.endswith(ending)), None)
+    return f"{key}.tif" if ending is None else f"{key.removesuffix(ending)}{FILE_ENDINGS[ending]}"
 
 
 def renders(keys: Iterable[str] = ASSETS) -> Json:
@@ -358,15 +365,15 @@ def extensions_of(*bodies: Mapping[str, Any], declared: Iterable[str] = ()) -> l
 
     Args:
         bodies: Properties and assets.
-        declared: Schemas that the source declares; those of fields that are used and not in `EXTENSIONS` are kept.
+        declared: Schemas that the source declares; those of fields that are used and not in `SCHEMAS` are kept.
     """
     names = (name.partition(":") for body in bodies for name in _names(body))
     used = {head + colon for head, colon, _ in names}  # "eo:", "renders"
-    schemas = [schema for prefix, schema in EXTENSIONS.items() if prefix in used]
+    schemas = [schema for prefix, schema in SCHEMAS.items() if prefix in used]
     for schema in map(str, declared):
         name = schema.rstrip("/").split("/")[-3:][0]
         prefix = FOREIGN.get(name, f"{name}:")
-        if prefix in used and prefix not in EXTENSIONS:
+        if prefix in used and prefix not in SCHEMAS:
             schemas.append(schema)
     return schemas
 

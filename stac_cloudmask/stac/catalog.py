@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from importlib.util import find_spec
 from itertools import groupby
 from pathlib import Path
@@ -13,7 +13,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
 from stac_cloudmask.errors import ConfigError, PublishError, ReadError, UnsupportedItemError, WriteError
-from stac_cloudmask.stac.assets import ASSETS, OWN, file_name_of
+from stac_cloudmask.stac.assets import ASSETS, OWN, file_name_of, mapped
 from stac_cloudmask.stac.collection import (
     configured,
     covering,
@@ -32,11 +32,11 @@ from stac_cloudmask.stac.static import is_asset, is_link, links_of, parsed, wron
 from stac_cloudmask.stac.store import open_store
 
 if TYPE_CHECKING:
-    Json = dict[str, Any]
-    from collections.abc import Iterable, Iterator
     from contextlib import AbstractContextManager
 
     import pystac
+
+Json = dict[str, Any]
 
 CATALOG: Final = "catalog.json"
 REPORT: Final = "run.json"
@@ -67,13 +67,8 @@ def own_files(body: Json) -> dict[str, str]:
     Raises:
         UnsupportedItemError: A name could refer to another folder.
     """
-    found = {key: str(asset.get("href")) for key, asset in body.get("assets", {}).items()}
-    return {key: file_name(href) for key, href in found.items() if href.startswith("./")}
-
-
-def file_name(href: str) -> str:
-    """Return the name of a file beside an item."""
-    return safe_id(href.removeprefix("./"), what="file")
+    found = {key: str(asset["href"]) for key, asset in body["assets"].items()}
+    return {key: safe_id(href.removeprefix("./"), what="file") for key, href in found.items() if href.startswith("./")}
 
 
 def documents(body: Json) -> list[str]:
@@ -93,18 +88,14 @@ def is_item(body: Json) -> bool:
     return True
 
 
-def moved(value: Any, places: Mapping[str, str]) -> Any:  # noqa: ANN401  (any JSON)
-    """Return JSON in which prefixes of texts are replaced: keys by their values; the first matching key counts."""
-    if isinstance(value, dict):
-        return {key: moved(inner, places) for key, inner in value.items()}
-    if isinstance(value, list):
-        return [moved(inner, places) for inner in value]
-    start = next((start for start in places if isinstance(value, str) and value.startswith(start)), None)
-    return value if start is None else places[start] + value.removeprefix(start)
-
-
 def _moved_hrefs(body: Json, places: Mapping[str, str]) -> Json:
-    return body | {part: moved(body[part], places) for part in ("links", "assets")}
+    """Return an item with prefixes of its hrefs replaced: keys by their values; the first matching key counts."""
+
+    def moved(text: object) -> object:
+        start = next((start for start in places if isinstance(text, str) and text.startswith(start)), None)
+        return text if start is None else places[start] + str(text).removeprefix(start)
+
+    return body | {part: mapped(body[part], moved) for part in ("links", "assets")}
 
 
 def followable(body: Json, roots: Mapping[str, str]) -> Json:
@@ -116,15 +107,18 @@ def followable(body: Json, roots: Mapping[str, str]) -> Json:
     Raises:
         PublishError: An href refers to a local file that other machines cannot read.
     """
-    served = tuple(roots.values())
+
+    def leads(href: str) -> bool:
+        return is_remote(href) or href.startswith((".", *roots.values()))
+
     places = {f"{local}/": f"{url}/" for local, url in sorted(roots.items(), key=lambda pair: -len(pair[0]))}
     whole = _moved_hrefs(body, places)
-    assets = {key: _followable_asset(asset, served) for key, asset in whole["assets"].items()}
-    links = [link for link in whole["links"] if link["rel"] != "self" or _leads(link["href"], served)]
+    assets = {key: asset | _shared(asset, leads) for key, asset in whole["assets"].items()}
+    links = [link for link in whole["links"] if link["rel"] != "self" or leads(link["href"])]
     hrefs = [(f"asset {key!r}", asset["href"]) for key, asset in assets.items()]
     hrefs += [(f"link {link['rel']!r}", link["href"]) for link in links]
     for what, href in hrefs:
-        if not _leads(href, (".", *served)):
+        if not leads(href):
             raise PublishError(
                 f"item {body['id']!r}: {what} is {href}, which only this machine can read; --asset-root says where the "
                 "catalog is served, --source-root LOCAL=URL where the source's files are"
@@ -132,19 +126,13 @@ def followable(body: Json, roots: Mapping[str, str]) -> Json:
     return body | {"assets": assets, "links": links}
 
 
-def _leads(href: str, served: tuple[str, ...]) -> bool:
-    """Return whether other machines can follow an href."""
-    return is_remote(href) or href.startswith(served)
-
-
-def _followable_asset(asset: Json, served: tuple[str, ...]) -> Json:
-    """Return an asset with an alternate href that other machines can follow, if its own refers to a local file."""
+def _shared(asset: Json, leads: Callable[[str], bool]) -> Json:
+    """Return the href of an asset, or an alternate one that other machines can follow, and its remote alternates."""
     if "alternate" not in asset:
-        return asset
+        return {}
     kept = {name: other for name, other in asset["alternate"].items() if is_remote(other["href"])}
     hrefs = [asset["href"], *(other["href"] for other in kept.values())]
-    href = next((href for href in hrefs if _leads(href, (".", *served))), asset["href"])
-    return asset | {"href": href, "alternate": kept}
+    return {"href": next(filter(leads, hrefs), asset["href"]), "alternate": kept}
 
 
 def existing_catalog(place: str | Path) -> OutputCatalog:
@@ -211,8 +199,7 @@ class OutputCatalog:
     def state(self, collection_id: str, item_id: str) -> str | None:
         """Return the fingerprint of a complete item, see `stored`; otherwise None."""
         body = self.stored(collection_id, item_id)
-        fingerprint = None if body is None else body["properties"].get(f"{OWN}fingerprint")
-        return fingerprint if isinstance(fingerprint, str) else None
+        return None if body is None else body["properties"].get(f"{OWN}fingerprint")
 
     def stored(self, collection_id: str, item_id: str) -> Json | None:
         """Return the JSON of an item if it exists with all its own files in their stated sizes; otherwise None."""
@@ -248,10 +235,10 @@ class OutputCatalog:
         body = item.to_dict(include_self_link=False, transform_hrefs=False)
         if is_remote(self.root):  # other machines can follow a URL, but not a local path
             body["links"].append(_self_link(self._store.href(name)))
-        names = {key: file_name(body["assets"][key]["href"]) for key in files}
+        names = own_files(body)
         self._store.put({f"{folder}/{names[key]}": path for key, path in files.items()} | {name: body})
         stale = {*map(file_name_of, ASSETS)} - set(names.values())
-        for left in stale & set(self._store.sizes(folder)):
+        for left in stale & self._store.sizes(folder).keys():
             self._store.remove(f"{folder}/{left}")
         return self._store.href(name)
 
@@ -293,11 +280,9 @@ class OutputCatalog:
         """
         for ids in self.listed():
             try:
-                body = self.item(*ids, roots)
+                yield self.item(*ids, roots)
             except ReadError as error:
                 logger.warning("%s", error)
-            else:
-                yield body
 
     def item(self, collection_id: str, item_id: str, roots: Mapping[str, str] | None = None) -> Json:
         """Return the JSON of an item, every href made absolute, its own href as ``self`` link.
@@ -313,13 +298,12 @@ class OutputCatalog:
         """
         href = self.href(collection_id, item_id)
         body = self._read(collection_id, item_id)
-        if body is None or not _is_itself(body, collection_id, item_id):
+        if body is None:
             raise ReadError(f"{href} is listed, but does not exist or is another item")
         own_files(body)  # rejects names that could refer to other folders
         folder = f"{self.root}/{collection_id}"
         whole = _moved_hrefs(body, {ABOVE: f"{self.root}/", "../": f"{folder}/", "./": f"{folder}/{item_id}/"})
-        links = [link for link in whole["links"] if link["rel"] != "self"]
-        whole = whole | {"links": [*links, _self_link(href)]}
+        whole["links"] = [*(link for link in whole["links"] if link["rel"] != "self"), _self_link(href)]
         return whole if roots is None else followable(whole, roots)
 
     def exists(self) -> bool:
@@ -383,8 +367,11 @@ class OutputCatalog:
         return body
 
     def _read(self, collection_id: str, item_id: str) -> Json | None:
+        """Return the JSON at an item's place, if it is this item: one with other ids would replace those elsewhere."""
         body = self._store.read_json(item_name(collection_id, item_id))
-        return body if body is not None and is_item(body) else None
+        if body is None or not is_item(body) or (body["id"], body.get("collection")) != (item_id, collection_id):
+            return None
+        return body
 
     def write_json(self, name: str, body: Json) -> None:
         """Write another JSON file, such as the report of a run, at the root."""
@@ -443,18 +430,17 @@ class OutputCatalog:
     def _list(self, collection_id: str, bodies: list[Json]) -> None:
         known = set(self._listed(collection_id))
         left = [href for href in map(item_href, bodies) if href not in known]
-        name = f"{collection_id}/collection.json"
+        home = f"{collection_id}/collection.json"
 
         def widened(found: Json | None) -> Json:
             body = configured(found or new_collection(collection_id), self._config)
-            return self._with_self(listing(covering(body, bodies), left), name)
+            return self._with_self(listing(covering(body, bodies), left), home)
 
         def with_collection(found: Json | None) -> Json:
-            return self._with_self(with_child(found or new_catalog(), f"./{name}", collection["title"]), CATALOG)
+            return self._with_self(with_child(found or new_catalog(), f"./{home}", collection["title"]), CATALOG)
 
-        self._store.update_json(name, widened)
-        collection = self.collection(collection_id)
-        left = [href for href in left if href not in set(links_of(collection, "item"))]
+        collection = self._store.update_json(home, widened)
+        left = _unlisted(left, collection)
         number = max(2, len(links_of(collection, "child")) + 1)
         while left:
             left, number = self._list_on_page(collection, left, number), number + 1
@@ -468,14 +454,12 @@ class OutputCatalog:
     def _list_on_page(self, collection: Json, left: list[str], number: int) -> list[str]:
         """List items on a page, which limits the size of files; return the items that did not fit."""
         page, name = new_page(collection, number), f"items-{number}.json"
-        full_name = f"{collection['id']}/{name}"
-        self._store.update_json(full_name, lambda found: listing(found or page, left))
+        folder = collection["id"]
+        listed = self._store.update_json(f"{folder}/{name}", lambda found: listing(found or page, left))
         self._store.update_json(
-            f"{collection['id']}/collection.json",
-            lambda found: with_child(found or collection, f"./{name}", page["title"]),
+            f"{folder}/collection.json", lambda found: with_child(found or collection, f"./{name}", page["title"])
         )
-        there = set(links_of(self._store.read_json(full_name), "item"))
-        return [href for href in left if href not in there]
+        return _unlisted(left, listed)
 
     def _listable(self, collection_id: str, item_id: str) -> Json:
         """Return the JSON of a complete item with a bounding box and a time.
@@ -485,16 +469,17 @@ class OutputCatalog:
             UnsupportedItemError: It has no bounding box or no time.
         """
         body = self.stored(collection_id, item_id)
-        if body is None or not _is_itself(body, collection_id, item_id):
+        if body is None:
             where = self.href(collection_id, item_id)
             raise ReadError(f"{where} is incomplete or is another item; process its source again")
         place_and_time(body)  # raises
         return body
 
 
-def _is_itself(body: Json, collection_id: str, item_id: str) -> bool:
-    """Return whether an item has the ids of its path; published under others, it would replace another item."""
-    return (body["id"], body.get("collection")) == (item_id, collection_id)
+def _unlisted(hrefs: list[str], body: Json) -> list[str]:
+    """Return the hrefs of items that a collection or page does not list."""
+    listed = set(links_of(body, "item"))
+    return [href for href in hrefs if href not in listed]
 
 
 def _self_link(href: str) -> Json:

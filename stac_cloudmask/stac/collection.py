@@ -255,8 +255,9 @@ def write_ndjson(items: Iterable[Json], path: Path) -> int:
     """
     count = 0
     with whole_file(path) as temporary, temporary.open("w", encoding="utf-8") as lines:
-        for count, item in enumerate(items, 1):
+        for item in items:
             lines.write(json.dumps(item, separators=(",", ":"), allow_nan=False) + "\n")
+            count += 1
     return count
 
 

@@ -98,8 +98,8 @@ class LocalStore:
                 for name, staged in ready.items():
                     self._move(staged, name)
 
-    def update_json(self, name: str, change: Change) -> None:
-        """Replace a JSON file by the result of ``change``, without losing concurrent changes.
+    def update_json(self, name: str, change: Change) -> Json:
+        """Replace a JSON file by the result of ``change``, which is returned, without losing concurrent changes.
 
         ``change`` is given None for a missing file. It may be called several times and must be idempotent.
         """
@@ -110,6 +110,7 @@ class LocalStore:
             after = change(before)
             if after != before:
                 self._move(_staged(after, work / "0"), name)
+            return after
 
     def remove(self, name: str) -> None:
         """Delete a file if it exists."""
@@ -322,9 +323,9 @@ class ObjectStore:
             for name, content in files.items():
                 self._put(name, content)
 
-    def update_json(self, name: str, change: Change) -> None:
+    def update_json(self, name: str, change: Change) -> Json:
         """See `LocalStore`."""
-        retrying(lambda: self._change(name, change), policy=CONTENTION)
+        return retrying(lambda: self._change(name, change), policy=CONTENTION)
 
     def remove(self, name: str) -> None:
         """See `LocalStore`."""
@@ -351,11 +352,12 @@ class ObjectStore:
         body = content if isinstance(content, Path) else dumped(content)
         self._api.put(self._store, name, body, mode=mode, attributes=_attributes(name))
 
-    def _change(self, name: str, change: Change) -> None:
+    def _change(self, name: str, change: Change) -> Json:
         before, version = self._found(name)
         after = change(before)
         if after != before and not self._replace(name, after, version):
             raise WriteError(f"{self.href(name)}: others kept changing it at the same time; try again")
+        return after
 
     def _replace(self, name: str, body: Json, version: Json | None) -> bool:
         """Write the object if it still has this version, or is still missing; return whether it was written."""

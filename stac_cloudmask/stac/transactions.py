@@ -23,7 +23,7 @@ logger = logging.getLogger(__name__)
 
 Written = Literal["created", "updated"]
 
-HIERARCHY: Final = frozenset({"root", "parent", "collection", "self", "items", "item", "child"})
+SET_BY_API: Final = frozenset({"root", "parent", "collection", "self", "items", "item", "child"})
 """Links that the API sets by itself."""
 SAME_METHOD: Final = frozenset({HTTPStatus.TEMPORARY_REDIRECT, HTTPStatus.PERMANENT_REDIRECT})
 NOT_THERE: Final = frozenset({HTTPStatus.NOT_FOUND, HTTPStatus.METHOD_NOT_ALLOWED})
@@ -137,4 +137,4 @@ class StacApi(JsonReader):
 
 
 def _foreign_links(body: Json) -> list[Json]:
-    return [link for link in body.get("links", []) if link["rel"] not in HIERARCHY]
+    return [link for link in body.get("links", []) if link["rel"] not in SET_BY_API]
