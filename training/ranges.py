@@ -17,8 +17,7 @@ import onnx
 import onnxruntime
 
 from stac_cloudmask.models.graph import load_graph
-from stac_cloudmask.models.registry import find_model
-from stac_cloudmask.models.weights import locate, weights_sha256
+from stac_cloudmask.models.registry import find_model, locate, weights_sha256
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -78,8 +78,7 @@ def fetch(names: tuple[str, ...], *, model_cache: Path | None = None) -> None:
         names: Names in the catalog, or `all`.
         model_cache: Directory of downloaded weights; default: the user's cache.
     """
-    from stac_cloudmask.models.registry import find_model, list_models  # noqa: PLC0415
-    from stac_cloudmask.models.weights import fetch_model  # noqa: PLC0415  (keeps --help fast)
+    from stac_cloudmask.models.registry import fetch_model, find_model, list_models  # noqa: PLC0415
 
     specs = list_models() if "all" in names else [find_model(name) for name in names]
     with bars(console.stderr, DownloadColumn(), TransferSpeedColumn()) as shown:
@@ -100,8 +99,7 @@ def check(name: str | None = None, *, model_cache: Path | None = None) -> None:
         model_cache: Directory of downloaded weights; default: the user's cache.
     """
     from stac_cloudmask.models.check import check_model  # noqa: PLC0415  (keeps --help fast)
-    from stac_cloudmask.models.registry import find_model, list_models  # noqa: PLC0415
-    from stac_cloudmask.models.weights import is_here  # noqa: PLC0415
+    from stac_cloudmask.models.registry import find_model, is_here, list_models  # noqa: PLC0415
 
     specs = [find_model(name)] if name else [spec for spec in list_models() if is_here(spec, model_cache)]
     failed = False
@@ -134,6 +132,6 @@ class _Bar:
 
 
 def _facts(spec: ModelSpec, cache: Path | None) -> dict[str, object]:
-    from stac_cloudmask.models.weights import is_here  # noqa: PLC0415  (keeps --help fast)
+    from stac_cloudmask.models.registry import is_here  # noqa: PLC0415  (keeps --help fast)
 
     return {**asdict(spec), "weights_here": is_here(spec, cache)}

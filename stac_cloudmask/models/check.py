@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final, Literal
 import numpy as np
 from scipy.special import expit
 
-from stac_cloudmask.core.predict import ROLES
+from stac_cloudmask.core.predict import ROLES, Role
 from stac_cloudmask.errors import ModelError
 from stac_cloudmask.models.session import OnnxSegmenter
 
@@ -18,10 +18,9 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from stac_cloudmask.core.predict import Role
     from stac_cloudmask.models.spec import ModelSpec
 
-SPECTRA: Final = {
+GROUND_AND_CLOUD: Final = {
     "coastal": (0.03, 0.58),
     "blue": (0.04, 0.60),
     "green": (0.07, 0.60),
@@ -40,9 +39,9 @@ SHADE: Final = 0.25
 """Fraction of the ground's reflectance that remains in a shadow."""
 PLACES: Final = (0.3, 0.7)
 """Centers of cloud and shadow, as fractions of the width."""
-SIDE: Final = 256
+PATTERN_SIDE: Final = 256
 """Maximum side in pixels of the pattern of cloud and shadow; larger ones would be uniformly white and black."""
-SMALLEST: Final = 64
+SHORT_SIDE: Final = 64
 """Length in pixels of the shorter side with which a free window is tested."""
 
 
@@ -74,7 +73,7 @@ def fixed_chip(bands: tuple[str, ...], height: int, width: int) -> NDArray[np.fl
     radius = min(height, width) / 5
     cloud, shadow = (expit((radius - np.hypot(x - width * at, y - height / 2)) / 2) for at in PLACES)
     ground = texture * (1 - (1 - SHADE) * shadow)
-    spectra = [SPECTRA[name] for name in bands]
+    spectra = [GROUND_AND_CLOUD[name] for name in bands]
     return np.stack([near * ground * (1 - cloud) + far * cloud for near, far in spectra])[None].astype(np.float32)
 
 
@@ -82,7 +81,7 @@ def _findings(model: OnnxSegmenter) -> Iterator[Finding]:
     spec = model.spec
     if spec.sha256 is None:
         yield Finding("warning", "its item has no file:checksum, so other weights would go unnoticed")
-    size = min(spec.window.size, SIDE) if spec.window.multiple else spec.window.size
+    size = min(spec.window.size, PATTERN_SIDE) if spec.window.multiple else spec.window.size
     try:
         answer = model.channels(fixed_chip(spec.bands, size, size))
         model.channels(np.zeros((1, len(spec.bands), size, size), np.float32))
@@ -129,7 +128,7 @@ def _free_window(model: OnnxSegmenter) -> Iterator[Finding]:
     multiple = model.spec.window.multiple
     if not multiple:
         return
-    height = -(-SMALLEST // multiple) * multiple
+    height = -(-SHORT_SIDE // multiple) * multiple
     try:
         model.predict(fixed_chip(model.spec.bands, height, 2 * height + multiple))
     except ModelError as error:

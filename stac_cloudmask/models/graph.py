@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import onnx
 import onnxruntime
@@ -15,13 +15,8 @@ from onnxruntime.capi import onnxruntime_pybind11_state as ort
 
 from stac_cloudmask.errors import ChecksumError, ModelError
 from stac_cloudmask.models import surgery
-from stac_cloudmask.models.spec import LONGEST_SIDE
-from stac_cloudmask.models.weights import HEAD, diagnose, mismatch
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from stac_cloudmask.models.spec import ModelSpec
+from stac_cloudmask.models.registry import HEAD, diagnose, mismatch
+from stac_cloudmask.models.spec import LONGEST_SIDE, ModelSpec
 
 ERRORS: Final = (
     ort.Fail,
@@ -111,7 +106,7 @@ def _read(path: Path, spec: ModelSpec) -> bytes:
         raise ModelError(f"{path}: cannot be read: {error}") from error
     if other := diagnose(data[:HEAD]):
         raise ModelError(f"{path}: is {other}")
-    if found := mismatch(data, sha256=spec.sha256, file_size=spec.file_size):
+    if found := mismatch(data, spec):
         raise ChecksumError(f"{path}: {found}; model {spec.name!r} is not used")
     return data
 
@@ -138,11 +133,11 @@ def _parse(data: bytes, path: Path) -> ModelProto:
 
 def _refuse_unfit(graph: GraphProto, spec: ModelSpec, path: Path) -> tuple[int, int]:
     """Return the fixed height and width of the input, 0 where free."""
-    initial = {tensor.name for tensor in graph.initializer}
-    inputs = [value for value in graph.input if value.name not in initial]
+    inputs = surgery.inputs_of(graph)
     if len(inputs) != 1 or not graph.output:
         raise ModelError(f"{path}: has {len(inputs)} inputs and {len(graph.output)} outputs; models have one input")
-    given, result = _sides(inputs[0]), _sides(graph.output[0])
+    shapes = [value.type.tensor_type.shape for value in (inputs[0], graph.output[0])]
+    given, result = ([dim.dim_value for dim in shape.dim] for shape in shapes)  # 0 where an axis is free
     for what, sides in (("input", given), ("output", result)):
         if len(sides) != RANK:
             raise ModelError(f"{path}: its {what} has {len(sides)} axes; (n, channel, y, x) are expected")
@@ -168,16 +163,10 @@ def _differences(given: list[int], result: list[int], spec: ModelSpec) -> Iterat
         yield f"wants windows of {height} x {width}, {item} {spec.window.size}"
 
 
-def _sides(value: onnx.ValueInfoProto) -> list[int]:
-    """Return the lengths of the axes; 0 where they are free."""
-    return [dim.dim_value for dim in value.type.tensor_type.shape.dim]
-
-
 def _free_window(graph: GraphProto) -> None:
     """Remove a fixed height and width, and all shapes that were inferred from them."""
-    given = surgery.input_of(graph)
     for axis in (0, 2, 3):
-        given.type.tensor_type.shape.dim[axis].dim_param = FREE_AXES[axis]
+        surgery.inputs_of(graph)[0].type.tensor_type.shape.dim[axis].dim_param = FREE_AXES[axis]
     for value in graph.output:
         for dim in list(value.type.tensor_type.shape.dim)[2:]:
             dim.Clear()

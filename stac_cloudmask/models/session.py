@@ -20,16 +20,15 @@ from scipy.special import expit
 
 from stac_cloudmask.errors import ConfigError, ModelError
 from stac_cloudmask.models.graph import ERRORS, FREE_AXES, load_graph
-from stac_cloudmask.models.registry import int8_ranges
-from stac_cloudmask.models.weights import locate
+from stac_cloudmask.models.registry import int8_ranges, locate
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    F32 = NDArray[np.float32]
     from stac_cloudmask.core.predict import Role
     from stac_cloudmask.models.spec import ModelSpec
 
+    F32 = NDArray[np.float32]
 
 DN_PER_REFLECTANCE: Final = np.float32(1e4)
 """Sentinel-2's quantification value."""
@@ -106,33 +105,22 @@ class OnnxSegmenter:
         """
         path = locate(self.spec, self.cache)
         state = path.stat()
-        threads = self.threads or CPU_COUNT
-        key = (
-            path,
-            state.st_size,
-            state.st_mtime_ns,
-            self.spec,
-            self.provider,
-            threads,
-            self.local_means,
-            self.any_shape,
-        )
+        key = (self, path, state.st_size, state.st_mtime_ns)
         with _opening:
             if key not in _sessions:
-                _sessions[key] = self._open(path, threads)
+                _sessions[key] = self._open(path, self.threads or CPU_COUNT)
             return _sessions[key]
 
     def _open(self, path: Path, threads: int) -> Run:
-        on_onnxruntime = self.provider in EXECUTION
-        ranges = int8_ranges(self.spec, self.cache) if self.provider == "openvino-int8" else None
-        bfloat16 = self.provider in ("openvino", "openvino-int8")
-        graph = load_graph(
-            path, self.spec, local_means=self.local_means, transposed=on_onnxruntime, ranges=ranges, bfloat16=bfloat16
-        )
-        if on_onnxruntime:
+        if self.provider in EXECUTION:
+            graph = load_graph(path, self.spec, local_means=self.local_means)
             _prepare_provider(self.provider)
             prepare = partial(_onnxruntime, graph, path, threads=threads, provider=self.provider)
         else:
+            ranges = int8_ranges(self.spec, self.cache) if self.provider == "openvino-int8" else None
+            bfloat16 = self.provider != "openvino-f32"
+            options = {"local_means": self.local_means, "transposed": False, "bfloat16": bfloat16}
+            graph = load_graph(path, self.spec, ranges=ranges, **options)
             prepare = partial(_openvino, graph, path, threads=threads, bfloat16=bfloat16)
         ready = lru_cache(maxsize=1)(prepare)  # all windows of a large scene have one shape; each shape takes 0.6 GB
         preparing = threading.Lock()
@@ -221,20 +209,18 @@ def _prepare_provider(provider: str) -> None:
 
 def _prepare(reflectance: F32, spec: ModelSpec) -> F32:
     """Return reflectance scaled as the model expects, and padded to an accepted size by repeating the edge."""
-    given = reflectance
-    if spec.input_kind == "dn":
-        given = np.rint(reflectance * DN_PER_REFLECTANCE)  # exact whole numbers again
-    if any(spec.mean) or any(std != 1 for std in spec.std):
-        mean, std = (np.array(values, np.float32)[:, None, None] for values in (spec.mean, spec.std))
-        given = given - mean
-        given /= std
-    sides = reflectance.shape[2:]
-    padding = [(0, spec.window.padded(side) - side) for side in sides]
-    if any(after < 0 for _, after in padding):
-        found = " x ".join(map(str, sides))
-        raise ModelError(f"model {spec.name!r}: needs windows of {spec.window.size} pixels, got {found}")
-    if any(after for _, after in padding):
-        given = np.pad(given, [(0, 0), (0, 0), *padding], mode="edge")
+    height, width = reflectance.shape[2:]
+    below, right = spec.window.padded(height) - height, spec.window.padded(width) - width
+    if min(below, right) < 0:
+        found = f"got {height} x {width}"
+        raise ModelError(f"model {spec.name!r}: needs windows of {spec.window.size} pixels, {found}")
+    # Digital numbers are exact whole numbers again
+    given = np.rint(reflectance * DN_PER_REFLECTANCE) if spec.input_kind == "dn" else reflectance
+    mean, std = (np.array(values, np.float32)[:, None, None] for values in (spec.mean, spec.std))
+    given = given - mean
+    given /= std
+    if below or right:
+        given = np.pad(given, [(0, 0), (0, 0), (0, below), (0, right)], mode="edge")
     return np.ascontiguousarray(given)
 
 

@@ -38,11 +38,11 @@ SCALINGS: Final[Mapping[str, Callable[[dict[str, Any]], tuple[Any, Any]]]] = {
 """The value subtracted from a band, and the divisor applied afterwards, by the type of ``value_scaling``."""
 
 
-def exactly_one(name: str, many: Sequence[Any]) -> dict[str, Any]:
+def only_entry(properties: Mapping[str, Any], name: str) -> Any:  # noqa: ANN401  (JSON)
     """Return the only entry of a list."""
-    if len(many) != 1:
-        raise ValueError(f"{name} has {len(many)} entries; models with exactly one are supported")
-    return cast("dict[str, Any]", many[0])
+    if len(properties[name]) != 1:
+        raise ValueError(f"{name} has {len(properties[name])} entries; models with exactly one are supported")
+    return properties[name][0]
 
 
 def one_of(name: str, value: str, choices: Collection[str]) -> str:
@@ -52,19 +52,14 @@ def one_of(name: str, value: str, choices: Collection[str]) -> str:
     return value
 
 
-def shapes(given: dict[str, Any], result: dict[str, Any]) -> tuple[tuple[int, int, int], int]:
-    """Return ``(bands, height, width)`` of the input, -1 where free, and the channels of the output."""
-    for structure in (given, result):
-        order, shape = structure["dim_order"], structure["shape"]
-        if len(shape) != len(order) or [order[0], *order[2:]] != ["batch", "height", "width"]:
-            raise ValueError(f"dim_order must be batch, bands or classes, height, width with a shape of 4, got {order}")
-        if structure["data_type"] != "float32":
-            raise ValueError(f"data_type must be float32, got {structure['data_type']!r}")
-    channels = int(result["shape"][1])
-    if channels < 1:
-        raise ValueError(f"mlm:output must state its number of channels, got {channels}")
-    bands, height, width = (int(side) for side in given["shape"][1:])
-    return (bands, height, width), channels
+def shape_of(structure: Mapping[str, Any]) -> Sequence[Any]:
+    """Return the channels, height and width of an input or output; -1 where free."""
+    order, shape = structure["dim_order"], structure["shape"]
+    if len(shape) != len(order) or [order[0], *order[2:]] != ["batch", "height", "width"]:
+        raise ValueError(f"dim_order must be batch, bands or classes, height, width with a shape of 4, got {order}")
+    if structure["data_type"] != "float32":
+        raise ValueError(f"data_type must be float32, got {structure['data_type']!r}")
+    return cast("Sequence[Any]", shape[1:])
 
 
 def band_names(names: Sequence[str | dict[str, Any]], properties: dict[str, Any]) -> tuple[str, ...]:
@@ -218,17 +213,14 @@ def shared_window(specs: Sequence[ModelSpec]) -> ModelWindow:
         ConfigError: Two models have different fixed windows.
     """
     windows = [spec.window for spec in specs]
-    overlap = max(window.overlap for window in windows)
-    fixed = {window.size: spec.name for spec, window in zip(specs, windows, strict=True) if not window.multiple}
+    fixed = {spec.window.size: spec.name for spec in specs if not spec.window.multiple}
     if len(fixed) > 1:
         found = ", ".join(f"{name} {size}" for size, name in fixed.items())
         raise ConfigError(f"these models fix different windows and cannot be run together: {found}")
-    if fixed:
-        [size] = fixed
-        return ModelWindow(size=size, multiple=0, overlap=min(overlap, size - 1))
-    multiple = math.lcm(*(window.multiple for window in windows))
-    size = max(min(window.size for window in windows) // multiple, 1) * multiple
-    return ModelWindow(size=size, multiple=multiple, overlap=min(overlap, size - 1))
+    multiple = math.lcm(*(window.multiple for window in windows))  # 0 if any is fixed
+    size = next(iter(fixed)) if fixed else max(min(window.size for window in windows) // multiple, 1) * multiple
+    overlap = min(max(window.overlap for window in windows), size - 1)
+    return ModelWindow(size=size, multiple=multiple, overlap=overlap)
 
 
 def read_model_item(path: str | Path) -> ModelSpec:
@@ -254,12 +246,16 @@ def read_model_item(path: str | Path) -> ModelSpec:
 
 def _spec(document: dict[str, Any], path: Path) -> ModelSpec:
     properties = document["properties"]
-    given = exactly_one("mlm:input", properties["mlm:input"])
-    result = exactly_one("mlm:output", properties["mlm:output"])
-    shape, channels = shapes(given["input"], result["result"])
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", document["id"]):  # a name that is safe as a folder
+        raise ValueError(f"its id {document['id']!r} must be letters, digits, '.', '_' and '-', at most 100")
+    given, result = only_entry(properties, "mlm:input"), only_entry(properties, "mlm:output")
+    count, height, width = map(int, shape_of(given["input"]))
+    channels = int(shape_of(result["result"])[0])
+    if channels < 1:
+        raise ValueError(f"mlm:output must state its number of channels, got {channels}")
     bands = band_names(given["bands"], properties)
-    if shape[0] not in (-1, len(bands)):
-        raise ValueError(f"mlm:input has {len(bands)} bands but a shape of {shape[0]}")
+    if count not in (-1, len(bands)):
+        raise ValueError(f"mlm:input has {len(bands)} bands but a shape of {count}")
     mean, std = scaling(given.get("value_scaling"), len(bands))
     activation = activation_of(result.get("post_processing_function"))
     kind = properties.get("stac_cloudmask:input_kind", "reflectance")
@@ -268,8 +264,9 @@ def _spec(document: dict[str, Any], path: Path) -> ModelSpec:
         finest, coarsest = span
         gsd = float(finest), float(coarsest)
     asset = weights_asset(document["assets"])
+    href = str(asset["href"])
     return ModelSpec(
-        name=_name(document["id"]),
+        name=document["id"],
         title=str(properties.get("title", document["id"])),
         bands=bands,
         input_kind=cast("InputKind", one_of("stac_cloudmask:input_kind", kind, get_args(InputKind))),
@@ -278,9 +275,9 @@ def _spec(document: dict[str, Any], path: Path) -> ModelSpec:
         activation=activation,
         channels=channels,
         outputs=outputs(result, channels, activation, properties.get("stac_cloudmask:roles")),
-        window=_window(shape[1:], properties.get("stac_cloudmask:window")),
+        window=_window(height, width, properties.get("stac_cloudmask:window")),
         gsd=gsd,
-        href=_absolute(str(asset["href"]), path.parent),
+        href=href if re.match(r"[a-z][a-z0-9+.-]*://", href) else (path.parent / href).as_posix(),
         file_size=None if asset.get("file:size") is None else int(asset["file:size"]),
         sha256=_sha256(asset.get("file:checksum")),
         license=None if properties.get("license") is None else str(properties["license"]),
@@ -289,20 +286,13 @@ def _spec(document: dict[str, Any], path: Path) -> ModelSpec:
     )
 
 
-def _name(item_id: str) -> str:
-    """Return a name that is safe as a folder of the cache."""
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", item_id):
-        raise ValueError(f"its id {item_id!r} must be letters, digits, '.', '_' and '-', at most 100")
-    return item_id
-
-
-def _window(sides: tuple[int, int], window: Mapping[str, Any] | None) -> ModelWindow:
-    side, width = sides
+def _window(side: int, width: int, window: Mapping[str, Any] | None) -> ModelWindow:
     if side != width:
         raise ValueError(f"windows are square, but mlm:input states {side} x {width}")
     if window is None and side == -1:
         raise ValueError("mlm:input leaves height and width free, so stac_cloudmask:window must state them")
-    window = {"size": side, "multiple": 0, "overlap": side // 8} if window is None else window
+    if window is None:
+        return ModelWindow(size=side, multiple=0, overlap=side // 8)
     chosen = ModelWindow(**{name: int(window[name]) for name in ("size", "multiple", "overlap")})
     if chosen.multiple == 0 and side not in (-1, chosen.size):
         raise ValueError(f"stac_cloudmask:window fixes {chosen.size} pixels, but mlm:input states {side}")
@@ -317,16 +307,10 @@ def weights_asset(assets: Mapping[str, dict[str, Any]]) -> dict[str, Any]:
     raise ValueError("no asset has the role mlm:model and the mlm:artifact_type onnx")
 
 
-def _absolute(href: str, folder: Path) -> str:
-    return href if re.match(r"[a-z][a-z0-9+.-]*://", href) else (folder / href).as_posix()
-
-
 def _sha256(multihash: str | None) -> str | None:
-    if multihash is None:
-        return None
-    if not re.fullmatch(SHA256_MULTIHASH + "[0-9a-f]{64}", multihash):
+    if multihash is not None and not re.fullmatch(SHA256_MULTIHASH + "[0-9a-f]{64}", multihash):
         raise ValueError(f"file:checksum must be a SHA-256 multihash (1220...), got {multihash[:80]!r}")
-    return multihash.removeprefix(SHA256_MULTIHASH)
+    return multihash and multihash.removeprefix(SHA256_MULTIHASH)
 
 
 def _link(document: dict[str, Any], rel: str) -> str | None:

@@ -27,7 +27,7 @@ NEAREST: Final = {"mode": b"nearest", "coordinate_transformation_mode": b"asymme
 """Attributes of a Resize by 2 that repeats each pixel."""
 TRIAL: Final = 256
 """Minimum side in pixels of the window for which shapes are inferred."""
-SMALLEST: Final = 1e-8
+LEAST_RANGE: Final = 1e-8
 """Lower limit of the largest weight or value, which keeps all-zero tensors zero."""
 HALF_BFLOAT16: Final = np.uint32(0x8000)
 """Half of the last bit of bfloat16, the upper half of a float32."""
@@ -56,22 +56,17 @@ class Wiring:
         self.results = {value.name for value in graph.output}
         self.side = -(-TRIAL // cell) * cell
         window = ValueInfoProto()
-        window.CopyFrom(input_of(graph))
+        window.CopyFrom(inputs_of(graph)[0])
         dims = window.type.tensor_type.shape.dim
         dims[0].dim_value, dims[2].dim_value, dims[3].dim_value = 1, self.side, self.side
         # shapes depend on the values of scales and the like only, so the weights, which take long to copy, are inputs
+        large, small = (
+            [one for one in graph.initializer if (len(one.dims) > 1) == is_large] for is_large in (True, False)
+        )
+        inputs = [window, *(helper.make_tensor_value_info(one.name, one.data_type, one.dims) for one in large)]
+        trial = helper.make_graph(graph.node, "trial", inputs, graph.output, small)
         known = shape_inference.infer_shapes(
-            helper.make_model(
-                helper.make_graph(
-                    graph.node,
-                    "trial",
-                    [window, *(_declared(tensor) for tensor in graph.initializer if len(tensor.dims) > 1)],
-                    graph.output,
-                    [tensor for tensor in graph.initializer if len(tensor.dims) <= 1],
-                ),
-                opset_imports=model.opset_import,
-            ),
-            data_prop=True,
+            helper.make_model(trial, opset_imports=model.opset_import), data_prop=True
         ).graph
         values = [*known.input, *known.value_info, *known.output]
         self.shapes = {v.name: tuple(dim.dim_value for dim in v.type.tensor_type.shape.dim) for v in values}
@@ -144,16 +139,10 @@ class Wiring:
         return parts if is_known and is_twice else []
 
 
-def _declared(tensor: TensorProto) -> ValueInfoProto:
-    """Return the type and shape of a tensor without its values."""
-    return helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims)
-
-
-def input_of(graph: GraphProto) -> ValueInfoProto:
-    """Return the only input that is not a weight."""
+def inputs_of(graph: GraphProto) -> list[ValueInfoProto]:
+    """Return the inputs that are not weights."""
     weights = {tensor.name for tensor in graph.initializer}
-    given: list[ValueInfoProto] = [value for value in graph.input if value.name not in weights]
-    return given[0]
+    return [value for value in graph.input if value.name not in weights]
 
 
 def is_flat(model: ModelProto) -> bool:
@@ -289,7 +278,7 @@ def quantize(model: ModelProto, ranges: Mapping[str, tuple[float, float]]) -> No
         takes_whole = node.op_type == "Add"
         if node.op_type == "Conv" and node.input[0] in ranges and _options(node).get("group", 1) == 1:
             name, weights = node.input[1], numpy_helper.to_array(kernels[node.input[1]])
-            scale = np.maximum(np.abs(weights).max((1, 2, 3)), SMALLEST) / np.float32(127)
+            scale = np.maximum(np.abs(weights).max((1, 2, 3)), LEAST_RANGE) / np.float32(127)
             _constant(graph, f"{name}_whole", np.rint(weights / scale[:, None, None, None]).astype(np.int8))
             nodes.append(restored(name, scale, np.zeros(len(scale), np.int8), axis=0))
             node.input[1], takes_whole = f"{name}_restored", True
@@ -297,7 +286,7 @@ def quantize(model: ModelProto, ranges: Mapping[str, tuple[float, float]]) -> No
             node.input[place] = f"{name}_restored" if name in ranges else name
         nodes.append(node)
         for name in set(node.output) & ranges.keys():
-            low, high = min(ranges[name][0], 0.0), max(ranges[name][1], SMALLEST)
+            low, high = min(ranges[name][0], 0.0), max(ranges[name][1], LEAST_RANGE)
             step = (high - low) / 255
             after = restored(name, np.array(step), np.array(round(-low / step), np.uint8))
             nodes += [_node("QuantizeLinear", [name, *after.input[1:]], f"{name}_whole"), after]

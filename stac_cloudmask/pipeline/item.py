@@ -14,8 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from pystac.utils import datetime_to_str
 
-from stac_cloudmask.models.registry import is_followable, model_document
-from stac_cloudmask.models.weights import weights_sha256
+from stac_cloudmask.models.registry import is_followable, model_document, weights_sha256
 from stac_cloudmask.pipeline.area import clipped_item
 from stac_cloudmask.pipeline.estimate import estimate_mask
 from stac_cloudmask.pipeline.mask import (

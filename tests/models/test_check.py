@@ -5,7 +5,7 @@ import onnx
 import pytest
 from onnx import helper, numpy_helper
 
-from stac_cloudmask.models.check import SPECTRA, check_model, fixed_chip
+from stac_cloudmask.models.check import GROUND_AND_CLOUD, check_model, fixed_chip
 from stac_cloudmask.models.registry import find_model
 from stac_cloudmask.models.spec import COMMON_NAMES, read_model_item
 
@@ -104,7 +104,7 @@ def test_a_window_that_only_pretends_to_be_free_is_found(tiny_onnx, model_item):
 
 
 def test_the_chip_knows_every_band():
-    assert set(SPECTRA) == COMMON_NAMES
+    assert set(GROUND_AND_CLOUD) == COMMON_NAMES
     chip = fixed_chip(tuple(sorted(COMMON_NAMES)), 64, 96)
     assert chip.shape == (1, 12, 64, 96)
     assert chip.min() > 0

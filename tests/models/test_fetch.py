@@ -13,8 +13,16 @@ from typer.testing import CliRunner
 from stac_cloudmask.cli import console
 from stac_cloudmask.cli.app import app
 from stac_cloudmask.errors import ChecksumError, ModelError, WriteError
-from stac_cloudmask.models.registry import catalog_folder, find_model
-from stac_cloudmask.models.weights import cached_path, default_cache, fetch_model, is_here, locate, weights_sha256
+from stac_cloudmask.models.registry import (
+    cached_path,
+    catalog_folder,
+    default_cache,
+    fetch_model,
+    find_model,
+    is_here,
+    locate,
+    weights_sha256,
+)
 from stac_cloudmask.retry import RetryPolicy
 from tests.loopback import running
 

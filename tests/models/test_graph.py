@@ -8,9 +8,8 @@ from onnx import TensorProto, helper
 
 from stac_cloudmask.errors import ChecksumError, ModelError
 from stac_cloudmask.models.graph import load_graph
-from stac_cloudmask.models.registry import find_model, with_weights
+from stac_cloudmask.models.registry import find_model, locate, with_weights
 from stac_cloudmask.models.spec import read_model_item
-from stac_cloudmask.models.weights import locate
 
 HERE = [[1, 0], [0, 1], [1, 1]]
 

@@ -10,8 +10,8 @@ from stac_cloudmask.api import cloud_mask
 from stac_cloudmask.cli.app import app
 from stac_cloudmask.config import Settings
 from stac_cloudmask.errors import ModelError
+from stac_cloudmask.models.registry import cached_path
 from stac_cloudmask.models.spec import read_model_item
-from stac_cloudmask.models.weights import cached_path
 from stac_cloudmask.simulate.scene import Recipe, write_simulated_item
 
 WEIGHTS = np.array([[0, 0], [9, 9], [-9, -9]], np.float32)

@@ -8,9 +8,8 @@ from pystac.validation import validate_dict
 from pystac.validation.stac_validator import JsonSchemaSTACValidator
 
 from stac_cloudmask.core.grid import plan_chips
-from stac_cloudmask.models.registry import catalog_folder, list_models
+from stac_cloudmask.models.registry import catalog_folder, is_here, list_models
 from stac_cloudmask.models.session import OnnxSegmenter
-from stac_cloudmask.models.weights import is_here
 
 TILE = 10980
 

@@ -5,8 +5,7 @@ import sys
 import pytest
 
 from stac_cloudmask.errors import ModelError
-from stac_cloudmask.models.registry import find_model, list_models
-from stac_cloudmask.models.weights import is_here, locate
+from stac_cloudmask.models.registry import find_model, is_here, list_models, locate
 
 UKIS = ["ukis-csmask-4b-l2a", "ukis-csmask-6b-l2a"]
 SEED = [*(f"farmvibes-cloud-{n}" for n in range(1, 6)), "farmvibes-shadow"]

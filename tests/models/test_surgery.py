@@ -9,7 +9,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from stac_cloudmask.models.graph import load_graph, simplified
-from stac_cloudmask.models.registry import find_model
+from stac_cloudmask.models.registry import find_model, locate
 from stac_cloudmask.models.surgery import (
     Wiring,
     enlarge_later,
@@ -19,7 +19,6 @@ from stac_cloudmask.models.surgery import (
     round_weights,
     widen,
 )
-from stac_cloudmask.models.weights import locate
 
 RNG = np.random.default_rng(7)
 CONVS = {
