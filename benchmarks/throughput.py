@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import json
 import time
+from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 from statistics import median
@@ -25,9 +26,8 @@ import psutil
 import pystac
 
 from stac_cloudmask.config import Settings
-from stac_cloudmask.pipeline.executors import OnDask, local_client
 from stac_cloudmask.pipeline.item import attempt
-from stac_cloudmask.pipeline.run import run
+from stac_cloudmask.pipeline.run import local_client, on_dask, run
 from stac_cloudmask.stac.search import load_items
 from tests.checks import checked
 from tests.scenes import write_items
@@ -124,9 +124,11 @@ def masked(paths: list[Path], out: Path, *, workers: int) -> dict[str, float]:
     settings = Settings(threads=1)
     with local_client(workers) as client:
         warm, timed = paths[: WARM_UP * workers], paths[2 * WARM_UP :]
-        list(run(load_items(map(str, warm)), settings=settings, out=str(out), engine=OnDask(client)))
+        list(run(load_items(map(str, warm)), settings=settings, out=str(out), engine=partial(on_dask, client=client)))
         before, own, start = memory(), 0.0, time.perf_counter()
-        for result in run(load_items(map(str, timed)), settings=settings, out=str(out), engine=OnDask(client)):
+        for result in run(
+            load_items(map(str, timed)), settings=settings, out=str(out), engine=partial(on_dask, client=client)
+        ):
             if result.status != "done":
                 raise RuntimeError(result.error)
             own += sum(result.seconds.values())
@@ -152,7 +154,7 @@ def trivial(path: Path, count: int) -> list[dict[str, float]]:
     rows, part = [], max(count // PARTS, 1)
     with local_client(2) as client:
         before, start = memory(), time.perf_counter()
-        for done, _ in enumerate(OnDask(client, task=nothing).results(items, settings=Settings(), out="out"), start=1):
+        for done, _ in enumerate(on_dask(items, Settings(), "out", client=client, task=nothing), start=1):
             if done % part == 0:
                 rows.append(
                     {

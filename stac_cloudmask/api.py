@@ -1,7 +1,4 @@
-"""The public Python functions: items in, masks out.
-
-The raster libraries take seconds to load, so each function imports what it needs.
-"""
+"""The public Python functions: items in, masks out."""
 
 from __future__ import annotations
 
@@ -16,7 +13,12 @@ import pystac
 
 from stac_cloudmask.config import Settings, Versions
 from stac_cloudmask.errors import ConfigError
+from stac_cloudmask.pipeline.area import area_of
+from stac_cloudmask.pipeline.mask import Stopwatch, connection_of, make_mask, to_dataset
+from stac_cloudmask.pipeline.run import open_engine, plan, run
 from stac_cloudmask.progress import Listener, reporting
+from stac_cloudmask.review.show import CloudmaskAccessor  # noqa: F401  (registers itself)
+from stac_cloudmask.stac.search import load_items
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -25,9 +27,9 @@ if TYPE_CHECKING:
     from stac_cloudmask.pipeline.result import Result
     from stac_cloudmask.stac.connection import Connection
     from stac_cloudmask.stac.geometry import Area, Bbox
-    from stac_cloudmask.stac.static import Failure
+    from stac_cloudmask.stac.static import Found
 
-BATCH: Final = 100
+REFERENCES_AT_ONCE: Final = 100
 """Number of references looked up together, so that the first item is masked before a search is read to its end."""
 
 Reference = pystac.Item | str | PathLike[str]
@@ -81,10 +83,7 @@ def process(
         ModelError: A model is unknown or its weights are not installed.
         WriteError: The output cannot be written.
     """
-    from stac_cloudmask.pipeline.mask import connection_of  # noqa: PLC0415
-    from stac_cloudmask.pipeline.run import OnDask, open_engine, plan, run  # noqa: PLC0415
-
-    settings = clipping(settings or Settings(), bbox, geometry)
+    settings = _clipping(settings or Settings(), bbox, geometry)
     found = _load(items, catalog, collection, connection_of(settings, headers), versions)
     with (
         reporting(progress, total=len(items) if isinstance(items, list | tuple) else None) as board,
@@ -93,8 +92,7 @@ def process(
         if dry_run:
             results = plan(found, settings=settings, out=fspath(out))
         else:
-            opened = open_engine(workers=workers, progress=board.stage)
-            engine = OnDask(client) if client is not None else stack.enter_context(opened)
+            engine = stack.enter_context(open_engine(client=client, workers=workers, progress=board.stage))
             results = run(found, settings=settings, out=fspath(out), engine=engine)
         return list(board.count(stack.enter_context(closing(results))))
 
@@ -130,10 +128,7 @@ def cloud_mask(
         OutsideAreaError: The item has no data in the area.
         StacCloudmaskError: The item cannot be masked; the message says why and what to do.
     """
-    from stac_cloudmask.pipeline.mask import Stopwatch, connection_of, make_mask, to_dataset  # noqa: PLC0415
-    from stac_cloudmask.review.show import CloudmaskAccessor  # noqa: F401, PLC0415  (registers itself)
-
-    settings = clipping(settings or Settings(), bbox, geometry)
+    settings = _clipping(settings or Settings(), bbox, geometry)
     found = list(_load(item, catalog, collection, connection_of(settings, headers)))
     if len(found) != 1:
         raise ConfigError(f"{item} holds {len(found)} items, but a dataset holds one; process takes any number")
@@ -144,13 +139,10 @@ def cloud_mask(
         return to_dataset(make_mask(one, settings=settings, watch=Stopwatch(board.stage)), one, settings=settings)
 
 
-def clipping(settings: Settings, bbox: Bbox | None = None, geometry: Area | None = None) -> Settings:
+def _clipping(settings: Settings, bbox: Bbox | None, geometry: Area | None) -> Settings:
     """Return the settings with the area to mask, if one is given."""
-    if bbox is None and geometry is None:
-        return settings
-    from stac_cloudmask.pipeline.area import area_of  # noqa: PLC0415
-
-    return replace(settings, area=area_of(bbox=bbox, geometry=geometry))
+    area = area_of(bbox=bbox, geometry=geometry)
+    return settings if area is None else replace(settings, area=area)
 
 
 def _load(
@@ -159,12 +151,10 @@ def _load(
     collection: str | None,
     connection: Connection,
     versions: Versions = "newest",
-) -> Iterator[pystac.Item | Failure]:
+) -> Iterator[Found]:
     """Yield the referenced items, loaded in batches if the references are an iterator."""
-    from stac_cloudmask.stac.search import load_items  # noqa: PLC0415
-
     many = [items] if isinstance(items, pystac.Item | str | PathLike) else items
     references = (item if isinstance(item, pystac.Item) else fspath(item) for item in many)
-    size = BATCH if isinstance(many, Iterator) else None
+    size = REFERENCES_AT_ONCE if isinstance(many, Iterator) else None
     while batch := list(islice(references, size)):
         yield from load_items(batch, catalog=catalog, collection=collection, connection=connection, versions=versions)

@@ -8,8 +8,8 @@ import time
 from pathlib import Path
 
 from stac_cloudmask.models import session
-from stac_cloudmask.pipeline.executors import fitted, work
 from stac_cloudmask.pipeline.result import Result
+from stac_cloudmask.pipeline.run import fitted, work
 
 
 def nothing(body, settings, out, sharing):

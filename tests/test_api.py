@@ -11,7 +11,7 @@ from checks import checked, layers, read
 from scenes import settings_of, write_items, write_model
 
 import stac_cloudmask as scm
-from stac_cloudmask.api import BATCH
+from stac_cloudmask.api import REFERENCES_AT_ONCE
 from stac_cloudmask.errors import BandNotFoundError, ConfigError
 from stac_cloudmask.progress import Stage
 from stac_cloudmask.stac.assets import VOTES
@@ -44,7 +44,7 @@ def test_a_search_is_read_as_it_is_needed(sources, settings, tmp_path):
     masked = []
 
     def endless():
-        for number in range(10 * BATCH):
+        for number in range(10 * REFERENCES_AT_ONCE):
             item = found.clone()
             item.id = "not a valid id" if number else item.id
             masked.append((tmp_path / f"{COLLECTION}-cloudmask" / "scene-0000_cloudmask").exists())
@@ -52,7 +52,7 @@ def test_a_search_is_read_as_it_is_needed(sources, settings, tmp_path):
 
     results = scm.process(endless(), out=tmp_path, settings=settings)
     assert results[0].status == "done"
-    assert masked[BATCH - 1 : BATCH + 1] == [False, True]
+    assert masked[REFERENCES_AT_ONCE - 1 : REFERENCES_AT_ONCE + 1] == [False, True]
 
 
 def test_a_dataset_has_the_published_mask_where_it_lies(sources, settings, tmp_path):

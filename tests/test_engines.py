@@ -3,6 +3,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from datetime import UTC, datetime
+from functools import partial
 from multiprocessing import resource_tracker
 from pathlib import Path
 
@@ -19,8 +20,7 @@ import stac_cloudmask as scm
 from stac_cloudmask.config import Settings
 from stac_cloudmask.errors import ConfigError, ReadError
 from stac_cloudmask.models import session
-from stac_cloudmask.pipeline.executors import IN_FLIGHT, LEAST_IN_FLIGHT, OnDask, open_engine
-from stac_cloudmask.pipeline.run import run
+from stac_cloudmask.pipeline.run import IN_FLIGHT, LEAST_IN_FLIGHT, on_dask, open_engine, run
 from stac_cloudmask.stac.search import load_items
 
 WORKERS = 2
@@ -55,7 +55,7 @@ def numbered(count):
 
 
 def results_of(client, task, items, out="out", settings=None):
-    return OnDask(client, task=task).results(items, settings=settings or Settings(), out=str(out))
+    return on_dask(items, settings or Settings(), str(out), client=client, task=task)
 
 
 def test_an_existing_cluster_makes_the_same_catalog_as_this_process(cluster, sources, model, tmp_path):
@@ -219,7 +219,7 @@ def test_a_cluster_that_goes_away_is_said_and_leaves_what_was_done_listed(source
     )
     with cluster, distributed.Client(cluster, set_as_default=False) as client:
         found = load_items(map(str, sources))
-        stream = run(found, settings=settings_of(model), out=str(tmp_path), engine=OnDask(client))
+        stream = run(found, settings=settings_of(model), out=str(tmp_path), engine=partial(on_dask, client=client))
         assert next(stream).status == "done"
         cluster.close()
         with pytest.raises(ReadError, match=r"cluster is gone.*run the same command again"):

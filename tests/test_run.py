@@ -16,9 +16,9 @@ from s3 import s3_server
 from scenes import settings_of, write_items, write_model
 from strict_api import Fault, strict_api
 
-import stac_cloudmask as scm
 from stac_cloudmask.errors import ConfigError, WriteError
-from stac_cloudmask.pipeline.run import LINK_EVERY, LINK_SHARE, Ledger, Publication, plan, read_ahead, run
+from stac_cloudmask.pipeline.publish import LINK_EVERY, LINK_SHARE, Listing, Publication
+from stac_cloudmask.pipeline.run import plan, read_ahead, run
 from stac_cloudmask.retry import RetryPolicy
 from stac_cloudmask.stac.catalog import OutputCatalog
 from stac_cloudmask.stac.search import load_items
@@ -197,7 +197,7 @@ class CountingCatalog:
     """Notes what is listed when; listing fails as often as it is told to."""
 
     def __init__(self, failures=0):
-        self.batches, self.failures, self.reports = [], failures, {}
+        self.batches, self.failures = [], failures
 
     def ids(self, href):
         return tuple(href.split("/"))
@@ -208,18 +208,12 @@ class CountingCatalog:
             raise WriteError("the store is busy")
         self.batches.append(len(list(hrefs)))
 
-    def mirror(self, collections):
-        self.mirrored = set(collections)
-
-    def write_json(self, name, body):
-        self.reports[name] = body
-
 
 def test_the_first_item_is_listed_at_once_and_batches_grow_with_the_collection():
     catalog = CountingCatalog()
-    with Ledger(catalog, scm.Settings()) as ledger:
+    with closing(Listing(catalog)) as listing:
         for number in range(2000):
-            ledger.enter(f"c/{number}")
+            listing.add(f"c/{number}")
     assert catalog.batches[0] == 1
     batches = catalog.batches[1:-1]
     assert sum(catalog.batches) == 2000
@@ -231,17 +225,21 @@ def test_the_first_item_is_listed_at_once_and_batches_grow_with_the_collection()
 
 def test_a_store_that_is_busy_gets_its_list_later():
     catalog = CountingCatalog(failures=2)
-    with Ledger(catalog, scm.Settings()) as ledger:
+    with closing(Listing(catalog)) as listing:
         for number in range(3 * LINK_EVERY):
-            ledger.enter(f"c/{number}")
+            listing.add(f"c/{number}")
     assert catalog.batches == [1 + 2 * LINK_EVERY, LINK_EVERY - 1]
 
 
-def test_a_store_that_stays_busy_is_an_error_after_the_report_is_written():
-    catalog = CountingCatalog(failures=99)
-    with pytest.raises(WriteError, match="busy"), Ledger(catalog, scm.Settings()) as ledger:
-        ledger.enter("c/1")
-    assert catalog.reports["run.json"]["finished"] is True
+def test_a_store_that_stays_busy_is_an_error_after_the_report_is_written(sources, model, tmp_path, monkeypatch):
+    def busy(catalog, hrefs):
+        raise WriteError("the store is busy")
+
+    monkeypatch.setattr(OutputCatalog, "link", busy)
+    with pytest.raises(WriteError, match="busy"):
+        go(sources[:1], tmp_path, model)
+    report = read(tmp_path / "run.json")
+    assert (report["finished"], report["counts"]) == (True, {"done": 1})
 
 
 def publication(to, **changes):

@@ -64,6 +64,7 @@ def process(
         json: Print JSON lines.
     """
     from stac_cloudmask.pipeline import run  # noqa: PLC0415  (keeps --help fast)
+    from stac_cloudmask.pipeline.publish import Publication  # noqa: PLC0415
     from stac_cloudmask.stac.search import Query  # noqa: PLC0415
 
     query = Query(**search.wanted)
@@ -71,7 +72,7 @@ def process(
         _refuse_filters(query, clip=clip)
     settings = _chosen(settings, query if clip else None, fast=fast)
     sent, roots = headers(header), source_roots(source_root)
-    target = run.Publication(to=publish, headers=sent, asset_root=asset_root, source_roots=roots) if publish else None
+    target = Publication(to=publish, headers=sent, asset_root=asset_root, source_roots=roots) if publish else None
     with console.stoppable(), terminal(console.stderr, quiet=json) as board, ExitStack() as stack:
         ahead = run.read_ahead(_items(items, search, query, settings, versions), counted=board.expect)
         if not (json or dry_run or clip or workers or scheduler):

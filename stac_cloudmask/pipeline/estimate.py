@@ -8,19 +8,20 @@ from itertools import islice
 from operator import itemgetter
 from pathlib import Path
 from time import perf_counter
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
 from stac_cloudmask.config import FAST
 from stac_cloudmask.errors import BandNotFoundError, StacCloudmaskError
+from stac_cloudmask.pipeline.item import plan_item
 from stac_cloudmask.pipeline.mask import THREADS, choose_models, clip_of, passes_of, resolve_sources, segmenter
-from stac_cloudmask.pipeline.result import Estimate
+from stac_cloudmask.pipeline.result import Estimate, Result
 from stac_cloudmask.retry import RetryPolicy
 from stac_cloudmask.stac.hrefs import is_remote
 from stac_cloudmask.stac.providers import SCL
 from stac_cloudmask.stac.reader import open_files, whole_factor
-from stac_cloudmask.stac.static import Failure
+from stac_cloudmask.stac.static import Failure, Found
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -28,28 +29,32 @@ if TYPE_CHECKING:
     import pystac
 
     from stac_cloudmask.config import Settings
-    from stac_cloudmask.core.grid import Grid
     from stac_cloudmask.pipeline.inference import Pass
     from stac_cloudmask.stac.bands import BandSource, Sources
-
+    from stac_cloudmask.stac.catalog import OutputCatalog
 
 LONG: Final = 600.0
 """Seconds of work from which advice on faster settings is given."""
 SLOWEST: Final = 6e-6
 """Seconds per pixel on a slow machine: if the run would be short even there, nothing is measured."""
-MOST: Final = 500
+MOST_EXAMINED: Final = 500
 """Maximum number of items that are examined."""
-SIDE: Final = 256
+TIMED_SIDE: Final = 256
 """Side in pixels of the window that is timed."""
-TILE: Final = (10980, 10980)
+TILE_SHAPE: Final = (10980, 10980)
 """Assumed number of 10 m pixels of an item that does not state its grid."""
 
 
-class FileToRead(NamedTuple):
-    """The grid of a file, and the bytes to read of it; None if unknown."""
+def preview_item(item: pystac.Item, *, settings: Settings, catalog: OutputCatalog) -> Result:
+    """Return what `process_item` would do, with an estimate of the effort; nothing is written.
 
-    grid: Grid
-    size: int | None
+    Raises:
+        StacCloudmaskError: The item cannot be masked according to metadata, headers or models.
+    """
+    plan = plan_item(item, settings=settings)
+    sources = resolve_sources(item, settings=settings)
+    made = plan.made(catalog)
+    return made or replace(plan.result("planned"), estimate=estimate_mask(sources, settings=settings))
 
 
 def estimate_mask(sources: Sources, *, settings: Settings) -> Estimate:
@@ -61,30 +66,35 @@ def estimate_mask(sources: Sources, *, settings: Settings) -> Estimate:
     Raises:
         StacCloudmaskError: The item cannot be masked according to metadata and headers.
     """
-    files = {
-        source: stated for source in sources.assets if (stated := _stated(source, settings.resolution)) is not None
-    }
-    unknown = [source for source in sources.assets if source not in files]
-    retry = RetryPolicy(seconds=settings.retry_seconds)
-    for file in open_files(unknown, resolution=settings.resolution, threads=settings.threads or THREADS, retry=retry):
-        size = None if file.level is not None else _size(file.source)
-        files[file.source] = FileToRead(file.grid, size or file.stored)
-    finest = min((files[band].grid for band in sources.bands), key=lambda grid: grid.gsd)
-    grid = finest.coarsen(whole_factor(finest, settings.resolution, where=sources.bands[0].where))
+    resolution, retry = settings.resolution, RetryPolicy(seconds=settings.retry_seconds)
+    sizes = {source: _size(source) for source in sources.assets}
+    grids = {source: source.grid for source in sources.assets if source.grid is not None}
+    unclear = [
+        source
+        for source in sources.assets
+        if sizes[source] is None
+        or source not in grids
+        or (source.common_name != SCL and (resolution or 0) > grids[source].gsd)
+    ]
+    opened = open_files(unclear, resolution=resolution, threads=settings.threads or THREADS, retry=retry)
+    for source, file in zip(unclear, opened, strict=True):
+        grids[source] = file.grid
+        if sizes[source] is None or file.level is not None:
+            sizes[source] = file.stored
+    finest = min((grids[band] for band in sources.bands), key=lambda grid: grid.gsd)
+    grid = finest.coarsen(whole_factor(finest, resolution, where=sources.bands[0].where))
     place = clip_of(sources, grid, settings)
     share = place.read.height * place.read.width / (grid.height * grid.width)
-    sizes = [file.size for file in files.values() if file.size is not None]
+    known = [size for size in sizes.values() if size is not None]
     return Estimate(
         pixels=place.kept.height * place.kept.width,
-        bytes=round(share * sum(sizes)) if len(sizes) == len(files) else None,
+        bytes=round(share * sum(known)) if len(known) == len(sizes) else None,
         windows=sum(len(row) for one in place.passes for row in one.plan),
         computed=_computed(place.passes),
     )
 
 
-def advice(
-    items: Iterable[pystac.Item | Failure], settings: Settings, *, long: float = LONG
-) -> tuple[list[pystac.Item | Failure], str | None]:
+def advice(items: Iterable[Found], settings: Settings, *, long: float = LONG) -> tuple[list[Found], str | None]:
     """Return the examined items, and advice on faster settings if they are much work for this machine.
 
     Args:
@@ -93,8 +103,8 @@ def advice(
         long: Seconds of work from which advice is given.
     """
     pixels, pace = 0, 0.0
-    seen: list[pystac.Item | Failure] = []
-    for item in islice(items, MOST):
+    seen: list[Found] = []
+    for item in islice(items, MOST_EXAMINED):
         seen.append(item)
         pixels += 0 if isinstance(item, Failure) else _pixels_of(item, settings)
         if not pace and pixels * SLOWEST > long:
@@ -111,7 +121,7 @@ def _pixels_of(item: pystac.Item, settings: Settings) -> int:
     except StacCloudmaskError:  # the run itself will report it
         return 0
     grids = [band.grid for band in bands if band.grid is not None]
-    shape, gsd = min(((grid.shape, grid.gsd) for grid in grids), key=itemgetter(1), default=(TILE, 10.0))
+    shape, gsd = min(((grid.shape, grid.gsd) for grid in grids), key=itemgetter(1), default=(TILE_SHAPE, 10.0))
     factor = max(1, round((settings.resolution or gsd) / gsd))
     return _computed(passes_of(settings, (shape[0] // factor, shape[1] // factor)))
 
@@ -132,12 +142,12 @@ def _pace(settings: Settings) -> float:
     total = 0.0
     for spec in choose_models(settings):
         model = segmenter(spec, settings)
-        chips = np.random.default_rng(0).random((1, len(spec.bands), SIDE, SIDE), np.float32)
+        chips = np.random.default_rng(0).random((1, len(spec.bands), TIMED_SIDE, TIMED_SIDE), np.float32)
         model.predict(chips)  # loads the model
         begun = perf_counter()
         model.predict(chips)
         total += perf_counter() - begun
-    return total / SIDE**2
+    return total / TIMED_SIDE**2
 
 
 def _faster(settings: Settings, seconds: float) -> str:
@@ -149,15 +159,6 @@ def _faster(settings: Settings, seconds: float) -> str:
     measured = [f"`{option}` is {ratio:.1f} times as fast here" for option, ratio in times.items() if ratio > 1]
     coarser = [] if settings.resolution else ["`--resolution 20` takes a quarter of the time"]
     return ", ".join([*measured, *coarser, "`--clip` masks only an area"])
-
-
-def _stated(source: BandSource, resolution: float | None) -> FileToRead | None:
-    """Return the grid and size of a file as stated by the item and the disk; None if incomplete."""
-    size, grid = _size(source), source.grid
-    if size is None or grid is None:
-        return None
-    may_have_overviews = source.common_name != SCL and resolution is not None and resolution > grid.gsd
-    return None if may_have_overviews else FileToRead(grid, size)
 
 
 def _size(source: BandSource) -> int | None:

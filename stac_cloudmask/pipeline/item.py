@@ -16,19 +16,7 @@ from pystac.utils import datetime_to_str
 
 from stac_cloudmask.models.registry import is_followable, model_document, weights_sha256
 from stac_cloudmask.pipeline.area import clipped_item
-from stac_cloudmask.pipeline.estimate import estimate_mask
-from stac_cloudmask.pipeline.mask import (
-    THREADS,
-    Mask,
-    Models,
-    Progress,
-    Stopwatch,
-    choose_models,
-    make_mask,
-    named,
-    no_progress,
-    resolve_sources,
-)
+from stac_cloudmask.pipeline.mask import THREADS, Mask, Models, Progress, Stopwatch, choose_models, make_mask, named
 from stac_cloudmask.pipeline.result import VERSION, Result, Status, failed, software
 from stac_cloudmask.stac.assets import ASSETS, OWN, file_name_of, unsigned
 from stac_cloudmask.stac.catalog import OutputCatalog
@@ -56,11 +44,11 @@ logger = logging.getLogger(__name__)
 
 MODELS: Final = "models"
 """Folder in the output catalog for copies of model items that other machines cannot reach."""
-WORDS: Final = frozenset({"title", "href", "item_href", "file_size", "sha256", "license", "source"})
+DESCRIPTIVE: Final = frozenset({"title", "href", "item_href", "file_size", "sha256", "license", "source"})
 """Fields of a model's item that do not affect its results; the weights count by their own checksum."""
 CHOICES: Final = frozenset({"cloud_model", "shadow_model"})
 """Settings that name models, which count by the models' contents."""
-PASSING: Final = frozenset({"msft:expiry"})
+TEMPORARY: Final = frozenset({"msft:expiry"})
 """Properties that depend on how an item was fetched."""
 
 
@@ -95,7 +83,7 @@ class Plan:
     def made(self, catalog: OutputCatalog) -> Result | None:
         """Return the result of the same mask if it exists, is complete, and may be kept."""
         body = None if self.settings.overwrite else catalog.stored(self.collection_id, self.item_id)
-        if body is None or body.get("properties", {}).get(f"{OWN}fingerprint") != self.fingerprint:
+        if body is None or body["properties"].get(f"{OWN}fingerprint") != self.fingerprint:
             return None
         classes = body["assets"]["cloud_mask"].get("classification:classes", [])
         return replace(
@@ -119,7 +107,9 @@ def plan_item(item: pystac.Item, *, settings: Settings) -> Plan:
     models = choose_models(settings)
     body = {
         "item": _inputs(item),
-        "models": [[_without(asdict(spec), WORDS), weights_sha256(spec), roles] for spec, roles in models.items()],
+        "models": [
+            [_without(asdict(spec), DESCRIPTIVE), weights_sha256(spec), roles] for spec, roles in models.items()
+        ],
         "settings": _without(settings.fingerprint_fields(), CHOICES),
         "version": VERSION,
     }
@@ -132,7 +122,7 @@ def plan_item(item: pystac.Item, *, settings: Settings) -> Plan:
 def _inputs(item: pystac.Item) -> list[object]:
     """Return the parts of an item that do not depend on fetching: without links, signatures and expiry times."""
     body = item.to_dict(include_self_link=False, transform_hrefs=False)
-    properties = _without(body["properties"], PASSING)
+    properties = _without(body["properties"], TEMPORARY)
     assets = {key: asset | {"href": unsigned(asset["href"])} for key, asset in body["assets"].items()}
     return [item.id, item.collection_id, body["geometry"], properties, assets]
 
@@ -157,19 +147,7 @@ def keep_models(models: Models, catalog: OutputCatalog) -> tuple[ModelUse, ...]:
     return tuple(uses)
 
 
-def preview_item(item: pystac.Item, *, settings: Settings, catalog: OutputCatalog) -> Result:
-    """Return what `process_item` would do, with an estimate of the effort; nothing is written.
-
-    Raises:
-        StacCloudmaskError: The item cannot be masked according to metadata, headers or models.
-    """
-    plan = plan_item(item, settings=settings)
-    sources = resolve_sources(item, settings=settings)
-    made = plan.made(catalog)
-    return made or replace(plan.result("planned"), estimate=estimate_mask(sources, settings=settings))
-
-
-def process_item(item: pystac.Item, *, settings: Settings, out: str, progress: Progress = no_progress) -> Result:
+def process_item(item: pystac.Item, *, settings: Settings, out: str, progress: Progress | None = None) -> Result:
     """Mask an item and write mask and output item to the catalog ``out``, unless they exist already.
 
     The collection is not changed: list the item with ``OutputCatalog.link`` after it is written.
@@ -188,16 +166,13 @@ def process_item(item: pystac.Item, *, settings: Settings, out: str, progress: P
         mask = make_mask(item, settings=settings, watch=watch)
         with watch.stage("write"):
             watch.progress("write", 0, 1)
-            counts = class_counts(mask.decision.class_map)
             files = _write_files(mask, folder, plan)
-            body = mask_item(plan.part, _facts(plan, mask, counts, files, uses=uses, seconds=watch.seconds))
-            href = catalog.write_item(body, files)
+            facts = _facts(plan, mask, uses, files, watch.seconds)
+            href = catalog.write_item(mask_item(plan.part, facts), files)
             watch.progress("write", 1, 1)
-    done = replace(
-        plan.result("done"), output=href, cover=cover_of(counts), notes=mask.notes, seconds=dict(watch.seconds)
-    )
     logger.info("item %r: wrote %s in %.1f s", item.id, href, sum(watch.seconds.values()))
-    return done
+    cover = cover_of(facts.counts)
+    return replace(plan.result("done"), output=href, cover=cover, notes=mask.notes, seconds=watch.seconds)
 
 
 def _write_files(mask: Mask, folder: Path, plan: Plan) -> dict[str, Path]:
@@ -229,38 +204,32 @@ def _write_files(mask: Mask, folder: Path, plan: Plan) -> dict[str, Path]:
 def _facts(
     plan: Plan,
     mask: Mask,
-    counts: Mapping[int, int],
+    models: tuple[ModelUse, ...],
     files: Mapping[str, Path],
-    *,
-    uses: tuple[ModelUse, ...],
     seconds: Mapping[str, float],
 ) -> MaskFacts:
+    with_product = "merged with the product's scene classification" if mask.sources.scl else "without a product mask"
+    notes = "".join(f" {note[:1].upper()}{note[1:]}." for note in mask.decision.notes)
     return MaskFacts(
         settings=plan.settings,
         sources=mask.sources,
         source_id=plan.item.id,
         collection_id=plan.collection_id,
-        models=uses,
+        models=models,
         grid=mask.grid,
-        counts=counts,
+        counts=class_counts(mask.decision.class_map),
         files={key: file_fields(path) for key, path in files.items()},
         parameters=mask.decision.parameters,
         fingerprint=plan.fingerprint,
         created=datetime_to_str(datetime.now(UTC), timespec="seconds"),
         software={"stac_cloudmask": VERSION, **software()},
-        lineage=_lineage(mask, plan.models),
+        lineage=f"ONNX models {named(plan.models)}, {with_product}.{notes}",
         notes=mask.notes,
         seconds=dict(seconds),
     )
 
 
-def _lineage(mask: Mask, models: Models) -> str:
-    product = "without a product mask" if mask.sources.scl is None else "merged with the product's scene classification"
-    notes = "".join(f" {note[:1].upper()}{note[1:]}." for note in mask.decision.notes)
-    return f"ONNX models {named(models)}, {product}.{notes}"
-
-
-def attempt(item: pystac.Item, *, settings: Settings, out: str, progress: Progress = no_progress) -> Result:
+def attempt(item: pystac.Item, *, settings: Settings, out: str, progress: Progress | None = None) -> Result:
     """Process an item; errors become its result and are not raised."""
     try:
         return process_item(item, settings=settings, out=out, progress=progress)

@@ -30,7 +30,7 @@ from stac_cloudmask.pipeline.inference import Part, Pass, Pixels, infer, plan_pa
 from stac_cloudmask.pipeline.result import VERSION
 from stac_cloudmask.retry import RetryPolicy
 from stac_cloudmask.stac.assets import VOTES, unsigned
-from stac_cloudmask.stac.bands import resolve
+from stac_cloudmask.stac.bands import Sources, resolve
 from stac_cloudmask.stac.connection import Connection
 from stac_cloudmask.stac.hrefs import HrefRule
 from stac_cloudmask.stac.reader import open_scene
@@ -42,7 +42,6 @@ if TYPE_CHECKING:
     from stac_cloudmask.config import Settings
     from stac_cloudmask.core.grid import Grid, Window
     from stac_cloudmask.models.spec import ModelSpec
-    from stac_cloudmask.stac.bands import Sources
 
 logger = logging.getLogger(__name__)
 
@@ -56,10 +55,6 @@ Models = Mapping["ModelSpec", "tuple[Role, ...]"]
 
 Progress = Callable[[str, int, int], None]
 """A function called with a stage, how much of it is done, and its total."""
-
-
-def no_progress(stage: str, done: int, total: int) -> None:
-    """Show nothing."""
 
 
 @dataclass(frozen=True)
@@ -91,9 +86,9 @@ class Mask:
 class Stopwatch:
     """A stopwatch for wall seconds by stage, with a function that is called with the progress of each."""
 
-    def __init__(self, progress: Progress = no_progress) -> None:
+    def __init__(self, progress: Progress | None = None) -> None:
         self.seconds: dict[str, float] = {}
-        self.progress = progress
+        self.progress = progress or (lambda *_: None)
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
@@ -111,13 +106,11 @@ def choose_models(settings: Settings) -> dict[ModelSpec, tuple[Role, ...]]:
     Raises:
         ModelError: A model is unknown, or does not have the role.
     """
-    roles: dict[ModelSpec, tuple[Role, ...]] = {}
-    for name in dict.fromkeys(settings.cloud_model):
-        spec = find_model(name, role="cloud")
-        roles[spec] = ("cloud",)
+    roles: dict[ModelSpec, tuple[Role, ...]] = {
+        find_model(name, role="cloud"): ("cloud",) for name in settings.cloud_model
+    }
     shadow = find_model(settings.shadow_model, role="shadow")
-    roles[shadow] = (*roles.get(shadow, ()), "shadow")
-    return roles
+    return roles | {shadow: (*roles.get(shadow, ()), "shadow")}
 
 
 def named(models: Models) -> str:
@@ -148,21 +141,18 @@ def href_rule(settings: Settings) -> HrefRule:
 
 def connection_of(settings: Settings, headers: Mapping[str, str] | None = None) -> Connection:
     """Return the connection for reading catalogs and items."""
-    return Connection(
-        rule=href_rule(settings), policy=RetryPolicy(seconds=settings.retry_seconds), headers=headers or {}
-    )
+    retry = RetryPolicy(seconds=settings.retry_seconds)
+    return Connection(rule=href_rule(settings), policy=retry, headers=headers or {})
 
 
 def segmenter(spec: ModelSpec, settings: Settings) -> OnnxSegmenter:
     """Return a model with the runtime of some settings; its file is opened at the first use."""
-    cache = None if settings.model_cache is None else Path(settings.model_cache)
-    local_means = settings.merge != FARMVIBES
     return OnnxSegmenter(
         spec,
         threads=settings.threads,
         provider=settings.provider,
-        cache=cache,
-        local_means=local_means,
+        cache=Path(settings.model_cache) if settings.model_cache else None,
+        local_means=settings.merge != FARMVIBES,
         any_shape=settings.area is not None,
     )
 
@@ -207,16 +197,9 @@ def make_mask(item: pystac.Item, *, settings: Settings, watch: Stopwatch | None 
         )
         _log_reading(scene.sources, scene.grid)
         scl = scene.scl()
-    evidence, decision, quicklook = mask_pixels(
-        scene,
-        gsd=scene.gsd,
-        scl=scl,
-        sun=sun_of(scene.sources),
-        settings=settings,
-        passes=place.passes,
-        watch=watch,
-    )
-    mask = Mask(scene.sources, scene.grid, evidence, decision, quicklook)
+    sun, passes = sun_of(scene.sources), place.passes
+    found = mask_pixels(scene, gsd=scene.gsd, scl=scl, sun=sun, settings=settings, passes=passes, watch=watch)
+    mask = Mask(scene.sources, scene.grid, *found)
     return mask if settings.area is None else place.apply(mask)
 
 
@@ -305,8 +288,7 @@ def _gsd_notes(settings: Settings, gsd: float) -> Iterator[str]:
     """Yield a note for each model that was made for other pixel sizes."""
     for spec in choose_models(settings):
         if spec.gsd is not None and not spec.gsd[0] <= gsd <= spec.gsd[1]:
-            least, most = spec.gsd
-            yield f"{OUTSIDE_GSD} {gsd:g} m: model {spec.name} is made for {least:g} to {most:g} m"
+            yield f"{OUTSIDE_GSD} {gsd:g} m: model {spec.name} is made for {spec.gsd[0]:g} to {spec.gsd[1]:g} m"
 
 
 def to_dataset(mask: Mask, item: pystac.Item, *, settings: Settings) -> xr.Dataset:
@@ -327,15 +309,12 @@ def to_dataset(mask: Mask, item: pystac.Item, *, settings: Settings) -> xr.Datas
     grid = mask.grid
     classes = [(info.code, info.name) for info in CLASSES if info.code != CloudClass.NODATA]
     percent: dict[str, object] = {"units": "%"}
+    bits = [(1 << bit, name) for bit, (name, _) in enumerate(VOTES)]
     layers = {
         "cloud_mask": (mask.decision.class_map, "cloud and cloud-shadow mask", _flags("flag_values", classes)),
         "cloud_probability": (mask.evidence.cloud, "cloud probability", percent),
         "shadow_probability": (mask.evidence.shadow, "cloud-shadow probability", percent),
-        "mask_votes": (
-            mask.decision.published_votes,
-            "sources that flagged a pixel",
-            _flags("flag_masks", [(1 << bit, name) for bit, (name, _) in enumerate(VOTES)]),
-        ),
+        "mask_votes": (mask.decision.published_votes, "sources that flagged a pixel", _flags("flag_masks", bits)),
     }
     shared = {"_FillValue": np.uint8(CloudClass.NODATA), "grid_mapping": "spatial_ref"}
     dataset = xr.Dataset(
@@ -371,7 +350,6 @@ def _origin(mask: Mask, item: pystac.Item, settings: Settings) -> dict[str, obje
         "policy": settings.merge,
         "version": VERSION,
         "notes": "; ".join(mask.notes),
+        "product_mask": mask.sources.scl and mask.sources.scl.asset_key,
     }
-    if mask.sources.scl is not None:
-        attrs["product_mask"] = mask.sources.scl.asset_key
     return {name: value for name, value in attrs.items() if value}

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Literal, Protocol
+from typing import TYPE_CHECKING, Final, Literal
 
 from stac_cloudmask.errors import StacCloudmaskError, WriteError
-from stac_cloudmask.pipeline.result import Result, failed
+from stac_cloudmask.pipeline.result import Result, Status, failed
 from stac_cloudmask.retry import DEFAULT_POLICY, RetryPolicy
 from stac_cloudmask.stac.catalog import NOTHING, OutputCatalog, existing_catalog
 from stac_cloudmask.stac.collection import place_and_time
@@ -18,23 +19,55 @@ from stac_cloudmask.stac.mask_item import attached, detached, source_ids
 from stac_cloudmask.stac.transactions import StacApi
 
 if TYPE_CHECKING:
-    Json = dict[str, Any]
+    from stac_cloudmask.stac.connection import Json
 
 How = Literal["items", "attach", "detach"]
 """Publish separate items; or add assets to, or remove them from, the target's source items."""
 
 LINK_EVERY: Final = 25
 """Number of items after which the collection is updated; a killed run then leaves most of its work listed."""
+LINK_SHARE: Final = 20
+"""A batch is at least this fraction of the items listed already: because a collection is rewritten for each batch, this
+keeps the total time proportional to the number of items."""
 GIVE_UP: Final = 3
 """Number of consecutive failures of a server after which the remaining items are skipped."""
 
+logger = logging.getLogger(__name__)
 
-class Target(Protocol):
-    """A target to which items of a catalog are published one by one."""
 
-    def put(self, collection_id: str, item_id: str) -> Result:
-        """Publish an item and return its result; ``output`` is its new href."""
-        ...
+class Listing:
+    """The finished items of a catalog, which are listed in their collections in batches."""
+
+    def __init__(self, catalog: OutputCatalog) -> None:
+        self._catalog = catalog
+        self._unlisted: list[str] = []
+        self._collections: set[str] = set()
+        self._listed = 0
+        self._due = LINK_EVERY
+
+    def add(self, href: str) -> None:
+        """List an item of the catalog: the first of a collection immediately, others with the next batch."""
+        self._unlisted.append(href)
+        collection_id = self._catalog.ids(href)[0]
+        if collection_id in self._collections and len(self._unlisted) < self._due:
+            return
+        self._collections.add(collection_id)
+        try:
+            self.close()
+        except WriteError as error:
+            logger.warning("%d items are to be listed later: %s", len(self._unlisted), error)
+            self._due = len(self._unlisted) + LINK_EVERY
+
+    def close(self) -> None:
+        """List the items that wait.
+
+        Raises:
+            WriteError: A collection or the catalog cannot be written.
+        """
+        self._catalog.link(self._unlisted)
+        self._listed += len(self._unlisted)
+        self._unlisted.clear()
+        self._due = max(LINK_EVERY, self._listed // LINK_SHARE)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,18 +89,17 @@ class Publication:
             ConfigError: An address or header cannot work.
             WriteError: At the end: the target's collection or catalog cannot be written.
         """
-        if not self.to.startswith(("https://", "http://")):
-            roots = self.source_roots if is_remote(self.to) else None
-            with closing(_Copies(catalog, OutputCatalog(self.to), roots)) as copies:
-                yield copies
-            return
-        served = catalog.roots(self.asset_root, self.source_roots)
-        with StacApi(self.to, headers=self.headers, retry=self.retry) as api:
-            if self.how == "items":
-                with closing(_OnApi(catalog, api, served)) as items:
-                    yield items
-            else:
-                yield _InSources(catalog, api, served, attach=self.how == "attach")
+        if self.to.startswith(("https://", "http://")):
+            served = catalog.roots(self.asset_root, self.source_roots)
+            with (
+                StacApi(self.to, headers=self.headers, retry=self.retry) as api,
+                closing(_Api(catalog, api, served, self.how)) as target,
+            ):
+                yield target
+        else:
+            store = OutputCatalog(self.to)
+            with closing(Listing(store)) as listing:
+                yield _Store(catalog, store, self.source_roots if is_remote(self.to) else None, listing)
 
 
 def publish(
@@ -109,32 +141,47 @@ def publish(
             yield target.put(*ids)
 
 
-class _OnApi:
+class _Api:
     """A STAC API as a target; its items get hrefs that other machines can follow."""
 
-    def __init__(self, catalog: OutputCatalog, api: StacApi, roots: Mapping[str, str]) -> None:
-        self._catalog, self._api, self._roots = catalog, api, roots
+    def __init__(self, catalog: OutputCatalog, api: StacApi, roots: Mapping[str, str], how: How) -> None:
+        self._catalog, self._api, self._roots, self._how = catalog, api, roots, how
         self._published: dict[str, list[Json]] = {}
-        self._in_a_row = 0
+        self._failures = 0
 
     def put(self, collection_id: str, item_id: str) -> Result:
-        """See `Target`."""
+        """Publish an item and return its result; ``output`` is its new href."""
         try:
-            if self._in_a_row >= GIVE_UP:
+            if self._failures >= GIVE_UP:
                 raise WriteError(f"not tried, as the API failed {GIVE_UP} times in a row; publish again later")
-            body = self._catalog.item(collection_id, item_id, self._roots)
-            place_and_time(body)  # an item without them has no extent that the collection could be widened to
-            if collection_id not in self._published:
-                collection = self._catalog.collection(collection_id)
-                self._api.ensure_collection({name: value for name, value in collection.items() if name != "assets"})
-                self._published[collection_id] = []
-            self._api.put_item(body)
+            mask = self._catalog.item(collection_id, item_id, self._roots)
+            status, href = self._add(mask) if self._how == "items" else self._change_source(mask)
         except StacCloudmaskError as error:
-            self._in_a_row += isinstance(error, WriteError) and error.retryable
+            self._failures += isinstance(error, WriteError) and error.retryable
             return failed(item_id, error)
-        self._in_a_row = 0
-        self._published[collection_id].append(body)
-        return Result(item_id=item_id, status="done", output=self._api.item_href(collection_id, item_id))
+        self._failures = 0
+        return Result(item_id=item_id, status=status, output=href)
+
+    def _add(self, mask: Json) -> tuple[Status, str]:
+        """Create or replace the item of a mask, after its collection."""
+        place_and_time(mask)  # an item without them has no extent that the collection could be widened to
+        collection_id = mask["collection"]
+        if collection_id not in self._published:
+            collection = self._catalog.collection(collection_id)
+            self._api.ensure_collection({name: value for name, value in collection.items() if name != "assets"})
+            self._published[collection_id] = []
+        self._api.put_item(mask)
+        self._published[collection_id].append(mask)
+        return "done", self._api.item_href(collection_id, mask["id"])
+
+    def _change_source(self, mask: Json) -> tuple[Status, str]:
+        """Change the source item, which must exist under the ids that it had when it was masked."""
+        ids = source_ids(mask)
+        found = self._api.item(*ids)
+        changed = attached(found, mask) if self._how == "attach" else detached(found, mask)
+        if changed != found:
+            self._api.put_item(changed)
+        return "up-to-date" if changed == found else "done", self._api.item_href(*ids)
 
     def close(self) -> None:
         """Widen the extents of the collections; searches find the items even without this."""
@@ -142,37 +189,16 @@ class _OnApi:
             self._api.cover(collection_id, items)
 
 
-class _InSources:
-    """The source items of an API as a target, to which the masks are added as assets."""
-
-    def __init__(self, catalog: OutputCatalog, api: StacApi, roots: Mapping[str, str], *, attach: bool) -> None:
-        self._catalog, self._api, self._roots = catalog, api, roots
-        self._change = attached if attach else detached
-
-    def put(self, collection_id: str, item_id: str) -> Result:
-        """See `Target`; the source item must exist under the ids that it had when it was masked."""
-        try:
-            mask = self._catalog.item(collection_id, item_id, self._roots)
-            ids = source_ids(mask)
-            found = self._api.item(*ids)
-            changed = self._change(found, mask)
-            if changed == found:
-                return Result(item_id=item_id, status="up-to-date", output=self._api.item_href(*ids))
-            self._api.put_item(changed)
-        except StacCloudmaskError as error:
-            return failed(item_id, error)
-        return Result(item_id=item_id, status="done", output=self._api.item_href(*ids))
-
-
-class _Copies:
+class _Store:
     """Another directory or object store as a target; ``roots`` is None if local hrefs may be kept."""
 
-    def __init__(self, catalog: OutputCatalog, target: OutputCatalog, roots: Mapping[str, str] | None) -> None:
-        self._catalog, self._target, self._roots = catalog, target, roots
-        self._unlisted: list[str] = []
+    def __init__(
+        self, catalog: OutputCatalog, target: OutputCatalog, roots: Mapping[str, str] | None, listing: Listing
+    ) -> None:
+        self._catalog, self._target, self._roots, self._listing = catalog, target, roots, listing
 
     def put(self, collection_id: str, item_id: str) -> Result:
-        """See `Target`; an item that exists already is not copied again."""
+        """Copy an item unless it exists already, and return its result; ``output`` is its new href."""
         try:
             fingerprint = self._catalog.state(collection_id, item_id)
             done = fingerprint is not None and self._target.state(collection_id, item_id) == fingerprint
@@ -181,12 +207,9 @@ class _Copies:
             href = self._target.href(collection_id, item_id)
         except StacCloudmaskError as error:
             return failed(item_id, error)
-        self._unlisted.append(href)
-        if len(self._unlisted) >= LINK_EVERY:
-            self.close()
+        self._listing.add(href)
         return Result(item_id=item_id, status="up-to-date" if done else "done", output=href)
 
-    def close(self) -> None:
-        """List the copied items."""
-        self._target.link(self._unlisted)
-        self._unlisted.clear()
+
+Target = _Api | _Store
+"""A target to which items of a catalog are published one by one."""
