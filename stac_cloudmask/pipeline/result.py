@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import traceback
 from base64 import b64encode
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from functools import cache
 from html import escape
@@ -33,9 +33,9 @@ def software() -> Mapping[str, str]:
 Status = Literal["done", "up-to-date", "skipped", "failed", "planned"]
 Kind = Literal["input", "infrastructure", "unexpected"]
 
-PICTURE_SIDE: Final = 260
+NOTEBOOK_SIDE: Final = 260
 """Longest side of a picture in a notebook, in pixels."""
-LARGEST: Final = 2_000_000
+LARGEST_THUMBNAIL: Final = 2_000_000
 """Maximum size in bytes of a thumbnail embedded in a notebook."""
 
 
@@ -93,8 +93,14 @@ class Result:
         return asdict(self)
 
     def _repr_html_(self) -> str:
-        """Return HTML for a notebook."""
-        return result_html(self)
+        """Return HTML for a notebook: thumbnail if it is local, status, cover and error; nothing is fetched."""
+        pictures: dict[str, bytes] = {}
+        if self.output is not None and not is_remote(self.output):
+            thumbnail = Path(self.output).with_name("thumbnail.png")
+            if thumbnail.is_file() and thumbnail.stat().st_size <= LARGEST_THUMBNAIL:
+                pictures[""] = thumbnail.read_bytes()
+        lines = (self.status, cover_text(self.cover), self.error, *self.notes, self.output)
+        return notebook_html(self.item_id, pictures, lines)
 
 
 def failed(item_id: str, error: Exception) -> Result:
@@ -115,56 +121,29 @@ def failed(item_id: str, error: Exception) -> Result:
     return Result(item_id=item_id, status="failed", error=text, kind=kind)
 
 
-def result_html(result: Result) -> str:
-    """Return a result as HTML: thumbnail if it is local, status, cover and error; nothing is fetched."""
-    lines = [result.status, numbers_html(result.cover), result.error or "", *result.notes, result.output or ""]
-    words = "<br>".join(escape(line) for line in lines if line)
-    thumbnail = _thumbnail(result.output)
-    figures = [] if thumbnail is None else [figure_html(thumbnail, "")]
-    legend = legend_html() if figures else ""
-    return (
-        block_html(result.item_id, [*figures, f'<div style="font-size:90%;overflow-wrap:anywhere">{words}</div>'])
-        + legend
-    )
-
-
-def _thumbnail(output: str | None) -> bytes | None:
-    if output is None or is_remote(output):
-        return None
-    path = Path(output).with_name("thumbnail.png")
-    return path.read_bytes() if path.is_file() and path.stat().st_size <= LARGEST else None
-
-
-def numbers_html(cover: Mapping[str, float]) -> str:
+def cover_text(cover: Mapping[str, float]) -> str:
     """Return the percentages of the valid pixels by class name, and the percentage that is valid, as text."""
     shares = [f"{name.replace('_', ' ')} {percent:.1f} %" for name, percent in cover.items() if name != "nodata"]
     valid = f" of valid pixels, {100 - cover['nodata']:.1f} % valid" if "nodata" in cover else ""
     return ", ".join(shares) + valid
 
 
-def block_html(title: str, parts: list[str]) -> str:
-    """Return a titled row of parts."""
-    return (
-        f'<div><code>{escape(title)}</code><div style="display:flex;flex-wrap:wrap;gap:12px;align-items:flex-start">'
-        f"{''.join(parts)}</div></div>"
-    )
-
-
-def figure_html(png: bytes, caption: str) -> str:
-    """Return a picture with its caption, embedded in the page."""
-    data = b64encode(png).decode("ascii")
-    return (
+def notebook_html(title: str, pictures: Mapping[str, bytes], lines: Iterable[str | None] = ()) -> str:
+    """Return HTML with a title, a row of PNG pictures by caption and some lines, and a legend of the classes below."""
+    width = f"max-width:{NOTEBOOK_SIDE}px"
+    parts = [
         f'<figure style="margin:4px 0"><img alt="{escape(caption) or "Mask over the scene"}" '
-        f'style="max-width:{PICTURE_SIDE}px;max-height:{PICTURE_SIDE}px" src="data:image/png;base64,{data}">'
-        f'<figcaption style="font-size:90%;max-width:{PICTURE_SIDE}px">{escape(caption)}</figcaption></figure>'
-    )
-
-
-def legend_html() -> str:
-    """Return a legend of the classes."""
+        f'style="{width};max-height:{NOTEBOOK_SIDE}px" src="data:image/png;base64,{b64encode(png).decode("ascii")}">'
+        f'<figcaption style="font-size:90%;{width}">{escape(caption)}</figcaption></figure>'
+        for caption, png in pictures.items()
+    ]
+    if words := "<br>".join(escape(line) for line in lines if line):
+        parts.append(f'<div style="font-size:90%;overflow-wrap:anywhere">{words}</div>')
     squares = [
         f'<span style="display:inline-block;width:.8em;height:.8em;background:rgb{info.rgb}"></span> {info.title}'
         for info in CLASSES
         if info.painted
     ]
-    return f'<div style="font-size:90%">{" &emsp; ".join(squares)}</div>'
+    legend = f'<div style="font-size:90%">{" &emsp; ".join(squares)}</div>' if pictures else ""
+    row = "display:flex;flex-wrap:wrap;gap:12px;align-items:flex-start"
+    return f'<div><code>{escape(title)}</code><div style="{row}">{"".join(parts)}</div></div>{legend}'

@@ -13,7 +13,7 @@ from PIL import Image
 
 from stac_cloudmask.core.classes import CLASSES, CloudClass
 from stac_cloudmask.errors import ConfigError
-from stac_cloudmask.pipeline.result import PICTURE_SIDE, block_html, figure_html, legend_html, numbers_html
+from stac_cloudmask.pipeline.result import NOTEBOOK_SIDE, cover_text, notebook_html
 from stac_cloudmask.review.layers import (
     MASK,
     MASK_VOTES,
@@ -190,18 +190,17 @@ class CloudmaskAccessor:
         return plot(self._dataset, width=width)
 
     def _repr_html_(self) -> str:
-        seen = preview(self._dataset, side=PICTURE_SIDE)
+        seen = preview(self._dataset, side=NOTEBOOK_SIDE)
         covers = seen.covers
-        figures = [
-            figure_html(_png(picture), f"{title} {numbers_html(covers.get(title, {}))}")
-            for title, picture in seen.pictures.items()
-        ]
-        return block_html(seen.title, figures) + legend_html()
+        pictures = {
+            f"{title} {cover_text(covers.get(title, {}))}": _png(picture) for title, picture in seen.pictures.items()
+        }
+        return notebook_html(seen.title, pictures)
 
 
 def _png(picture: U8) -> bytes:
     image = Image.fromarray(picture)
-    image.thumbnail((PICTURE_SIDE, PICTURE_SIDE), Image.Resampling.BOX)
+    image.thumbnail((NOTEBOOK_SIDE, NOTEBOOK_SIDE), Image.Resampling.BOX)
     buffer = io.BytesIO()
     image.save(buffer, format="PNG")
     return buffer.getvalue()
