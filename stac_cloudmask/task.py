@@ -13,11 +13,12 @@ import pystac
 
 from stac_cloudmask.config import Settings
 from stac_cloudmask.errors import ReadError, StacCloudmaskError, UnsupportedItemError, redact
+from stac_cloudmask.models.registry import WITHIN_CATALOG
 from stac_cloudmask.pipeline.area import area_of
 from stac_cloudmask.pipeline.item import attempt
 from stac_cloudmask.pipeline.result import VERSION
 from stac_cloudmask.stac.catalog import OutputCatalog
-from stac_cloudmask.stac.connection import read_json
+from stac_cloudmask.stac.connection import Json, read_json
 from stac_cloudmask.stac.hrefs import DEFAULT_RULE, is_remote
 from stac_cloudmask.stac.mask_item import DEFAULT_COLLECTION, ITEM_TYPE
 from stac_cloudmask.stac.static import links_of, own_href, parse_item
@@ -28,8 +29,6 @@ try:
     from stactask.utils import find_collection
 except ModuleNotFoundError as error:
     raise ModuleNotFoundError("the task needs an extra: pip install 'stac-cloudmask[task]'") from error
-
-Json = dict[str, Any]
 
 BAD_DATA, TRY_AGAIN = 65, 75
 """Exit codes of sysexits.h, EX_DATAERR and EX_TEMPFAIL; Python has their names on POSIX only."""
@@ -51,7 +50,7 @@ def payload_of(event: Json) -> tuple[Json, str | None]:
         ReadError: A referenced document cannot be read.
     """
     base = None if _wrapper(event) is None else ENVELOPE
-    payloads = [_as_payload(_followed(body, base=base)) for body in _contents(event)]
+    payloads = [_payload(body, base=base) for body in _contents(event)]
     if not payloads:
         raise UnsupportedItemError("the message has no records")
     first = payloads[0]
@@ -81,21 +80,19 @@ def _contents(message: object) -> Iterator[Json]:
         yield body
 
 
-def _followed(body: Json, *, base: str | None) -> Json:
-    """Return the document that a reference points to; its URL becomes that of an item without a self link."""
+def _payload(body: Json, *, base: str | None) -> Json:
+    """Return a payload for the content of a message: the content, or the document that it refers to.
+
+    An item without a self link gets the URL at which it was found.
+    """
     href = body.get("href", body.get("url"))
-    if href is None or "type" in body:
-        return body
-    if base is not None and not is_remote(str(href)):
-        raise UnsupportedItemError("href is refused: a message may lead to a URL, not to files of this machine")
-    found, where = read_json(str(href), base=base)
-    links = found.get("links", [])
-    if found.get("type") != "Feature" or not isinstance(links, list) or links_of(found, "self"):
-        return found
-    return found | {"links": [*links, {"rel": "self", "href": where, "type": ITEM_TYPE}]}
-
-
-def _as_payload(body: Json) -> Json:
+    if href is not None and "type" not in body:
+        if base is not None and not is_remote(str(href)):
+            raise UnsupportedItemError("href is refused: a message may lead to a URL, not to files of this machine")
+        body, where = read_json(str(href), base=base)
+        links = body.get("links", [])
+        if body.get("type") == "Feature" and isinstance(links, list) and not links_of(body, "self"):
+            body = body | {"links": [*links, {"rel": "self", "href": where, "type": ITEM_TYPE}]}
     if body.get("type") == "Feature":
         return {"type": "FeatureCollection", "features": [body]}
     if isinstance(body.get("features"), list):
@@ -105,7 +102,6 @@ def _as_payload(body: Json) -> Json:
 
 
 PARAMETERS: Final = frozenset({field.name for field in fields(Settings)} | {"out"})
-HIERARCHY: Final = frozenset({"root", "parent", "self", "collection"})
 
 
 class CloudMaskTask(Task):
@@ -179,7 +175,8 @@ class CloudMaskTask(Task):
         if failed := [result for result in results if result.status == "failed"]:
             error = InvalidInput if all(result.kind == "input" for result in failed) else ReadError
             raise error("; ".join(str(result.error) for result in failed))
-        finished = [self._finished(catalog, href) for href in outputs]
+        masks = [catalog.item(*catalog.ids(href)) for href in outputs]
+        finished = [mask | {"collection": self._collection(mask)} for mask in masks]
         return finished if out or not self._upload else [self._uploaded(body) for body in finished]
 
     def assign_collections(self) -> None:
@@ -194,10 +191,6 @@ class CloudMaskTask(Task):
         out = given.pop("out", None)
         with _bad_input_told_apart():
             return Settings(**{name: _plain(name, value) for name, value in given.items()}), str(out) if out else None
-
-    def _finished(self, catalog: OutputCatalog, href: str) -> Json:
-        body = catalog.item(*catalog.ids(href))
-        return body | {"collection": self._collection(body)}
 
     def _source_collections(self) -> set[str | None]:
         """Return the collections of the sources, and those that the payload's patterns would assign to the sources."""
@@ -221,7 +214,7 @@ class CloudMaskTask(Task):
         """
         here = f"{self._workdir}/"
         assets = {key: _without(asset, "processing:expression", here) for key, asset in body["assets"].items()}
-        links = [link for link in body["links"] if link["rel"] not in HIERARCHY and here not in link["href"]]
+        links = [link for link in body["links"] if link["rel"] not in WITHIN_CATALOG and here not in link["href"]]
         links.append({"rel": "collection", "href": "../collection.json", "type": "application/json"})
         item = pystac.Item.from_dict(body | {"assets": assets, "links": links}, migrate=False)
         uploaded: Json = self.upload_local_item_assets_to_s3(item).to_dict(transform_hrefs=False)

@@ -21,7 +21,7 @@ import stac_cloudmask as scm
 from stac_cloudmask.core.grid import Grid, Window
 from stac_cloudmask.core.votes import Sun
 from stac_cloudmask.errors import ConfigError, OutsideAreaError
-from stac_cloudmask.pipeline.area import CONTEXT, HIGHEST, MARGIN, STRIDE, area_of, clip, needed, surroundings
+from stac_cloudmask.pipeline.area import CONTEXT, HIGHEST, MERGE_MARGIN, STRIDE, area_of, clip, needed, surroundings
 from stac_cloudmask.pipeline.mask import passes_of
 from stac_cloudmask.review.evaluate import evaluate
 from stac_cloudmask.review.explain import explain
@@ -251,7 +251,7 @@ def test_the_halo_reaches_towards_the_sun_as_far_as_clouds_can_be(azimuth, sides
         "east": read.cols.stop - kept.cols.stop,
     }
     for side, pixels in reach.items():
-        wanted = (MARGIN + (HIGHEST if side == sides else 0)) / 10
+        wanted = (MERGE_MARGIN + (HIGHEST if side == sides else 0)) / 10
         assert wanted <= pixels <= wanted + 1
     assert surroundings(kept, GRID, 0.0, None).height == kept.height + 2 * CONTEXT
 

@@ -12,7 +12,7 @@ import shapely
 from shapely.geometry import mapping
 
 from stac_cloudmask.core.classes import CloudClass, Scl
-from stac_cloudmask.core.grid import Window
+from stac_cloudmask.core.grid import Chip, Grid, Window
 from stac_cloudmask.core.predict import PERCENT_NODATA
 from stac_cloudmask.errors import ConfigError, OutsideAreaError
 from stac_cloudmask.pipeline.inference import Pass, step_of
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from stac_cloudmask.config import Settings
-    from stac_cloudmask.core.grid import Chip, Grid
     from stac_cloudmask.core.votes import Sun
     from stac_cloudmask.pipeline.mask import Mask
 
@@ -34,7 +33,7 @@ STRIDE: Final = 96
 and of the pixels of coarser bands and the cells of the merge (6 of 10 m in 60 m)."""
 CONTEXT: Final = 192
 """Pixels around an area that the models need: pixels further away change no probability by 3 percent."""
-MARGIN: Final = 2_000.0
+MERGE_MARGIN: Final = 2_000.0
 """Meters around an area that the merge needs: twice the standard deviation of its smoothing of lit ground."""
 HIGHEST: Final = 8_000.0
 """Height in meters of the highest clouds outside an area whose shadows are searched; few clouds are higher. A whole
@@ -185,18 +184,18 @@ def clip(grid: Grid, settings: Settings, passes: list[Pass], *, item_id: str, su
 def surroundings(kept: Window, grid: Grid, limit: float, sun: Sun | None) -> Window:
     """Return a window extended by the surroundings that models and merge need.
 
-    These are `CONTEXT` and `MARGIN`, and towards the sun the distance of clouds whose shadows can fall into the window,
-    by the sun's elevation, at most ``limit`` meters. If the sun's position is unknown, the limit applies on all sides.
+    These are `CONTEXT` and `MERGE_MARGIN`, and towards the sun the distance of clouds whose shadows can fall into the
+    window, by the sun's elevation, at most ``limit`` meters. If the sun's position is unknown, the limit applies on all
+    sides.
     """
     sides = [limit] * 4
     if sun is not None and sun.elevation > 0:
         far = min(HIGHEST / math.tan(math.radians(sun.elevation)), limit)
         north, east = far * math.cos(math.radians(sun.azimuth)), far * math.sin(math.radians(sun.azimuth))
-        sides = [min(MARGIN, limit) + max(reach, 0.0) for reach in (north, -north, -east, east)]
+        sides = [min(MERGE_MARGIN, limit) + max(reach, 0.0) for reach in (north, -north, -east, east)]
     up, down, left, right = (max(CONTEXT, math.ceil(reach / grid.gsd)) for reach in sides)
-    top, first = max(0, kept.row_off - up), max(0, kept.col_off - left)
-    bottom, last = min(grid.height, kept.rows.stop + down), min(grid.width, kept.cols.stop + right)
-    return Window(top, first, bottom - top, last - first)
+    height, width = kept.height + up + down, kept.width + left + right
+    return Window(kept.row_off - up, kept.col_off - left, height, width).overlap(Window(0, 0, *grid.shape))
 
 
 def needed(plan: list[list[Chip]], kept: Window, around: Window) -> list[list[Chip]]:
@@ -216,9 +215,8 @@ def _run(spans: list[slice], kept: slice, around: slice) -> slice:
 
 def _joined(windows: list[Window], grid: Grid) -> Window:
     """Return the smallest window of the grid that contains all others and begins and ends at multiples of `STRIDE`."""
-    top, left = (
-        min(starts) // STRIDE * STRIDE for starts in zip(*((w.row_off, w.col_off) for w in windows), strict=True)
-    )
-    stops = zip(*((window.rows.stop, window.cols.stop) for window in windows), strict=True)
-    bottom, right = (math.ceil(max(ends) / STRIDE) * STRIDE for ends in stops)
-    return Window(top, left, min(bottom, grid.height) - top, min(right, grid.width) - left)
+    top = min(window.rows.start for window in windows) // STRIDE * STRIDE
+    left = min(window.cols.start for window in windows) // STRIDE * STRIDE
+    bottom = math.ceil(max(window.rows.stop for window in windows) / STRIDE) * STRIDE
+    right = math.ceil(max(window.cols.stop for window in windows) / STRIDE) * STRIDE
+    return Window(top, left, bottom - top, right - left).overlap(Window(0, 0, *grid.shape))
