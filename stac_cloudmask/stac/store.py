@@ -10,20 +10,19 @@ import time
 import uuid
 from contextlib import contextmanager, suppress
 from datetime import timedelta
-from functools import cache
+from functools import cache, partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from filelock import FileLock, Timeout
 
-from stac_cloudmask.errors import ConfigError, ReadError, StacCloudmaskError, WriteError
+from stac_cloudmask.errors import ConfigError, StacCloudmaskError, WriteError
 from stac_cloudmask.retry import DEFAULT_POLICY, RetryPolicy, retrying
 from stac_cloudmask.stac.hrefs import local_path
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
-    from contextlib import AbstractContextManager
 
     Json = dict[str, Any]
     Change = Callable[[Json | None], Json]
@@ -56,6 +55,8 @@ class LocalStore:
 
     def __init__(self, root: Path) -> None:
         self._root = root.absolute()
+        remedy = "the output needs a writable directory with free space"
+        self._named_errors = partial(_named, str(self._root), remedy, OSError)
 
     def href(self, name: str) -> str:
         """Return the absolute path of a file."""
@@ -63,28 +64,19 @@ class LocalStore:
 
     def read_json(self, name: str) -> Json | None:
         """Return the content of a JSON file; None if it does not exist or is not a JSON object."""
-        with self._named_errors():
-            try:
-                return _object((self._root / name).read_bytes())
-            except (FileNotFoundError, NotADirectoryError):
-                return None
+        with self._named_errors(), suppress(FileNotFoundError, NotADirectoryError):
+            return _object((self._root / name).read_bytes())
+        return None
 
     def sizes(self, folder: str) -> dict[str, int]:
         """Return the size in bytes of the files in a folder, by name; empty if there is no such folder."""
-        with self._named_errors():
-            try:
-                with os.scandir(self._root / folder) as entries:
-                    return {entry.name: entry.stat().st_size for entry in entries if entry.is_file()}
-            except (FileNotFoundError, NotADirectoryError):
-                return {}
+        with self._named_errors(), suppress(FileNotFoundError, NotADirectoryError):
+            return {path.name: path.stat().st_size for path in (self._root / folder).iterdir() if path.is_file()}
+        return {}
 
     def get(self, name: str, target: Path) -> None:
-        """Copy a file to a local path.
-
-        Raises:
-            ReadError: The file does not exist.
-        """
-        with self._named_errors(), _named_if_missing(self.href(name)):
+        """Copy a file, which exists, to a local path."""
+        with self._named_errors():
             shutil.copyfile(self._root / name, target)
 
     def put(self, files: Mapping[str, Path | Json]) -> None:
@@ -126,7 +118,6 @@ class LocalStore:
         """
         parent = self._root / WORK
         with self._named_errors():
-            parent.mkdir(parents=True, exist_ok=True)
             _remove_abandoned(parent)
             lock = FileLock(parent / f"run-{uuid.uuid4().hex}{LOCKED}")
             lock.acquire()
@@ -141,21 +132,16 @@ class LocalStore:
         target = self._root / name
         target.parent.mkdir(parents=True, exist_ok=True)
         staged.replace(target)
-        _sync_folder(target.parent)
 
     @contextmanager
     def _lock(self) -> Iterator[None]:
         """Lock this directory against other runs; the system releases the lock however the process ends."""
         path = self._root / WORK / LOCK
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
             with FileLock(path, timeout=LOCK_SECONDS):
                 yield
         except Timeout:
             raise WriteError(f"{path}: another run has held this lock for {LOCK_SECONDS:.0f} s; is it stuck?") from None
-
-    def _named_errors(self) -> AbstractContextManager[None]:
-        return _named(str(self._root), "the output needs a writable directory with free space", OSError)
 
 
 def _folder_of(lock: FileLock) -> Path:
@@ -204,16 +190,6 @@ def _object(content: bytes) -> Json | None:
     return body if isinstance(body, dict) else None
 
 
-def _sync_folder(path: Path) -> None:
-    """Flush renames in a folder to disk; Windows cannot open folders and does this by itself."""
-    if os.name != "nt":
-        handle = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
-
-
 @contextmanager
 def _named(place: str, hint: str, *kinds: type[Exception]) -> Iterator[None]:
     """Turn errors of these kinds into errors of this package that name the location and a remedy."""
@@ -223,14 +199,6 @@ def _named(place: str, hint: str, *kinds: type[Exception]) -> Iterator[None]:
         raise
     except kinds as error:
         raise WriteError(f"{place}: {_first_line(error)}; {hint}") from error
-
-
-@contextmanager
-def _named_if_missing(href: str) -> Iterator[None]:
-    try:
-        yield
-    except FileNotFoundError as error:
-        raise ReadError(f"{href} does not exist") from error
 
 
 @contextmanager
@@ -288,6 +256,8 @@ class ObjectStore:
         except ImportError as error:
             raise ConfigError(f"{root}: needs the extra: pip install 'stac-cloudmask[s3]', or gs, or az") from error
         self._api, self._errors = obstore, exceptions
+        remedy, kinds = "check the bucket, its region and your permissions", (OSError, NotImplementedError)
+        self._named_errors = partial(_named, self._url, remedy, *kinds, exceptions.BaseError)
         try:
             self._store = store.from_url(
                 self._url,
@@ -314,7 +284,7 @@ class ObjectStore:
 
     def get(self, name: str, target: Path) -> None:
         """See `LocalStore`."""
-        with self._named_errors(), _named_if_missing(self.href(name)), target.open("wb") as file:
+        with self._named_errors(), target.open("wb") as file:
             file.writelines(self._api.get(self._store, name))
 
     def put(self, files: Mapping[str, Path | Json]) -> None:
@@ -340,17 +310,16 @@ class ObjectStore:
 
     def _found(self, name: str) -> tuple[Json | None, Json | None]:
         """Return the content of a JSON object and the store's version identifier; None if it does not exist."""
-        with self._named_errors():
-            try:
-                content = self._api.get(self._store, name)
-            except FileNotFoundError:
-                return None, None
+        with self._named_errors(), suppress(FileNotFoundError):
+            content = self._api.get(self._store, name)
             version = {key: content.meta[key] for key in ("e_tag", "version") if content.meta.get(key)}
             return _object(bytes(content.bytes())), version
+        return None, None
 
     def _put(self, name: str, content: Path | Json, mode: Any = "overwrite") -> None:  # noqa: ANN401  (obstore's)
         body = content if isinstance(content, Path) else dumped(content)
-        self._api.put(self._store, name, body, mode=mode, attributes=_attributes(name))
+        attributes = {"Content-Type": TYPES.get(Path(name).suffix, "application/octet-stream")}
+        self._api.put(self._store, name, body, mode=mode, attributes=attributes)
 
     def _change(self, name: str, change: Change) -> Json:
         before, version = self._found(name)
@@ -375,10 +344,6 @@ class ObjectStore:
         time.sleep(SETTLING)
         return self.read_json(name) == body
 
-    def _named_errors(self) -> AbstractContextManager[None]:
-        kinds = (OSError, NotImplementedError, self._errors.BaseError)
-        return _named(self._url, "check the bucket, its region and your permissions", *kinds)
-
 
 @cache
 def _s3_credentials() -> dict[str, Any]:
@@ -392,10 +357,6 @@ def _s3_credentials() -> dict[str, Any]:
     if session.get_credentials() is None:
         return {"skip_signature": True}  # a public bucket can be read
     return {"credential_provider": Boto3CredentialProvider(session)}
-
-
-def _attributes(name: str) -> dict[str, str]:
-    return {"Content-Type": TYPES[Path(name).suffix]} if Path(name).suffix in TYPES else {}
 
 
 def _is_unknown(error: Exception) -> bool:
