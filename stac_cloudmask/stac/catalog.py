@@ -335,7 +335,6 @@ class OutputCatalog:
         """
         where = self.href(collection_id, item_id)
         body = self._listable(collection_id, item_id)
-        body = body | {"links": [link for link in body["links"] if link["rel"] != "self"]}
         if roots is not None:
             body = followable(body, self.roots(None, roots))
         for name in documents(body):

@@ -86,13 +86,10 @@ def write_cog(
                 cog.write_colormap(1, {info.code: info.rgba for info in classes})
         temporary.write_bytes(memory.getbuffer())
     if classes:
-        _write_text(folder / file_name_of(f"{key}_gdal"), gdal_metadata(classes))
-        _write_text(folder / file_name_of(f"{key}_qgis"), qgis_style(classes, nodata=asset["nodata"]))
-
-
-def _write_text(path: Path, text: str) -> None:
-    with whole_file(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+        sidecars = {f"{key}_gdal": gdal_metadata(classes), f"{key}_qgis": qgis_style(classes, nodata=asset["nodata"])}
+        for name, text in sidecars.items():
+            with whole_file(folder / file_name_of(name)) as temporary:
+                temporary.write_text(text, encoding="utf-8")
 
 
 def gdal_metadata(classes: Sequence[ClassInfo]) -> str:
@@ -121,18 +118,12 @@ def gdal_metadata(classes: Sequence[ClassInfo]) -> str:
 
 def qgis_style(classes: Sequence[ClassInfo], *, nodata: int) -> str:
     """Return the style of a class map for QGIS: class names and colors; unpainted classes are transparent."""
-    entries = [
-        _element(
-            "paletteEntry",
-            value=info.code,
-            label=info.title,
-            color=f"#{info.color_hint.lower()}",
-            alpha=info.rgba[3],
-        )
-        for info in classes
-        if info.code != nodata
-    ]
-    palette = _element("colorPalette", *entries)
+    palette = _element("colorPalette")
+    for info in classes:
+        if info.code != nodata:
+            color = f"#{info.color_hint.lower()}"
+            entry = _element("paletteEntry", value=info.code, label=info.title, color=color, alpha=info.rgba[3])
+            palette.append(entry)
     renderer = _element("rasterrenderer", palette, type="paletted", band=1, opacity=1, alphaBand=-1)
     root = _element("qgis", _element("pipe", renderer), version="3.22", styleCategories="Symbology")
     return f"<!DOCTYPE qgis PUBLIC 'http://mrcc.com/qgis.dtd' 'SYSTEM'>\n{_document(root)}"
@@ -189,8 +180,6 @@ def _palette(*, overlay: bool) -> NDArray[np.uint8]:
     """Return red, green, blue and alpha of every code, ``(256, 4)``; an overlay leaves clear pixels transparent."""
     table = np.zeros((256, 4), np.uint8)
     for info in CLASSES:
-        if overlay and info.painted:
-            table[info.code] = (*info.rgb, round(255 * OVERLAY_OPACITY))
-        elif not overlay and info.code != CloudClass.NODATA:
-            table[info.code] = (*info.rgb, 255)
+        if info.painted if overlay else info.code != CloudClass.NODATA:
+            table[info.code] = (*info.rgb, round(255 * OVERLAY_OPACITY) if overlay else 255)
     return table

@@ -191,6 +191,8 @@ def _bbox(source: pystac.Item) -> list[float]:
 
 
 def _properties(source: pystac.Item, facts: MaskFacts) -> Json:
+    """Return what holds for source and mask, what describes the mask, and what it takes to understand and repeat it."""
+    scl = facts.sources.scl
     return {
         **scene_properties(source, with_assets=not facts.settings.mask_only),
         "title": f"Cloud and cloud-shadow mask for {source.id}",
@@ -202,32 +204,10 @@ def _properties(source: pystac.Item, facts: MaskFacts) -> Json:
         "processing:datetime": facts.created,
         "processing:lineage": facts.lineage,
         "processing:software": dict(facts.software),
-        **_projection(facts),
+        **_projection(facts.grid),
         "proj:bbox": list(facts.grid.bounds),
         "renders": renders(facts.files),
         f"{OWN}source": {"id": facts.source_id, "collection": source.collection_id},
-        **_decisions(facts),
-    }
-
-
-def _cover(counts: Mapping[int, int]) -> Json:
-    """Return the cover over the valid pixels; the source's own values are kept on the link to it."""
-    shares = cover_of(counts)
-    nodata = {"s2:nodata_pixel_percentage": shares["nodata"]}
-    if counts.get(CloudClass.NODATA, 0) == sum(counts.values()):
-        return nodata
-    return {"eo:cloud_cover": shares["cloud"], "s2:cloud_shadow_percentage": shares["cloud_shadow"], **nodata}
-
-
-def _projection(facts: MaskFacts) -> Json:
-    grid = facts.grid
-    return {"proj:code": grid.code, "proj:shape": list(grid.shape), "proj:transform": list(grid.transform)}
-
-
-def _decisions(facts: MaskFacts) -> Json:
-    """Return the properties from which a mask can be understood and reproduced."""
-    scl = facts.sources.scl
-    return {
         f"{OWN}fingerprint": facts.fingerprint,
         f"{OWN}merge": {"policy": facts.settings.merge, **facts.parameters},
         f"{OWN}product_mask": scl and _source_key(scl.asset_key, facts),
@@ -244,6 +224,19 @@ def _decisions(facts: MaskFacts) -> Json:
     }
 
 
+def _cover(counts: Mapping[int, int]) -> Json:
+    """Return the cover over the valid pixels; the source's own values are kept on the link to it."""
+    shares = cover_of(counts)
+    nodata = {"s2:nodata_pixel_percentage": shares["nodata"]}
+    if counts.get(CloudClass.NODATA, 0) == sum(counts.values()):
+        return nodata
+    return {"eo:cloud_cover": shares["cloud"], "s2:cloud_shadow_percentage": shares["cloud_shadow"], **nodata}
+
+
+def _projection(grid: Grid) -> Json:
+    return {"proj:code": grid.code, "proj:shape": list(grid.shape), "proj:transform": list(grid.transform)}
+
+
 def _asset(key: str, facts: MaskFacts) -> Json:
     asset: Json = {"href": f"./{file_name_of(key)}", **ASSETS[key], "created": facts.created}
     if asset["type"] != SIDECAR_TYPE:  # QGIS and GDAL modify sidecars
@@ -256,7 +249,7 @@ def _asset(key: str, facts: MaskFacts) -> Json:
         asset["processing:expression"] = {"format": "stac-mlm", "expression": models[0] if len(models) == 1 else models}
     if key == "cloud_mask":
         asset["classification:classes"] = _counted(asset["classification:classes"], facts.counts)
-    return asset | _projection(facts)
+    return asset | _projection(facts.grid)
 
 
 def _counted(classes: list[Json], counts: Mapping[int, int]) -> list[Json]:
@@ -265,11 +258,9 @@ def _counted(classes: list[Json], counts: Mapping[int, int]) -> list[Json]:
     The percentages add up to 100 and agree with ``eo:cloud_cover``.
     """
     valid = max(1, sum(counts.values()) - counts.get(CloudClass.NODATA, 0))
+    counted = [info | {"count": counts.get(info["value"], 0)} for info in classes]
     return [
-        info
-        | {"count": counts.get(info["value"], 0)}
-        | ({} if "nodata" in info else {"percentage": round(100 * counts.get(info["value"], 0) / valid, 6)})
-        for info in classes
+        info if "nodata" in info else info | {"percentage": round(100 * info["count"] / valid, 6)} for info in counted
     ]
 
 
@@ -329,11 +320,14 @@ def attached(source: Json, mask: Json) -> Json:
     """
     bare = detached(source, mask)
     area = mask["id"].removeprefix(source["id"]).removesuffix(SUFFIX).strip("_")
-    added = {
-        _attached_key(key, area): _attached_asset(asset, area)
-        for key, asset in mask["assets"].items()
-        if key in ASSETS and asset.get("title") == ASSETS[key]["title"]  # an SCL may be the source's
-    }
+    added = {}
+    for key, asset in mask["assets"].items():
+        if key in ASSETS and asset.get("title") == ASSETS[key]["title"]:  # an SCL may be the source's
+            # the source may have a thumbnail and an SCL of its own
+            name = key if key.startswith(("cloud_", "shadow_", "mask_")) else f"cloud_mask_{key}"
+            title = f"{asset['title']}, area {area}" if area else asset["title"]
+            roles = [role for role in asset["roles"] if role != "thumbnail"]
+            added[f"{name}_{area}" if area else name] = asset | {"title": title, "roles": roles}
     taken = sorted(added.keys() & bare["assets"].keys())
     if taken:
         raise UnsupportedItemError(f"item {source['id']!r} has assets {', '.join(taken)} of its own already")
@@ -363,14 +357,3 @@ def detached(source: Json, mask: Json) -> Json:
 
 def _schemas(noted: Json) -> set[str]:
     return {schema for one in noted.values() for schema in one["stac_extensions"]}
-
-
-def _attached_key(key: str, area: str) -> str:
-    """Return the key of a mask's asset among those of the source, which may also have a thumbnail and an SCL."""
-    name = key if key.startswith(("cloud_", "shadow_", "mask_")) else f"cloud_mask_{key}"
-    return f"{name}_{area}" if area else name
-
-
-def _attached_asset(asset: Json, area: str) -> Json:
-    title = f"{asset['title']}, area {area}" if area else asset["title"]
-    return {**asset, "title": title, "roles": [role for role in asset["roles"] if role != "thumbnail"]}
