@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from benchmarks.accuracy import DATA, MEANING, Box, boxes_of, recall, scenes
 from stac_cloudmask.config import Settings
-from stac_cloudmask.core.calibrated import RULES, Rules, calibrated
+from stac_cloudmask.core.calibrated import RULES, Rules, Survey
 from stac_cloudmask.core.classes import CloudClass
 from stac_cloudmask.core.merge import POLICIES, Policy, merge
 from stac_cloudmask.errors import StacCloudmaskWarning
@@ -83,8 +83,8 @@ def score(known: list[Scene], rules: Rules = RULES, policy: Policy = POLICY) -> 
     f1: dict[CloudClass, list[float]] = {CloudClass.CLOUD_SHADOW: [], CloudClass.CLOUD: []}
     city = 0.0
     for scene in known:
-        found = calibrated(scene.evidence, policy, rules, threads=2)
-        codes, _ = merge(scene.evidence, policy, found.select, shadow_before_buffer=found.sunlit, threads=2)
+        found = Survey(scene.evidence, policy, rules, threads=2)
+        codes, _ = merge(scene.evidence, policy, found.select, shadow_before_buffer=found.sun is not None, threads=2)
         for label, counts in recall(codes, scene.boxes).items():
             boxes[label] += counts
         valid = codes != CloudClass.NODATA

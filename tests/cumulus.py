@@ -33,7 +33,6 @@ def scene(cloud, shadow, *, sun=SUN, scl=None, ground=0.35, shade=0.1, seed=0):
         product=None if scl is None else product(scl),
         sun=sun,
         nir=cell_means(np.where(cloud, 0.7, nir)),
-        nir_factor=nir_factor(GSD),
     )
 
 

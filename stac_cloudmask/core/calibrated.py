@@ -19,8 +19,8 @@ from stac_cloudmask.core.classes import Scl
 from stac_cloudmask.core.grid import Window, in_order, strips
 from stac_cloudmask.core.morphology import EIGHT_CONNECTED, objects
 from stac_cloudmask.core.resampling import block_sum, repeat
-from stac_cloudmask.core.shadow import Search, reachable, shadowless, window_sum
-from stac_cloudmask.core.votes import Evidence, Vote, vote
+from stac_cloudmask.core.shadow import BoolGrid, Search, reachable, shadowless, window_sum
+from stac_cloudmask.core.votes import Evidence, Sun, Vote, any_vote, vote
 
 if TYPE_CHECKING:
     from stac_cloudmask.core.merge import Policy, Select
@@ -99,17 +99,12 @@ class Rules:
 
 
 RULES: Final = Rules()
-BoolGrid = NDArray[np.bool_]
 FloatGrid = NDArray[np.float32]
 
-MOST: Final = 0.5
-"""Minimum share for most of a cell."""
-STRIP_ROWS: Final = 192
-"""Approximate number of rows of pixels that are reduced at once."""
-CLOUD_MODEL: Final = np.uint8(Vote.CLOUD_MODEL)
-SHADOW_MODEL: Final = np.uint8(Vote.SHADOW_MODEL)
-PRODUCT_CLOUD: Final = np.uint8(Vote.PRODUCT_CLOUD)
-PRODUCT_SHADOW: Final = np.uint8(Vote.PRODUCT_SHADOW)
+HALF: Final = 0.5
+"""Minimum share for most of a cell or object."""
+CELL_ROWS: Final = 192
+"""Approximate number of rows of pixels that are reduced to cells at once."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -154,58 +149,6 @@ class Candidates:
     product: BoolGrid
     cirrus: BoolGrid
     shadow: BoolGrid
-
-
-def candidates(evidence: Evidence, start: int, stop: int, votes: NDArray[np.uint8], rules: Rules) -> Candidates:
-    """Return the candidates of rows ``start`` to ``stop``, whose ``Vote`` bits are given; never where nodata."""
-    cloud = (votes & CLOUD_MODEL) > 0
-    shadow = (votes & SHADOW_MODEL) > 0
-    product = (votes & PRODUCT_CLOUD) > 0
-    cirrus = np.zeros(votes.shape, np.bool_)
-    if evidence.product is not None and (votes & (PRODUCT_CLOUD | PRODUCT_SHADOW)).any():
-        shadow |= ((votes & PRODUCT_SHADOW) > 0) & (evidence.shadow[start:stop] > rules.hint)
-        cirrus = product & (evidence.product.classes(start, stop) == Scl.CIRRUS)
-        product &= ~cirrus
-        cloud |= cirrus & (evidence.cloud[start:stop] > rules.cirrus)
-    return Candidates(cloud, product, cirrus, shadow)
-
-
-def reduce_scene(evidence: Evidence, policy: Policy, rules: Rules, *, threads: int = 1) -> Cells:
-    """Return the scene in cells of ``rules.cell_factor`` pixels; a last, partial cell counts its pixels."""
-    factor = rules.cell_factor(evidence.gsd)
-    rows = max(1, STRIP_ROWS // factor) * factor
-
-    def reduced(strip: tuple[int, int]) -> Cells:
-        return _reduce_rows(evidence, *strip, policy, rules)
-
-    parts = list(in_order(reduced, strips(evidence.shape[0], rows), threads=threads))
-    return Cells(**{f.name: np.concatenate([getattr(part, f.name) for part in parts]) for f in fields(Cells)})
-
-
-def _reduce_rows(evidence: Evidence, start: int, stop: int, policy: Policy, rules: Rules) -> Cells:
-    factor = rules.cell_factor(evidence.gsd)
-    votes, valid = vote(evidence, start, stop, policy)
-    sides = (np.minimum(factor, size - np.arange(0, size, factor)) for size in votes.shape)
-    area = np.multiply.outer(*sides).astype(np.float32)
-
-    def share(pixels: BoolGrid | NDArray[np.uint8]) -> FloatGrid:
-        shares: FloatGrid = (block_sum(pixels, factor) / area).astype(np.float32)
-        return shares
-
-    cloud_percent, shadow_percent = (layer[start:stop] * valid for layer in (evidence.cloud, evidence.shadow))
-    found = candidates(evidence, start, stop, votes, rules)
-    cloud, shadow = share(cloud_percent), share(shadow_percent)
-    return Cells(
-        valid=share(valid) >= MOST,
-        certain=cloud >= rules.certain,
-        hint=share(cloud_percent > rules.hint) > 0,
-        cloud=share(found.cloud),
-        product=share(found.product),
-        cirrus=share(found.cirrus),
-        shadow=share(found.shadow & ~(found.cloud & (cloud_percent >= shadow_percent))),
-        deep=shadow >= rules.deep,
-        clean=(cloud < rules.clean) & (shadow < rules.clean),
-    )
 
 
 LEAST_SUM: Final = 1e-4
@@ -259,73 +202,98 @@ def spline(grid: FloatGrid, factor: int, window: Window) -> FloatGrid:
     return grid
 
 
-BELIEVED: Final = np.uint8(1)
-"""Bit of a cell: the model's candidates for cloud count."""
-SUPPORTED: Final = np.uint8(2)
-"""Bit of a cell: the product's clouds count."""
-VEILED: Final = np.uint8(4)
-"""Bit of a cell: the product's thin cirrus counts."""
-BRIGHT: Final = np.uint8(8)
-"""Bit of a cell: all pixels are cloud, because it is a hole in certain cloud and as bright as the cloud."""
-
 NO_PRODUCT: Final = "no product mask: the models decide alone"
 NO_SUN: Final = "the sun's direction is unknown: no shadow was matched with a cloud, and a cloud's buffer covers shadow"
 NO_NIR: Final = "no near-infrared band was read: the darkness of shadows was not tested"
 NO_GROUND: Final = "no lit ground is in sight: the darkness of shadows was not tested"
 
 
-def calibrated(evidence: Evidence, policy: Policy, rules: Rules = RULES, *, threads: int = 1) -> Survey:
-    """Survey a scene: which clouds are credible, where they can cast shadow, how dark it is there.
+@dataclass(frozen=True)
+class Survey:
+    """A survey of a scene: which clouds are credible, where they can cast shadow, how dark it is there.
 
     Without a product mask, the sun's position or a near-infrared band, the rules that need them are skipped and noted.
+    Grids are ``(y, x)`` in cells; ``select`` applies the policy to pixels.
 
-    Args:
-        evidence: Evidence of the scene, with ``nir`` in blocks of ``rules.cell_factor`` pixels.
+    Attributes:
+        evidence: Evidence of every pixel, with ``nir`` and ``visible`` in blocks of ``factor`` pixels.
         policy: Thresholds of the models.
         rules: Constants of the policy.
         threads: Number of worker threads.
     """
-    factor = rules.cell_factor(evidence.gsd)
-    if evidence.nir is not None and evidence.nir_factor != factor:
-        raise ValueError(f"nir must come in blocks of {factor} pixels of {evidence.gsd:g} m, not {evidence.nir_factor}")
-    return Survey(evidence, rules, reduce_scene(evidence, policy, rules, threads=threads), factor, threads)
-
-
-@dataclass(frozen=True)
-class Survey:
-    """A survey of a scene in cells; its ``select`` applies the policy. Grids are ``(y, x)``.
-
-    Attributes:
-        evidence: Evidence of every pixel.
-        rules: Constants of the policy.
-        cells: The scene in cells.
-        factor: Pixels along the side of a cell.
-        threads: Number of worker threads.
-    """
 
     evidence: Evidence
-    rules: Rules
-    cells: Cells
-    factor: int
-    threads: int
+    policy: Policy
+    rules: Rules = RULES
+    threads: int = 1
+
+    @property
+    def factor(self) -> int:
+        """Pixels along the side of a cell."""
+        return self.rules.cell_factor(self.evidence.gsd)
+
+    def candidates(self, start: int, stop: int, votes: NDArray[np.uint8]) -> Candidates:
+        """Return the candidates of rows ``start`` to ``stop``, whose ``Vote`` bits are given; never where nodata."""
+        evidence = self.evidence
+        cloud, shadow = any_vote(votes, Vote.CLOUD_MODEL), any_vote(votes, Vote.SHADOW_MODEL)
+        product, said = any_vote(votes, Vote.PRODUCT_CLOUD), any_vote(votes, Vote.PRODUCT_SHADOW)
+        cirrus = np.zeros(votes.shape, np.bool_)
+        if evidence.product is not None and (product.any() or said.any()):
+            shadow |= said & (evidence.shadow[start:stop] > self.rules.hint)
+            cirrus = product & (evidence.product.classes(start, stop) == Scl.CIRRUS)
+            product &= ~cirrus
+            cloud |= cirrus & (evidence.cloud[start:stop] > self.rules.cirrus)
+        return Candidates(cloud, product, cirrus, shadow)
+
+    @cached_property
+    def cells(self) -> Cells:
+        """The scene in cells; a last, partial cell counts its pixels."""
+        rows = max(1, CELL_ROWS // self.factor) * self.factor
+        parts = list(in_order(self._reduced, strips(self.evidence.shape[0], rows), threads=self.threads))
+        return Cells(**{f.name: np.concatenate([getattr(part, f.name) for part in parts]) for f in fields(Cells)})
+
+    def _reduced(self, strip: tuple[int, int]) -> Cells:
+        rules, factor = self.rules, self.factor
+        votes, valid = vote(self.evidence, *strip, self.policy)
+        sides = (np.minimum(factor, size - np.arange(0, size, factor)) for size in votes.shape)
+        area = np.multiply.outer(*sides).astype(np.float32)
+
+        def share(pixels: BoolGrid | NDArray[np.uint8]) -> FloatGrid:
+            shares: FloatGrid = (block_sum(pixels, factor) / area).astype(np.float32)
+            return shares
+
+        layers = (self.evidence.cloud, self.evidence.shadow)
+        cloud_percent, shadow_percent = (layer[slice(*strip)] * valid for layer in layers)
+        found = self.candidates(*strip, votes)
+        cloud, shadow = share(cloud_percent), share(shadow_percent)
+        return Cells(
+            valid=share(valid) >= HALF,
+            certain=cloud >= rules.certain,
+            hint=share(cloud_percent > rules.hint) > 0,
+            cloud=share(found.cloud),
+            product=share(found.product),
+            cirrus=share(found.cirrus),
+            shadow=share(found.shadow & ~(found.cloud & (cloud_percent >= shadow_percent))),
+            deep=shadow >= rules.deep,
+            clean=(cloud < rules.clean) & (shadow < rules.clean),
+        )
 
     @property
     def select(self) -> Select:
-        """Return cloud and shadow by the votes that count."""
-        evidence, rules, flags_of_cells, shade = self.evidence, self.rules, self.flags, self.shade
+        """Function that returns cloud and shadow by the votes that count; the survey is made before it is called."""
+        evidence, shade = self.evidence, self.shade
+        grids = np.stack([self.believed, self.supported, self.veiled, self.bright_holes])
 
         def select(start: int, stop: int, votes: NDArray[np.uint8]) -> tuple[BoolGrid, BoolGrid]:
             window = Window(start, 0, stop - start, votes.shape[1])
-            flags = repeat(flags_of_cells, self.factor, window=window)
-            found = candidates(evidence, start, stop, votes, rules)
-            cloud = found.cloud | (found.product & ((flags & SUPPORTED) > 0)) | (found.cirrus & ((flags & VEILED) > 0))
-            cloud &= (flags & BELIEVED) > 0
-            cloud |= (flags & BRIGHT) > 0
+            believed, supported, veiled, bright = repeat(grids, self.factor, window=window)
+            found = self.candidates(start, stop, votes)
+            cloud = believed & (found.cloud | (found.product & supported) | (found.cirrus & veiled)) | bright
             shadow = found.shadow
             if shadow.any():
-                percents = np.where((votes & PRODUCT_SHADOW) > 0, np.uint8(100), evidence.shadow[start:stop])
+                percents = np.where(any_vote(votes, Vote.PRODUCT_SHADOW), np.uint8(100), evidence.shadow[start:stop])
                 shadow &= percents * spline(shade, self.factor, window) >= 100  # noqa: PLR2004 (percent)
-            if self.sunlit:
+            if self.sun is not None:
                 cloud &= ~(shadow & (evidence.shadow[start:stop] > evidence.cloud[start:stop]))
             return cloud, shadow
 
@@ -336,28 +304,25 @@ class Survey:
         """Notes on skipped rules, with the reason."""
         missing = {
             NO_PRODUCT: self.evidence.product is None,
-            NO_SUN: not self.sunlit,
+            NO_SUN: self.sun is None,
             NO_NIR: self.evidence.nir is None,
             NO_GROUND: self.evidence.nir is not None and self.dark is None,
         }
         return tuple(note for note, applies in missing.items() if applies)
 
     @property
-    def sunlit(self) -> bool:
-        """Whether the sun's direction is known: shadow is then matched with clouds, and wins against their buffer."""
+    def sun(self) -> Sun | None:
+        """Position of the sun; None if it is unknown or below the horizon.
+
+        If it is known, shadow is matched with clouds, and wins against their buffer.
+        """
         sun = self.evidence.sun
-        return sun is not None and 0 < sun.elevation <= 90  # noqa: PLR2004 (the zenith)
+        return sun if sun is not None and 0 < sun.elevation <= 90 else None  # noqa: PLR2004 (the zenith)
 
     @property
     def meters(self) -> float:
         """Side of a cell."""
         return self.factor * self.evidence.gsd
-
-    @property
-    def flags(self) -> NDArray[np.uint8]:
-        """Bits of each cell: `BELIEVED`, `SUPPORTED`, `VEILED`, `BRIGHT`."""
-        flags: NDArray[np.uint8] = self.believed * BELIEVED | self.supported * SUPPORTED | self.veiled * VEILED
-        return flags | self.bright_holes * BRIGHT
 
     @property
     def shade(self) -> FloatGrid:
@@ -420,7 +385,7 @@ class Survey:
     @cached_property
     def product(self) -> BoolGrid:
         """True where most pixels are cloud by the product, and it counts."""
-        return ((self.cells.product >= MOST) & self.supported) | ((self.cells.cirrus >= MOST) & self.veiled)
+        return ((self.cells.product >= HALF) & self.supported) | ((self.cells.cirrus >= HALF) & self.veiled)
 
     @cached_property
     def convincing(self) -> BoolGrid:
@@ -440,18 +405,18 @@ class Survey:
         labels = objects(self.convincing)
         bare = shadowless(search, labels)
         said = np.bincount(labels[self.product], minlength=bare.size)
-        bare &= said < MOST * np.bincount(labels.ravel(), minlength=bare.size)
+        bare &= said < HALF * np.bincount(labels.ravel(), minlength=bare.size)
         return self.convincing & ~bare[labels]
 
     @cached_property
     def cloudy(self) -> BoolGrid:
         """True where most of a cell is cloud."""
-        return self.believed & ((self.cells.cloud >= MOST) | self.product)
+        return self.believed & ((self.cells.cloud >= HALF) | self.product)
 
     @property
     def bright_holes(self) -> BoolGrid:
         """Holes in certain cloud that are as bright as the cloud around them."""
-        holes = ndimage.binary_fill_holes(self.cloudy) & ~self.cloudy & self.cells.valid & (self.cells.shadow < MOST)
+        holes = ndimage.binary_fill_holes(self.cloudy) & ~self.cloudy & self.cells.valid & (self.cells.shadow < HALF)
         labels = objects(holes)
         every = np.arange(labels.max(initial=0) + 1)
         rim = ndimage.maximum_filter(labels, size=3) * (self.cloudy & np.isfinite(self.nir))
@@ -470,7 +435,7 @@ class Survey:
     @cached_property
     def dark(self) -> FloatGrid | None:
         """Near infrared as a share of lit ground nearby; None if there is no lit ground."""
-        cloudy = self.convincing & ((self.cells.cloud >= MOST) | self.product)
+        cloudy = self.convincing & ((self.cells.cloud >= HALF) | self.product)
         lit = self.cells.valid & self.cells.clean & ~cloudy & (self.nir > self.rules.water)
         return darkness(self.nir, lit, width=self.rules.background / self.meters) if lit.any() else None
 
@@ -482,7 +447,7 @@ class Survey:
     @cached_property
     def shaded(self) -> BoolGrid:
         """True where most of a cell looks like shadow on dark land."""
-        return (self.cells.shadow >= MOST) & self.dim & ~self.water
+        return (self.cells.shadow >= HALF) & self.dim & ~self.water
 
     @cached_property
     def allowed(self) -> BoolGrid:
@@ -503,7 +468,7 @@ class Survey:
         near[~self.cells.valid | self.cloudy | ndimage.binary_dilation(self.water, EIGHT_CONNECTED)] = 0
         with np.errstate(invalid="ignore"):  # water without land around
             shaded = ndimage.mean(self.shaded & self.allowed, near, np.arange(labels.max(initial=0) + 1))
-        lit = self.water & ~(shaded >= MOST)[labels]
+        lit = self.water & ~(shaded >= HALF)[labels]
         green = self.visible[1]
         wet = np.nan_to_num((green - self.nir) / np.maximum(green + self.nir, LEAST_SUM) / FULLY_WET)
         wet = np.clip(wet, 0, 1) * ndimage.binary_dilation(lit, EIGHT_CONNECTED)
@@ -512,10 +477,7 @@ class Survey:
 
     def _search(self, cloud: BoolGrid) -> Search | None:
         """Return a shadow search with some cells as clouds; None if the sun is unknown or below the horizon."""
-        sun = self.evidence.sun
-        if sun is None or not self.sunlit:
+        if self.sun is None:
             return None
-        return Search(
-            cloud=cloud, dark=self.shaded, valid=self.cells.valid, sun=sun, cell=self.meters,
-            rules=self.rules, threads=self.threads,
-        )  # fmt: skip
+        grids = {"cloud": cloud, "dark": self.shaded, "valid": self.cells.valid}
+        return Search(**grids, sun=self.sun, cell=self.meters, rules=self.rules, threads=self.threads)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from stac_cloudmask.core import morphology
-from stac_cloudmask.core.calibrated import NO_PRODUCT, RULES, calibrated
+from stac_cloudmask.core.calibrated import NO_PRODUCT, RULES, Survey
 from stac_cloudmask.core.classes import CloudClass
 from stac_cloudmask.core.grid import in_order, strips
 from stac_cloudmask.core.votes import VOTES_NODATA, Evidence, Vote, vote
@@ -228,8 +228,8 @@ def decide(evidence: Evidence, settings: Settings, *, threads: int = 1) -> Decis
     if settings.merge == "union":
         found = merge(evidence, policy, select_union, shadow_before_buffer=False, threads=threads)
         return Decision(*found, asdict(policy), () if evidence.product is not None else (NO_PRODUCT,))
-    survey = calibrated(evidence, policy, threads=threads)
-    found = merge(evidence, policy, survey.select, shadow_before_buffer=survey.sunlit, threads=threads)
+    survey = Survey(evidence, policy, threads=threads)
+    found = merge(evidence, policy, survey.select, shadow_before_buffer=survey.sun is not None, threads=threads)
     measured: Parameters = {
         "sun_azimuth": evidence.sun.azimuth if evidence.sun else None,
         "sun_elevation": evidence.sun.elevation if evidence.sun else None,

@@ -30,10 +30,14 @@ def up_bilinear(a: U16, factor: int, *, window: Window | None = None) -> U16:
     top, left = window.row_off // factor, window.col_off // factor
     bottom = -(-(window.row_off + window.height) // factor)
     right = -(-(window.col_off + window.width) // factor)
-    block = _with_border(a, top, bottom, left, right)
+    rows, cols = (
+        np.clip(np.arange(start - 1, stop + 1), 0, size - 1)
+        for start, stop, size in ((top, bottom, a.shape[-2]), (left, right, a.shape[-1]))
+    )
+    block = a.take(rows, axis=-2).take(cols, axis=-1)
     out = np.empty((*a.shape[:-2], (bottom - top) * factor, (right - left) * factor), np.uint16)
-    for source, target in zip(_planes(block), _planes(out), strict=True):
-        _up_plane(source, factor, target)
+    for plane in np.ndindex(a.shape[:-2]):
+        _up_plane(block[plane], factor, out[plane])
     cut = Window(window.row_off - top * factor, window.col_off - left * factor, window.height, window.width)
     return out[..., *cut.slices]
 
@@ -104,69 +108,30 @@ def mean_by_twos(a: U16, factor: int) -> U16:
     return a if factor == 1 else block_mean(a, factor)
 
 
-def _planes(a: U16) -> U16:
-    return a.reshape(-1, *a.shape[-2:])
-
-
-def _with_border(a: U16, top: int, bottom: int, left: int, right: int) -> U16:
-    """Return the block ``a[..., top:bottom, left:right]`` with one pixel around it; edge pixels are repeated."""
-    height, width = a.shape[-2:]
-    rows = slice(max(top - 1, 0), min(bottom + 1, height))
-    cols = slice(max(left - 1, 0), min(right + 1, width))
-    pad = [(0, 0)] * (a.ndim - 2)
-    pad += [(int(top == 0), int(bottom == height)), (int(left == 0), int(right == width))]
-    return np.pad(a[..., rows, cols], pad, mode="edge")
-
-
 def _phases(factor: int) -> list[tuple[int, int, int]]:
     """Return, per output pixel of a block, the step to the second input pixel (-1 or 1) and the weights of both."""
     shifts = [2 * k + 1 - factor for k in range(factor)]
     return [(1 if shift > 0 else -1, 2 * factor - abs(shift), abs(shift)) for shift in shifts]
 
 
-def _shifted(a: NDArray[Scalar], row: int, col: int) -> NDArray[Scalar]:
-    """Return the inner part of a plane with a border of one pixel, shifted by whole pixels."""
-    height, width = a.shape
-    return a[1 + row : height - 1 + row, 1 + col : width - 1 + col]
-
-
 def _up_plane(source: U16, factor: int, target: U16) -> None:
-    """Fill ``target``, first as if all pixels were valid, then again beside nodata."""
-    phases = _phases(factor)
-    whole = (2 * factor) ** 2
-    wide = source.astype(np.uint32)
-    for i, (row, near_y, far_y) in enumerate(phases):
-        blend = near_y * wide[1:-1] + far_y * wide[1 + row : len(wide) - 1 + row]
-        for j, (col, near_x, far_x) in enumerate(phases):
-            value = near_x * blend[:, 1:-1]
-            value += far_x * blend[:, 1 + col : blend.shape[1] - 1 + col]
-            value += whole // 2
-            value //= whole
-            target[i::factor, j::factor] = value
-    valid = source > 0
+    """Fill ``target`` from a plane with a border of one pixel, first as if all pixels were valid."""
+    whole, phases, valid = (2 * factor) ** 2, _phases(factor), source > 0
+    layers = [source.astype(np.uint32)]
     if not valid.all():
-        _mend_nodata(wide, valid, phases, target)
-
-
-def _mend_nodata(
-    wide: NDArray[np.uint32], valid: NDArray[np.bool_], phases: list[tuple[int, int, int]], target: U16
-) -> None:
-    steps = (-1, 0, 1)
-    center = _shifted(valid, 0, 0)
-    whole_around = np.logical_and.reduce([_shifted(valid, row, col) for row in steps for col in steps])
-    ys, xs = np.nonzero(center & ~whole_around)
-    factor = len(phases)
+        layers.append(valid.astype(np.uint32))  # blended like the values, these are the weights of valid pixels
     for i, (row, near_y, far_y) in enumerate(phases):
+        blends = [near_y * layer[1:-1] + far_y * layer[1 + row : len(layer) - 1 + row] for layer in layers]
         for j, (col, near_x, far_x) in enumerate(phases):
-            total = np.zeros(len(ys), np.uint32)
-            weight = np.zeros(len(ys), np.uint32)
-            for dy, weight_y in ((0, near_y), (row, far_y)):
-                for dx, weight_x in ((0, near_x), (col, far_x)):
-                    at = (ys + 1 + dy, xs + 1 + dx)
-                    total += weight_y * weight_x * wide[at]
-                    weight += weight_y * weight_x * valid[at].astype(np.uint32)
-            target[ys * factor + i, xs * factor + j] = (total + weight // 2) // weight
-            target[i::factor, j::factor][~center] = 0
+            value, *weights = (
+                near_x * one[:, 1:-1] + far_x * one[:, 1 + col : one.shape[1] - 1 + col] for one in blends
+            )
+            target[i::factor, j::factor] = (value + whole // 2) // whole
+            for weight in weights:
+                at = valid[1:-1, 1:-1] & (weight < whole)
+                target[i::factor, j::factor][at] = (value[at] + weight[at] // 2) // weight[at]
+    if len(layers) > 1:
+        target *= repeat(valid[1:-1, 1:-1], factor)
 
 
 FIRST_IN_A_TIE: Final = (9, 8, 10, 3, 11, 6, 5, 4, 2, 7, 1)
@@ -183,17 +148,9 @@ def mode_of_blocks(scl: NDArray[np.uint8], factor: int) -> NDArray[np.uint8]:
         scl: ``(y, x)`` SCL codes.
         factor: Input pixels per output pixel, along an axis.
     """
-    height, width = scl.shape
-    shape = (-(-height // factor), -(-width // factor))
-    best = np.zeros(shape, np.uint8)
-    most = np.zeros(shape, np.uint16)
+    best = most = block_sum(np.zeros_like(scl), factor)
     for code in FIRST_IN_A_TIE:
-        count = np.zeros(shape, np.uint16)
-        for row in range(min(factor, height)):
-            for col in range(min(factor, width)):
-                part = scl[row::factor, col::factor] == code
-                count[: part.shape[0], : part.shape[1]] += part
-        more = count > most
-        best[more] = code
-        most[more] = count[more]
-    return best
+        count = block_sum(scl == code, factor)
+        best = np.where(count > most, np.uint32(code), best)
+        most = np.maximum(most, count)
+    return best.astype(np.uint8)

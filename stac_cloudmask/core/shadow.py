@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 from math import cos, hypot, radians, sin, tan
 from typing import TYPE_CHECKING, Final, TypeVar
 
@@ -156,24 +157,13 @@ def _moved(by: int, size: int) -> tuple[slice, slice]:
 
 
 def window_sum(grid: NDArray[np.uint32], width: int) -> NDArray[np.uint32]:
-    """Return sums over windows of ``width`` (odd) cells; cells outside count 0. Exact while a sum fits 32 bits.
-
-    Along the rows axis a running sum is used, six times faster than NumPy's cumulative sum of that axis.
-    """
-    height, across = grid.shape
+    """Return sums over windows of ``width`` (odd) cells; cells outside count 0. Exact while a sum fits 32 bits."""
     half = width // 2
-    run = np.zeros((height, across + width), np.uint32)
-    inner = run[:, half + 1 : half + 1 + across]
-    total = grid[:half].sum(axis=0, dtype=np.uint32)
-    for row in range(height):
-        if row + half < height:
-            total += grid[row + half]
-        if row > half:
-            total -= grid[row - half - 1]
-        np.cumsum(total, out=inner[row])
-    run[:, half + 1 + across :] = inner[:, -1:]
-    sums: NDArray[np.uint32] = run[:, width:] - run[:, :-width]
-    return sums
+    run = np.pad(grid, ((half + 1, half), (half + 1, half)))
+    for above, row in pairwise(run):  # six times faster than NumPy's cumulative sum of that axis
+        np.add(above, row, out=row)
+    lines = np.cumsum(run[width:] - run[:-width], axis=1, dtype=np.uint32)
+    return lines[:, width:] - lines[:, :-width]
 
 
 def kept_objects(labels: NDArray[np.int32], where: BoolGrid, *, share: float) -> BoolGrid:

@@ -33,6 +33,11 @@ class Vote(IntFlag):
     ADDED = 32
 
 
+def any_vote(votes: NDArray[np.uint8], bits: Vote) -> NDArray[np.bool_]:
+    """Return True where any of some bits is set."""
+    return (votes & np.uint8(bits)) > 0  # NumPy would treat an IntFlag as int64
+
+
 @dataclass(frozen=True, kw_only=True)
 class Sun:
     """The position of the sun: azimuth clockwise from north and elevation above the horizon, both in degrees."""
@@ -81,9 +86,8 @@ class Evidence:
         gsd: Side of a pixel in meters.
         product: The product's mask; None if there is none.
         sun: Position of the sun; None if unknown.
-        nir: ``(y, x)`` float32 mean near-infrared reflectance of blocks of ``nir_factor`` pixels, NaN = nodata; None
+        nir: ``(y, x)`` float32 mean near-infrared reflectance of blocks of `nir_factor` pixels, NaN = nodata; None
             if no model reads that band.
-        nir_factor: Pixels of the scene along the side of a pixel of ``nir``.
         visible: ``(band, y, x)`` the same of blue, green and red; None where a model does not read them.
     """
 
@@ -93,7 +97,6 @@ class Evidence:
     product: ProductMask | None = None
     sun: Sun | None = None
     nir: NDArray[np.float32] | None = None
-    nir_factor: int = 1
     visible: NDArray[np.float32] | None = None
 
     @property

@@ -267,7 +267,6 @@ def mask_pixels(
         sun=sun,
         nir=found.nir,
         visible=found.visible,
-        nir_factor=nir_factor(gsd),
     )
     with watch.stage("merge"):
         watch.progress("merge", 0, 1)

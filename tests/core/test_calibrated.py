@@ -8,9 +8,9 @@ from hypothesis.extra import numpy as hnp
 
 from stac_cloudmask.config import Settings
 from stac_cloudmask.core import calibrated as module, grid
-from stac_cloudmask.core.calibrated import NO_GROUND, NO_NIR, NO_PRODUCT, NO_SUN, Rules, calibrated
+from stac_cloudmask.core.calibrated import NO_GROUND, NO_NIR, NO_PRODUCT, NO_SUN, Rules
 from stac_cloudmask.core.classes import CloudClass
-from stac_cloudmask.core.merge import POLICIES, decide
+from stac_cloudmask.core.merge import decide
 from stac_cloudmask.core.morphology import dilate
 from stac_cloudmask.core.votes import Evidence, ProductMask, Sun, Vote
 
@@ -107,7 +107,7 @@ def noise_over(evidence, *, seed):
 def test_strips_equal_the_whole_to_the_bit(monkeypatch, rows):
     evidence = noise_over(cumulus(), seed=3)
     whole = masked(evidence, buffer=50, min_area=900)
-    monkeypatch.setattr(module, "STRIP_ROWS", rows)
+    monkeypatch.setattr(module, "CELL_ROWS", rows)
     monkeypatch.setattr(grid.strips, "__defaults__", (rows,))
     cut = masked(evidence, buffer=50, min_area=900)
     np.testing.assert_array_equal(cut.class_map, whole.class_map)
@@ -183,11 +183,6 @@ def test_a_missing_product_mask_is_noted():
     assert masked(cumulus()).notes == (NO_PRODUCT,)
 
 
-def test_near_infrared_of_another_block_size_is_refused():
-    with pytest.raises(ValueError, match="blocks of 8 pixels of 10 m, not 3"):
-        calibrated(replace(cumulus(), nir_factor=3), POLICIES["calibrated"])
-
-
 @pytest.mark.parametrize("elevation", [1.0, 90.0])
 def test_the_sun_may_stand_anywhere_above_the_horizon(elevation):
     evidence = replace(cumulus(), sun=replace(SUN, elevation=elevation))
@@ -209,7 +204,7 @@ def any_evidence(draw):
     )
     sun = Sun(azimuth=draw(st.floats(0, 360)), elevation=draw(st.floats(-5, 90)))
     return Evidence(
-        cloud=rng.choice(levels, shape), shadow=rng.choice(levels, shape), gsd=gsd, nir_factor=factor,
+        cloud=rng.choice(levels, shape), shadow=rng.choice(levels, shape), gsd=gsd,
         nir=draw(st.sampled_from([nir, None])), product=draw(st.sampled_from([mask, None])),
         sun=draw(st.sampled_from([sun, None])),
     )  # fmt: skip
@@ -235,7 +230,7 @@ def test_an_empty_scene_is_nodata(gsd):
     empty = np.full((13, 9), 255, np.uint8)
     nir = np.full(tuple(-(-n // Rules().cell_factor(gsd)) for n in empty.shape), np.nan, np.float32)
     evidence = Evidence(
-        cloud=empty, shadow=empty, gsd=gsd, nir=nir, nir_factor=Rules().cell_factor(gsd), sun=SUN,
+        cloud=empty, shadow=empty, gsd=gsd, nir=nir, sun=SUN,
         product=product(np.zeros(empty.shape)),
     )  # fmt: skip
     assert (masked(evidence).class_map == CloudClass.NODATA).all()

@@ -3,7 +3,7 @@ import pytest
 from cumulus import cumulus, product
 
 from stac_cloudmask.core import calibrated as module
-from stac_cloudmask.core.calibrated import RULES, candidates, reduce_scene
+from stac_cloudmask.core.calibrated import RULES, Survey
 from stac_cloudmask.core.merge import POLICIES
 from stac_cloudmask.core.votes import Evidence, vote
 
@@ -17,9 +17,9 @@ def test_cells_are_some_60_m_on_any_grid_by_a_power_of_two(gsd, factor):
 
 def test_strips_reduce_to_the_same_cells_as_the_whole(monkeypatch):
     evidence = cumulus(shape=(250, 301))
-    whole = reduce_scene(evidence, POLICY, RULES)
-    monkeypatch.setattr(module, "STRIP_ROWS", 7)
-    cut = reduce_scene(evidence, POLICY, RULES)
+    whole = Survey(evidence, POLICY).cells
+    monkeypatch.setattr(module, "CELL_ROWS", 7)
+    cut = Survey(evidence, POLICY).cells
     assert whole.valid.shape == (32, 38)
     for name in whole.__dataclass_fields__:
         np.testing.assert_array_equal(getattr(cut, name), getattr(whole, name), err_msg=name)
@@ -29,7 +29,7 @@ def one_row(cloud, shadow, scl, *, cloud_codes=(8, 9, 10)):
     mask = None if scl is None else product([scl], cloud_codes=cloud_codes)
     evidence = Evidence(cloud=np.array([cloud], np.uint8), shadow=np.array([shadow], np.uint8), gsd=10.0, product=mask)
     votes, _ = vote(evidence, 0, 1, POLICY)
-    return candidates(evidence, 0, 1, votes, RULES)
+    return Survey(evidence, POLICY).candidates(0, 1, votes)
 
 
 def test_votes_of_little_weight_need_a_model_that_half_agrees():

@@ -109,7 +109,7 @@ def test_near_infrared_is_wanted_in_cells(gsd, factor):
 
 @pytest.mark.parametrize("name", POLICIES)
 def test_threads_do_not_change_a_mask(name, monkeypatch):
-    monkeypatch.setattr(calibrated, "STRIP_ROWS", 24)
+    monkeypatch.setattr(calibrated, "CELL_ROWS", 24)
     evidence = cumulus(shape=(1100, 420))
     one = decide(evidence, merge=name, min_area=5_000)
     three = decide(evidence, merge=name, min_area=5_000, threads=3)
