@@ -27,7 +27,7 @@ from stac_cloudmask.review.report import build_report
 from stac_cloudmask.review.show import preview
 from stac_cloudmask.stac.catalog import OutputCatalog
 from stac_cloudmask.stac.collection import write_ndjson
-from stac_cloudmask.stac.static import parse_item
+from stac_cloudmask.stac.parse import parse_item
 
 PATHS: Final = (
     "../../catalog.json",

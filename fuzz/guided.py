@@ -24,7 +24,7 @@ with atheris.instrument_imports(include=["stac_cloudmask"]):
     from stac_cloudmask.stac.bands import resolve
     from stac_cloudmask.stac.connection import read_json
     from stac_cloudmask.stac.hrefs import check_href, is_remote
-    from stac_cloudmask.stac.static import Failure, items_in
+    from stac_cloudmask.stac.parse import Failure, items_in
     from stac_cloudmask.stac.warp import Meaning, vector_labels
 
 LONGEST: Final = 12_000

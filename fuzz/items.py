@@ -20,8 +20,8 @@ from stac_cloudmask.pipeline.item import plan_item
 from stac_cloudmask.pipeline.mask import href_rule, resolve_sources
 from stac_cloudmask.stac.hrefs import is_remote
 from stac_cloudmask.stac.mask_item import MaskFacts, ModelUse, mask_item
+from stac_cloudmask.stac.parse import Failure, items_in, parse_item
 from stac_cloudmask.stac.search import Query
-from stac_cloudmask.stac.static import Failure, items_in, parse_item
 
 if TYPE_CHECKING:
     from stac_cloudmask.stac.bands import Sources

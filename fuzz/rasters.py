@@ -20,7 +20,7 @@ from fuzz.spoil import spoilt_bytes
 from stac_cloudmask.config import Settings
 from stac_cloudmask.errors import StacCloudmaskError
 from stac_cloudmask.pipeline.item import process_item
-from stac_cloudmask.stac.static import parse_item
+from stac_cloudmask.stac.parse import parse_item
 
 Spoil = Callable[[Path, random.Random], None]
 

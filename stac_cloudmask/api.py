@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from stac_cloudmask.pipeline.result import Result
     from stac_cloudmask.stac.connection import Connection
     from stac_cloudmask.stac.geometry import Area, Bbox
-    from stac_cloudmask.stac.static import Found
+    from stac_cloudmask.stac.parse import Found
 
 REFERENCES_AT_ONCE: Final = 100
 """Number of references looked up together, so that the first item is masked before a search is read to its end."""

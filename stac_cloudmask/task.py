@@ -21,7 +21,7 @@ from stac_cloudmask.stac.catalog import OutputCatalog
 from stac_cloudmask.stac.connection import Json, read_json
 from stac_cloudmask.stac.hrefs import DEFAULT_RULE, is_remote
 from stac_cloudmask.stac.mask_item import DEFAULT_COLLECTION, ITEM_TYPE
-from stac_cloudmask.stac.static import links_of, own_href, parse_item
+from stac_cloudmask.stac.parse import links_of, own_href, parse_item
 
 try:
     from stactask import Task

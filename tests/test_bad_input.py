@@ -19,7 +19,7 @@ from scenes import WEIGHTS, settings_of, write_items, write_model
 import stac_cloudmask as scm
 from stac_cloudmask.errors import WriteError
 from stac_cloudmask.pipeline import item
-from stac_cloudmask.stac.static import parse_item
+from stac_cloudmask.stac.parse import parse_item
 from stac_cloudmask.stac.store import WORK
 from tests.stac.range_server import serve
 

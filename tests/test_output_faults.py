@@ -17,7 +17,7 @@ from stac_cloudmask.config import Settings
 from stac_cloudmask.errors import WriteError
 from stac_cloudmask.pipeline.item import process_item
 from stac_cloudmask.stac.catalog import OutputCatalog
-from stac_cloudmask.stac.static import parse_item
+from stac_cloudmask.stac.parse import parse_item
 from stac_cloudmask.stac.store import WORK
 
 

@@ -19,7 +19,7 @@ import stac_cloudmask as scm
 from stac_cloudmask.core.reflectance import to_rgb
 from stac_cloudmask.pipeline import item
 from stac_cloudmask.pipeline.item import plan_item
-from stac_cloudmask.stac.static import parse_item
+from stac_cloudmask.stac.parse import parse_item
 
 COLLECTION = "simulated-sentinel-2-l2a-cloudmask"
 NAME = "scene-0000_cloudmask"

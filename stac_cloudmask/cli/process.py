@@ -19,8 +19,8 @@ from stac_cloudmask.progress import terminal
 if TYPE_CHECKING:
     import pystac
 
+    from stac_cloudmask.stac.parse import Failure
     from stac_cloudmask.stac.search import Query
-    from stac_cloudmask.stac.static import Failure
 
 
 def process(

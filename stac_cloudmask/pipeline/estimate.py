@@ -19,9 +19,9 @@ from stac_cloudmask.pipeline.mask import THREADS, choose_models, clip_of, passes
 from stac_cloudmask.pipeline.result import Estimate, Result
 from stac_cloudmask.retry import RetryPolicy
 from stac_cloudmask.stac.hrefs import is_remote
+from stac_cloudmask.stac.parse import Failure, Found
 from stac_cloudmask.stac.providers import SCL
 from stac_cloudmask.stac.reader import open_files, whole_factor
-from stac_cloudmask.stac.static import Failure, Found
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -39,8 +39,8 @@ from stac_cloudmask.pipeline.publish import Listing, Publication, Target
 from stac_cloudmask.pipeline.result import VERSION, Result, failed
 from stac_cloudmask.stac.catalog import REPORT, OutputCatalog
 from stac_cloudmask.stac.collection import read_config
+from stac_cloudmask.stac.parse import Failure, Found
 from stac_cloudmask.stac.search import place_of, version_of
-from stac_cloudmask.stac.static import Failure, Found
 
 if TYPE_CHECKING:
     from distributed import Client, Future

@@ -19,8 +19,8 @@ from stac_cloudmask.pipeline.result import Result
 from stac_cloudmask.stac.assets import OWN
 from stac_cloudmask.stac.hrefs import check_href
 from stac_cloudmask.stac.metadata import codes_in, mask_grid, number
+from stac_cloudmask.stac.parse import Failure
 from stac_cloudmask.stac.search import load_items
-from stac_cloudmask.stac.static import Failure
 from stac_cloudmask.stac.warp import Views, rgb_keys
 
 if TYPE_CHECKING:

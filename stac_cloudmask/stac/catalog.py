@@ -28,7 +28,7 @@ from stac_cloudmask.stac.collection import (
 )
 from stac_cloudmask.stac.hrefs import is_remote, safe_id
 from stac_cloudmask.stac.mask_item import ITEM_TYPE, JSON_TYPE, file_fields
-from stac_cloudmask.stac.static import is_asset, is_link, links_of, parsed, wrong_members
+from stac_cloudmask.stac.parse import is_asset, is_link, links_of, parsed, wrong_members
 from stac_cloudmask.stac.store import open_store
 
 if TYPE_CHECKING:

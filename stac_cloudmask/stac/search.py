@@ -6,12 +6,12 @@ import json
 import logging
 import re
 import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime
-from functools import cached_property
-from itertools import islice
+from functools import cached_property, partial
+from itertools import chain, islice
 from math import isfinite
 from pathlib import Path
 from typing import Any, Final, Literal
@@ -29,17 +29,7 @@ from stac_cloudmask.stac.geometry import MALFORMED, Area, bbox_area, read_area, 
 from stac_cloudmask.stac.hrefs import check_href, is_remote, local_path
 from stac_cloudmask.stac.mask_item import DEFAULT_COLLECTION
 from stac_cloudmask.stac.metadata import MGRS, baseline, is_mask, number, own_property, period, tile_of, times_of
-from stac_cloudmask.stac.static import (
-    Failure,
-    Found,
-    Walk,
-    items_in,
-    link_of,
-    links_of,
-    listed_item,
-    or_failure,
-    parse_item,
-)
+from stac_cloudmask.stac.parse import Failure, Found, items_in, link_of, links_of, listed_item, or_failure, parse_item
 
 Version = tuple[float, str, str]
 Interval = tuple[datetime | None, datetime | None]
@@ -51,6 +41,8 @@ FEWEST: Final = 10
 TOO_MUCH: Final = frozenset({500, 502, 504})
 """Statuses that servers return for pages that are too large for them."""
 API_ITEM: Final = re.compile(r"/collections/[^/]+/items/[^/]+$")
+MAX_DEPTH: Final = 16
+"""Maximum number of links from a static catalog to a collection; deeper ones are not followed."""
 COMPARED: Final = 1000
 """Maximum number of named items that are checked for duplicate ids before the first is masked."""
 
@@ -240,27 +232,89 @@ def find(catalog: str, query: Query, *, connection: Connection = DEFAULT_CONNECT
 
 def _listed(reader: JsonReader, body: Json, href: str, query: Query) -> Iterator[Found]:
     """Yield the items of a document, filtered as far as its server can."""
+    if body.get("type") == "Collection" and links_of(body, "items") and not link_of(body, "search"):  # of an API
+        roots = (reader.read(root, base=href) for root in links_of(body, "root"))
+        landing = next((root for root in roots if link_of(root[0], "search")), None)
+        if landing is not None:
+            query = replace(query, collection=query.collections or str(body.get("id")))
+        body, href = landing or reader.read(links_of(body, "items")[0], base=href)
     if link_of(body, "search"):
         yield from _Api(reader, href).search(query)
-    elif body.get("type") == "Collection" and links_of(body, "items"):
-        yield from _of_collection(reader, body, href, query)
     elif body.get("type") in {"Catalog", "Collection"}:
-        yield from Walk(reader, collections=query.collections, ids=query.ids).items(body, href)
+        yield from _Walk(reader, collections=query.collections, ids=query.ids).items(body, href)
     else:
         for item in _Api(reader, href).pages(body):
             if isinstance(item, Failure) or not query.collections or item.collection_id in query.collections:
                 yield item
 
 
-def _of_collection(reader: JsonReader, body: Json, href: str, query: Query) -> Iterator[Found]:
-    """Yield the items of an API's collection: by the search of its root, else page by page."""
-    for root in links_of(body, "root"):
-        landing, place = reader.read(root, base=href)
-        if link_of(landing, "search"):
-            yield from _Api(reader, place).search(replace(query, collection=query.collections or str(body.get("id"))))
-            return
-    page, place = reader.read(links_of(body, "items")[0], base=href)
-    yield from _Api(reader, place).pages(page)
+class _Walk:
+    """A walk through a static catalog: each document is read once, and only when it is needed.
+
+    Args:
+        reader: Reader of the documents.
+        collections: Collections whose items are requested; empty for all. An item belongs to the collection that
+            lists it, otherwise to the one that it states.
+        ids: Items that are requested; empty for all. Those whose links contain one of these ids are read first, others
+            only if one is missing then.
+    """
+
+    def __init__(self, reader: JsonReader, *, collections: Iterable[str], ids: Iterable[str]) -> None:
+        self._reader = reader
+        self._wanted = set(collections)
+        self._ids = set(ids)
+        self._read: set[str] = set()
+        self._collections: set[str] = set()
+        self._postponed: list[Iterator[Found]] = []
+
+    def items(self, body: Json, href: str) -> Iterator[Found]:
+        """Yield the items of a catalog in the order of its links, those of a collection before its children.
+
+        Raises:
+            ConfigError: Raised at the end if a requested collection does not exist.
+        """
+        self._read.add(href)
+        missing = set(self._ids)
+        for item in self._walk(body, href, depth=0):
+            missing.discard(item.id if isinstance(item, pystac.Item) else "")
+            yield item
+        if unknown := sorted(self._wanted - self._collections):
+            there = ", ".join(sorted(self._collections)) or "none"
+            raise ConfigError(f"{redact(href)} has no collection {unknown[0]!r}; it has {there}")
+        if missing:
+            yield from chain.from_iterable(self._postponed)
+
+    def _walk(self, body: Json, href: str, *, depth: int) -> Iterator[Found]:
+        name = str(body.get("id")) if body.get("type") == "Collection" else None
+        for link in links_of(body, "item") if self._wants(name) or name is None else []:
+            found = self._follow(link, href, partial(self._item, collection=name))
+            if not self._ids or any(wanted in link for wanted in self._ids):
+                yield from found
+            else:
+                self._postponed.append(found)
+        for link in links_of(body, "child") if depth < MAX_DEPTH else []:
+            yield from self._follow(link, href, partial(self._walk, depth=depth + 1))
+
+    def _wants(self, collection: str | None) -> bool:
+        """Return whether items of a collection are requested, and record that the collection exists."""
+        if collection is not None:
+            self._collections.add(collection)
+        return not self._wanted or collection in self._wanted
+
+    def _follow(self, link: str, base: str, items: Callable[[Json, str], Iterator[Found]]) -> Iterator[Found]:
+        """Yield the items of a document, or its failure; nothing if it has been read already."""
+        try:
+            where = self._reader.locate(link, base=base)
+            if where not in self._read:
+                self._read.add(where)
+                yield from items(*self._reader.read(where, base=base))
+        except StacCloudmaskError as error:
+            yield Failure(ref=redact(link), error=error)
+
+    def _item(self, body: Json, href: str, *, collection: str | None) -> Iterator[Found]:
+        item = parse_item(body, origin=href, collection=collection, rule=self._reader.rule)
+        if self._wants(collection or item.collection_id):
+            yield item
 
 
 class _Api(StacApiIO):

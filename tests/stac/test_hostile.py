@@ -14,9 +14,9 @@ from stac_cloudmask.errors import StacCloudmaskError, redact
 from stac_cloudmask.retry import RetryPolicy
 from stac_cloudmask.stac.bands import resolve
 from stac_cloudmask.stac.hrefs import HrefRule, check_href, is_remote
+from stac_cloudmask.stac.parse import parse_item
 from stac_cloudmask.stac.reader import open_scene
 from stac_cloudmask.stac.search import Query
-from stac_cloudmask.stac.static import parse_item
 from tests.stac.items import features
 from tests.stac.rasters import digital_numbers, item_of, write
 

@@ -12,8 +12,8 @@ from stac_cloudmask.errors import ConfigError, ReadError, StacCloudmaskWarning, 
 from stac_cloudmask.stac.bands import resolve
 from stac_cloudmask.stac.connection import Connection
 from stac_cloudmask.stac.hrefs import HrefRule
+from stac_cloudmask.stac.parse import Failure
 from stac_cloudmask.stac.search import Query, find, load_items, search, without_masks
-from stac_cloudmask.stac.static import Failure
 from tests.offline import no_network
 from tests.stac.range_server import serve
 from tests.stac_api import Api, serve_api

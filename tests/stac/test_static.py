@@ -13,8 +13,8 @@ from stac_cloudmask.retry import RetryPolicy
 from stac_cloudmask.stac import connection
 from stac_cloudmask.stac.assets import self_href
 from stac_cloudmask.stac.connection import Connection, JsonReader, read_json
-from stac_cloudmask.stac.search import Query, load_items, search
-from stac_cloudmask.stac.static import MAX_DEPTH, Failure, items_in, parse_item
+from stac_cloudmask.stac.parse import Failure, items_in, parse_item
+from stac_cloudmask.stac.search import MAX_DEPTH, Query, load_items, search
 from tests.stac.range_server import serve
 
 HASTY = RetryPolicy(seconds=0.4, pause=0.05)

@@ -1,27 +1,25 @@
-"""Parse items, and walk static catalogs."""
+"""Parse the JSON of items, which may be untrusted."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import partial
-from itertools import chain
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Final, TypeVar
 from urllib.parse import urlsplit
 
 import pystac
 import shapely
 from shapely.geometry import shape
 
-from stac_cloudmask.errors import ConfigError, StacCloudmaskError, UnsupportedItemError, redact
+from stac_cloudmask.errors import StacCloudmaskError, UnsupportedItemError, redact
 from stac_cloudmask.stac.geometry import MALFORMED, bbox_of, footprint
 from stac_cloudmask.stac.hrefs import DEFAULT_RULE, HrefRule, absolute, check_href, is_remote
 from stac_cloudmask.stac.metadata import utc
 
 if TYPE_CHECKING:
-    from stac_cloudmask.stac.connection import Json, JsonReader
+    from stac_cloudmask.stac.connection import Json
 
 Loaded = TypeVar("Loaded")
 
@@ -202,13 +200,10 @@ def is_link(link: object) -> bool:
 
 
 def _parses(href: object) -> bool:
-    if not isinstance(href, str) or not href:
-        return False
     try:
-        urlsplit(href)
+        return isinstance(href, str) and href != "" and bool(urlsplit(href))
     except ValueError:
         return False
-    return True
 
 
 def _href(href: str, origin: str | None, rule: HrefRule) -> str:
@@ -220,87 +215,15 @@ def _href(href: str, origin: str | None, rule: HrefRule) -> str:
 
 def links_of(body: object, rel: str) -> list[str]:
     """Return the hrefs of the links of one relation."""
-    return [link["href"] for link in _links(body) if is_link(link) and link["rel"] == rel]
+    return [link["href"] for link in _links(body, rel) if is_link(link)]
 
 
 def link_of(body: object, rel: str) -> Json | None:
     """Return the first link of a relation, whatever its target."""
-    return next((link for link in _links(body) if isinstance(link, dict) and link.get("rel") == rel), None)
+    return next(iter(_links(body, rel)), None)
 
 
-def _links(body: object) -> list[Any]:
+def _links(body: object, rel: str) -> list[Json]:
     links = body.get("links") if isinstance(body, dict) else None
-    return links if isinstance(links, list) else []
-
-
-MAX_DEPTH: Final = 16
-"""Maximum number of links from the catalog to a collection; deeper ones are not followed."""
-
-
-class Walk:
-    """A walk through a static catalog: each document is read once, and only when it is needed.
-
-    Args:
-        reader: Reader of the documents.
-        collections: Collections whose items are requested; empty for all. An item belongs to the collection that
-            lists it, otherwise to the one that it states.
-        ids: Items that are requested; empty for all. Those whose links contain one of these ids are read first, others
-            only if one is missing then.
-    """
-
-    def __init__(self, reader: JsonReader, *, collections: Iterable[str], ids: Iterable[str]) -> None:
-        self._reader = reader
-        self._wanted = set(collections)
-        self._ids = set(ids)
-        self._read: set[str] = set()
-        self._collections: set[str] = set()
-        self._postponed: list[Iterator[Found]] = []
-
-    def items(self, body: Json, href: str) -> Iterator[Found]:
-        """Yield the items of a catalog in the order of its links, those of a collection before its children.
-
-        Raises:
-            ConfigError: Raised at the end if a requested collection does not exist.
-        """
-        self._read.add(href)
-        missing = set(self._ids)
-        for item in self._walk(body, href, depth=0):
-            missing.discard(item.id if isinstance(item, pystac.Item) else "")
-            yield item
-        if unknown := sorted(self._wanted - self._collections):
-            there = ", ".join(sorted(self._collections)) or "none"
-            raise ConfigError(f"{redact(href)} has no collection {unknown[0]!r}; it has {there}")
-        if missing:
-            yield from chain.from_iterable(self._postponed)
-
-    def _walk(self, body: Json, href: str, *, depth: int) -> Iterator[Found]:
-        name = str(body.get("id")) if body.get("type") == "Collection" else None
-        for link in links_of(body, "item") if self._wants(name) or name is None else []:
-            found = self._follow(link, href, partial(self._item, collection=name))
-            if not self._ids or any(wanted in link for wanted in self._ids):
-                yield from found
-            else:
-                self._postponed.append(found)
-        for link in links_of(body, "child") if depth < MAX_DEPTH else []:
-            yield from self._follow(link, href, partial(self._walk, depth=depth + 1))
-
-    def _wants(self, collection: str | None) -> bool:
-        """Return whether items of a collection are requested, and record that the collection exists."""
-        if collection is not None:
-            self._collections.add(collection)
-        return not self._wanted or collection in self._wanted
-
-    def _follow(self, link: str, base: str, items: Callable[[Json, str], Iterator[Found]]) -> Iterator[Found]:
-        """Yield the items of a document, or its failure; nothing if it has been read already."""
-        try:
-            where = self._reader.locate(link, base=base)
-            if where not in self._read:
-                self._read.add(where)
-                yield from items(*self._reader.read(where, base=base))
-        except StacCloudmaskError as error:
-            yield Failure(ref=redact(link), error=error)
-
-    def _item(self, body: Json, href: str, *, collection: str | None) -> Iterator[Found]:
-        item = parse_item(body, origin=href, collection=collection, rule=self._reader.rule)
-        if self._wants(collection or item.collection_id):
-            yield item
+    listed = links if isinstance(links, list) else []
+    return [link for link in listed if isinstance(link, dict) and link.get("rel") == rel]
