@@ -64,8 +64,7 @@ def tile(folder: Path, side: int) -> str:
 def measure(path: str, box: int) -> Figures:
     """Mask an item, or a box of so many pixels in its middle, and tell what that took."""
     from stac_cloudmask.config import Settings  # noqa: PLC0415  (each process loads what it needs)
-    from stac_cloudmask.pipeline.area import area_of  # noqa: PLC0415
-    from stac_cloudmask.pipeline.mask import choose_models, make_mask, segmenter  # noqa: PLC0415
+    from stac_cloudmask.pipeline.mask import area_of, make_mask, models_of, segmenter  # noqa: PLC0415
     from stac_cloudmask.stac.reader import load_library  # noqa: PLC0415
 
     item, settings = source_item(path), Settings()
@@ -75,7 +74,7 @@ def measure(path: str, box: int) -> Figures:
         east = half / cos(radians(lat))
         settings = Settings(area=area_of(bbox=(lon - east, lat - half, lon + east, lat + half)))
     load_library(settings.loader)
-    for spec in choose_models(settings):
+    for spec in models_of(settings):
         segmenter(spec, settings).predict(
             np.zeros((1, len(spec.bands), spec.window.size, spec.window.size), np.float32)
         )

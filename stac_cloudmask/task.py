@@ -14,8 +14,8 @@ import pystac
 from stac_cloudmask.config import Settings
 from stac_cloudmask.errors import ReadError, StacCloudmaskError, UnsupportedItemError, redact
 from stac_cloudmask.models.registry import WITHIN_CATALOG
-from stac_cloudmask.pipeline.area import area_of
 from stac_cloudmask.pipeline.item import attempt
+from stac_cloudmask.pipeline.mask import area_of
 from stac_cloudmask.pipeline.result import VERSION
 from stac_cloudmask.stac.catalog import OutputCatalog
 from stac_cloudmask.stac.connection import Json, read_json

@@ -21,12 +21,22 @@ import stac_cloudmask as scm
 from stac_cloudmask.core.grid import Grid, Window
 from stac_cloudmask.core.votes import Sun
 from stac_cloudmask.errors import ConfigError, OutsideAreaError
-from stac_cloudmask.pipeline.area import CONTEXT, HIGHEST, MERGE_MARGIN, STRIDE, area_of, clip, needed, surroundings
-from stac_cloudmask.pipeline.mask import passes_of
+from stac_cloudmask.pipeline.mask import (
+    CONTEXT,
+    HIGHEST,
+    MERGE_MARGIN,
+    STRIDE,
+    area_of,
+    clip,
+    needed,
+    passes_of,
+    surroundings,
+)
 from stac_cloudmask.review.evaluate import evaluate
 from stac_cloudmask.review.explain import explain
 from stac_cloudmask.review.report import build_report
 from stac_cloudmask.simulate.scene import EPSG, LEFT, TOP, Recipe, write_simulated_item
+from stac_cloudmask.stac.bands import Sources
 from tests.stac.range_server import serve
 
 COLLECTION = "simulated-sentinel-2-l2a-cloudmask"
@@ -238,7 +248,7 @@ def test_the_halo_reaches_towards_the_sun_as_far_as_clouds_can_be(azimuth, sides
     box = transform_bounds("EPSG:32633", "EPSG:4326", 650000, 4940000, 655000, 4945000)
     settings = scm.Settings(area=area_of(bbox=box), max_halo=50_000.0)
     sun = Sun(azimuth=azimuth, elevation=45.0)
-    place = clip(GRID, settings, passes_of(settings, GRID.shape), item_id="x", sun=sun)
+    place = clip(Sources(item_id="x", bands=(), scl=None, sun=(azimuth, 45.0)), GRID, settings)
     kept, read = place.kept, surroundings(place.kept, GRID, settings.max_halo, sun)
     assert all(value % STRIDE == 0 for value in (place.read.row_off, place.read.col_off))
     assert place.read.height < read.height + 2 * STRIDE
@@ -289,10 +299,9 @@ def test_only_the_blocks_of_the_box_and_its_halo_are_read_over_http(tmp_path, mo
         url = f"{site.url}/{path.relative_to(tmp_path)}"
         scm.cloud_mask(url, bbox=box_of(window), settings=settings)
         given = sum(count for name, count in site.given.items() if name.endswith(".tif"))
-    clipping = scm.Settings(area=area_of(bbox=box_of(window)), max_halo=300.0)
+    sources = Sources(item_id="x", bands=(), scl=None, sun=(160.0, 50.0))
     grid = replace(GRID, height=1830, width=1830)
-    passes = passes_of(settings_of(model), grid.shape)
-    place = clip(grid, clipping, passes, item_id="x", sun=Sun(azimuth=160, elevation=50))
+    place = clip(sources, grid, replace(settings, area=area_of(bbox=box_of(window))))
     share = place.read.height * place.read.width / 1830**2
     files = sum((path.parent / f"{name}.tif").stat().st_size for name in ("blue", "green", "red", "nir", "scl"))
     assert given < 3 * share * files

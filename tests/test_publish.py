@@ -13,7 +13,8 @@ from s3 import s3_server
 from strict_api import Fault, strict_api
 
 from stac_cloudmask.errors import ConfigError
-from stac_cloudmask.pipeline.area import area_of, clipped_item
+from stac_cloudmask.pipeline.item import clipped_item
+from stac_cloudmask.pipeline.mask import area_of
 from stac_cloudmask.pipeline.publish import GIVE_UP, publish
 from stac_cloudmask.retry import RetryPolicy
 from stac_cloudmask.stac.catalog import OutputCatalog

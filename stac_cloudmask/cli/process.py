@@ -112,7 +112,7 @@ def _refuse_filters(query: Query, *, clip: bool) -> None:
 
 def _chosen(settings: Settings, clipped: Query | None, *, fast: bool) -> Settings:
     """Return the settings with ``--fast`` and ``--clip`` applied."""
-    from stac_cloudmask.pipeline.area import area_of  # noqa: PLC0415  (keeps --help fast)
+    from stac_cloudmask.pipeline.mask import area_of  # noqa: PLC0415  (keeps --help fast)
 
     if fast and (settings.cloud_model, settings.shadow_model) != (Settings.cloud_model, Settings.shadow_model):
         raise ConfigError("--fast names both models; leave out --cloud-model and --shadow-model")

@@ -15,7 +15,7 @@ import numpy as np
 from stac_cloudmask.config import FAST
 from stac_cloudmask.errors import BandNotFoundError, StacCloudmaskError
 from stac_cloudmask.pipeline.item import plan_item
-from stac_cloudmask.pipeline.mask import THREADS, choose_models, clip_of, passes_of, resolve_sources, segmenter
+from stac_cloudmask.pipeline.mask import THREADS, clip, models_of, passes_of, resolve_sources, segmenter
 from stac_cloudmask.pipeline.result import Estimate, Result
 from stac_cloudmask.retry import RetryPolicy
 from stac_cloudmask.stac.hrefs import is_remote
@@ -83,7 +83,7 @@ def estimate_mask(sources: Sources, *, settings: Settings) -> Estimate:
             sizes[source] = file.stored
     finest = min((grids[band] for band in sources.bands), key=lambda grid: grid.gsd)
     grid = finest.coarsen(whole_factor(finest, resolution, where=sources.bands[0].where))
-    place = clip_of(sources, grid, settings)
+    place = clip(sources, grid, settings)
     share = place.read.height * place.read.width / (grid.height * grid.width)
     known = [size for size in sizes.values() if size is not None]
     return Estimate(
@@ -140,7 +140,7 @@ def _computed(passes: list[Pass]) -> int:
 def _pace(settings: Settings) -> float:
     """Return the seconds per pixel of the models on this machine, measured on one window of noise."""
     total = 0.0
-    for spec in choose_models(settings):
+    for spec in models_of(settings):
         model = segmenter(spec, settings)
         chips = np.random.default_rng(0).random((1, len(spec.bands), TIMED_SIDE, TIMED_SIDE), np.float32)
         model.predict(chips)  # loads the model

@@ -13,16 +13,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from pystac.utils import datetime_to_str
+from shapely.geometry import mapping
 
 from stac_cloudmask.models.registry import is_followable, model_document, weights_sha256
-from stac_cloudmask.pipeline.area import clipped_item
-from stac_cloudmask.pipeline.mask import THREADS, Mask, Models, Progress, Stopwatch, choose_models, make_mask, named
-from stac_cloudmask.pipeline.result import VERSION, Result, Status, failed, software
+from stac_cloudmask.pipeline.mask import THREADS, Mask, Models, make_mask, models_of, named, part_of
+from stac_cloudmask.pipeline.result import VERSION, Progress, Result, Status, Stopwatch, failed, software
 from stac_cloudmask.stac.assets import ASSETS, OWN, file_name_of, unsigned
 from stac_cloudmask.stac.catalog import OutputCatalog
 from stac_cloudmask.stac.cog import write_cog, write_thumbnail
 from stac_cloudmask.stac.collection import read_config
-from stac_cloudmask.stac.geometry import check_footprint
+from stac_cloudmask.stac.geometry import bbox_of, check_footprint
 from stac_cloudmask.stac.mask_item import (
     MaskFacts,
     ModelUse,
@@ -104,7 +104,7 @@ def plan_item(item: pystac.Item, *, settings: Settings) -> Plan:
     """
     check_footprint(item)
     part = item if settings.area is None else clipped_item(item, settings.area)
-    models = choose_models(settings)
+    models = models_of(settings)
     body = {
         "item": _inputs(item),
         "models": [
@@ -117,6 +117,21 @@ def plan_item(item: pystac.Item, *, settings: Settings) -> Plan:
     own = read_config(settings.collection_config) if settings.collection_config else {}
     collection_id = own.get("id") or output_collection(item.collection_id)
     return Plan(item, part, settings, models, collection_id, output_id(part.id), fingerprint)
+
+
+def clipped_item(item: pystac.Item, area: str) -> pystac.Item:
+    """Return the source item clipped to an area, from which the item of the mask is made.
+
+    Its id ends with a hash of the area; geometry and bbox are those of the area within the item's footprint.
+
+    Raises:
+        OutsideAreaError: The area does not touch the item's footprint.
+    """
+    part = part_of(item, area)
+    clipped = item.clone()
+    clipped.id = f"{item.id}_{hashlib.sha256(area.encode()).hexdigest()[:8]}"
+    clipped.geometry, clipped.bbox = mapping(part), bbox_of(part)
+    return clipped
 
 
 def _inputs(item: pystac.Item) -> list[object]:

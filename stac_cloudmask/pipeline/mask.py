@@ -1,37 +1,34 @@
-"""Make the mask of an item in memory: read, run the models, merge."""
+"""Make the mask of an item, or of the part of it in an area, in memory: read, run the models, merge."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC
 from functools import partial
 from pathlib import Path
-from time import perf_counter
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
-import xarray as xr
-from affine import Affine
+import shapely
 from dask.system import CPU_COUNT
-from odc.geo.geobox import GeoBox
-from odc.geo.xr import xr_coords
 
-from stac_cloudmask.core.classes import CLASSES, CloudClass, improved_scl
+from stac_cloudmask.core.classes import CloudClass, Scl, improved_scl
+from stac_cloudmask.core.grid import Chip, Grid, Window
 from stac_cloudmask.core.merge import FARMVIBES, Decision, decide, nir_factor
-from stac_cloudmask.core.predict import Member, Role
+from stac_cloudmask.core.predict import PERCENT_NODATA, Member, Role
 from stac_cloudmask.core.votes import Evidence, ProductMask, Sun
+from stac_cloudmask.errors import ConfigError, OutsideAreaError
 from stac_cloudmask.models.registry import find_model
 from stac_cloudmask.models.session import OnnxSegmenter
-from stac_cloudmask.pipeline.area import Clip, clip, part_of
 from stac_cloudmask.pipeline.inference import Part, Pass, Pixels, infer, plan_passes, step_of
-from stac_cloudmask.pipeline.result import VERSION
+from stac_cloudmask.pipeline.result import Stopwatch
 from stac_cloudmask.retry import RetryPolicy
-from stac_cloudmask.stac.assets import VOTES, unsigned
+from stac_cloudmask.stac.assets import unsigned
 from stac_cloudmask.stac.bands import Sources, resolve
 from stac_cloudmask.stac.connection import Connection
+from stac_cloudmask.stac.geometry import Area, Bbox, bbox_area, bbox_of, check_degrees, footprint, pixels_of, read_area
 from stac_cloudmask.stac.hrefs import HrefRule
 from stac_cloudmask.stac.reader import open_scene
 
@@ -40,7 +37,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from stac_cloudmask.config import Settings
-    from stac_cloudmask.core.grid import Grid, Window
     from stac_cloudmask.models.spec import ModelSpec
 
 logger = logging.getLogger(__name__)
@@ -50,11 +46,21 @@ THREADS: Final = 2
 
 OUTSIDE_GSD: Final = "the result is doubtful at a pixel size of"
 
+DIGITS: Final = 7
+"""Decimal places of the degrees of an area, for a precision of a centimeter."""
+STRIDE: Final = 96
+"""The windows that are read are snapped to multiples of this number of pixels: a multiple of the models' strides (32),
+and of the pixels of coarser bands and the cells of the merge (6 of 10 m in 60 m)."""
+CONTEXT: Final = 192
+"""Pixels around an area that the models need: pixels further away change no probability by 3 percent."""
+MERGE_MARGIN: Final = 2_000.0
+"""Meters around an area that the merge needs: twice the standard deviation of its smoothing of lit ground."""
+HIGHEST: Final = 8_000.0
+"""Height in meters of the highest clouds outside an area whose shadows are searched; few clouds are higher. A whole
+scene, where this costs nothing, is searched up to `core.calibrated.RULES.highest`."""
+
 Models = Mapping["ModelSpec", "tuple[Role, ...]"]
 """The models of a run and the roles of each."""
-
-Progress = Callable[[str, int, int], None]
-"""A function called with a stage, how much of it is done, and its total."""
 
 
 @dataclass(frozen=True)
@@ -83,24 +89,53 @@ class Mask:
         return (*taken, *self.sources.notes, *self.decision.notes)
 
 
-class Stopwatch:
-    """A stopwatch for wall seconds by stage, with a function that is called with the progress of each."""
+def area_of(*, bbox: Bbox | None = None, geometry: Area | None = None) -> str | None:
+    """Return an area in the form of ``Settings.area``, well-known text in longitude and latitude; None without one.
 
-    def __init__(self, progress: Progress | None = None) -> None:
-        self.seconds: dict[str, float] = {}
-        self.progress = progress or (lambda *_: None)
+    Args:
+        bbox: West, south, east, north in degrees; west beyond east crosses the antimeridian.
+        geometry: Any input of `read_area`.
 
-    @contextmanager
-    def stage(self, name: str) -> Iterator[None]:
-        """Add the time that the block takes."""
-        start = perf_counter()
-        try:
-            yield
-        finally:
-            self.seconds[name] = round(self.seconds.get(name, 0.0) + perf_counter() - start, 3)
+    Raises:
+        ConfigError: Both are given, or one is not an area on Earth.
+    """
+    if bbox is not None and geometry is not None:
+        raise ConfigError("give either bbox or geometry, not both")
+    if bbox is not None:
+        if len(bbox) != 4 or bbox[1] > bbox[3]:  # noqa: PLR2004
+            raise ConfigError(f"bbox is (west, south, east, north) in degrees, got {tuple(bbox)}")
+        area = bbox_area(bbox)
+        check_degrees(area, "bbox")
+    elif geometry is not None:
+        area = read_area(geometry)
+    else:
+        return None
+    text: str = shapely.to_wkt(shapely.normalize(area), rounding_precision=DIGITS, trim=True)
+    return text
 
 
-def choose_models(settings: Settings) -> dict[ModelSpec, tuple[Role, ...]]:
+def part_of(item: pystac.Item, area: str) -> shapely.Geometry:
+    """Return the part of an area inside an item's footprint.
+
+    Raises:
+        OutsideAreaError: They do not intersect.
+    """
+    wanted = read_area(area)
+    lies = footprint(item.geometry, item.bbox)
+    if lies.is_empty:
+        return wanted
+    part = shapely.intersection(wanted, shapely.make_valid(lies))
+    if part.is_empty:
+        area_box, item_box = ([round(value, 4) for value in bbox_of(where)] for where in (wanted, lies))
+        within = shapely.box(*wanted.bounds).intersects(shapely.box(*lies.bounds))
+        hint = ", but according to its footprint it has no data there" if within else ""
+        raise OutsideAreaError(
+            f"item {item.id!r} does not touch the area: the area has bbox {area_box}, the item {item_box}{hint}"
+        )
+    return part
+
+
+def models_of(settings: Settings) -> dict[ModelSpec, tuple[Role, ...]]:
     """Return the models of a run and the roles of each, every distinct model once.
 
     Raises:
@@ -120,7 +155,7 @@ def named(models: Models) -> str:
 
 def bands_needed(settings: Settings) -> tuple[str, ...]:
     """Return the common names of the bands that the models read, each once."""
-    return tuple(dict.fromkeys(name for spec in choose_models(settings) for name in spec.bands))
+    return tuple(dict.fromkeys(name for spec in models_of(settings) for name in spec.bands))
 
 
 def resolve_sources(item: pystac.Item, *, settings: Settings) -> Sources:
@@ -159,9 +194,127 @@ def segmenter(spec: ModelSpec, settings: Settings) -> OnnxSegmenter:
 
 def passes_of(settings: Settings, shape: tuple[int, int]) -> list[Pass]:
     """Return the passes of the settings' models over a scene of ``shape``; no file is opened yet."""
-    models = choose_models(settings)
+    models = models_of(settings)
     parts = [Part(spec, Member(segmenter(spec, settings), roles)) for spec, roles in models.items()]
     return plan_passes(parts, shape, as_farmvibes=settings.merge == FARMVIBES)
+
+
+@dataclass(frozen=True)
+class Clip:
+    """The pixels of an item to read, compute and keep.
+
+    Attributes:
+        read: Window that is read: the area with its surroundings, or the whole grid.
+        kept: Window of the pixels that the area touches.
+        inside: ``(y, x)`` of ``kept``, True where the area touches a pixel; None where that is everywhere.
+        passes: The windows of the models, counted from the first pixel of ``read``.
+    """
+
+    read: Window
+    kept: Window
+    inside: NDArray[np.bool_] | None
+    passes: list[Pass]
+
+    def apply(self, mask: Mask) -> Mask:
+        """Return the part of a mask that is kept, nodata outside the area.
+
+        Inputs that only the merge needs, such as the product's mask, are left out.
+
+        Raises:
+            OutsideAreaError: The item has no data there.
+        """
+        inner = self.kept.within(self.read)
+
+        def cut(array: NDArray[np.uint8], nodata: int) -> NDArray[np.uint8]:
+            part = array[inner.slices]
+            return part.copy() if self.inside is None else np.where(self.inside, part, np.uint8(nodata))
+
+        evidence, decision, picture = mask.evidence, mask.decision, mask.quicklook
+        cloud, shadow = cut(evidence.cloud, PERCENT_NODATA), cut(evidence.shadow, PERCENT_NODATA)
+        if (cloud == PERCENT_NODATA).all():
+            raise OutsideAreaError(f"item {mask.sources.item_id!r} has no data in the area")
+        evidence = replace(evidence, cloud=cloud, shadow=shadow, product=None, nir=None, visible=None)
+        decision = replace(
+            decision,
+            class_map=cut(decision.class_map, CloudClass.NODATA),
+            votes=cut(decision.votes, 0),
+            scl=None if decision.scl is None else cut(decision.scl, Scl.NODATA),
+        )
+        if picture is not None:  # sampled like a quicklook of this size
+            step, coarse = step_of((inner.height, inner.width)), step_of((self.read.height, self.read.width))
+            rows, cols = (np.arange(side.start, side.stop, step) // coarse for side in inner.slices)
+            picture = picture[rows[:, None], cols]
+        return replace(mask, grid=mask.grid.cut(inner), evidence=evidence, decision=decision, quicklook=picture)
+
+
+def clip(sources: Sources, grid: Grid, settings: Settings) -> Clip:
+    """Return the pixels of an item to read and compute for the area of the settings; all of them without an area.
+
+    Windows are placed as in the whole item: they overlap in the same places, and the models give the same results.
+    Pixels beyond the surroundings of the area are cut off, unless a model has a fixed window.
+
+    Args:
+        sources: The assets of the item.
+        grid: Grid of the whole item's mask.
+        settings: Settings of the mask.
+
+    Raises:
+        OutsideAreaError: The area has no pixel on the grid.
+    """
+    passes = passes_of(settings, grid.shape)
+    if settings.area is None:
+        whole = Window(0, 0, *grid.shape)
+        return Clip(whole, whole, None, passes)
+    found = pixels_of(shapely.from_wkt(settings.area), grid)
+    if found is None:
+        raise OutsideAreaError(f"item {sources.item_id!r}: the area is outside its pixels")
+    kept, inside = found
+    around = _joined([surroundings(kept, grid, settings.max_halo, sun_of(sources))], grid)
+    parts = [Pass(needed(one.plan, kept, around), one.parts) for one in passes]
+    fixed = [chip.read for one in parts if one.is_fixed for row in one.plan for chip in row]
+    read = _joined([around, *fixed], grid)
+    return Clip(read, kept, inside, [one.within(read) for one in parts])
+
+
+def surroundings(kept: Window, grid: Grid, limit: float, sun: Sun | None) -> Window:
+    """Return a window extended by the surroundings that models and merge need.
+
+    These are `CONTEXT` and `MERGE_MARGIN`, and towards the sun the distance of clouds whose shadows can fall into the
+    window, by the sun's elevation, at most ``limit`` meters. If the sun's position is unknown, the limit applies on all
+    sides.
+    """
+    sides = [limit] * 4
+    if sun is not None and sun.elevation > 0:
+        far = min(HIGHEST / math.tan(math.radians(sun.elevation)), limit)
+        north, east = far * math.cos(math.radians(sun.azimuth)), far * math.sin(math.radians(sun.azimuth))
+        sides = [min(MERGE_MARGIN, limit) + max(reach, 0.0) for reach in (north, -north, -east, east)]
+    up, down, left, right = (max(CONTEXT, math.ceil(reach / grid.gsd)) for reach in sides)
+    height, width = kept.height + up + down, kept.width + left + right
+    return Window(kept.row_off - up, kept.col_off - left, height, width).overlap(Window(0, 0, *grid.shape))
+
+
+def needed(plan: list[list[Chip]], kept: Window, around: Window) -> list[list[Chip]]:
+    """Return the windows of a plan that touch the kept window, or are needed to cover its surroundings."""
+    rows = _run([row[0].write.rows for row in plan], kept.rows, around.rows)
+    cols = _run([chip.write.cols for chip in plan[0]], kept.cols, around.cols)
+    return [row[cols] for row in plan[rows]]
+
+
+def _run(spans: list[slice], kept: slice, around: slice) -> slice:
+    """Return the indexes of these spans along an axis, which are contiguous."""
+    first = max(i for i, span in enumerate(spans) if span.start <= around.start)
+    last = min(i for i, span in enumerate(spans) if span.stop >= around.stop)
+    touching = [i for i, span in enumerate(spans) if span.start < kept.stop and span.stop > kept.start]
+    return slice(min(first, *touching), max(last, *touching) + 1)
+
+
+def _joined(windows: list[Window], grid: Grid) -> Window:
+    """Return the smallest window of the grid that contains all others and begins and ends at multiples of `STRIDE`."""
+    top = min(window.rows.start for window in windows) // STRIDE * STRIDE
+    left = min(window.cols.start for window in windows) // STRIDE * STRIDE
+    bottom = math.ceil(max(window.rows.stop for window in windows) / STRIDE) * STRIDE
+    right = math.ceil(max(window.cols.stop for window in windows) / STRIDE) * STRIDE
+    return Window(top, left, bottom - top, right - left).overlap(Window(0, 0, *grid.shape))
 
 
 def make_mask(item: pystac.Item, *, settings: Settings, watch: Stopwatch | None = None) -> Mask:
@@ -184,7 +337,7 @@ def make_mask(item: pystac.Item, *, settings: Settings, watch: Stopwatch | None 
 
         def window(grid: Grid) -> Window:
             nonlocal place
-            place = clip_of(sources, grid, settings)
+            place = clip(sources, grid, settings)
             return place.read
 
         scene = open_scene(
@@ -206,11 +359,6 @@ def make_mask(item: pystac.Item, *, settings: Settings, watch: Stopwatch | None 
 def sun_of(sources: Sources) -> Sun | None:
     """Return the position of the sun for an item; None if unknown."""
     return None if sources.sun is None else Sun(azimuth=sources.sun[0], elevation=sources.sun[1])
-
-
-def clip_of(sources: Sources, grid: Grid, settings: Settings) -> Clip:
-    """Return the pixels to read and compute of an item whose whole mask would have a grid; see ``clip``."""
-    return clip(grid, settings, passes_of(settings, grid.shape), item_id=sources.item_id, sun=sun_of(sources))
 
 
 def _log_reading(sources: Sources, grid: Grid) -> None:
@@ -285,70 +433,6 @@ def mask_pixels(
 
 def _gsd_notes(settings: Settings, gsd: float) -> Iterator[str]:
     """Yield a note for each model that was made for other pixel sizes."""
-    for spec in choose_models(settings):
+    for spec in models_of(settings):
         if spec.gsd is not None and not spec.gsd[0] <= gsd <= spec.gsd[1]:
             yield f"{OUTSIDE_GSD} {gsd:g} m: model {spec.name} is made for {spec.gsd[0]:g} to {spec.gsd[1]:g} m"
-
-
-def to_dataset(mask: Mask, item: pystac.Item, *, settings: Settings) -> xr.Dataset:
-    """Return the arrays of a mask with coordinates, CRS and attributes by the CF conventions.
-
-    Args:
-        mask: The mask.
-        item: The item that it was made from.
-        settings: Settings with which it was made.
-
-    Returns:
-        Variables on ``(y, x)``, uint8 with ``_FillValue`` 255: ``cloud_mask`` (0 clear, 1 cloud, 2 cloud shadow),
-        ``cloud_probability`` and ``shadow_probability`` (whole percents), and ``mask_votes`` (bits).
-        ``y`` and ``x`` are the centers of pixels; ``time`` is a scalar coordinate, in UTC. If red, green and blue
-        were read there is also ``quicklook``, ``(quicklook_y, quicklook_x, rgb)`` uint8: the scene in natural colors,
-        sampled at these coordinates; ``dataset.cloudmask`` shows it in a notebook.
-    """
-    grid = mask.grid
-    classes = [(info.code, info.name) for info in CLASSES if info.code != CloudClass.NODATA]
-    percent: dict[str, object] = {"units": "%"}
-    bits = [(1 << bit, name) for bit, (name, _) in enumerate(VOTES)]
-    layers = {
-        "cloud_mask": (mask.decision.class_map, "cloud and cloud-shadow mask", _flags("flag_values", classes)),
-        "cloud_probability": (mask.evidence.cloud, "cloud probability", percent),
-        "shadow_probability": (mask.evidence.shadow, "cloud-shadow probability", percent),
-        "mask_votes": (mask.decision.published_votes, "sources that flagged a pixel", _flags("flag_masks", bits)),
-    }
-    shared = {"_FillValue": np.uint8(CloudClass.NODATA), "grid_mapping": "spatial_ref"}
-    dataset = xr.Dataset(
-        {
-            name: (("y", "x"), array, {"long_name": title, **attrs, **shared})
-            for name, (array, title, attrs) in layers.items()
-        },
-        coords=xr_coords(GeoBox(grid.shape, Affine(*grid.transform), grid.code)),
-        attrs=_origin(mask, item, settings),
-    )
-    if (time := item.datetime or item.common_metadata.start_datetime) is not None:
-        utc = time.astimezone(UTC).replace(tzinfo=None) if time.tzinfo else time
-        dataset = dataset.assign_coords(time=np.datetime64(utc, "ns"))
-    if mask.quicklook is None:
-        return dataset
-    axes = {f"quicklook_{axis}": dataset[axis].values[:: step_of(grid.shape)] for axis in ("y", "x")}
-    return dataset.assign(quicklook=((*axes, "rgb"), mask.quicklook)).assign_coords(axes)
-
-
-def _flags(kind: str, meanings: Sequence[tuple[int, str]]) -> dict[str, object]:
-    values = np.array([value for value, _ in meanings], np.uint8)
-    return {kind: values, "flag_meanings": " ".join(name for _, name in meanings)}
-
-
-def _origin(mask: Mask, item: pystac.Item, settings: Settings) -> dict[str, object]:
-    """Return the attributes on the provenance of a mask."""
-    attrs: dict[str, object] = {
-        "Conventions": "CF-1.11",
-        "title": f"Cloud and cloud-shadow mask of {item.id}",
-        "item_id": item.id,
-        "source": unsigned(item.get_self_href() or ""),
-        "models": named(choose_models(settings)),
-        "policy": settings.merge,
-        "version": VERSION,
-        "notes": "; ".join(mask.notes),
-        "product_mask": mask.sources.scl and mask.sources.scl.asset_key,
-    }
-    return {name: value for name, value in attrs.items() if value}

@@ -1,16 +1,18 @@
-"""The result of an item, its display in notebooks, and package versions."""
+"""The result of an item and its display in notebooks, the time of its stages, and package versions."""
 
 from __future__ import annotations
 
 import logging
 import traceback
 from base64 import b64encode
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from functools import cache
 from html import escape
 from importlib.metadata import distributions, version
 from pathlib import Path
+from time import perf_counter
 from types import MappingProxyType
 from typing import Final, Literal
 
@@ -101,6 +103,27 @@ class Result:
                 pictures[""] = thumbnail.read_bytes()
         lines = (self.status, cover_text(self.cover), self.error, *self.notes, self.output)
         return notebook_html(self.item_id, pictures, lines)
+
+
+Progress = Callable[[str, int, int], None]
+"""A function called with a stage, how much of it is done, and its total."""
+
+
+class Stopwatch:
+    """A stopwatch for wall seconds by stage, with a function that is called with the progress of each."""
+
+    def __init__(self, progress: Progress | None = None) -> None:
+        self.seconds: dict[str, float] = {}
+        self.progress = progress or (lambda *_: None)
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """Add the time that the block takes."""
+        start = perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds[name] = round(self.seconds.get(name, 0.0) + perf_counter() - start, 3)
 
 
 def failed(item_id: str, error: Exception) -> Result:

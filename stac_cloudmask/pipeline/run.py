@@ -34,9 +34,9 @@ from stac_cloudmask.errors import (
 )
 from stac_cloudmask.pipeline.estimate import preview_item
 from stac_cloudmask.pipeline.item import attempt, keep_models
-from stac_cloudmask.pipeline.mask import OUTSIDE_GSD, Progress, choose_models, segmenter
+from stac_cloudmask.pipeline.mask import OUTSIDE_GSD, models_of, segmenter
 from stac_cloudmask.pipeline.publish import Listing, Publication, Target
-from stac_cloudmask.pipeline.result import VERSION, Result, failed
+from stac_cloudmask.pipeline.result import VERSION, Progress, Result, failed
 from stac_cloudmask.stac.catalog import REPORT, OutputCatalog
 from stac_cloudmask.stac.collection import read_config
 from stac_cloudmask.stac.parse import Failure, Found
@@ -122,7 +122,7 @@ def run(
     settings = _portable(settings)
     catalog = OutputCatalog(out, config=read_config(settings.collection_config or "{}"))
     with catalog.workdir():  # fail now rather than with every item
-        keep_models(choose_models(settings), catalog)
+        keep_models(models_of(settings), catalog)
     failures: list[Failure] = []
     with ExitStack() as stack:
         listing = Listing(catalog)
@@ -192,7 +192,7 @@ def plan(items: Iterable[Found], *, settings: Settings, out: str) -> Generator[R
         ModelError: A model is unknown, or its weights are broken or not installed.
     """
     catalog = OutputCatalog(out)
-    for spec in choose_models(settings):
+    for spec in models_of(settings):
         segmenter(spec, settings).open()
     failures: list[Failure] = []
 
