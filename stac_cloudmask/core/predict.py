@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stac_cloudmask.core.reflectance import to_reflectance
+from stac_cloudmask.core.threads import in_order
 
 if TYPE_CHECKING:
     from stac_cloudmask.core.grid import Chip, Window
@@ -74,6 +75,8 @@ class Prediction:
     probabilities: Probabilities | None
 
 
+AHEAD: Final = 2
+"""Chips in work at a time: one is in the model, another is prepared for it or comes from it."""
 ReadWindow = Callable[["Window"], NDArray[np.uint16]]
 """A function that returns the digital numbers ``(band, y, x)`` of a window of a scene."""
 
@@ -95,20 +98,23 @@ def percent(p: NDArray[np.float32]) -> NDArray[np.uint8]:
 def predict_chips(
     chips: Sequence[Chip], read: ReadWindow, *, members: Sequence[Member], bands: Bands
 ) -> Iterator[Prediction]:
-    """Yield the predictions of each chip; several models of a role are averaged.
+    """Yield the prediction of each chip, in their order; several models of a role are averaged.
 
     Args:
         chips: Chips, for example one row of a plan.
-        read: Gives the scene's digital numbers; called once for each chip, in their order.
+        read: Gives the scene's digital numbers; called once for each chip, by several threads.
         members: The models, each once; together they may have several models per role.
         bands: The bands that ``read`` returns.
     """
-    for chip in chips:
+
+    def predicted(chip: Chip) -> Prediction:
         dn = read(chip.read)
         inner = dn[:, *chip.inner.slices]
         valid = np.bitwise_or.reduce(inner, axis=0) > 0
         answer = _mean_of_members(dn, chip, members, bands) if valid.any() else None
-        yield Prediction(chip, inner, valid, answer)
+        return Prediction(chip, inner, valid, answer)
+
+    return in_order(predicted, chips, threads=AHEAD)
 
 
 class Mosaic:
