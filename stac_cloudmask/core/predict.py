@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Final, Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from stac_cloudmask.core.grid import in_order
 from stac_cloudmask.core.reflectance import to_reflectance
-from stac_cloudmask.core.threads import in_order
 
 if TYPE_CHECKING:
     from stac_cloudmask.core.grid import Chip, Window

@@ -211,33 +211,32 @@ def prefetch(scene: Pixels, *, in_memory: bool = False) -> Iterator[U16]:
 
 
 class HeldRows:
-    """A buffer of the rows that windows still need; strips are added at the bottom."""
+    """The strips of rows that windows still need; strips are added at the bottom."""
 
     def __init__(self) -> None:
-        self._rows: U16 | None = None
+        self._strips: deque[U16] = deque()
+        self._start = 0
         self.stop = 0
 
     def add(self, rows: U16) -> None:
         """Append a strip."""
-        self._rows = rows if self._rows is None else np.concatenate((self._rows, rows), axis=1)
+        self._strips.append(rows)
         self.stop += rows.shape[1]
 
     def drop_to(self, row: int) -> None:
-        """Drop the rows above ``row``."""
-        if self._rows is not None:
-            kept = self._rows[:, max(row - self._start, 0) :]
-            self._rows = kept.copy() if kept.shape[1] else None
+        """Drop the strips that end above ``row``."""
+        while self._strips and self._start + self._strips[0].shape[1] <= row:
+            self._start += self._strips.popleft().shape[1]
 
     def window(self, window: Window) -> U16:
-        """Return the pixels of a window ``(band, y, x)``; read-only."""
-        if self._rows is None:
-            raise ValueError("no rows are held")
-        first = window.row_off - self._start
-        return self._rows[:, first : first + window.height, window.cols]
-
-    @property
-    def _start(self) -> int:
-        return self.stop - (0 if self._rows is None else self._rows.shape[1])
+        """Return the pixels of a window ``(band, y, x)``."""
+        first, last = window.row_off - self._start, window.rows.stop - self._start
+        parts = []
+        for strip in self._strips:
+            if last > 0 and first < strip.shape[1]:
+                parts.append(strip[:, max(first, 0) : last, window.cols])
+            first, last = first - strip.shape[1], last - strip.shape[1]
+        return np.concatenate(parts, axis=1)
 
 
 def step_of(shape: tuple[int, int]) -> int:
