@@ -83,8 +83,6 @@ def hold(item: pystac.Item) -> Held:
     pixels = ArrayPixels(
         grid=scene.grid,
         bands=scene.bands,
-        scales=scene.scales,
-        offsets=scene.offsets,
         pixels=scene.dn(0, scene.grid.height),
     )
     return Held(pixels, scene.scl(), sun_of(sources))

@@ -26,6 +26,7 @@ from stac_cloudmask.pipeline.inference import (
 )
 
 SPEC = find_model("ukis-csmask-4b-l2a")
+BANDS = Bands(names=SPEC.bands, scales=(1e-4,) * 4, offsets=(0,) * 4)
 
 
 @dataclass
@@ -35,9 +36,7 @@ class Pixels:
     scene: np.ndarray
     strip: int = 7
     rows_read: int = 0
-    bands: tuple = SPEC.bands
-    scales: tuple = (1e-4,) * 4
-    offsets: tuple = (0,) * 4
+    bands: Bands = BANDS
 
     @property
     def grid(self):
@@ -176,19 +175,18 @@ def test_windows_that_move_down_are_the_scene_however_high_strips_are(strip, spa
 
 @pytest.mark.parametrize("strip", [1, 7, 32, 90])
 def test_quicklook_and_near_infrared_do_not_depend_on_strips(strip):
-    scene = Pixels(scene_of().scene, offsets=(0, 0, -1000, 0))
-    bands = Bands(scene.bands, scene.scales, scene.offsets)
+    scene, offsets = scene_of(), (0, 0, -1000, 0)
+    bands = replace(BANDS, offsets=offsets)
     look, blocks = Quicklook(bands, scene.grid.shape), BlockMeans(bands, scene.grid.shape, 6)
     for top in range(0, 90, strip):
         look.add(top, scene.scene[:, top : top + strip])
         blocks.add(top, scene.scene[:, top : top + strip])
     rgb = [SPEC.bands.index(name) for name in ("red", "green", "blue")]
-    offsets = [scene.offsets[index] for index in rgb]
-    expected = to_rgb(to_reflectance(scene.scene[rgb], scales=(1e-4,) * 3, offsets=offsets))
+    expected = to_rgb(to_reflectance(scene.scene[rgb], scales=(1e-4,) * 3, offsets=[offsets[index] for index in rgb]))
     np.testing.assert_array_equal(look.rgb, expected)
     index = SPEC.bands.index("nir")
     mean = to_reflectance(
-        block_mean(scene.scene[index : index + 1], 6), scales=(1e-4,), offsets=scene.offsets[index : index + 1]
+        block_mean(scene.scene[index : index + 1], 6), scales=(1e-4,), offsets=offsets[index : index + 1]
     )
     np.testing.assert_array_equal(blocks.of("nir"), mean)
 
@@ -203,10 +201,9 @@ def test_a_quicklook_of_a_large_scene_is_sampled_evenly():
 
 
 def test_without_a_visible_band_there_is_no_quicklook_and_without_nir_no_blocks():
-    scene = Pixels(scene_of().scene, bands=("green", "red", "rededge", "nir08"))
-    bands = Bands(scene.bands, scene.scales, scene.offsets)
-    assert Quicklook(bands, scene.grid.shape).rgb is None
-    assert BlockMeans(bands, scene.grid.shape, 6).of("nir") is None
+    bands = replace(BANDS, names=("green", "red", "rededge", "nir08"))
+    assert Quicklook(bands, (90, 90)).rgb is None
+    assert BlockMeans(bands, (90, 90), 6).of("nir") is None
 
 
 def test_digital_numbers_that_cannot_be_reflectance_are_nodata_and_saturated_ones_are_not():

@@ -38,9 +38,7 @@ class Pixels:
 
     scene: np.ndarray
     strip: int = 16
-    bands: tuple = SPEC.bands
-    scales: tuple = BANDS.scales
-    offsets: tuple = BANDS.offsets
+    bands: Bands = BANDS
 
     @property
     def grid(self):

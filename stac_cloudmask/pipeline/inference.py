@@ -42,16 +42,8 @@ class Pixels(Protocol):
         """The grid of all bands, and of the mask."""
 
     @property
-    def bands(self) -> tuple[str, ...]:
-        """Common names, in the order of the band axis."""
-
-    @property
-    def scales(self) -> tuple[float, ...]:
-        """Reflectance per digital number, by band."""
-
-    @property
-    def offsets(self) -> tuple[int, ...]:
-        """Digital numbers to add before scaling, by band."""
+    def bands(self) -> Bands:
+        """Common names, scales and offsets, in the order of the band axis."""
 
     @property
     def strip(self) -> int:
@@ -136,7 +128,7 @@ def infer(
         want_ground: Whether the kind of ground is derived from its colors, pixel by pixel.
         progress: Called when a row of windows is done.
     """
-    bands = Bands(scene.bands, scene.scales, scene.offsets)
+    bands = scene.bands
     percents: dict[Role, NDArray[np.uint8]] = {}
     quicklook, blocks = Quicklook(bands, scene.grid.shape), BlockMeans(bands, scene.grid.shape, nir_factor)
     ground: list[NDArray[np.uint8]] = []

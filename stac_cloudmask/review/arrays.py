@@ -14,6 +14,7 @@ import xarray as xr
 from stac_cloudmask.config import Settings
 from stac_cloudmask.core.classes import CLASSES, CloudClass
 from stac_cloudmask.core.grid import Grid
+from stac_cloudmask.core.predict import Bands
 from stac_cloudmask.core.votes import Sun
 from stac_cloudmask.errors import ConfigError
 from stac_cloudmask.pipeline.mask import bands_needed, mask_pixels, resolve_sources
@@ -70,16 +71,12 @@ class ArrayPixels:
 
     Attributes:
         grid: Grid of all bands.
-        bands: Common names, in the order of the band axis.
-        scales: Reflectance per digital number, by band.
-        offsets: Digital numbers to add before scaling, by band.
+        bands: Common names, scales and offsets, in the order of the band axis.
         pixels: ``(band, y, x)``; 0 is nodata.
     """
 
     grid: Grid
-    bands: tuple[str, ...]
-    scales: tuple[float, ...]
-    offsets: tuple[int, ...]
+    bands: Bands
     pixels: U16
 
     @property
@@ -169,7 +166,7 @@ def _masked(bands: Mapping[str, Values], scl: U8 | None, step: Step, settings: S
         pixels = np.stack([_whole(band, step.nodata) for band in bands.values()])
     height, width = pixels.shape[1:]
     grid = Grid(epsg=NOWHERE, left=0, top=0, gsd=step.gsd, height=height, width=width)
-    scene = ArrayPixels(grid=grid, bands=tuple(bands), scales=scales, offsets=offsets, pixels=pixels)
+    scene = ArrayPixels(grid=grid, bands=Bands(tuple(bands), scales, offsets), pixels=pixels)
     classes = None if scl is None else (np.ascontiguousarray(scl, np.uint8), _times_coarser(grid.shape, scl.shape))
     sun = None if step.sun is None else Sun(azimuth=float(step.sun[0]) % 360, elevation=float(step.sun[1]))
     evidence, decision, _ = mask_pixels(scene, scl=classes, sun=sun, settings=settings)

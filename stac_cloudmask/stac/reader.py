@@ -12,7 +12,7 @@ import math
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import astuple, dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
 from itertools import product
@@ -26,6 +26,7 @@ from odc.geo.geobox import GeoBox
 from rasterio.enums import MaskFlags
 
 from stac_cloudmask.core.grid import Grid, Window
+from stac_cloudmask.core.predict import Bands
 from stac_cloudmask.core.reflectance import HIGHEST_DN, U16, is_damaged
 from stac_cloudmask.core.resampling import mean_by_twos, mode_of_blocks, repeat, up_bilinear
 from stac_cloudmask.errors import ConfigError, StacCloudmaskWarning, UnsupportedItemError
@@ -104,7 +105,8 @@ def open_files(
     def look(source: BandSource) -> BandFile:
         if source.is_zarr:
             return _open_array(source, retry)
-        return whole(partial(_open_file, source, resolution=resolution, retry=retry), retry=retry)
+        coarser = None if source.common_name == SCL else resolution
+        return whole(partial(_open_file, source, resolution=coarser, retry=retry), retry=retry)
 
     first = [look(source) for source in sources[:1]]  # first alone, to wait only once for an unreachable host
     with ThreadPoolExecutor(threads) as pool:
@@ -114,11 +116,9 @@ def open_files(
 def _open_file(source: BandSource, *, resolution: float | None, retry: RetryPolicy) -> BandFile:
     with open_raster(source.href, where=source.where, retry=retry) as file:
         _check_pixels(source, file)
-        grid, level = _grid(source, file), None
+        grid, level = _overview(file, _grid(source, file), resolution)
         dark = _dark(file) if source.offset.doubtful else None
         block, stored = file.block_shapes[0], _stored_bytes(file)
-        if source.common_name != SCL:
-            grid, level = _overview(file, grid, resolution)
     if level is not None:
         with open_raster(source.href, where=source.where, retry=retry, level=level) as file:
             block, stored = file.block_shapes[0], _stored_bytes(file)
@@ -161,8 +161,8 @@ def _dark(file: DatasetReader) -> float | None:
     if not file.overviews(1) and math.prod(file.shape) > SAMPLE**2:
         return None
     sample = file.read(1, out_shape=tuple(min(side, SAMPLE) for side in file.shape))
-    valid = int(np.count_nonzero(sample))
-    return int(np.count_nonzero((sample > 0) & (sample < DARK))) / valid if valid else None
+    valid = sample[sample > 0]
+    return float((valid < DARK).mean()) if valid.size else None
 
 
 def _stored_bytes(file: DatasetReader) -> int | None:
@@ -201,23 +201,21 @@ def _grid(source: BandSource, file: DatasetReader) -> Grid:
 
 def _placed(source: BandSource, epsg: int, file: DatasetReader) -> Grid:
     grid = make_grid(epsg, list(file.transform), list(file.shape), where=source.where)
-    if source.grid is not None and not same_place(source.grid, grid):
+    if source.grid is not None and not _is_same_place(source.grid, grid):
         raise UnsupportedItemError(
-            f"{source.where} is not where its item says: {as_text(source.grid)} in the item, {as_text(grid)} in "
+            f"{source.where} is not where its item says: {_as_text(source.grid)} in the item, {_as_text(grid)} in "
             "the file; correct proj:code, proj:transform and proj:shape"
         )
     return grid
 
 
-def same_place(said: Grid, found: Grid) -> bool:
+def _is_same_place(said: Grid, found: Grid) -> bool:
     """Return whether two grids are equal within a small fraction of a pixel."""
-    near = MISPLACED * found.gsd
-    is_near = np.allclose(said.bounds, found.bounds, rtol=0, atol=near)
+    is_near = np.allclose(said.bounds, found.bounds, rtol=0, atol=MISPLACED * found.gsd)
     return (said.epsg, said.shape) == (found.epsg, found.shape) and is_near
 
 
-def as_text(grid: Grid) -> str:
-    """Return a grid as text for messages."""
+def _as_text(grid: Grid) -> str:
     return f"{grid.code}, {grid.height} x {grid.width} pixels of {grid.gsd:g} from ({grid.left:.10g}, {grid.top:.10g})"
 
 
@@ -237,7 +235,7 @@ def load_library(loader: Loader) -> None:
         ) from None
 
 
-def native(files: Sequence[BandFile], *, loader: Loader, rows: int, cols: int = -1) -> da.Array:
+def lazy_array(files: Sequence[BandFile], *, loader: Loader, rows: int, cols: int) -> da.Array:
     """Return files of one grid and dtype as a lazy ``(band, y, x)`` array.
 
     The array is made once per item, and rows are read as slices of it. GDAL's settings are those in effect, here and
@@ -281,8 +279,7 @@ def _by_stackstac(files: Sequence[BandFile], rows: int, cols: int) -> da.Array:
 
 
 def _by_odc(files: Sequence[BandFile], rows: int, cols: int) -> da.Array:
-    import dask.array as da  # noqa: PLC0415  (see _by_stackstac)
-    import odc.stac  # noqa: PLC0415
+    import odc.stac  # noqa: PLC0415  (see _by_stackstac)
 
     grid, names = files[0].grid, [file.source.common_name for file in files]
     loaded = odc.stac.load(
@@ -294,7 +291,7 @@ def _by_odc(files: Sequence[BandFile], rows: int, cols: int) -> da.Array:
         nodata=0,
         resampling="nearest",
     )
-    array: da.Array = da.stack([loaded[name].data[0] for name in names])  # type: ignore[no-untyped-call]
+    array: da.Array = loaded[names].to_dataarray().data[:, 0]
     return array
 
 
@@ -320,21 +317,15 @@ def _by_rasterio(files: Sequence[BandFile], rows: int, cols: int) -> da.Array:
 
 def _item(files: Sequence[BandFile]) -> pystac.Item:
     """Return an item with an asset for each file and the metadata that both libraries need but the source may lack."""
-    name = "native-" + "-".join(file.source.common_name for file in files)
-    item = pystac.Item(name, None, None, EPOCH, {}, stac_extensions=[PROJECTION])
-    for file in files:
-        grid = file.grid
-        fields = {
-            "proj:code": grid.code,
-            "proj:epsg": grid.epsg,
-            "proj:shape": list(grid.shape),
-            "proj:transform": list(grid.transform),
-            "proj:bbox": list(grid.bounds),
-            "raster:bands": [{"data_type": file.source.dtype, "nodata": 0}],
-        }
-        asset = pystac.Asset(sign(file.source.href), media_type="image/tiff", extra_fields=fields)
-        item.add_asset(file.source.common_name, asset)
-    return item
+    grid = files[0].grid
+    place: dict[str, Any] = {"proj:code": grid.code, "proj:epsg": grid.epsg}
+    place |= {"proj:shape": [*grid.shape], "proj:transform": [*grid.transform]}
+    assets = {
+        file.source.common_name: pystac.Asset(sign(file.source.href), media_type="image/tiff", extra_fields=place)
+        for file in files
+    }
+    name = "-".join(["native", *assets])
+    return pystac.Item(name, None, None, EPOCH, {}, stac_extensions=[PROJECTION], assets=assets)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -361,7 +352,7 @@ class Frame:
     @property
     def is_whole(self) -> bool:
         """Whether the scene covers the whole item."""
-        return self.part == Window(0, 0, *self.finest.grid.coarsen(self.factor).shape)
+        return self.part == _whole_of(self.finest.grid.coarsen(self.factor))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -370,7 +361,6 @@ class Layer:
 
     Attributes:
         files: At least one.
-        indexes: Their positions on the scene's band axis.
         pixels: Lazy ``(band, y, x)`` array of the files, or of the part that is read; in memory where upsampled.
         rows: Rows of a chunk of the array.
         up: Upsampling factor along each axis.
@@ -380,7 +370,6 @@ class Layer:
     """
 
     files: Sequence[BandFile]
-    indexes: tuple[int, ...]
     pixels: da.Array | NDArray[Any]
     rows: int
     up: int
@@ -388,8 +377,8 @@ class Layer:
     down: int
     frame: Frame
 
-    def native(self, start: int, stop: int) -> NDArray[Any]:
-        """Return rows of the files without resampling, ``(band, y, x)``; read-only."""
+    def native(self, start: int = 0, stop: int | None = None) -> NDArray[Any]:
+        """Return rows of the files, by default all, without resampling, ``(band, y, x)``; read-only."""
         if isinstance(self.pixels, np.ndarray):
             return self.pixels[:, start:stop]
         from dask.local import get_sync  # noqa: PLC0415  (by its name, dask would load distributed too)
@@ -413,7 +402,7 @@ class Layer:
         if self.up == self.down == 1:
             return self.native(start, stop)
         window = replace(self.window, row_off=self.window.row_off + start, height=stop - start)
-        fine = self.native(start, stop) if self.up == 1 else self.native(0, self.pixels.shape[1])
+        fine = self.native(start, stop) if self.up == 1 else self.native()
         if fine.max(initial=0) <= HIGHEST_DN:
             return self._resampled(fine, window)
         damaged = is_damaged(fine)
@@ -434,21 +423,17 @@ class Scene:
         sources: What it reads; doubtful offsets are as the pixels have settled them, the sun is as seen from the grid,
             and notes state findings in the files.
         grid: Grid of all arrays that it returns.
-        bands: Common names, in the order of the band axis.
-        scales: Reflectance per digital number, by band.
-        offsets: Digital numbers to add before scaling, by band.
+        bands: Common names, scales and offsets, in the order of the band axis.
         strip: Rows at a time, from a multiple of it on, in which reading is cheapest.
-        layers: Layers of the bands.
+        layers: Layers of the bands by their positions on the band axis.
         classes: Layer of the scene classification; None without one.
     """
 
     sources: Sources
     grid: Grid
-    bands: tuple[str, ...]
-    scales: tuple[float, ...]
-    offsets: tuple[int, ...]
+    bands: Bands
     strip: int
-    layers: tuple[Layer, ...]
+    layers: Mapping[tuple[int, ...], Layer]
     classes: Layer | None
 
     def dn(self, row_off: int, height: int) -> U16:
@@ -457,12 +442,12 @@ class Scene:
         Coarser bands are upsampled bilinearly, finer bands averaged, both over valid pixels only and exactly: the
         result does not depend on the strips that are read.
         """
-        if len(self.layers) == 1:
-            return self.layers[0].read(row_off, height)
-        out = np.empty((len(self.bands), height, self.grid.width), np.uint16)
-        for layer in self.layers:
-            for index, band in zip(layer.indexes, layer.read(row_off, height), strict=True):
-                out[index] = band
+        first, *others = self.layers.values()
+        if not others:
+            return first.read(row_off, height)
+        out = np.empty((len(self.bands.names), height, self.grid.width), np.uint16)
+        for indexes, layer in self.layers.items():
+            out[[*indexes]] = layer.read(row_off, height)
         return out
 
     @property
@@ -478,12 +463,8 @@ class Scene:
         """
         if self.classes is None:
             return None
-        layer = self.classes
-        own: NDArray[np.uint8] = layer.native(0, layer.pixels.shape[1])[0]
-        if layer.down == 1:
-            return own, layer.up
-        fine = own if layer.up == 1 else repeat(own, layer.up, window=layer.window)
-        return mode_of_blocks(fine, layer.down)[: self.grid.height, : self.grid.width], 1
+        own, up, down = self.classes.native()[0], self.classes.up, self.classes.down
+        return (own, up) if down == 1 else (mode_of_blocks(repeat(own, up, window=self.classes.window), down), 1)
 
 
 def open_scene(
@@ -520,77 +501,69 @@ def open_scene(
     finest = min(bands, key=lambda file: file.grid.gsd)
     factor = whole_factor(finest.grid, resolution, where=finest.source.where)
     every = finest.grid.coarsen(factor)
-    part = window(every) or Window(0, 0, *every.shape)
+    part = window(every) or _whole_of(every)
     frame = Frame(finest=finest, factor=factor, part=part, loader=loader, retry=retry, threads=threads)
-    layers = tuple(_layer(group, indexes, frame) for indexes, group in _by_grid(bands))
+    by_grid: dict[Grid, list[int]] = {}
+    for index, band in enumerate(bands):
+        by_grid.setdefault(band.grid, []).append(index)
+    layers = {tuple(indexes): _layer([bands[index] for index in indexes], frame) for indexes in by_grid.values()}
     settled = _settled(sources, bands)
+    values = [(band.common_name, band.scale, band.offset.dn) for band in settled.bands]
     return Scene(
         sources=_noted(settled, every.cut(part)),
         grid=every.cut(part),
-        bands=tuple(band.common_name for band in settled.bands),
-        scales=tuple(band.scale for band in settled.bands),
-        offsets=tuple(band.offset.dn for band in settled.bands),
-        strip=_strip_of(layers, factor) if frame.is_whole else max(1, min(part.height, TALLEST // factor)),
+        bands=Bands(*zip(*values, strict=True)),
+        strip=_strip_of([*layers.values()], factor) if frame.is_whole else max(1, min(part.height, TALLEST // factor)),
         layers=layers,
-        classes=None if sources.scl is None else _layer(files[-1:], (0,), frame),
+        classes=None if sources.scl is None else _layer(files[-1:], frame),
     )
 
 
-def _by_grid(bands: Sequence[BandFile]) -> list[tuple[tuple[int, ...], list[BandFile]]]:
-    groups: dict[Grid, list[int]] = {}
-    for index, band in enumerate(bands):
-        groups.setdefault(band.grid, []).append(index)
-    return [(tuple(indexes), [bands[index] for index in indexes]) for indexes in groups.values()]
-
-
-def _layer(files: Sequence[BandFile], indexes: tuple[int, ...], frame: Frame) -> Layer:
+def _layer(files: Sequence[BandFile], frame: Frame) -> Layer:
     """Return the layer of one grid: upsampled to the coarsest grid that nests in it and the scene's, then averaged."""
-    first, source = files[0], files[0].source
-    up, down, between = _fit(first, frame.finest, frame.factor)
+    file, source, finest = files[0], files[0].source, frame.finest
+    if file.grid.gsd < finest.grid.gsd:  # a scene classification
+        up, down, between = 1, _ratio(file, finest) * frame.factor, file.grid
+    else:
+        ratio = _ratio(finest, file)
+        common = math.gcd(ratio, frame.factor)
+        up, down, between = ratio // common, frame.factor // common, finest.grid.coarsen(common)
     about = CHUNK_ROWS if frame.is_whole else PART
     blocks = [max(file.block[axis] for file in files) for axis in (0, 1)]
     rows, cols = (block * max(1, about // block) for block in blocks)
     with reading(source.href, where=source.where, retry=frame.retry):
-        pixels = native(files, loader=frame.loader, rows=rows, cols=-1 if frame.is_whole else cols)
+        pixels = lazy_array(files, loader=frame.loader, rows=rows, cols=-1 if frame.is_whole else cols)
     is_upsampled = up > 1 and source.common_name != SCL
-    wanted = _times(frame.part, down, between)
-    read, place = _read_for(wanted, up, first.grid, border=int(is_upsampled))
+    wanted = _scaled(frame.part, down).overlap(_whole_of(between))
+    read = _covering(wanted, up, border=int(is_upsampled)).overlap(_whole_of(file.grid))
+    place = wanted.within(_scaled(read, up))
     pixels = pixels[:, *read.slices]
-    layer = Layer(files=files, indexes=indexes, pixels=pixels, rows=rows, up=up, window=place, down=down, frame=frame)
-    return replace(layer, pixels=layer.native(0, pixels.shape[1])) if is_upsampled else layer
+    layer = Layer(files=files, pixels=pixels, rows=rows, up=up, window=place, down=down, frame=frame)
+    return replace(layer, pixels=layer.native()) if is_upsampled else layer
 
 
-def _times(window: Window, factor: int, grid: Grid) -> Window:
-    """Return the window on a grid that is finer by ``factor``, cut off at the grid's edge."""
-    top, left = window.row_off * factor, window.col_off * factor
-    height, width = min(window.height * factor, grid.height - top), min(window.width * factor, grid.width - left)
-    return Window(top, left, height, width)
+def _whole_of(grid: Grid) -> Window:
+    return Window(0, 0, *grid.shape)
 
 
-def _read_for(wanted: Window, up: int, grid: Grid, *, border: int) -> tuple[Window, Window]:
-    """Return the window of a file from which a window after upsampling is computed, and the position of the latter."""
-    top, left = (max(0, start // up - border) for start in (wanted.row_off, wanted.col_off))
-    bottom = min(grid.height, -(-wanted.rows.stop // up) + border)
-    right = min(grid.width, -(-wanted.cols.stop // up) + border)
-    place = replace(wanted, row_off=wanted.row_off - top * up, col_off=wanted.col_off - left * up)
-    return Window(top, left, bottom - top, right - left), place
+def _scaled(window: Window, factor: int) -> Window:
+    """Return the window in pixels that are smaller by ``factor``."""
+    return Window(*(factor * pixels for pixels in astuple(window)))
 
 
-def _fit(file: BandFile, finest: BandFile, factor: int) -> tuple[int, int, Grid]:
-    """Return the factor of upsampling to an intermediate grid, the factor of averaging from there, and that grid."""
-    if file.grid.gsd < finest.grid.gsd:  # a scene classification
-        return 1, _ratio(file, finest) * factor, file.grid
-    ratio = _ratio(finest, file)
-    common = math.gcd(ratio, factor)
-    return ratio // common, factor // common, finest.grid.coarsen(common)
+def _covering(window: Window, factor: int, *, border: int) -> Window:
+    """Return the pixels, larger by ``factor``, that touch a window, and ``border`` pixels around them."""
+    top, left = (start // factor - border for start in (window.row_off, window.col_off))
+    bottom, right = (-(-stop // factor) + border for stop in (window.rows.stop, window.cols.stop))
+    return Window(top, left, bottom - top, right - left)
 
 
 def _ratio(fine: BandFile, coarse: BandFile) -> int:
     ratio = round(coarse.grid.gsd / fine.grid.gsd)
-    if not same_place(fine.grid.coarsen(ratio), coarse.grid):
+    if not _is_same_place(fine.grid.coarsen(ratio), coarse.grid):
         raise UnsupportedItemError(
-            f"{coarse.source.where} does not fit {fine.source.where}: {as_text(coarse.grid)} against "
-            f"{as_text(fine.grid)}; both must share CRS and corner, one pixel size a whole multiple of the other"
+            f"{coarse.source.where} does not fit {fine.source.where}: {_as_text(coarse.grid)} against "
+            f"{_as_text(fine.grid)}; both must share CRS and corner, one pixel size a whole multiple of the other"
         )
     return ratio
 
@@ -608,11 +581,8 @@ def _settled(sources: Sources, files: Sequence[BandFile]) -> Sources:
     """Return the sources with doubtful offsets checked against the pixels; warn whether or not these are conclusive."""
     dark = max((file.dark for file in files if file.dark is not None), default=None)
     bands = tuple(replace(file.source, offset=settle(file.source.offset, dark)) for file in files)
-    doubts = {
-        f"{new.offset.dn} DN ({new.offset.reason})"
-        for new, old in zip(bands, files, strict=True)
-        if new.offset.doubtful or new.offset != old.source.offset
-    }
+    doubtful = [band.offset for band, file in zip(bands, files, strict=True) if file.source.offset.doubtful]
+    doubts = {f"{offset.dn} DN ({offset.reason})" for offset in doubtful}
     if doubts:
         taken = "; ".join(sorted(doubts))
         text = f"item {sources.item_id!r}: BOA offset is doubtful, took {taken}; boa_offset='0' or '-1000' settles it"

@@ -16,6 +16,7 @@ from pyproj import Geod, Transformer
 from rasterio.transform import from_origin
 
 from stac_cloudmask.core.grid import Grid, Window
+from stac_cloudmask.core.predict import Bands
 from stac_cloudmask.core.reflectance import is_damaged
 from stac_cloudmask.core.resampling import block_mean, mean_by_twos, mode_of_blocks, repeat, up_bilinear
 from stac_cloudmask.errors import BandNotFoundError, ConfigError, ReadError, StacCloudmaskWarning, UnsupportedItemError
@@ -103,9 +104,7 @@ def test_bands_of_10_20_and_60_m_come_onto_the_finest_grid_in_the_order_asked_fo
     scene = made_scene(made, ["swir16", "blue", "nir09", "red"], loader=loader)
     arrays = made[1]
     assert scene.grid == Grid(epsg=EPSG, left=LEFT, top=TOP, gsd=10.0, height=SHAPE[0], width=SHAPE[1])
-    assert scene.bands == ("swir16", "blue", "nir09", "red")
-    assert scene.scales == (1e-4,) * 4
-    assert scene.offsets == (0,) * 4
+    assert scene.bands == Bands(names=("swir16", "blue", "nir09", "red"), scales=(1e-4,) * 4, offsets=(0,) * 4)
     dn = scene.dn(0, SHAPE[0])
     np.testing.assert_array_equal(dn[0], up_bilinear(arrays["swir16"], 2))
     np.testing.assert_array_equal(dn[1], arrays["blue"])
@@ -322,7 +321,7 @@ def test_pixels_settle_a_doubtful_offset_and_only_that(tmp_path, properties, add
         sources = resolve(item_of(tmp_path, {"blue": "blue.tif"}, **properties), ["blue"], want_scl=False)
         scene = open_scene(sources)
     dn, reason, warned = expected
-    assert scene.offsets == (dn,)
+    assert scene.bands.offsets == (dn,)
     assert reason in scene.sources.bands[0].offset.reason
     assert len(caught) == warned
 
@@ -331,7 +330,7 @@ def test_a_large_file_without_overviews_is_not_read_to_settle_an_offset(tmp_path
     write(tmp_path / "blue.tif", np.full((1100, 1100), 100, np.uint16), 10)
     sources = resolve(item_of(tmp_path, {"blue": "blue.tif"}, **NOT_APPLIED), ["blue"], want_scl=False)
     with pytest.warns(StacCloudmaskWarning, match="BOA offset is doubtful, took -1000 DN"):
-        assert open_scene(sources).offsets == (-1000,)
+        assert open_scene(sources).bands.offsets == (-1000,)
 
 
 @pytest.mark.parametrize("variable", ["PROJ_LIB", "PROJ_DATA"])

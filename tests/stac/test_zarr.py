@@ -40,7 +40,7 @@ def folder(tmp_path_factory, bands):
 def read(item, retry=PATIENT, **options):
     scene = open_scene(resolve(item, NAMES), retry=retry, **options)
     strips = [scene.dn(row, min(100, scene.grid.height - row)) for row in range(0, scene.grid.height, 100)]
-    return np.concatenate(strips, axis=1), scene.scl()[0], scene.offsets, scene.scales, scene.grid
+    return np.concatenate(strips, axis=1), scene.scl()[0], scene.bands, scene.grid
 
 
 def assert_same(one, other):
@@ -107,14 +107,14 @@ def test_scale_and_offset_are_those_of_the_array_unless_the_user_sets_one(tmp_pa
     )
     item = item_of_arrays(tmp_path, bands)
     scene = open_scene(resolve(item, ["blue"]))
-    assert (scene.scales, scene.offsets) == ((2e-4,), (0,))
+    assert (scene.bands.scales, scene.bands.offsets) == ((2e-4,), (0,))
     assert scene.sources.bands[0].offset.reason == "the array states 0"
-    assert open_scene(resolve(item, ["blue"], boa_offset="-1000")).offsets == (-1000,)
+    assert open_scene(resolve(item, ["blue"], boa_offset="-1000")).bands.offsets == (-1000,)
 
 
 def test_an_array_that_states_nothing_is_read_by_its_item(tmp_path, bands):
     write_product(tmp_path, bands, scl_codes((240, 100)), attributes={})
-    assert open_scene(resolve(item_of_arrays(tmp_path, bands), ["blue"])).offsets == (-1000,)
+    assert open_scene(resolve(item_of_arrays(tmp_path, bands), ["blue"])).bands.offsets == (-1000,)
 
 
 def break_chunk(folder):
