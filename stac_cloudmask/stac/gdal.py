@@ -7,8 +7,7 @@ import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from string import ascii_lowercase, digits
-from typing import Final, TypeVar
+from typing import Final
 
 import rasterio
 from rasterio.crs import CRS
@@ -23,18 +22,13 @@ from stac_cloudmask.errors import (
     UnsupportedItemError,
     redact,
 )
-from stac_cloudmask.retry import DEFAULT_POLICY, PASSING, RetryPolicy, retrying
+from stac_cloudmask.retry import DEFAULT_POLICY, PASSING, RetryPolicy, Value, retrying
 from stac_cloudmask.stac.hrefs import is_file, is_remote
 from stac_cloudmask.stac.providers import has_credentials, sign, store_of
 
-Value = TypeVar("Value")
-
 DRIVERS: Final = ("GTiff", "JP2OpenJPEG", "JP2KAK", "JP2ECW", "JP2MrSID")
 """Drivers whose files contain their own pixels; others, above all VRT, can refer to any other file."""
-ALL_REMOTE: Final = "/vsicurl/:/vsis3/:/vsigs/:/vsiaz/"
-ANY_ENDING: Final = ",".join(f"{ascii_lowercase}{digits}=_-/")
-"""Last characters of file names, each allowed as an extension; an empty list would allow none."""
-CONNECT_SECONDS: Final = 3
+REACH_SECONDS: Final = 3
 """Timeout for connecting to a host; GDAL retries this like any other failure."""
 SILENCE_SECONDS: Final = 20
 """Timeout for a server that sends almost nothing."""
@@ -68,20 +62,21 @@ def gdal_env(href: str, *, retry: RetryPolicy, fresh: bool) -> dict[str, str]:
     codes = sorted(PASSING if store is not None and store.tokens else {403, *PASSING})
     settings = {
         "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR",  # 2 requests per open instead of 10
-        "CPL_VSIL_CURL_ALLOWED_EXTENSIONS": ANY_ENDING,  # the user's environment may restrict extensions
+        # any last character of a name, as the user's environment may restrict extensions; none would allow no file
+        "CPL_VSIL_CURL_ALLOWED_EXTENSIONS": ",".join("abcdefghijklmnopqrstuvwxyz0123456789=_-/"),
         "GDAL_HTTP_MAX_RETRY": str(retry.repetitions),
         "GDAL_HTTP_RETRY_DELAY": str(retry.pause),
         # some stores answer 403 when overloaded; for a signed href, 403 means that the signature has expired
         "GDAL_HTTP_RETRY_CODES": ",".join(map(str, codes)),
         "GDAL_HTTP_MULTIRANGE": "SERIAL",  # the default path has no retry before GDAL 3.13 (OSGeo/gdal issue 12933)
-        "GDAL_HTTP_CONNECTTIMEOUT": str(CONNECT_SECONDS),
+        "GDAL_HTTP_CONNECTTIMEOUT": str(REACH_SECONDS),
         "GDAL_HTTP_TIMEOUT": str(REQUEST_SECONDS),
         "GDAL_HTTP_LOW_SPEED_TIME": str(SILENCE_SECONDS),
         "GDAL_HTTP_LOW_SPEED_LIMIT": "1000",
     }
     if fresh:
-        settings["CPL_VSIL_CURL_NON_CACHED"] = ALL_REMOTE
-    return settings | dict(store.gdal if store is not None else {})
+        settings["CPL_VSIL_CURL_NON_CACHED"] = "/vsicurl/:/vsis3/:/vsigs/:/vsiaz/"
+    return settings if store is None else settings | dict(store.gdal)
 
 
 @contextmanager
@@ -140,10 +135,7 @@ def open_raster(
     where = where or redact(href)
     if not has_credentials(href):  # GDAL asks the cloud's metadata service for some, which must not be retried
         retry = replace(retry, seconds=0)
-    with (
-        reading(href, where=where, retry=retry),
-        dataset(sign(href, retry=retry), level) as file,
-    ):
+    with reading(href, where=where, retry=retry), dataset(sign(href, retry=retry), level) as file:
         if file.tags(ns="OVERVIEWS"):  # GDAL would open any file that OVERVIEW_FILE names
             raise UnsupportedItemError(f"{where} keeps its overviews in another file; they must be in its own")
         yield file

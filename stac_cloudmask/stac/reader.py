@@ -47,14 +47,13 @@ if TYPE_CHECKING:
     from stac_cloudmask.stac.bands import BandSource, Sources
 
 LIBRARIES: Final[Mapping[Loader, str]] = {"stackstac": "stackstac", "odc": "odc.stac"}
-EPOCH: Final = datetime(2000, 1, 1, tzinfo=UTC)
 PROJECTION: Final = "https://stac-extensions.github.io/projection/v2.0.0/schema.json"
 CHUNK_ROWS: Final = 512
 """Approximate rows of a chunk; whole rows of blocks are read."""
 PART: Final = 128
 """Approximate rows and columns of a chunk if a part of a scene is read; only blocks that it touches are read."""
 TALLEST: Final = 2048
-"""Maximum rows of the finest band in a strip that consists of whole chunks in all layers."""
+"""Maximum rows of the finest band in a strip."""
 SAMPLE: Final = 1024
 """Pixels along each axis of the sample for a doubtful offset."""
 MISPLACED: Final = 0.01
@@ -127,7 +126,7 @@ def _open_file(source: BandSource, *, resolution: float | None, retry: RetryPoli
 
 def _open_array(source: BandSource, retry: RetryPolicy) -> BandFile:
     array = open_array(source.href, where=source.where, retry=retry)
-    with reading(source.href, where=source.where, retry=retry), array.open() as file:
+    with reading(source.href, where=source.where, retry=retry), array.open({}) as file:
         _check_pixels(source, file)
         if source.epsg is None:
             raise UnsupportedItemError(f"{source.where} is a Zarr array, whose CRS its item must state as proj:code")
@@ -145,13 +144,13 @@ def _overview(file: DatasetReader, grid: Grid, resolution: float | None) -> tupl
 
     It is averaged further, which limits the effect of overviews that were not made by averaging.
     """
-    wanted = 1.0 if resolution is None else resolution / grid.gsd
-    if file.driver != "GTiff" or file.nodata is None or not math.isclose(wanted, round(wanted)):
+    wanted = 1.0 if resolution is None else round(resolution / grid.gsd, 9)
+    if file.driver != "GTiff" or file.nodata is None:
         return grid, None
     nested = [
         (by, level)
         for level, by in enumerate(file.overviews(1))
-        if by < round(wanted) and round(wanted) % by == file.height % by == file.width % by == 0
+        if by < wanted and wanted % by == file.height % by == file.width % by == 0
     ]
     factor, level = max(nested, default=(1, None))
     return grid.coarsen(factor), level
@@ -325,7 +324,14 @@ def _item(files: Sequence[BandFile]) -> pystac.Item:
         for file in files
     }
     name = "-".join(["native", *assets])
-    return pystac.Item(name, None, None, EPOCH, {}, stac_extensions=[PROJECTION], assets=assets)
+    return pystac.Item(
+        name, None, None, datetime(2000, 1, 1, tzinfo=UTC), {}, stac_extensions=[PROJECTION], assets=assets
+    )
+
+
+def whole_of(grid: Grid) -> Window:
+    """Return the window of all pixels of a grid."""
+    return Window(0, 0, *grid.shape)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -352,7 +358,7 @@ class Frame:
     @property
     def is_whole(self) -> bool:
         """Whether the scene covers the whole item."""
-        return self.part == _whole_of(self.finest.grid.coarsen(self.factor))
+        return self.part == whole_of(self.finest.grid.coarsen(self.factor))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -423,6 +429,7 @@ class Scene:
         sources: What it reads; doubtful offsets are as the pixels have settled them, the sun is as seen from the grid,
             and notes state findings in the files.
         grid: Grid of all arrays that it returns.
+        gsd: Meters on the ground along a pixel.
         bands: Common names, scales and offsets, in the order of the band axis.
         strip: Rows at a time, from a multiple of it on, in which reading is cheapest.
         layers: Layers of the bands by their positions on the band axis.
@@ -431,6 +438,7 @@ class Scene:
 
     sources: Sources
     grid: Grid
+    gsd: float
     bands: Bands
     strip: int
     layers: Mapping[tuple[int, ...], Layer]
@@ -449,11 +457,6 @@ class Scene:
         for indexes, layer in self.layers.items():
             out[[*indexes]] = layer.read(row_off, height)
         return out
-
-    @property
-    def gsd(self) -> float:
-        """Meters on the ground along a pixel."""
-        return ground(self.grid)[0]
 
     def scl(self) -> tuple[NDArray[np.uint8], int] | None:
         """Return the whole scene classification ``(y, x)``, 0 is nodata, and its factor; None without one.
@@ -474,7 +477,7 @@ def open_scene(
     resolution: float | None = None,
     threads: int = 2,
     retry: RetryPolicy = DEFAULT_POLICY,
-    window: Callable[[Grid], Window | None] = lambda _: None,
+    window: Callable[[Grid], Window] = whole_of,
 ) -> Scene:
     """Open the files of an item and fit them to one grid: that of its finest band, or a coarser one.
 
@@ -486,7 +489,7 @@ def open_scene(
         resolution: Pixel size in meters, a whole multiple of the finest band's; None takes that one.
         threads: Number of threads that read.
         retry: Retry settings for failing servers.
-        window: Given the grid, says which part of it is the scene; None for all of it.
+        window: Given the grid, says which part of it is the scene.
 
     Raises:
         BandNotFoundError: A file does not exist.
@@ -501,19 +504,22 @@ def open_scene(
     finest = min(bands, key=lambda file: file.grid.gsd)
     factor = whole_factor(finest.grid, resolution, where=finest.source.where)
     every = finest.grid.coarsen(factor)
-    part = window(every) or _whole_of(every)
+    part = window(every)
     frame = Frame(finest=finest, factor=factor, part=part, loader=loader, retry=retry, threads=threads)
     by_grid: dict[Grid, list[int]] = {}
     for index, band in enumerate(bands):
         by_grid.setdefault(band.grid, []).append(index)
     layers = {tuple(indexes): _layer([bands[index] for index in indexes], frame) for indexes in by_grid.values()}
-    settled = _settled(sources, bands)
+    lazy = [layer for layer in layers.values() if not isinstance(layer.pixels, np.ndarray)]
+    chunks = math.lcm(*(layer.rows // math.gcd(layer.rows, layer.down) for layer in lazy))
+    grid, settled = every.cut(part), _settled(sources, bands)
     values = [(band.common_name, band.scale, band.offset.dn) for band in settled.bands]
     return Scene(
-        sources=_noted(settled, every.cut(part)),
-        grid=every.cut(part),
+        sources=_noted(settled, grid),
+        grid=grid,
+        gsd=ground(grid)[0],
         bands=Bands(*zip(*values, strict=True)),
-        strip=_strip_of([*layers.values()], factor) if frame.is_whole else max(1, min(part.height, TALLEST // factor)),
+        strip=max(1, min(chunks if frame.is_whole else part.height, TALLEST // factor)),
         layers=layers,
         classes=None if sources.scl is None else _layer(files[-1:], frame),
     )
@@ -534,16 +540,12 @@ def _layer(files: Sequence[BandFile], frame: Frame) -> Layer:
     with reading(source.href, where=source.where, retry=frame.retry):
         pixels = lazy_array(files, loader=frame.loader, rows=rows, cols=-1 if frame.is_whole else cols)
     is_upsampled = up > 1 and source.common_name != SCL
-    wanted = _scaled(frame.part, down).overlap(_whole_of(between))
-    read = _covering(wanted, up, border=int(is_upsampled)).overlap(_whole_of(file.grid))
+    wanted = _scaled(frame.part, down).overlap(whole_of(between))
+    read = _covering(wanted, up, border=int(is_upsampled)).overlap(whole_of(file.grid))
     place = wanted.within(_scaled(read, up))
     pixels = pixels[:, *read.slices]
     layer = Layer(files=files, pixels=pixels, rows=rows, up=up, window=place, down=down, frame=frame)
     return replace(layer, pixels=layer.native()) if is_upsampled else layer
-
-
-def _whole_of(grid: Grid) -> Window:
-    return Window(0, 0, *grid.shape)
 
 
 def _scaled(window: Window, factor: int) -> Window:
@@ -566,15 +568,6 @@ def _ratio(fine: BandFile, coarse: BandFile) -> int:
             f"{_as_text(fine.grid)}; both must share CRS and corner, one pixel size a whole multiple of the other"
         )
     return ratio
-
-
-def _strip_of(layers: Sequence[Layer], factor: int) -> int:
-    """Return the rows of a strip that is whole chunks in all layers; about those of a chunk if these are too many."""
-    read = [layer for layer in layers if not isinstance(layer.pixels, np.ndarray)]
-    whole_chunks = math.lcm(*(layer.rows // math.gcd(layer.rows, layer.down) for layer in read))
-    if whole_chunks * factor <= TALLEST:
-        return whole_chunks
-    return max(1, *(layer.rows // layer.down for layer in layers))
 
 
 def _settled(sources: Sources, files: Sequence[BandFile]) -> Sources:

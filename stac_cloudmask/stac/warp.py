@@ -68,6 +68,11 @@ def ground(grid: Grid) -> tuple[float, float]:
     return (grid.gsd, 0.0) if is_near else (gsd, turn)
 
 
+def profile(grid: Grid) -> dict[str, Any]:
+    """Return the options by which rasterio places a raster on a grid."""
+    return {"crs": grid.code, "transform": rasterio.Affine(*grid.transform), "height": grid.height, "width": grid.width}
+
+
 class Views:
     """A reader of one-band rasters of 8 or 16 bits on grids that may be much coarser than theirs."""
 
@@ -101,25 +106,19 @@ class Views:
         host = urlsplit(allowed).netloc if is_remote(allowed) else ""
         if self._strikes[host] >= STRIKES:
             raise ReadError(f"{redact(allowed)} was not requested: {host} failed {STRIKES} times")
-        height, width = grid.shape
-        place = {"crs": grid.code, "transform": rasterio.Affine(*grid.transform), "height": height, "width": width}
         try:
             with open_raster(allowed, retry=self._retry) as file:
-                _check_band(file, dtype)
-                with WarpedVRT(file, **place, resampling=how, src_nodata=fill, nodata=fill) as view:
+                if file.count != 1 or file.dtypes[0] != dtype or file.crs is None:
+                    raise UnsupportedItemError(
+                        f"{redact(file.name)} has {file.count} bands of {file.dtypes[0]} in {file.crs or 'no CRS'}; "
+                        f"one of {dtype} with a CRS is needed"
+                    )
+                with WarpedVRT(file, **profile(grid), resampling=how, src_nodata=fill, nodata=fill) as view:
                     pixels: NDArray[Any] = view.read(1)
                     return pixels
         except ReadError:
             self._strikes[host] += bool(host)
             raise
-
-
-def _check_band(file: DatasetReader, dtype: str) -> None:
-    if file.count != 1 or file.dtypes[0] != dtype or file.crs is None:
-        raise UnsupportedItemError(
-            f"{redact(file.name)} has {file.count} bands of {file.dtypes[0]} in {file.crs or 'no CRS'}; one of {dtype} "
-            "with a CRS is needed"
-        )
 
 
 def rgb_keys(assets: Mapping[str, Mapping[str, Any]]) -> tuple[str, str, str] | None:
@@ -131,9 +130,6 @@ def rgb_keys(assets: Mapping[str, Mapping[str, Any]]) -> tuple[str, str, str] | 
         if name in RGB and (name not in found or asset.get("type") != "image/jp2"):
             found[name] = key
     return (found["red"], found["green"], found["blue"]) if len(found) == len(RGB) else None
-
-
-DTYPES: Final = ("uint8", "uint16")
 
 
 class Pixel(NamedTuple):
@@ -155,9 +151,8 @@ def read_pixel(item: pystac.Item, key: str, lon: float, lat: float) -> Pixel:
     if not (-180 <= lon <= 180 and -90 <= lat <= 90):  # noqa: PLR2004  (degrees of the whole earth)
         raise ConfigError(f"longitude {lon:g}, latitude {lat:g}: degrees are needed, the longitude first")
     where = f"item {item.id!r}, asset {key!r}"
-    base = item.get_self_href()
-    with open_raster(check_href(item.assets[key].href, base=base), where=where) as raster:
-        if raster.dtypes[0] not in DTYPES or raster.crs is None:
+    with open_raster(check_href(item.assets[key].href, base=item.get_self_href()), where=where) as raster:
+        if raster.dtypes[0] not in {"uint8", "uint16"} or raster.crs is None:
             raise UnsupportedItemError(f"{where} has no georeferenced codes: {raster.dtypes[0]}, {raster.crs}")
         xs, ys = transform(LON_LAT, raster.crs, [lon], [lat])
         row, col = raster.index(xs[0], ys[0]) if math.isfinite(xs[0]) and math.isfinite(ys[0]) else (-1, -1)
@@ -200,15 +195,14 @@ def raster_labels(href: str, grid: Grid, meaning: Meaning) -> Codes:
         ReadError: It cannot be read.
         ConfigError: It has no CRS, several bands, or values without meaning.
     """
+    where = redact(href)
     with open_raster(href) as raster:
         if raster.crs is None:
-            raise ConfigError(f"{redact(href)}: the label raster has no CRS; georeference it, as with rio warp")
-        _check_bands(raster, meaning, where=redact(href))
-        with WarpedVRT(
-            raster, crs=grid.code, transform=rasterio.Affine(*grid.transform), height=grid.height, width=grid.width,
-            resampling=Resampling.nearest, nodata=raster.nodata, add_alpha=raster.nodata is None,
-        ) as warped:  # fmt: skip
-            return _codes(warped.read(1), warped.read_masks(1) > 0, meaning, where=redact(href))
+            raise ConfigError(f"{where}: the label raster has no CRS; georeference it, as with rio warp")
+        _check_label_band(raster, meaning, where)
+        unknown = {"nodata": raster.nodata, "add_alpha": raster.nodata is None}
+        with WarpedVRT(raster, **profile(grid), resampling=Resampling.nearest, **unknown) as warped:
+            return _codes(warped.read(1), warped.read_masks(1) > 0, meaning, where)
 
 
 def vector_labels(path: Path, grid: Grid, meaning: Meaning, *, field: str = FIELD) -> Codes:
@@ -240,12 +234,12 @@ def vector_labels(path: Path, grid: Grid, meaning: Meaning, *, field: str = FIEL
         raise ReadError(f"{path}: the labels cannot be read: {error}") from error
     if not shapes:
         return np.full(grid.shape, CloudClass.NODATA, np.uint8)
-    transform = rasterio.Affine(*grid.transform)
-    labels: Codes = rasterize(shapes, grid.shape, fill=CloudClass.NODATA, transform=transform, dtype="uint8")
+    placing = profile(grid)["transform"]
+    labels: Codes = rasterize(shapes, grid.shape, fill=CloudClass.NODATA, transform=placing, dtype="uint8")
     return labels
 
 
-def _codes(raw: NDArray[Any], valid: NDArray[np.bool_], meaning: Meaning, *, where: str) -> Codes:
+def _codes(raw: NDArray[Any], valid: NDArray[np.bool_], meaning: Meaning, where: str) -> Codes:
     codes = np.full(raw.shape, meaning.otherwise or 0, np.uint8)
     known = ~valid
     for value, code in meaning.values.items():
@@ -262,7 +256,7 @@ def _codes(raw: NDArray[Any], valid: NDArray[np.bool_], meaning: Meaning, *, whe
     return codes
 
 
-def _check_bands(raster: DatasetReader, meaning: Meaning, *, where: str) -> None:
+def _check_label_band(raster: DatasetReader, meaning: Meaning, where: str) -> None:
     bands = sum(kind != ColorInterp.alpha for kind in raster.colorinterp)
     if bands != 1:
         raise ConfigError(f"{where}: the label raster has {bands} bands; one is needed, with a value for each class")

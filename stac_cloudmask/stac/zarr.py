@@ -8,12 +8,10 @@ from __future__ import annotations
 
 import re
 import uuid
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from itertools import product
-from math import prod
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from rasterio.errors import RasterioError
@@ -22,7 +20,6 @@ from rasterio.io import DatasetReader, MemoryFile
 from stac_cloudmask.errors import BandNotFoundError, ReadError, UnsupportedItemError, redact
 from stac_cloudmask.stac.connection import Connection, JsonReader, MissingError, json_object
 from stac_cloudmask.stac.gdal import DamagedError
-from stac_cloudmask.stac.metadata import MAX_PIXELS
 
 if TYPE_CHECKING:
     import numpy as np
@@ -30,12 +27,7 @@ if TYPE_CHECKING:
 
     from stac_cloudmask.retry import RetryPolicy
 
-Json = Mapping[str, Any]
-
 METADATA: Final = (".zarray", ".zattrs")
-NO_CHUNKS: Final[Mapping[str, bytes]] = MappingProxyType({})
-LARGEST_CHUNK: Final = MAX_PIXELS // 4
-"""Pixels."""
 
 
 class Layout(NamedTuple):
@@ -44,21 +36,21 @@ class Layout(NamedTuple):
     Attributes:
         shape: Pixels along each axis.
         chunks: Pixels of a chunk along each axis.
-        key: Name of a chunk from ``{0}``, its place along the first axis, and so on.
+        separator: What stands between the numbers in the name of a chunk.
         attributes: Attributes of the array; EOPF's own are used if there are no others.
     """
 
     shape: tuple[int, ...]
     chunks: tuple[int, ...]
-    key: str
-    attributes: Json
+    separator: str
+    attributes: Mapping[str, Any]
 
-    def names(self, spans: Sequence[tuple[int, int]]) -> list[str]:
+    def names(self, spans: Iterable[tuple[int, int]]) -> list[str]:
         """Return the names of the chunks from the first to before the last pixel along each axis."""
-        places = (
+        places = [
             range(first // side, -(-last // side)) for (first, last), side in zip(spans, self.chunks, strict=True)
-        )
-        return [self.key.format(*place) for place in product(*places)]
+        ]
+        return [self.separator.join(map(str, place)) for place in product(*places)]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,23 +58,20 @@ class ZarrArray:
     """A two-dimensional array of Zarr format 2.
 
     Attributes:
-        href: Absolute href.
+        group: Absolute href of the folder that holds it and its coordinates, with a slash at the end.
+        name: Its name there.
         where: Name for messages.
         retry: Retry settings for failing servers.
         layout: Rows first, then columns.
-        documents: Metadata and coordinates by their path from the group of the array.
+        documents: Metadata and coordinates by their path from the group.
     """
 
-    href: str
+    group: str
+    name: str
     where: str
     retry: RetryPolicy = field(repr=False)
     layout: Layout
     documents: Mapping[str, bytes] = field(repr=False)
-
-    @property
-    def name(self) -> str:
-        """Its name in its group."""
-        return self.href.rpartition("/")[2]
 
     def read(self, rows: tuple[int, int], cols: tuple[int, int]) -> NDArray[np.generic]:
         """Return some rows and columns, each from the first to before the last; missing chunks have the fill value.
@@ -91,13 +80,13 @@ class ZarrArray:
             ReadError: A server fails, or a chunk cannot be decoded.
         """
         with _reading(self.where, self.retry) as reader:
-            chunks = _there(reader, self.href.removesuffix(self.name), self.name, self.layout.names((rows, cols)))
+            chunks = _existing(reader, self.group, self.name, self.layout.names((rows, cols)))
         with self.open(chunks) as file:
             pixels: NDArray[np.generic] = file.read(1, window=(rows, cols))
             return pixels
 
     @contextmanager
-    def open(self, chunks: Mapping[str, bytes] = NO_CHUNKS) -> Iterator[DatasetReader]:
+    def open(self, chunks: Mapping[str, bytes]) -> Iterator[DatasetReader]:
         """Open the array with some of its chunks.
 
         Raises:
@@ -111,9 +100,9 @@ class ZarrArray:
                 path = f'ZARR:"/vsimem/{folder}/{self.name}"'
                 yield files.enter_context(DatasetReader(path, driver=["Zarr"], sharing=False))
         except RasterioError as error:
-            text = str(error.__cause__ or error).replace(folder, "")
+            text, shown = str(error.__cause__ or error).replace(folder, ""), redact(self.group + self.name)
             raise DamagedError(
-                f"{self.where} ({redact(self.href)}) is not a Zarr array that GDAL can decode: {text[:200]}"
+                f"{self.where} ({shown}) is not a Zarr array that GDAL can decode: {text[:200]}"
             ) from error
 
 
@@ -122,24 +111,29 @@ def open_array(href: str, *, where: str, retry: RetryPolicy) -> ZarrArray:
 
     Raises:
         BandNotFoundError: The array does not exist.
-        UnsupportedItemError: It is not a two-dimensional array of chunks of a plausible size.
+        UnsupportedItemError: It is not a two-dimensional array.
         ReadError: Its server fails.
     """
     head, slash, name = href.rpartition("/")
     group = head + slash
     with _reading(where, retry) as reader:
-        documents = _there(reader, group, name, METADATA)
+        documents = _existing(reader, group, name, METADATA)
         if f"{name}/.zarray" not in documents:
             raise BandNotFoundError(f"{where}: there is no Zarr array (of format 2) at {redact(href)}")
         layout = _layout(documents, name, where)
         shape, chunks = layout.shape, layout.chunks
-        if len(shape) != 2 or len(chunks) != 2 or min(*shape, *chunks) < 1 or prod(chunks) > LARGEST_CHUNK:  # noqa: PLR2004
+        if len(shape) != 2 or len(chunks) != 2 or min(*shape, *chunks) < 1:  # noqa: PLR2004
             raise UnsupportedItemError(
                 f"{where} is a Zarr array of {shape} in chunks of {chunks}; one of rows and columns is needed"
             )
         for axis in map(str, layout.attributes.get("_ARRAY_DIMENSIONS", [])):
-            documents |= _coordinates(reader, group, axis, where)
-    return ZarrArray(href=href, where=where, retry=retry, layout=layout, documents=documents)
+            coordinates = _existing(reader, group, axis, METADATA) if re.fullmatch(r"\w+", axis) else {}
+            if f"{axis}/.zarray" in coordinates:
+                along = _layout(coordinates, axis, where)
+                documents |= coordinates | _existing(
+                    reader, group, axis, along.names((0, side) for side in along.shape)
+                )
+    return ZarrArray(group=group, name=name, where=where, retry=retry, layout=layout, documents=documents)
 
 
 def _layout(documents: Mapping[str, bytes], name: str, where: str) -> Layout:
@@ -147,24 +141,15 @@ def _layout(documents: Mapping[str, bytes], name: str, where: str) -> Layout:
         array = json_object(documents[f"{name}/.zarray"], where)
         stated = json_object(documents.get(f"{name}/.zattrs", b"{}"), where)
         shape, chunks = (tuple(int(side) for side in array[key]) for key in ("shape", "chunks"))
-        key = str(array.get("dimension_separator", ".")).join(f"{{{axis}}}" for axis in range(len(shape)))
         own = stated.get("_eopf_attrs")
-        return Layout(shape, chunks, key, {**(own if isinstance(own, Mapping) else {}), **stated})
+        attributes = {**(own if isinstance(own, Mapping) else {}), **stated}
+        return Layout(shape, chunks, str(array.get("dimension_separator", ".")), attributes)
     except (KeyError, TypeError, ValueError) as error:
         raise UnsupportedItemError(f"{where}: metadata of Zarr array {name!r} are broken: {error!r}") from None
 
 
-def _coordinates(reader: JsonReader, group: str, axis: str, where: str) -> dict[str, bytes]:
-    """Return the metadata and chunks of the coordinates of an axis; empty if there are none."""
-    documents = _there(reader, group, axis, METADATA) if re.fullmatch(r"\w+", axis) else {}
-    if f"{axis}/.zarray" not in documents:
-        return {}
-    layout = _layout(documents, axis, where)
-    return documents | _there(reader, group, axis, layout.names([(0, side) for side in layout.shape]))
-
-
-def _there(reader: JsonReader, group: str, array: str, names: Iterable[str]) -> dict[str, bytes]:
-    """Return the existing files of an array, by their path from its group, whose href ends with a slash."""
+def _existing(reader: JsonReader, group: str, array: str, names: Iterable[str]) -> dict[str, bytes]:
+    """Return the existing files of an array, by their path from its group."""
     found = {}
     for path in (f"{array}/{name}" for name in names):
         with suppress(MissingError):

@@ -324,7 +324,7 @@ def hung_host():
 
 
 def test_a_host_that_answers_no_connection_is_left_in_time_and_named(monkeypatch):
-    monkeypatch.setattr(gdal, "CONNECT_SECONDS", 1)
+    monkeypatch.setattr(gdal, "REACH_SECONDS", 1)
     port, sockets = hung_host()
     item = item_of(f"http://127.0.0.1:{port}", {name: f"{name}.tif" for name in (*NAMES, "scl")})
     try:
