@@ -97,8 +97,7 @@ ROAD_WIDTH: Final = 14.0
 RIVER_WIDTH: Final = 60.0
 PLOT: Final = 40.0
 """Side of a plot in a town in meters: a house, a garden, a hall."""
-PLOTS: Final = (Cover.TOWN, Cover.GRASS, Cover.FOREST, Cover.ROAD, Cover.ROOF)
-PLOT_SHARES: Final = (0.42, 0.20, 0.12, 0.16, 0.10)
+PLOT_SHARES: Final = {Cover.TOWN: 0.42, Cover.GRASS: 0.20, Cover.FOREST: 0.12, Cover.ROAD: 0.16, Cover.ROOF: 0.10}
 LENS_BLUR: Final = 0.55
 """Standard deviation in pixels of the blur of optics and atmosphere."""
 
@@ -173,5 +172,6 @@ def _build_towns(rng: Random, cover: Codes, gsd: float) -> None:
     density = power_noise(rng, cover.shape, slope=3.4, outer=2500 / gsd)
     town = density > top_share(density, TOWN_SHARE)
     side = max(1, round(PLOT / gsd))
-    plots = rng.choice(np.array(PLOTS, np.uint8), tuple(-(-n // side) for n in cover.shape), p=PLOT_SHARES)
+    shape = tuple(-(-n // side) for n in cover.shape)
+    plots = rng.choice(np.array([*PLOT_SHARES], np.uint8), shape, p=[*PLOT_SHARES.values()])
     cover[town] = plots.repeat(side, 0).repeat(side, 1)[: cover.shape[0], : cover.shape[1]][town]

@@ -368,7 +368,6 @@ class Layer:
     Attributes:
         files: At least one.
         pixels: Lazy ``(band, y, x)`` array of the files, or of the part that is read; in memory where upsampled.
-        rows: Rows of a chunk of the array.
         up: Upsampling factor along each axis.
         window: Window of the upsampled pixels inside the scene.
         down: Number of upsampled pixels along the side of a pixel of the scene.
@@ -377,7 +376,6 @@ class Layer:
 
     files: Sequence[BandFile]
     pixels: da.Array | NDArray[Any]
-    rows: int
     up: int
     window: Window
     down: int
@@ -510,8 +508,8 @@ def open_scene(
     for index, band in enumerate(bands):
         by_grid.setdefault(band.grid, []).append(index)
     layers = {tuple(indexes): _layer([bands[index] for index in indexes], frame) for indexes in by_grid.values()}
-    lazy = [layer for layer in layers.values() if not isinstance(layer.pixels, np.ndarray)]
-    chunks = math.lcm(*(layer.rows // math.gcd(layer.rows, layer.down) for layer in lazy))
+    lazy = [(one.pixels.chunks[1][0], one.down) for one in layers.values() if not isinstance(one.pixels, np.ndarray)]
+    chunks = math.lcm(*(rows // math.gcd(rows, down) for rows, down in lazy))
     grid, settled = every.cut(part), _settled(sources, bands)
     values = [(band.common_name, band.scale, band.offset.dn) for band in settled.bands]
     return Scene(
@@ -544,7 +542,7 @@ def _layer(files: Sequence[BandFile], frame: Frame) -> Layer:
     read = _covering(wanted, up, border=int(is_upsampled)).overlap(whole_of(file.grid))
     place = wanted.within(_scaled(read, up))
     pixels = pixels[:, *read.slices]
-    layer = Layer(files=files, pixels=pixels, rows=rows, up=up, window=place, down=down, frame=frame)
+    layer = Layer(files=files, pixels=pixels, up=up, window=place, down=down, frame=frame)
     return replace(layer, pixels=layer.native()) if is_upsampled else layer
 
 
