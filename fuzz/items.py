@@ -139,9 +139,7 @@ def _facts(sources: Sources, fingerprint: str, settings: Settings, chance: rando
         sources=sources,
         source_id=sources.item_id,
         collection_id="made-up-cloudmask",
-        models=(
-            ModelUse(name="m", roles=("cloud",), sha256="ab" * 32, href=chance.choice([None, *canaries.TEXTS[1:3]])),
-        ),
+        models=(ModelUse(name="m", roles=("cloud",), sha256="ab" * 32, href=chance.choice(canaries.TEXTS[1:3])),),
         grid=grid,
         counts={0: share, 1: side * side - share, 2: 0, 255: 0},
         files={"cloud_mask": file},

@@ -41,8 +41,6 @@ OF_VALUES: Final = re.compile(r"raster:.+|data_type|nodata|unit|statistics")
 """Fields that describe a band's values; they belong to the asset if it has one band."""
 
 RASTER_TYPES: Final = ("image/tiff", "image/vnd.stac.geotiff", "image/jp2")
-DISPLAY_ROLES: Final = frozenset({"thumbnail", "overview"})
-"""Roles of assets that are for display, not for computation."""
 HARMLESS: Final = frozenset({"asset", "assets", "collection", "f", "format", "id", "item", "items", "versionid"})
 """Query parameters that identify a resource. Any other may be a signature or a credential."""
 ESA_ID: Final = re.compile(r"S2[A-D]_MSIL2A_\d{8}T\d{6}_N\d{4}_R\d{3}_T\d{2}[A-Z]{3}_\d{8}T\d{6}")
@@ -155,7 +153,7 @@ def _checked(href: str, base: str | None) -> str | None:
 
 def _is_raster(asset: pystac.Asset) -> bool:
     kind, name = str(asset.media_type or "").lower(), urlsplit(asset.href).path.lower()
-    if any(str(role) in DISPLAY_ROLES for role in _listed(asset.roles)):
+    if {"thumbnail", "overview"} & set(map(str, _listed(asset.roles))):  # for display, not for computation
         return False
     return kind.startswith(RASTER_TYPES) or (not kind and name.endswith((".tif", ".tiff", ".jp2")))
 
@@ -274,13 +272,8 @@ def _bitfields() -> list[Json]:
 
 def _raster(key: str, title: str, description: str, roles: tuple[str, ...], extra: Json) -> Json:
     named = {"type": COG, "title": title, "description": description, "roles": ["metadata", *roles]}
-    return {
-        **named,
-        "data_type": "uint8",
-        "bands": [{"name": key, "description": title}],
-        "raster:sampling": "area",
-        **extra,
-    }
+    values = {"data_type": "uint8", "bands": [{"name": key, "description": title}], "raster:sampling": "area"}
+    return named | values | extra
 
 
 def _sidecars(key: str, title: str) -> dict[str, Json]:

@@ -13,7 +13,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
 from stac_cloudmask.errors import ConfigError, PublishError, ReadError, UnsupportedItemError, WriteError
-from stac_cloudmask.stac.assets import ASSETS, OWN, file_name_of, mapped
+from stac_cloudmask.stac.assets import ASSETS, OWN, Json, file_name_of, mapped
 from stac_cloudmask.stac.collection import (
     configured,
     covering,
@@ -36,7 +36,6 @@ if TYPE_CHECKING:
 
     import pystac
 
-Json = dict[str, Any]
 
 CATALOG: Final = "catalog.json"
 REPORT: Final = "run.json"
@@ -175,11 +174,8 @@ class OutputCatalog:
         self.out = str(out)
         self._store = open_store(out)
         self._config = config
-
-    @property
-    def root(self) -> str:
+        self.root = self._store.href("").rstrip("/")
         """The absolute href of the catalog's folder."""
-        return self._store.href(CATALOG).removesuffix(f"/{CATALOG}")
 
     def href(self, collection_id: str, item_id: str) -> str:
         """Return the absolute href of an item, whether or not it exists."""
@@ -487,5 +483,10 @@ def _self_link(href: str) -> Json:
 
 def _with_table(found: Json | None) -> Json:
     body = found or {}
-    table = {"href": f"./{TABLE}", "type": PARQUET, "title": "All items as a table", "roles": ["collection-mirror"]}
+    table = {
+        "href": f"./{TABLE}",
+        "type": PARQUET,
+        "title": "All items as a table",
+        "roles": ["collection-mirror"],
+    }
     return body | {"assets": {**body.get("assets", {}), "items": table}}

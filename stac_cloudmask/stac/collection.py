@@ -15,7 +15,7 @@ from pystac.summaries import Summarizer, SummaryStrategy
 from pystac.utils import datetime_to_str
 
 from stac_cloudmask.errors import ConfigError, UnsupportedItemError, WriteError
-from stac_cloudmask.stac.assets import ASSETS, extensions_of, renders
+from stac_cloudmask.stac.assets import ASSETS, Json, extensions_of, renders
 from stac_cloudmask.stac.hrefs import safe_id
 from stac_cloudmask.stac.mask_item import CATALOG_TITLE, ITEM_TYPE, SUFFIX, collection_title, json_link
 from stac_cloudmask.stac.metadata import number, period, times_of
@@ -24,7 +24,6 @@ from stac_cloudmask.stac.store import whole_file
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    Json = dict[str, Any]
 
 CATALOG_ID: Final = "stac-cloudmask"
 SENTINEL_LICENSE: Final = "https://sentinel.esa.int/documents/247904/690755/Sentinel_Data_Legal_Notice"

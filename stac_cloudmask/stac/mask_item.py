@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 import pystac
@@ -16,6 +16,7 @@ from stac_cloudmask.errors import UnsupportedItemError
 from stac_cloudmask.stac.assets import (
     ASSETS,
     OWN,
+    Json,
     carried_assets,
     extensions_of,
     file_name_of,
@@ -37,8 +38,6 @@ if TYPE_CHECKING:
     from stac_cloudmask.core.grid import Grid
     from stac_cloudmask.stac.bands import Sources
 
-    Json = dict[str, Any]
-
 
 @dataclass(frozen=True, kw_only=True)
 class ModelUse:
@@ -47,7 +46,7 @@ class ModelUse:
     name: str
     roles: tuple[str, ...]
     sha256: str
-    href: str | None = None
+    href: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,7 +115,6 @@ DEFAULT_COLLECTION: Final = "sentinel-2-l2a"
 """Assumed collection of a source without one."""
 JSON_TYPE: Final = "application/json"
 ITEM_TYPE: Final = "application/geo+json"
-SIDECAR_TYPE: Final = "application/xml"
 CATALOG_TITLE: Final = "Cloud and cloud-shadow masks"
 
 
@@ -239,14 +237,13 @@ def _projection(grid: Grid) -> Json:
 
 def _asset(key: str, facts: MaskFacts) -> Json:
     asset: Json = {"href": f"./{file_name_of(key)}", **ASSETS[key], "created": facts.created}
-    if asset["type"] != SIDECAR_TYPE:  # QGIS and GDAL modify sidecars
+    if asset["type"] != "application/xml":  # QGIS and GDAL modify sidecars
         asset |= facts.files[key]
     if "bands" not in asset:
         return asset
     asset |= {"gsd": facts.grid.gsd, "raster:spatial_resolution": facts.grid.gsd}
-    models = [unsigned(model.href) for model in facts.models if model.href]
-    if models:
-        asset["processing:expression"] = {"format": "stac-mlm", "expression": models[0] if len(models) == 1 else models}
+    models = [unsigned(model.href) for model in facts.models]
+    asset["processing:expression"] = {"format": "stac-mlm", "expression": models[0] if len(models) == 1 else models}
     if key == "cloud_mask":
         asset["classification:classes"] = _counted(asset["classification:classes"], facts.counts)
     return asset | _projection(facts.grid)
@@ -281,9 +278,7 @@ def json_link(rel: str, href: str, title: str) -> Json:
 
 def _provenance(source: pystac.Item, facts: MaskFacts) -> list[Json]:
     models = [
-        _derived_from(unsigned(model.href), f"Model {model.name}", {"mlm:name": model.name})
-        for model in facts.models
-        if model.href
+        _derived_from(unsigned(model.href), f"Model {model.name}", {"mlm:name": model.name}) for model in facts.models
     ]
     href = self_href(source)
     if href is None:
