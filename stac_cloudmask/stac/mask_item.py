@@ -169,7 +169,7 @@ def mask_item(source: pystac.Item, facts: MaskFacts) -> pystac.Item:
         "geometry": source.geometry,
         "bbox": _bbox(source),
         "properties": properties,
-        "links": [*_structure(facts.collection_id), *_provenance(source, facts), *license_links(source)],
+        "links": _links(source, facts),
         "assets": assets,
     }
     return pystac.Item.from_dict(item, preserve_dict=False, migrate=False)
@@ -261,31 +261,27 @@ def _counted(classes: list[Json], counts: Mapping[int, int]) -> list[Json]:
     ]
 
 
-def _structure(collection: str) -> list[Json]:
-    """Return the links of an item at COLLECTION/ITEM/ITEM.json below its catalog."""
-    title = collection_title(collection)
-    return [
+def _links(source: pystac.Item, facts: MaskFacts) -> list[Json]:
+    """Return the links of an item at COLLECTION/ITEM/ITEM.json below its catalog, and those of its provenance."""
+    title = collection_title(facts.collection_id)
+    links = [
         json_link("root", "../../catalog.json", CATALOG_TITLE),
         json_link("parent", "../collection.json", title),
         json_link("collection", "../collection.json", title),
     ]
+    if (href := self_href(source)) is not None:
+        names = ("eo:cloud_cover", "s2:cloud_shadow_percentage")
+        stated = {name: value for name in names if (value := number(source.properties.get(name))) is not None}
+        links.append(_derived_from(href, f"Source item {facts.source_id}", stated))
+    links += [
+        _derived_from(unsigned(model.href), f"Model {model.name}", {"mlm:name": model.name}) for model in facts.models
+    ]
+    return links + license_links(source)
 
 
 def json_link(rel: str, href: str, title: str) -> Json:
     """Return a link to a catalog or collection."""
     return {"rel": rel, "href": href, "type": JSON_TYPE, "title": title}
-
-
-def _provenance(source: pystac.Item, facts: MaskFacts) -> list[Json]:
-    models = [
-        _derived_from(unsigned(model.href), f"Model {model.name}", {"mlm:name": model.name}) for model in facts.models
-    ]
-    href = self_href(source)
-    if href is None:
-        return models
-    stated = {name: number(source.properties.get(name)) for name in ("eo:cloud_cover", "s2:cloud_shadow_percentage")}
-    covers = {name: value for name, value in stated.items() if value is not None}
-    return [_derived_from(href, f"Source item {facts.source_id}", covers), *models]
 
 
 def _derived_from(href: str, title: str, stated: Json) -> Json:

@@ -29,8 +29,7 @@ if TYPE_CHECKING:
 
 WORK: Final = ".stac_cloudmask"
 """Folder inside an output directory for temporary files and locks."""
-LOCK: Final = "lock"
-LOCKED: Final = f".{LOCK}"
+LOCKED: Final = ".lock"
 """Suffix of the lock file that the owner of a temporary folder holds."""
 LOCK_SECONDS: Final = 120.0
 """Timeout of a change that waits for others; one takes milliseconds."""
@@ -136,7 +135,7 @@ class LocalStore:
     @contextmanager
     def _lock(self) -> Iterator[None]:
         """Lock this directory against other runs; the system releases the lock however the process ends."""
-        path = self._root / WORK / LOCK
+        path = self._root / WORK / "lock"
         try:
             with FileLock(path, timeout=LOCK_SECONDS):
                 yield
