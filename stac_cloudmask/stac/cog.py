@@ -23,7 +23,7 @@ from stac_cloudmask.stac.store import whole_file
 if TYPE_CHECKING:
     from stac_cloudmask.core.grid import Grid
 
-TILE_SIDE: Final = 512
+COG_TILE: Final = 512
 """Side of a tile inside the file, in pixels."""
 GDAL_CACHE: Final = 32 * 2**20
 """Bytes of GDAL's cache; the default is 5 % of memory, far more than a pass over strips of tiles can use."""
@@ -65,7 +65,7 @@ def write_cog(
     asset, classes = ASSETS[key], CLASS_TABLES.get(key, ())
     layout: dict[str, Any] = {
         "crs": grid.code, "transform": rasterio.Affine(*grid.transform), "height": grid.height, "width": grid.width,
-        "count": 1, "dtype": "uint8", "nodata": asset["nodata"], "blocksize": TILE_SIDE, "compress": "DEFLATE",
+        "count": 1, "dtype": "uint8", "nodata": asset["nodata"], "blocksize": COG_TILE, "compress": "DEFLATE",
         "overview_resampling": "AVERAGE" if "unit" in asset else "MODE", "num_threads": threads, "bigtiff": "IF_SAFER",
     }  # fmt: skip
     meanings = {f"CLASS_{info.code}": info.title for info in classes}

@@ -54,7 +54,7 @@ class LocalStore:
 
     def __init__(self, root: Path) -> None:
         self._root = root.absolute()
-        remedy = "the output needs a writable directory with free space"
+        remedy = "; the output needs a writable directory with free space"
         self._named_errors = partial(_named, str(self._root), remedy, OSError)
 
     def href(self, name: str) -> str:
@@ -190,14 +190,14 @@ def _object(content: bytes) -> Json | None:
 
 
 @contextmanager
-def _named(place: str, hint: str, *kinds: type[Exception]) -> Iterator[None]:
-    """Turn errors of these kinds into errors of this package that name the location and a remedy."""
+def _named(place: str, remedy: str, *kinds: type[Exception]) -> Iterator[None]:
+    """Turn errors of these kinds into errors of this package that name the location and a remedy, if there is one."""
     try:
         yield
     except StacCloudmaskError:
         raise
     except kinds as error:
-        raise WriteError(f"{place}: {_first_line(error)}; {hint}") from error
+        raise WriteError(f"{place}: {_first_line(error)}{remedy}") from error
 
 
 @contextmanager
@@ -211,19 +211,15 @@ def whole_file(path: Path, *kinds: type[Exception]) -> Iterator[Path]:
     Raises:
         WriteError: The file cannot be written; nothing is left behind, and an existing file is kept.
     """
-    failures: tuple[type[Exception], ...] = (OSError, *kinds)
     temporary = path.with_name(f".{uuid.uuid4().hex}{path.suffix}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        yield temporary
-        temporary.replace(path)
-    except StacCloudmaskError:
-        raise
-    except failures as error:
-        raise WriteError(f"{path}: cannot be written: {error}") from error
-    finally:
-        with suppress(OSError):  # on a disk that has become read-only, the first error counts
-            temporary.unlink(missing_ok=True)
+    with _named(f"{path}: cannot be written", "", OSError, *kinds):
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            yield temporary
+            temporary.replace(path)
+        finally:
+            with suppress(OSError):  # on a disk that has become read-only, the first error counts
+                temporary.unlink(missing_ok=True)
 
 
 CONTENTION: Final = RetryPolicy(seconds=60, pause=0.1)
@@ -255,7 +251,7 @@ class ObjectStore:
         except ImportError as error:
             raise ConfigError(f"{root}: needs the extra: pip install 'stac-cloudmask[s3]', or gs, or az") from error
         self._api, self._errors = obstore, exceptions
-        remedy, kinds = "check the bucket, its region and your permissions", (OSError, NotImplementedError)
+        remedy, kinds = "; check the bucket, its region and your permissions", (OSError, NotImplementedError)
         self._named_errors = partial(_named, self._url, remedy, *kinds, exceptions.BaseError)
         try:
             self._store = store.from_url(
