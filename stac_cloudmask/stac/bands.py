@@ -9,7 +9,7 @@ from stac_cloudmask.errors import BandNotFoundError, UnsupportedItemError
 from stac_cloudmask.stac import metadata
 from stac_cloudmask.stac.boa_offset import BY_USER, Offset, boa_offset as decide_offset, is_jp2, scale_of
 from stac_cloudmask.stac.hrefs import DEFAULT_RULE, HrefRule, check_href, safe_id
-from stac_cloudmask.stac.providers import BANDS, SCL, SCL_GSD, Provider, choose_href, identify
+from stac_cloudmask.stac.providers import BANDS, LAYERS, SCL, Provider, choose_href, identify
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -140,7 +140,7 @@ def _band_source(item: pystac.Item, name: str, provider: Provider, choice: BoaOf
 
 def _find(item: pystac.Item, name: str, provider: Provider) -> str | None:
     """Return the best asset for a band: by the provider's table, else by band metadata and key."""
-    listed = next((key for key in provider.assets.get(name, ()) if key in item.assets), None)
+    listed = next((key for key in provider.keys(name) if key in item.assets), None)
     if listed is not None:
         return listed
     matching = [
@@ -157,8 +157,7 @@ def _rank(item: pystac.Item, key: str, name: str) -> tuple[bool, bool, float]:
     asset = item.assets[key]
     grid = metadata.asset_grid(item, key)
     gsd = grid.gsd if grid else metadata.number(asset.extra_fields.get("gsd"))
-    native = SCL_GSD if name == SCL else BANDS[name].gsd
-    return is_jp2(asset), gsd != native, gsd or float("inf")
+    return is_jp2(asset), gsd != LAYERS[name].gsd, gsd or float("inf")
 
 
 def _source(item: pystac.Item, name: str, key: str, offset: Offset, rule: HrefRule) -> BandSource:
@@ -166,7 +165,7 @@ def _source(item: pystac.Item, name: str, key: str, offset: Offset, rule: HrefRu
     nodata = metadata.declared(asset, "nodata")
     if nodata not in {None, 0.0}:
         raise UnsupportedItemError(f"item {item.id!r}: asset {key!r} declares nodata {nodata:g}; Sentinel-2 has 0")
-    array = f"/{BANDS[name].esa.lower()}" if metadata.group_bands(item, key) else ""
+    array = f"/{LAYERS[name].esa.lower()}" if metadata.group_bands(item, key) else ""
     hrefs = [href.rstrip("/") + array for href in (asset.href, *metadata.alternates(asset))]
     try:
         href = check_href(choose_href(hrefs), base=item.get_self_href(), rule=rule)

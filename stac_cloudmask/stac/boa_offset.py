@@ -26,7 +26,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
 from stac_cloudmask.errors import UnsupportedItemError
-from stac_cloudmask.stac.metadata import asset_band, baseline, declared, group_bands, number, offset_flag
+from stac_cloudmask.stac.metadata import asset_band, baseline, declared, group_bands, number
 
 if TYPE_CHECKING:
     import pystac
@@ -37,8 +37,10 @@ BOA_OFFSET: Final = -1000
 FIRST_WITH_OFFSET: Final = 4.0
 """Baseline."""
 
+FLAGS: Final = ("earthsearch:boa_offset_applied", "sentinel:boa_offset_applied", "s2:boa_offset_applied")
+"""Properties that state whether the offset is already in the pixels."""
 BY_USER: Final = "set by the user"
-SCALE: Final = 1e-4
+ESA_SCALE: Final = 1e-4
 QUANTIFICATION: Final = 10_000
 SCALES: Final = (1e-6, 1e-2)
 """Reflectance per digital number: ESA's value, and the range of plausible values."""
@@ -77,16 +79,16 @@ def boa_offset(item: pystac.Item, asset_key: str) -> Offset:
     processed = baseline(item, asset_key)
     if is_jp2(asset) and processed is not None:
         return _by_baseline(processed, "original JPEG 2000 file")
-    flag = offset_flag(item)
-    if flag:
+    flags = [item.properties[flag] for flag in FLAGS if isinstance(item.properties.get(flag), bool)]
+    if flags and flags[0]:
         return Offset(dn=0, reason="boa_offset_applied is true: already in the pixels")
-    if flag is False:
+    if flags:
         offset = _by_baseline(processed, "boa_offset_applied is false")
         return replace(offset, doubtful=offset.doubtful or offset.dn != 0)
     return _by_declaration(item, asset_key, processed)
 
 
-def scale_of(item: pystac.Item, asset_key: str) -> float:
+def scale_of(item: pystac.Item, key: str) -> float:
     """Return reflectance per digital number as the asset declares it, otherwise ESA's value.
 
     A scale of 1 is ignored, because tools copy GDAL's default into items. A scale of 10000 is ESA's quantification
@@ -95,12 +97,12 @@ def scale_of(item: pystac.Item, asset_key: str) -> float:
     Raises:
         UnsupportedItemError: The scale is impossible for uint16 reflectance.
     """
-    scale = declared(item.assets[asset_key], "scale")
+    scale = declared(item.assets[key], "scale")
     if scale is None or scale in {1, QUANTIFICATION}:
-        return SCALE
+        return ESA_SCALE
     if not SCALES[0] <= scale <= SCALES[1]:
         raise UnsupportedItemError(
-            f"item {item.id!r}: asset {asset_key!r} declares scale {scale:g}; reflectance as uint16 has about {SCALE:g}"
+            f"item {item.id!r}: asset {key!r} declares scale {scale:g}; reflectance as uint16 has about {ESA_SCALE:g}"
         )
     return scale
 

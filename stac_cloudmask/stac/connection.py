@@ -13,15 +13,14 @@ import httpx2
 
 from stac_cloudmask.errors import ConfigError, ReadError, redact
 from stac_cloudmask.retry import DEFAULT_POLICY, PASSING, RetryPolicy, retry_after, retrying
-from stac_cloudmask.stac.hrefs import DEFAULT_RULE, HrefRule, check_href, is_remote, local_path
+from stac_cloudmask.stac.hrefs import DEFAULT_RULE, HrefRule, check_href, is_file, is_folder, is_remote, local_path
 
 Json = dict[str, Any]
 
 MAX_BYTES: Final = 2**28
 """Larger documents are refused."""
 MAX_REDIRECTS: Final = 5
-CONNECT_SECONDS: Final = 5.0
-SEE_OTHER: Final = 303
+HTTP_TIMEOUT: Final = httpx2.Timeout(60.0, connect=5.0)
 GONE: Final = frozenset({404, 410})
 LOGIN: Final = frozenset({401, 403})
 
@@ -81,7 +80,7 @@ class JsonReader:
         self.rule = connection.rule
         self._connection = connection
         self._home = None if home is None or not is_remote(home) else httpx2.URL(home)
-        self._client = httpx2.Client(follow_redirects=False, timeout=httpx2.Timeout(60.0, connect=CONNECT_SECONDS))
+        self._client = httpx2.Client(follow_redirects=False, timeout=HTTP_TIMEOUT)
 
     def __enter__(self) -> Self:
         return self
@@ -123,7 +122,7 @@ class JsonReader:
         """
         if where.startswith(("http://", "https://")):
             return self.send("GET", where, base=base or where)
-        return _stored(where) if is_remote(where) else _local(Path(where))
+        return _stored(where)
 
     def send(self, method: str, href: str, *, base: str, body: Json | None = None, final: Iterable[int] = ()) -> bytes:
         """Return a server's answer; the request is repeated while that can help.
@@ -145,7 +144,7 @@ class JsonReader:
             if target is None:
                 break
             place = target
-            if answer.status_code == SEE_OTHER:
+            if answer.status_code == httpx2.codes.SEE_OTHER:
                 method, body = "GET", None
         else:
             raise BrokenError(f"{redact(href)} redirects more than {MAX_REDIRECTS} times")
@@ -216,27 +215,22 @@ def json_object(text: bytes, where: str) -> Json:
     return body
 
 
-def _local(path: Path) -> bytes:
-    try:
-        content = path.read_bytes() if path.is_file() and path.stat().st_size <= MAX_BYTES else None
-    except OSError as error:
-        raise BrokenError(f"{path} cannot be read: {error.strerror}") from None
-    if content is None:
-        if path.is_file():
-            raise BrokenError(f"{path} is larger than {MAX_BYTES} bytes")
-        folder = f"{path} is a folder; name the JSON of an item, or give the folder as the catalog"
-        raise MissingError(folder if path.is_dir() else f"there is no file {path}")
-    return content
-
-
 def _stored(href: str) -> bytes:
+    """Return the content of a local file, or of an object in a store."""
+    if not is_remote(href) and not is_file(href):
+        folder = f"{href} is a folder; name the JSON of an item, or give the folder as the catalog"
+        raise MissingError(folder if is_folder(href) else f"there is no file {href}")
     try:
-        with fsspec.open(href, "rb") as file:
-            content: bytes = file.read(MAX_BYTES)
+        with fsspec.open(href, "rb") if is_remote(href) else Path(href).open("rb") as file:
+            content: bytes = file.read(MAX_BYTES + 1)
     except ImportError as error:
         raise ConfigError(f"{href}: {error}; for s3:// install the extra: pip install 'stac-cloudmask[s3]'") from None
     except FileNotFoundError:
         raise MissingError(f"there is no object {href}") from None
     except Exception as error:  # noqa: BLE001  (stores raise errors of their own libraries)
+        if not is_remote(href) and isinstance(error, OSError):
+            raise BrokenError(f"{href} cannot be read: {error.strerror}") from None
         raise ReadError(f"{href} cannot be read: {redact(str(error))[:200]}") from None
+    if len(content) > MAX_BYTES:
+        raise BrokenError(f"{redact(href)} is larger than {MAX_BYTES} bytes")
     return content

@@ -11,7 +11,6 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from os import PathLike, fspath
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias
 
 import numpy as np
@@ -41,11 +40,11 @@ Area: TypeAlias = str | PathLike[str] | Mapping[str, Any] | shapely.Geometry
 LON_LAT: Final = "EPSG:4326"
 SEGMENT: Final = 0.01
 """Maximum distance in degrees between the points of a projected edge."""
-HALF: Final = 180.0
+HALF_TURN: Final = 180.0
 """Degrees of longitude to the antimeridian."""
-WORLD: Final = box(-HALF, -90, HALF, 90)
-NOWHERE: Final = shapely.Point()
-ANYWHERE: Final = box(-2 * HALF, -90, 2 * HALF, 90)
+EARTH: Final = box(-HALF_TURN, -90, HALF_TURN, 90)
+NO_PLACE: Final = shapely.Point()
+ANYWHERE: Final = box(-2 * HALF_TURN, -90, 2 * HALF_TURN, 90)
 """Longitudes may also be stated beyond the antimeridian."""
 VECTORS: Final = (".geojson", ".json", ".gpkg", ".shp", ".fgb", ".kml")
 WKT: Final = re.compile(
@@ -70,7 +69,7 @@ def bbox_area(bbox: Sequence[float]) -> shapely.Geometry:
     west, south, east, north = bbox
     if west <= east:
         return box(west, south, east, north)
-    return shapely.union(box(west, south, HALF, north), box(-HALF, south, east, north))
+    return shapely.union(box(west, south, HALF_TURN, north), box(-HALF_TURN, south, east, north))
 
 
 def bbox_of(area: shapely.Geometry) -> list[float]:
@@ -78,7 +77,7 @@ def bbox_of(area: shapely.Geometry) -> list[float]:
     west, south, east, north = area.bounds
     parts = shapely.bounds(shapely.get_parts(area))
     eastern, western = parts[parts[:, 0] >= 0], parts[parts[:, 2] <= 0]
-    if west == -HALF and east == HALF and len(eastern) + len(western) == len(parts):
+    if west == -HALF_TURN and east == HALF_TURN and len(eastern) + len(western) == len(parts):
         west, east = float(eastern[:, 0].min()), float(western[:, 2].max())
     return [west, south, east, north]
 
@@ -86,10 +85,10 @@ def bbox_of(area: shapely.Geometry) -> list[float]:
 def wrapped(area: shapely.Geometry) -> shapely.Geometry:
     """Return the area wrapped to longitudes between -180 and 180 degrees."""
     west, _, east, _ = area.bounds
-    if (west >= -HALF and east <= HALF) or not -3 * HALF <= west <= east <= 3 * HALF:
+    if (west >= -HALF_TURN and east <= HALF_TURN) or not -3 * HALF_TURN <= west <= east <= 3 * HALF_TURN:
         return area
-    turned = (translate(area, xoff=2 * HALF * turn) for turn in (-1, 0, 1))
-    pieces = [shapely.intersection(shapely.make_valid(one), WORLD) for one in turned]
+    turned = (translate(area, xoff=2 * HALF_TURN * turn) for turn in (-1, 0, 1))
+    pieces = [shapely.intersection(shapely.make_valid(one), EARTH) for one in turned]
     whole = shapely.get_dimensions(area)  # if it only touches the antimeridian, a piece is a line or a point
     return shapely.union_all([piece for piece in pieces if shapely.get_dimensions(piece) == whole])
 
@@ -101,9 +100,9 @@ def footprint(geometry: object, bbox: object) -> shapely.Geometry:
     """
     try:
         lies = _across(shape(geometry)) if geometry else bbox_area(_flat(bbox))
-        return wrapped(lies) if all(map(math.isfinite, lies.bounds)) else NOWHERE
+        return wrapped(lies) if all(map(math.isfinite, lies.bounds)) else NO_PLACE
     except UNREADABLE:
-        return NOWHERE
+        return NO_PLACE
 
 
 def touches(item: pystac.Item, area: shapely.Geometry) -> bool:
@@ -141,7 +140,7 @@ def _across(lies: shapely.Geometry) -> shapely.Geometry:
 
 def _unfolded(part: shapely.Geometry) -> shapely.Geometry:
     west, _, east, _ = part.bounds
-    if east - west <= HALF or (west <= -HALF and east >= HALF):
+    if east - west <= HALF_TURN or (west <= -HALF_TURN and east >= HALF_TURN):
         return part
     return shapely.transform(part, lambda xy: xy + np.array([360.0, 0.0]) * (xy[:, :1] < 0))
 
@@ -246,9 +245,9 @@ def _of_layers(path: Path) -> Iterator[Feature]:
         raise ConfigError(f"{path}: {path.suffix} needs the extra: pip install 'stac-cloudmask[labels]'") from None
     if not path.exists():
         raise ReadError(f"there is no file {path}")
-    with TemporaryDirectory() as folder, warnings.catch_warnings(action="ignore", category=RuntimeWarning):
+    with warnings.catch_warnings(action="ignore", category=RuntimeWarning):
         try:
-            readable = _with_contents(path, folder) if path.suffix.lower() == ".gpkg" else path
+            readable = _with_contents(path) if path.suffix.lower() == ".gpkg" else path
             layers = [name for name, kind in pyogrio.list_layers(readable) if kind is not None]
             read = {name: pyogrio.raw.read(readable, layer=name) for name in layers}
         except (pyogrio.errors.DataSourceError, sqlite3.Error) as error:
@@ -287,21 +286,18 @@ def pixels_of(area: shapely.Geometry, grid: Grid) -> tuple[Window, NDArray[np.bo
     return (window, inside) if inside.any() else None
 
 
-def _with_contents(path: Path, folder: str) -> Path:
+def _with_contents(path: Path) -> Path | bytes:
     """Return a GeoPackage, or a copy with the table of contents that GDAL requires and some programs omit."""
-    with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as database:
-        tables = {name for (name,) in database.execute("SELECT name FROM sqlite_master")}
-    if "gpkg_contents" in tables or "gpkg_geometry_columns" not in tables:
-        return path
-    copy = Path(folder) / path.name
-    copy.write_bytes(path.read_bytes())
-    with closing(sqlite3.connect(copy)) as database, database:
-        database.execute(
-            "CREATE TABLE gpkg_contents (table_name, data_type, identifier, description, last_change,"
-            " min_x, min_y, max_x, max_y, srs_id)"
+    source = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)
+    with closing(source), closing(sqlite3.connect(":memory:")) as copy:
+        tables = {name for (name,) in source.execute("SELECT name FROM sqlite_master")}
+        if "gpkg_contents" in tables or "gpkg_geometry_columns" not in tables:
+            return path
+        source.backup(copy)
+        copy.execute(
+            "CREATE TABLE gpkg_contents AS SELECT table_name, 'features' AS data_type, table_name AS identifier,"
+            " NULL AS description, NULL AS last_change, NULL AS min_x, NULL AS min_y, NULL AS max_x, NULL AS max_y,"
+            " srs_id FROM gpkg_geometry_columns"
         )
-        database.execute(
-            "INSERT INTO gpkg_contents (table_name, data_type, identifier, srs_id)"
-            " SELECT table_name, 'features', table_name, srs_id FROM gpkg_geometry_columns"
-        )
-    return copy
+        copy.commit()
+        return copy.serialize()

@@ -14,11 +14,11 @@ Items may come from untrusted sources. The rule, for an item (or link) read from
 
 from __future__ import annotations
 
-import ipaddress
 import os
 import re
 import socket
 from dataclasses import dataclass
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Final
 from urllib.parse import unquote, urljoin
@@ -26,15 +26,13 @@ from urllib.request import url2pathname
 
 from stac_cloudmask.errors import UnsupportedItemError, redact
 
-URL: Final = re.compile(
+READABLE_URL: Final = re.compile(
     r"(https?|s3|gs|az)://(\[[\da-f:.]+\]|[\w.-]+)(?::\d{1,5})?(?:[/?#]\S*)?", re.ASCII | re.IGNORECASE
 )
 """URLs that may be read: scheme and ASCII host, without user info and spaces."""
-PRIVATE_SUFFIXES: Final = ("localhost", "local", "internal", "localdomain", "lan", "home.arpa")
+PRIVATE_SUFFIXES: Final = (".localhost", ".local", ".internal", ".localdomain", ".lan", ".home.arpa")
 MAX_HREF: Final = 4096
 MAX_ID: Final = 200
-
-Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -128,12 +126,12 @@ def absolute(href: str, base: str | None) -> str:
 
 
 def _check_url(url: str, base: str | None, rule: HrefRule) -> None:
-    parts = URL.fullmatch(url)
+    parts = READABLE_URL.fullmatch(url)
     if parts is None:
         raise _refused(url, "URLs use http, https, s3, gs or az, with a plain host, without user info and spaces")
     if base is None or not is_remote(base) or not parts[1].lower().startswith("http"):
         return
-    host, own = parts[2].lower(), URL.match(base)
+    host, own = parts[2].lower(), READABLE_URL.match(base)
     is_own = own is not None and own[2].lower() == host
     if is_private(host) and not is_own and host.strip("[]") not in rule.private_hosts:
         raise _refused(url, f"a remote item may not name host {host!r} on a private network; private_hosts allows it")
@@ -153,23 +151,17 @@ def _check_path(path: str, rule: HrefRule) -> str:
 
 
 def is_private(host: str) -> bool:
-    """Return whether a host is recognizably not public: a non-global address, or an intranet name."""
+    """Return whether a host is recognizably not public: a non-global address, or an intranet name.
+
+    Addresses are recognized in any spelling that curl accepts (``127.1``, ``0x7f.1``, ``2130706433``).
+    """
     name = host.strip("[]").rstrip(".").lower()
-    address = literal_address(name)
-    if address is not None:
-        return not address.is_global or address.is_multicast
-    return "." not in name or name.endswith(tuple(f".{suffix}" for suffix in PRIVATE_SUFFIXES))
-
-
-def literal_address(name: str) -> Address | None:
-    """Return a host's IP address, in any spelling that curl accepts (``127.1``, ``0x7f.1``, ``2130706433``)."""
     try:
-        if ":" not in name:
-            return ipaddress.IPv4Address(socket.inet_aton(name))
-        address = ipaddress.IPv6Address(name.partition("%")[0])
+        address = ip_address(name.partition("%")[0] if ":" in name else socket.inet_aton(name))
     except (OSError, ValueError):
-        return None
-    return address.ipv4_mapped or address
+        return "." not in name or name.endswith(PRIVATE_SUFFIXES)
+    public = getattr(address, "ipv4_mapped", None) or address
+    return not public.is_global or public.is_multicast
 
 
 def _refused(href: str, why: str) -> UnsupportedItemError:

@@ -29,10 +29,8 @@ GSDS: Final = (1e-6, 1e6)
 """Largest plausible coordinates and pixel sizes, in units of the CRS: the Earth's circumference is 4e7 m."""
 
 CODES: Final = range(256)
-PREFIXES: Final = ("s2", "sentinel2", "sentinel", "eopf", "eo")
+SENTINEL2_PREFIXES: Final = ("s2", "sentinel2", "sentinel", "eopf", "eo")
 """Prefixes under which providers have kept the Sentinel-2 properties over the years."""
-
-FLAGS: Final = ("earthsearch:boa_offset_applied", "sentinel:boa_offset_applied", "s2:boa_offset_applied")
 
 MGRS: Final = re.compile(r"(?:^|MGRS-|_T|_)(\d{1,2})([C-HJ-NP-X][A-HJ-NP-Z][A-HJ-NP-V])(?:_|$)")
 """A tile of the Military Grid Reference System in a code, a property or the name of a product."""
@@ -70,7 +68,7 @@ def declared(asset: pystac.Asset, name: str) -> float | None:
     They are read from the raster extension v2, on the asset or its only band, or from ``raster:bands``.
     """
     fields = asset.extra_fields
-    places = [fields, *band_dicts(fields.get("bands")), *band_dicts(fields.get("raster:bands"))]
+    places = [fields, *mappings_in(fields.get("bands"))[:1], *mappings_in(fields.get("raster:bands"))[:1]]
     found = (number(place.get(field)) for place in places for field in (f"raster:{name}", name))
     return next((value for value in found if value is not None), None)
 
@@ -84,13 +82,13 @@ def file_size(asset: pystac.Asset) -> int | None:
 def alternates(asset: pystac.Asset) -> list[str]:
     """Return alternate hrefs of an asset by the alternate-assets extension."""
     stated = asset.extra_fields.get("alternate")
-    found = stated.values() if isinstance(stated, Mapping) else ()
-    return [one["href"] for one in found if isinstance(one, Mapping) and isinstance(one.get("href"), str)]
+    found = mappings_in([*stated.values()] if isinstance(stated, Mapping) else None)
+    return [one["href"] for one in found if isinstance(one.get("href"), str)]
 
 
-def band_dicts(value: object) -> list[Mapping[str, object]]:
-    """Return the first band of a list of bands, as a list of none or one."""
-    return [value[0]] if isinstance(value, list) and value and isinstance(value[0], Mapping) else []
+def mappings_in(value: object) -> list[Fields]:
+    """Return the objects in a list of JSON, without any other values."""
+    return [entry for entry in value if isinstance(entry, Mapping)] if isinstance(value, list) else []
 
 
 def asset_grid(item: pystac.Item, key: str) -> Grid | None:
@@ -169,7 +167,7 @@ def _numbers(values: object, lengths: tuple[int, ...]) -> tuple[float, ...] | No
 
 def own_property(item: pystac.Item, *names: str) -> object:
     """Return a Sentinel-2 property, under any of the prefixes that providers use; None if absent."""
-    keys = (f"{prefix}:{name}" for prefix in PREFIXES for name in names)
+    keys = (f"{prefix}:{name}" for prefix in SENTINEL2_PREFIXES for name in names)
     return next((item.properties[key] for key in keys if item.properties.get(key) is not None), None)
 
 
@@ -195,12 +193,6 @@ def _product_names(item: pystac.Item, key: str | None) -> list[str]:
     stated = (own_property(item, field) for field in fields)
     href = [] if key is None else [item.assets[key].href]
     return [*(name for name in stated if isinstance(name, str)), item.id, *href]
-
-
-def offset_flag(item: pystac.Item) -> bool | None:
-    """Return whether the item states that the offset is already in the pixels; None if not stated."""
-    found = (item.properties.get(flag) for flag in FLAGS)
-    return next((value for value in found if isinstance(value, bool)), None)
 
 
 def is_mask(properties: Mapping[str, Any]) -> bool:
@@ -331,10 +323,8 @@ def _bands(item: pystac.Item, asset: pystac.Asset) -> list[Mapping[str, object]]
     stated = asset.extra_fields.get("eo:bands") or asset.extra_fields.get("bands")
     if not isinstance(stated, list):
         return []
-    common = item.properties.get("eo:bands")
-    known = common if isinstance(common, list) else []
-    found = [known[band] if isinstance(band, int) and 0 <= band < len(known) else band for band in stated]
-    return [band for band in found if isinstance(band, Mapping)]
+    known = mappings_in(item.properties.get("eo:bands"))
+    return mappings_in([known[band] if isinstance(band, int) and 0 <= band < len(known) else band for band in stated])
 
 
 def period(stated: str) -> tuple[datetime, datetime]:

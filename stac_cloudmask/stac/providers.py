@@ -15,11 +15,9 @@ from stac_cloudmask.errors import ReadError
 from stac_cloudmask.retry import DEFAULT_POLICY, RetryPolicy
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
     import pystac
-
-Keys = tuple[str, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,7 +46,8 @@ BANDS: Final[Mapping[str, Band]] = {
 """Bands by Earth Search's common names, which the whole package uses."""
 
 SCL: Final = "scl"
-SCL_GSD: Final = 20
+LAYERS: Final[Mapping[str, Band]] = {**BANDS, SCL: Band(esa="SCL", gsd=20, wavelength=float("nan"))}
+"""The bands, and the scene classification."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,22 +56,18 @@ class Provider:
 
     Attributes:
         name: Short name, recorded on outputs.
-        marks: Regular expressions; an item is this provider's if one of its signs (see ``signs``) matches one.
-        assets: Asset keys by common name (and ``scl``), the preferred first.
+        marks: Regular expressions; an item is this provider's if one of its signs (see ``identify``) matches one.
+        patterns: Asset keys with ``{name}``, ``{esa}`` and ``{gsd}`` of a band, the preferred first.
     """
 
     name: str
     marks: tuple[str, ...] = ()
-    assets: Mapping[str, Keys]
+    patterns: tuple[str, ...]
 
-
-def _keys(*patterns: str) -> Mapping[str, Keys]:
-    """Return the asset keys of every band and of SCL from patterns with ``{name}``, ``{esa}`` and ``{gsd}``."""
-    bands = {name: (band.esa, band.gsd) for name, band in BANDS.items()} | {SCL: (SCL.upper(), SCL_GSD)}
-    return {
-        name: tuple(pattern.format(name=name, esa=esa, gsd=gsd) for pattern in patterns)
-        for name, (esa, gsd) in bands.items()
-    }
+    def keys(self, name: str) -> list[str]:
+        """Return the asset keys of a band or of SCL by its common name, the preferred first."""
+        band = LAYERS[name]
+        return [pattern.format(name=name, esa=band.esa, gsd=band.gsd) for pattern in self.patterns]
 
 
 PROVIDERS: Final = (
@@ -82,22 +77,22 @@ PROVIDERS: Final = (
             r"href:https://sentinel2l2a01\.blob\.core\.windows\.net/",
             r"link:https://planetarycomputer\.microsoft\.com/",
         ),
-        assets=_keys("{esa}"),
+        patterns=("{esa}",),
     ),
     Provider(
         name="cdse",
         marks=(r"href:s3://eodata/", r"link:https://stac\.dataspace\.copernicus\.eu/"),
-        assets=_keys("{esa}_{gsd}m", "{esa}_10m", "{esa}_20m", "{esa}_60m"),
+        patterns=("{esa}_{gsd}m", "{esa}_10m", "{esa}_20m", "{esa}_60m"),
     ),
     Provider(
         name="earth-search-c1",
         marks=(r"collection:sentinel-2-c1-l2a$", r"href:https://e84-earth-search-sentinel-data\."),
-        assets=_keys("{name}"),
+        patterns=("{name}",),
     ),
     Provider(
         name="earth-search-v0",
         marks=(r"collection:sentinel-s2-l2a-cogs$", r"link:https://earth-search\.aws\.element84\.com/v0"),
-        assets=_keys("{esa}"),
+        patterns=("{esa}",),
     ),
     Provider(
         name="earth-search-v1",
@@ -106,13 +101,13 @@ PROVIDERS: Final = (
             r"link:https://earth-search\.aws\.element84\.com/v1",
             r"href:https://sentinel-cogs\.",
         ),
-        assets=_keys("{name}", "{name}-jp2"),
+        patterns=("{name}", "{name}-jp2"),
     ),
-    Provider(name="sentinel-s2-l2a", marks=(r"href:s3://sentinel-s2-l2a/",), assets=_keys("{name}")),
+    Provider(name="sentinel-s2-l2a", marks=(r"href:s3://sentinel-s2-l2a/",), patterns=("{name}",)),
 )
 """Providers in the order in which they are tried."""
 
-GENERIC: Final = Provider(name="generic", assets=_keys("{name}", "{esa}", "{esa}_{gsd}m", "{name}_{gsd}m"))
+GENERIC: Final = Provider(name="generic", patterns=("{name}", "{esa}", "{esa}_{gsd}m", "{name}_{gsd}m"))
 """The fallback for stactools and other static catalogs."""
 
 
@@ -207,18 +202,14 @@ def has_credentials(href: str) -> bool:
 
 def identify(item: pystac.Item) -> Provider:
     """Return the provider of an item, by its assets, links and properties; copies on other hosts are recognized too."""
-    found = list(signs(item))
-    known = (one for one in PROVIDERS if any(re.match(mark, sign) for mark in one.marks for sign in found))
+    signs = [
+        f"collection:{item.collection_id}",
+        *(f"property:{name}" for name in item.properties),
+        *(f"link:{link.target}" for link in item.links),
+        *(f"href:{asset.href}" for asset in item.assets.values()),
+    ]
+    known = (one for one in PROVIDERS if any(re.match(mark, sign) for mark in one.marks for sign in signs))
     return next(known, GENERIC)
-
-
-def signs(item: pystac.Item) -> Iterator[str]:
-    """Yield signs of an item's origin: ``collection:``, ``property:``, ``link:`` and ``href:`` of its assets."""
-    if item.collection_id:
-        yield f"collection:{item.collection_id}"
-    yield from (f"property:{name}" for name in item.properties)
-    yield from (f"link:{link.target}" for link in item.links if isinstance(link.target, str))
-    yield from (f"href:{asset.href}" for asset in item.assets.values())
 
 
 TOKEN_MINUTES: Final = 15

@@ -32,7 +32,7 @@ from stac_cloudmask.stac.metadata import MGRS, baseline, is_mask, number, own_pr
 from stac_cloudmask.stac.parse import Failure, Found, items_in, link_of, links_of, listed_item, or_failure, parse_item
 
 Version = tuple[float, str, str]
-Interval = tuple[datetime | None, datetime | None]
+TimeSpan = tuple[datetime | None, datetime | None]
 
 PAGE_ITEMS: Final = 100
 """Items per page of an API."""
@@ -91,7 +91,7 @@ class Query:
         return (self.collection,) if isinstance(self.collection, str) else tuple(self.collection or ())
 
     @cached_property
-    def interval(self) -> Interval:
+    def interval(self) -> TimeSpan:
         """First and last time, both included; None is open."""
         return (None, None) if self.datetime is None else _interval(self.datetime)
 
@@ -149,7 +149,7 @@ def _check_bbox(bbox: Sequence[float]) -> None:
         raise ConfigError(f"bbox is west south east north in degrees, longitude before latitude, got {stated}")
 
 
-def _interval(stated: str) -> Interval:
+def _interval(stated: str) -> TimeSpan:
     first, slash, last = stated.partition("/")
     ends = (first, last if slash else first)
     try:
@@ -163,7 +163,7 @@ def _interval(stated: str) -> Interval:
     )
 
 
-def _overlaps(asked: Interval, item: pystac.Item) -> bool:
+def _overlaps(asked: TimeSpan, item: pystac.Item) -> bool:
     try:
         start, end = times_of(item.properties)
     except ValueError:
