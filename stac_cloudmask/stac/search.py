@@ -12,7 +12,6 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import cached_property, partial
 from itertools import chain, islice
-from math import isfinite
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -93,7 +92,20 @@ class Query:
     @cached_property
     def interval(self) -> TimeSpan:
         """First and last time, both included; None is open."""
-        return (None, None) if self.datetime is None else _interval(self.datetime)
+        if self.datetime is None:
+            return None, None
+        first, slash, last = self.datetime.partition("/")
+        ends = (first, last if slash else first)
+        try:
+            start, end = (None if one in {"", ".."} else period(one)[index] for index, one in enumerate(ends))
+            if (start or end) and not (start and end and start > end):
+                return start, end
+        except (ValueError, OverflowError):
+            pass
+        raise ConfigError(
+            "datetime is a time, or A/B with open ends as '..', such as 2023-08 or 2023-08-01/.., "
+            f"got {self.datetime!r}"
+        )
 
     @cached_property
     def area(self) -> shapely.Geometry | None:
@@ -144,23 +156,8 @@ def _check_bbox(bbox: Sequence[float]) -> None:
     if len(bbox) != 4:  # noqa: PLR2004
         raise ConfigError(f"bbox has 4 numbers, west south east north, got {stated}")
     west, south, east, north = bbox
-    fits = all(map(isfinite, bbox)) and -180 <= west <= 180 and -180 <= east <= 180  # noqa: PLR2004
-    if not (fits and -90 <= south <= north <= 90):  # noqa: PLR2004
+    if not (-180 <= west <= 180 and -180 <= east <= 180 and -90 <= south <= north <= 90):  # noqa: PLR2004
         raise ConfigError(f"bbox is west south east north in degrees, longitude before latitude, got {stated}")
-
-
-def _interval(stated: str) -> TimeSpan:
-    first, slash, last = stated.partition("/")
-    ends = (first, last if slash else first)
-    try:
-        start, end = (None if one in {"", ".."} else period(one)[index] for index, one in enumerate(ends))
-        if (start or end) and not (start and end and start > end):
-            return start, end
-    except (ValueError, OverflowError):
-        pass
-    raise ConfigError(
-        f"datetime is a time, or A/B with open ends as '..', such as 2023-08 or 2023-08-01/.., got {stated!r}"
-    )
 
 
 def _overlaps(asked: TimeSpan, item: pystac.Item) -> bool:
