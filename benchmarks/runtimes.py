@@ -59,7 +59,7 @@ def main() -> None:
 def window(side: int) -> NDArray[np.float32]:
     """A simulated window ``(1, band, y, x)``."""
     from stac_cloudmask.simulate.scene import Recipe, simulate  # noqa: PLC0415
-    from stac_cloudmask.stac.boa_offset import BOA_OFFSET, QUANTIFICATION  # noqa: PLC0415
+    from stac_cloudmask.stac.bands import BOA_OFFSET, QUANTIFICATION  # noqa: PLC0415
 
     scene = simulate(Recipe(height=side, width=side, seed=3))
     return (np.stack([scene.layer(band) for band in BANDS])[None].astype(np.float32) + BOA_OFFSET) / QUANTIFICATION

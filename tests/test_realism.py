@@ -8,7 +8,7 @@ from stac_cloudmask.core.reflectance import to_reflectance
 from stac_cloudmask.models.registry import find_model
 from stac_cloudmask.models.session import OnnxSegmenter
 from stac_cloudmask.simulate.scene import Recipe, simulate
-from stac_cloudmask.stac.boa_offset import BOA_OFFSET
+from stac_cloudmask.stac.bands import BOA_OFFSET
 
 pytestmark = pytest.mark.slow
 

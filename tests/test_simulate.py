@@ -13,8 +13,7 @@ from stac_cloudmask.core.votes import Sun
 from stac_cloudmask.errors import ConfigError, UnsupportedItemError
 from stac_cloudmask.simulate import scene as simulation
 from stac_cloudmask.simulate.scene import Recipe, simulate, write_simulated_item
-from stac_cloudmask.stac.bands import resolve
-from stac_cloudmask.stac.boa_offset import BOA_OFFSET
+from stac_cloudmask.stac.bands import BOA_OFFSET, resolve
 from tests.offline import Validator
 
 SMALL = {"height": 90, "width": 120}

@@ -20,7 +20,8 @@ from stac_cloudmask.errors import ConfigError
 from stac_cloudmask.pipeline.mask import bands_needed, mask_pixels, resolve_sources
 from stac_cloudmask.review.cubes import SLACK, geobox, items_by_step, spatial_axes
 from stac_cloudmask.review.layers import MASK
-from stac_cloudmask.stac.metadata import key_band, number, sun_angles
+from stac_cloudmask.stac.bands import key_band
+from stac_cloudmask.stac.metadata import number, sun_angles
 from stac_cloudmask.stac.providers import SCL
 from stac_cloudmask.stac.warp import ground
 

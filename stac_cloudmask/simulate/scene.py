@@ -27,7 +27,7 @@ from stac_cloudmask.errors import ConfigError
 from stac_cloudmask.simulate.clouds import SCL_STEP, draw_sky, look_down, scene_classification
 from stac_cloudmask.simulate.landscape import landscape
 from stac_cloudmask.stac.assets import COG, class_list
-from stac_cloudmask.stac.boa_offset import BOA_OFFSET, QUANTIFICATION
+from stac_cloudmask.stac.bands import BOA_OFFSET, QUANTIFICATION
 from stac_cloudmask.stac.geometry import LON_LAT
 from stac_cloudmask.stac.hrefs import safe_id
 from stac_cloudmask.stac.providers import BANDS, SCL

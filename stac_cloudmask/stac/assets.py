@@ -11,14 +11,13 @@ from urllib.parse import parse_qsl, urlsplit, urlunsplit
 
 from stac_cloudmask.core.classes import CLASSES, SCL_CLASSES, ClassInfo, CloudClass
 from stac_cloudmask.errors import UnsupportedItemError, redact
-from stac_cloudmask.stac.boa_offset import boa_offset, scale_of
+from stac_cloudmask.stac.bands import BandSource, Sources, asset_band, boa_offset, scale_of
 from stac_cloudmask.stac.hrefs import check_href, is_remote
-from stac_cloudmask.stac.metadata import asset_band, asset_epsg, baseline, sun_angles, tile_of
+from stac_cloudmask.stac.metadata import asset_epsg, baseline, sun_angles, tile_of
 
 if TYPE_CHECKING:
     import pystac
 
-    from stac_cloudmask.stac.bands import BandSource, Sources
 
 Json = dict[str, Any]
 

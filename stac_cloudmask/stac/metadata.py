@@ -1,4 +1,4 @@
-"""Read fields of STAC items, tolerantly across STAC versions, and recognize the band of an asset."""
+"""Read fields of STAC items, tolerantly across STAC versions."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ from pystac.utils import str_to_datetime
 
 from stac_cloudmask.core.grid import Grid
 from stac_cloudmask.errors import UnsupportedItemError
-from stac_cloudmask.stac.providers import BANDS
 
 if TYPE_CHECKING:
     import pystac
@@ -45,7 +44,6 @@ VERSION_OF_ESA: Final = re.compile(r"\d{2}\.\d{2}(\.\d+)?")
 version, which may be unrelated."""
 MADE_BY_USERS: Final = 99.0
 """Numbers of at least this are not baselines: Sen2Cor writes N9999 outside of ESA."""
-ZARR: Final = re.compile(r"application/(vnd[.+]|x-)?zarr\b", re.IGNORECASE)
 LEVEL_1: Final = re.compile(r"(L|MSI|level.?)1[ABC]?$", re.IGNORECASE)
 
 
@@ -242,89 +240,6 @@ def sun_angles(item: pystac.Item) -> tuple[float, float] | None:
     if azimuth is None or not known:
         return None
     return azimuth, next((one for one in known if one > 0), known[0])
-
-
-BY_ESA: Final = {band.esa: name for name, band in BANDS.items()}
-
-EO_NAMES: Final[Mapping[str, str]] = {name: name for name in BANDS if not name.startswith("rededge")} | {
-    "rededge071": "rededge1",
-    "rededge075": "rededge2",
-    "rededge078": "rededge3",
-}
-"""Common names of the eo extension that mean a single band; its plain ``rededge`` may be any of four."""
-
-QUALITY: Final = re.compile(r"msk|mask|qual|qi|pvi|preview|detfoo|satura|defect|cld|snw")
-"""Parts of keys of band metadata rather than measurements, such as ``MSK_DETFOO_B02``."""
-
-WAVELENGTH_TOLERANCE: Final = 0.012
-"""Tolerance in um: satellites and baselines differ by up to 0.01; the closest bands, B08 and B8A, by 0.028."""
-
-
-def asset_band(item: pystac.Item, key: str) -> str | None:
-    """Return the common name of the one band of an asset; None for classes, quality layers and multi-band images."""
-    return None if len(_bands(item, item.assets[key])) > 1 else stated_band(item, key) or key_band(key)
-
-
-def stated_band(item: pystac.Item, key: str) -> str | None:
-    """Return the common name by the band metadata alone."""
-    bands = _bands(item, item.assets[key])
-    return band_name(bands[0]) if len(bands) == 1 else None
-
-
-def is_zarr(asset: pystac.Asset) -> bool:
-    """Return whether an asset is a Zarr array or a group of them, by its media type or its path."""
-    return bool(ZARR.match(str(asset.media_type or ""))) or ".zarr" in asset.href.partition("?")[0]
-
-
-def group_bands(item: pystac.Item, key: str) -> list[str | None]:
-    """Return the common names of the bands in a Zarr group; empty for any other asset."""
-    bands = _bands(item, item.assets[key]) if is_zarr(item.assets[key]) else []
-    return [band_name(band) for band in bands] if len(bands) > 1 else []
-
-
-def is_scl(item: pystac.Item, key: str) -> bool:
-    """Return whether an asset is the scene classification, by its key or the name of its only band."""
-    bands = _bands(item, item.assets[key])
-    names = [key, *(str(band.get("name")) for band in bands if len(bands) == 1)]
-    return any(re.fullmatch(r"scl|scene[_-]?classification([_-]map)?", _stem(name)) for name in names)
-
-
-def key_band(key: str) -> str | None:
-    """Return a common name by asset key: ``blue``, ``B02``, ``b2``, ``B02_10m``, ``T33TWL_..._B02_R10m.jp2``."""
-    stem = _stem(key)
-    match = re.fullmatch(r"b0?(\d|8a|1\d)", stem)
-    return BY_ESA.get(f"B{match[1].upper():0>2}") if match else stem if stem in BANDS else None
-
-
-def _stem(key: str) -> str:
-    """Return a key without file extension, pixel size, folders, and any prefix of an ESA name."""
-    stem = re.sub(r"([_-]r?\d+m)?(-jp2|\.(tiff?|jp2|j2k))?$", "", key.lower().rpartition("/")[2])
-    ending = re.fullmatch(r"(.*[_-])(b\d{1,2}a?|scl)", stem)
-    return ending[2] if ending and not QUALITY.search(ending[1]) else stem
-
-
-def band_name(band: Mapping[str, object]) -> str | None:
-    """Return a common name by a band's name, wavelength or common name, in this order (B8A may be ``rededge``)."""
-    name = str(band.get("name", ""))
-    by_name = BY_ESA.get(name.upper()) or (name if name in BANDS else None)
-    return by_name or _by_wavelength(band) or EO_NAMES.get(str(band.get("common_name", band.get("eo:common_name"))))
-
-
-def _by_wavelength(band: Mapping[str, object]) -> str | None:
-    wavelength = number(band.get("center_wavelength", band.get("eo:center_wavelength")))
-    if wavelength is None:
-        return None
-    nearest = min(BANDS, key=lambda name: abs(BANDS[name].wavelength - wavelength))
-    return nearest if abs(BANDS[nearest].wavelength - wavelength) <= WAVELENGTH_TOLERANCE else None
-
-
-def _bands(item: pystac.Item, asset: pystac.Asset) -> list[Mapping[str, object]]:
-    """Return band metadata; before STAC 0.9, ``eo:bands`` of an asset were indexes into those of the item."""
-    stated = asset.extra_fields.get("eo:bands") or asset.extra_fields.get("bands")
-    if not isinstance(stated, list):
-        return []
-    known = mappings_in(item.properties.get("eo:bands"))
-    return mappings_in([known[band] if isinstance(band, int) and 0 <= band < len(known) else band for band in stated])
 
 
 def period(stated: str) -> tuple[datetime, datetime]:

@@ -13,6 +13,7 @@ from rasterio.env import get_gdal_config
 
 from stac_cloudmask.errors import ReadError
 from stac_cloudmask.retry import DEFAULT_POLICY, RetryPolicy
+from stac_cloudmask.stac.connection import Connection, read_json
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -229,8 +230,6 @@ def sign(href: str, *, retry: RetryPolicy = DEFAULT_POLICY) -> str:
 
 
 def _token(name: str, url: str, retry: RetryPolicy) -> str:
-    from stac_cloudmask.stac.connection import Connection, read_json  # noqa: PLC0415  (which reads items, which need BANDS)
-
     with _asking:
         token, expiry = _tokens.get(url, ("", datetime.min.replace(tzinfo=UTC)))
         if expiry - datetime.now(UTC) < timedelta(minutes=TOKEN_MINUTES):

@@ -31,7 +31,7 @@ from stac_cloudmask.core.reflectance import HIGHEST_DN, U16, is_damaged
 from stac_cloudmask.core.resampling import mean_by_twos, mode_of_blocks, repeat, up_bilinear
 from stac_cloudmask.errors import ConfigError, StacCloudmaskWarning, UnsupportedItemError
 from stac_cloudmask.retry import DEFAULT_POLICY, RetryPolicy
-from stac_cloudmask.stac.boa_offset import DARK, of_array, settle
+from stac_cloudmask.stac.bands import DARK, of_array, settle
 from stac_cloudmask.stac.gdal import check_proj, dataset, open_raster, quiet_loggers, reading, whole
 from stac_cloudmask.stac.hrefs import is_remote
 from stac_cloudmask.stac.metadata import MAX_PIXELS, make_grid

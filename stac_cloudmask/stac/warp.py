@@ -26,10 +26,10 @@ from shapely.geometry import mapping
 from stac_cloudmask.core.classes import CloudClass
 from stac_cloudmask.errors import ConfigError, ReadError, StacCloudmaskWarning, UnsupportedItemError, redact
 from stac_cloudmask.retry import RetryPolicy
+from stac_cloudmask.stac.bands import band_name, key_band
 from stac_cloudmask.stac.gdal import open_raster
 from stac_cloudmask.stac.geometry import LON_LAT, UNREADABLE, VECTORS, check_degrees, read_features
 from stac_cloudmask.stac.hrefs import check_href, is_remote
-from stac_cloudmask.stac.metadata import band_name, key_band
 
 if TYPE_CHECKING:
     import pystac

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 import pytest
 
 from stac_cloudmask.errors import BandNotFoundError, UnsupportedItemError
-from stac_cloudmask.stac.bands import resolve
-from stac_cloudmask.stac.metadata import asset_grid, is_scl, key_band, sun_angles
+from stac_cloudmask.stac.bands import is_scl, key_band, resolve
+from stac_cloudmask.stac.metadata import asset_grid, sun_angles
 from stac_cloudmask.stac.providers import AWS, BANDS, BEARER, identify
 from tests.stac.items import as_read, features, genuine, made_up
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from stac_cloudmask.errors import UnsupportedItemError
-from stac_cloudmask.stac.boa_offset import Offset, boa_offset, scale_of
+from stac_cloudmask.stac.bands import Offset, boa_offset, scale_of
 from stac_cloudmask.stac.metadata import baseline
 from tests.stac.items import genuine, made_up
 
