@@ -6,10 +6,10 @@ the ground is there. Based on the survey, pixels are selected strip by strip.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from functools import cached_property
 from math import log2, sqrt
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -107,8 +107,7 @@ CELL_ROWS: Final = 192
 """Approximate number of rows of pixels that are reduced to cells at once."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Cells:
+class Cells(NamedTuple):
     """A scene on the grid of cells; all ``(y, x)``, bool or the share 0..1 of a cell.
 
     Attributes:
@@ -134,8 +133,7 @@ class Cells:
     clean: BoolGrid
 
 
-@dataclass(frozen=True)
-class Candidates:
+class Candidates(NamedTuple):
     """Pixels that may be flagged: ``(y, x)`` bool.
 
     Attributes:
@@ -250,7 +248,7 @@ class Survey:
         """The scene in cells; a last, partial cell counts its pixels."""
         rows = max(1, CELL_ROWS // self.factor) * self.factor
         parts = list(in_order(self._reduced, strips(self.evidence.shape[0], rows), threads=self.threads))
-        return Cells(**{f.name: np.concatenate([getattr(part, f.name) for part in parts]) for f in fields(Cells)})
+        return Cells(*(np.concatenate(layers) for layers in zip(*parts, strict=True)))
 
     def _reduced(self, strip: tuple[int, int]) -> Cells:
         rules, factor = self.rules, self.factor
@@ -393,8 +391,7 @@ class Survey:
         cells = self.cells
         some = (cells.cloud > 0) | ((cells.product > 0) & self.supported) | ((cells.cirrus > 0) & self.veiled)
         labels = objects(some)
-        convincing: BoolGrid = some & np.isin(labels, np.unique(labels[cells.certain | self.product]))
-        return convincing
+        return some & np.isin(labels, np.unique(labels[cells.certain | self.product]))
 
     @cached_property
     def believed(self) -> BoolGrid:

@@ -52,8 +52,6 @@ class Grid:
 
     def coarsen(self, factor: int) -> Grid:
         """Return the grid of blocks of ``factor`` x ``factor`` pixels; a last, partial block counts as a pixel."""
-        if factor < 1:
-            raise ConfigError(f"a grid is coarsened by a whole number of at least 1, got {factor}")
         return Grid(
             epsg=self.epsg,
             left=self.left,
@@ -143,13 +141,8 @@ def plan_chips(height: int, width: int, *, size: int, overlap: int, multiple: in
         multiple: Windows start at multiples of this, and their side is the smallest multiple that needs no more
             windows; 0 means that the side is ``size``, for models with a fixed input.
     """
-    if not 0 <= overlap < size:
-        raise ConfigError(f"overlap must lie in [0, size={size}), got {overlap}")
-    if multiple < 0 or (multiple and size % multiple):
-        raise ConfigError(f"size must be a multiple of {multiple}, got {size}")
-    rows = _evenly_spread(height, size=size, overlap=overlap, multiple=multiple)
-    cols = _evenly_spread(width, size=size, overlap=overlap, multiple=multiple)
-    return _grid_of_chips(rows, cols, rows, cols)
+    rows, cols = (_evenly_spread(side, size=size, overlap=overlap, multiple=multiple) for side in (height, width))
+    return [[Chip(window, window) for window in row] for row in _windows(rows, cols)]
 
 
 def farmvibes_chips(height: int, width: int, *, size: int, overlap_fraction: float) -> list[list[Chip]]:
@@ -161,7 +154,8 @@ def farmvibes_chips(height: int, width: int, *, size: int, overlap_fraction: flo
     if not 1 <= step <= size:
         raise ConfigError(f"overlap must lie in [0, 1) and leave a step of a pixel, got {overlap_fraction} of {size}")
     rows, cols = _farmvibes_axis(height, size, step), _farmvibes_axis(width, size, step)
-    return _grid_of_chips(rows, cols, _cuts(rows), _cuts(cols))
+    read, write = _windows(rows, cols), _windows(_cuts(rows), _cuts(cols))
+    return [list(map(Chip, *pair)) for pair in zip(read, write, strict=True)]
 
 
 def _evenly_spread(length: int, *, size: int, overlap: int, multiple: int) -> list[Span]:
@@ -184,16 +178,8 @@ def _farmvibes_axis(length: int, size: int, step: int) -> list[Span]:
     return [(int(start), size) for start in np.round(np.linspace(0, length - size, count))]
 
 
-def _grid_of_chips(
-    read_rows: list[Span], read_cols: list[Span], write_rows: list[Span], write_cols: list[Span]
-) -> list[list[Chip]]:
-    return [
-        [
-            Chip(Window(top, left, height, width), Window(first, start, rows, cols))
-            for (left, width), (start, cols) in zip(read_cols, write_cols, strict=True)
-        ]
-        for (top, height), (first, rows) in zip(read_rows, write_rows, strict=True)
-    ]
+def _windows(rows: list[Span], cols: list[Span]) -> list[list[Window]]:
+    return [[Window(top, left, height, width) for left, width in cols] for top, height in rows]
 
 
 def _cuts(spans: list[Span]) -> list[Span]:

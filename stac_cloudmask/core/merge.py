@@ -10,7 +10,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
@@ -173,15 +172,13 @@ FARMVIBES_DISK: Final = 5
 """Radius in pixels of FarmVibes.AI's dilation, regardless of the pixel size."""
 FARMVIBES_CLASSES: Final = "cloud stands for cloud, cloud shadow and no data alike"
 
-POLICIES: Final = MappingProxyType(
-    {
-        # the thresholds and the buffer of FarmVibes.AI's workflow, its 5 pixels of 10 m in meters
-        "union": Policy(cloud_thr=0.3, shadow_thr=0.2, cloud_buffer=50.0, shadow_buffer=50.0),
-        # docs/accuracy.md: chips' cloud F1 is within 0.005 from 15 to 45 percent of cloud and 37 to 62 m of buffer;
-        # Alberta's shadow F1 within 0.005 from 45 to 90 percent of shadow, and any buffer of shadow costs
-        "calibrated": Policy(cloud_thr=0.3, shadow_thr=0.6, cloud_buffer=50.0, shadow_buffer=0.0),
-    }
-)
+POLICIES: Final = {
+    # the thresholds and the buffer of FarmVibes.AI's workflow, its 5 pixels of 10 m in meters
+    "union": Policy(cloud_thr=0.3, shadow_thr=0.2, cloud_buffer=50.0, shadow_buffer=50.0),
+    # docs/accuracy.md: chips' cloud F1 is within 0.005 from 15 to 45 percent of cloud and 37 to 62 m of buffer;
+    # Alberta's shadow F1 within 0.005 from 45 to 90 percent of shadow, and any buffer of shadow costs
+    "calibrated": Policy(cloud_thr=0.3, shadow_thr=0.6, cloud_buffer=50.0, shadow_buffer=0.0),
+}
 """Default settings of each policy, except ``farmvibes``, which works in pixels."""
 
 

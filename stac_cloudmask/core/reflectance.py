@@ -18,8 +18,7 @@ SATURATED_DN: Final = 65535
 
 def is_damaged(dn: U16) -> NDArray[np.bool_]:
     """Return True for digital numbers that are impossible in L2A: negative numbers written as unsigned, and damage."""
-    damaged: NDArray[np.bool_] = (dn > HIGHEST_DN) & (dn < SATURATED_DN)
-    return damaged
+    return (dn > HIGHEST_DN) & (dn < SATURATED_DN)
 
 
 def to_reflectance(dn: U16, *, scales: Sequence[float], offsets: Sequence[int]) -> NDArray[np.float32]:
@@ -58,5 +57,4 @@ def to_rgb(reflectance: NDArray[np.float32]) -> NDArray[np.uint8]:
     light = np.clip((1 + MIDDLE) * reflectance / (reflectance + MIDDLE), 0, 1)
     gray = light.mean(axis=0, keepdims=True)
     vivid = np.clip(gray + SATURATION * (light - gray), 0, 1)
-    picture: NDArray[np.uint8] = np.ascontiguousarray(np.moveaxis(np.rint(255 * vivid).astype(np.uint8), 0, -1))
-    return picture
+    return np.ascontiguousarray(np.moveaxis(np.rint(255 * vivid).astype(np.uint8), 0, -1))

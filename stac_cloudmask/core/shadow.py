@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
 from math import cos, hypot, radians, sin, tan
-from typing import TYPE_CHECKING, Final, TypeVar
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,10 +22,10 @@ from stac_cloudmask.core.morphology import dilate
 
 if TYPE_CHECKING:
     from stac_cloudmask.core.calibrated import Rules
+    from stac_cloudmask.core.resampling import Scalar
     from stac_cloudmask.core.votes import Sun
 
 BoolGrid = NDArray[np.bool_]
-Scalar = TypeVar("Scalar", bound=np.generic)
 Shift = tuple[int, int]
 
 LEAST_TANGENT: Final = 1e-6
@@ -132,8 +132,7 @@ def shadowless(search: Search, labels: NDArray[np.int32]) -> NDArray[np.bool_]:
         bare &= np.bincount(labels[seen], minlength=size.size) < search.rules.explained * size
     south, east = shadow_shift(search.sun, min(search.length(search.rules.usual), hypot(*search.cloud.shape)))
     in_sight = some & shifted(search.valid & ~search.cloud, (-south, -east))
-    none: NDArray[np.bool_] = bare & (np.bincount(labels[in_sight], minlength=size.size) >= size / 2)
-    return none
+    return bare & (np.bincount(labels[in_sight], minlength=size.size) >= size / 2)
 
 
 def shadow_shift(sun: Sun, length: float) -> Shift:
@@ -172,5 +171,4 @@ def kept_objects(labels: NDArray[np.int32], where: BoolGrid, *, share: float) ->
     inside = np.bincount(labels[where], minlength=size.size)
     keep = inside >= share * size
     keep[0] = False
-    kept: BoolGrid = keep[labels]
-    return kept
+    return keep[labels]

@@ -90,7 +90,13 @@ def _findings(model: OnnxSegmenter) -> Iterator[Finding]:
         return
     yield from _activation(answer, spec)
     yield from _class_order(model, size)
-    yield from _free_window(model)
+    if multiple := spec.window.multiple:  # windows of another size are needed at the border of a scene
+        height = -(-SHORT_SIDE // multiple) * multiple
+        width = 2 * height + multiple
+        try:
+            model.predict(fixed_chip(spec.bands, height, width))
+        except ModelError as error:
+            yield Finding("error", f"windows of {height} x {width} do not work: {error}")
 
 
 def _activation(answer: NDArray[np.float32], spec: ModelSpec) -> Iterator[Finding]:
@@ -121,15 +127,3 @@ def _class_order(model: OnnxSegmenter, size: int) -> Iterator[Finding]:
                 f"{role}: probability {own:.2f} in a {role}, {foreign:.2f} in a {other}; "
                 f"the order of the classes or the scaling of the values may differ from the item",
             )
-
-
-def _free_window(model: OnnxSegmenter) -> Iterator[Finding]:
-    """Yield a finding unless windows of another size work, as needed at the border of a scene."""
-    multiple = model.spec.window.multiple
-    if not multiple:
-        return
-    height = -(-SHORT_SIDE // multiple) * multiple
-    try:
-        model.predict(fixed_chip(model.spec.bands, height, 2 * height + multiple))
-    except ModelError as error:
-        yield Finding("error", f"windows of {height} x {2 * height + multiple} do not work: {error}")

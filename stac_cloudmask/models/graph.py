@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Final
@@ -89,14 +89,26 @@ def simplified(model: ModelProto, path: Path) -> ModelProto:
     """
     options = onnxruntime.SessionOptions()
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
-    options.log_severity_level = 3
     with TemporaryDirectory() as folder:
         options.optimized_model_filepath = f"{folder}/simplified.onnx"
-        try:
-            onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
-        except ERRORS as error:
-            raise ModelError(f"{path}: onnxruntime cannot run it: {error}") from error
+        open_session(model.SerializeToString(), path, options)
         return onnx.load_model(options.optimized_model_filepath)
+
+
+def open_session(
+    graph: bytes, path: Path, options: onnxruntime.SessionOptions, *, provider: str = "CPUExecutionProvider"
+) -> onnxruntime.InferenceSession:
+    """Return ONNX Runtime's session for a graph.
+
+    Raises:
+        ModelError: ONNX Runtime cannot run it; the message names ``path``.
+    """
+    options.log_severity_level = 3
+    try:
+        # A fallback would print to stdout, between the results
+        return onnxruntime.InferenceSession(graph, options, providers=[provider], enable_fallback=0)
+    except ERRORS as error:
+        raise ModelError(f"{path}: onnxruntime cannot run it: {error}") from error
 
 
 def _read(path: Path, spec: ModelSpec) -> bytes:
@@ -141,26 +153,19 @@ def _refuse_unfit(graph: GraphProto, spec: ModelSpec, path: Path) -> tuple[int, 
     for what, sides in (("input", given), ("output", result)):
         if len(sides) != RANK:
             raise ModelError(f"{path}: its {what} has {len(sides)} axes; (n, channel, y, x) are expected")
-    wrong = list(_differences(given, result, spec))
-    if inputs[0].type.tensor_type.elem_type != TensorProto.FLOAT:
-        wrong.append("its input is not float32")
-    if wrong:
-        raise ModelError(f"{path}: {'; '.join(wrong)}")
-    return given[2], given[3]
-
-
-def _differences(given: list[int], result: list[int], spec: ModelSpec) -> Iterator[str]:
-    """Yield how the axes of input and output differ from those in an item."""
-    item = f"but the item of {spec.name!r} says"
-    if given[1] not in (0, len(spec.bands)):
-        yield f"its input has {given[1]} channels, {item} {len(spec.bands)}"
-    if result[1] not in (0, spec.channels):
-        yield f"its output has {result[1]} channels, {item} {spec.channels}"
-    _, _, height, width = given
-    if max(height, width) > LONGEST_SIDE:
-        yield f"wants windows of {height} x {width}; at most {LONGEST_SIDE} are supported"
-    elif not spec.window.multiple and {height, width} - {0, spec.window.size}:
-        yield f"wants windows of {height} x {width}, {item} {spec.window.size}"
+    item, (height, width) = f"but the item of {spec.name!r} says", given[2:]
+    wants, is_vast = f"wants windows of {height} x {width}", max(height, width) > LONGEST_SIDE
+    is_other = not spec.window.multiple and not {height, width} <= {0, spec.window.size}
+    wrong = {
+        f"its input has {given[1]} channels, {item} {len(spec.bands)}": given[1] not in (0, len(spec.bands)),
+        f"its output has {result[1]} channels, {item} {spec.channels}": result[1] not in (0, spec.channels),
+        f"{wants}; at most {LONGEST_SIDE} are supported": is_vast,
+        f"{wants}, {item} {spec.window.size}": is_other and not is_vast,
+        "its input is not float32": inputs[0].type.tensor_type.elem_type != TensorProto.FLOAT,
+    }
+    if any(wrong.values()):
+        raise ModelError(f"{path}: {'; '.join(text for text, applies in wrong.items() if applies)}")
+    return height, width
 
 
 def _free_window(graph: GraphProto) -> None:

@@ -10,7 +10,6 @@ from contextlib import redirect_stdout
 from dataclasses import dataclass, field
 from functools import lru_cache, partial
 from pathlib import Path
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -19,7 +18,7 @@ from dask.system import CPU_COUNT
 from scipy.special import expit
 
 from stac_cloudmask.errors import ConfigError, ModelError
-from stac_cloudmask.models.graph import ERRORS, FREE_AXES, load_graph
+from stac_cloudmask.models.graph import ERRORS, FREE_AXES, load_graph, open_session
 from stac_cloudmask.models.registry import int8_ranges, locate
 
 if TYPE_CHECKING:
@@ -32,7 +31,7 @@ if TYPE_CHECKING:
 
 DN_PER_REFLECTANCE: Final = np.float32(1e4)
 """Sentinel-2's quantification value."""
-EXECUTION: Final = MappingProxyType({"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"})
+EXECUTION: Final = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 """Onnxruntime's names of the providers that it runs."""
 
 Run = Callable[["F32"], "F32"]
@@ -142,18 +141,13 @@ def _onnxruntime(graph: bytes, path: Path, shape: tuple[int, ...], *, threads: i
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
-    options.log_severity_level = 3
     # Threads that wait in a loop would take the CPU from reading and blending
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     # The ukis models on windows of 512 need 348 MB instead of 565 MB, at the same speed
     options.enable_mem_pattern = False
     for axis in (axis for axis, side in enumerate(shape) if side > 0 and axis != 1):
         options.add_free_dimension_override_by_name(FREE_AXES[axis], shape[axis])
-    try:
-        # A fallback would print to stdout, between the results
-        session = onnxruntime.InferenceSession(graph, options, providers=[EXECUTION[provider]], enable_fallback=0)
-    except ERRORS as error:
-        raise ModelError(f"{path}: onnxruntime cannot run it: {error}") from error
+    session = open_session(graph, path, options, provider=EXECUTION[provider])
     if session.get_providers()[0] != EXECUTION[provider]:
         raise ConfigError(
             f"provider {provider!r}: onnxruntime would silently use the CPU, because it found no GPU or no usable "

@@ -21,7 +21,7 @@ def test_strips_reduce_to_the_same_cells_as_the_whole(monkeypatch):
     monkeypatch.setattr(module, "CELL_ROWS", 7)
     cut = Survey(evidence, POLICY).cells
     assert whole.valid.shape == (32, 38)
-    for name in whole.__dataclass_fields__:
+    for name in whole._fields:
         np.testing.assert_array_equal(getattr(cut, name), getattr(whole, name), err_msg=name)
 
 

@@ -1,10 +1,8 @@
 from __future__ import annotations
 
-import pytest
 from hypothesis import given, strategies as st
 
 from stac_cloudmask.core.grid import Grid
-from stac_cloudmask.errors import ConfigError
 
 GRID = Grid(epsg=32633, left=600000, top=5000040, gsd=10, height=109, width=54)
 
@@ -15,11 +13,6 @@ def test_a_coarser_grid_covers_the_finer_one(factor):
     assert (coarse.epsg, coarse.left, coarse.top, coarse.gsd) == (32633, 600000, 5000040, 10 * factor)
     assert 109 <= coarse.height * factor < 109 + factor
     assert 54 <= coarse.width * factor < 54 + factor
-
-
-def test_a_grid_is_coarsened_by_at_least_one():
-    with pytest.raises(ConfigError, match="at least 1, got 0"):
-        GRID.coarsen(0)
 
 
 def test_bounds_and_transform_say_where_the_pixels_lie():

@@ -104,12 +104,6 @@ def test_the_seeds_writes_tile_the_scene_exactly(height, width, size, overlap):
     assert (times_written == 1).all()
 
 
-@pytest.mark.parametrize(("size", "overlap", "multiple"), [(64, 64, 0), (64, -1, 0), (100, 10, 32), (64, 0, -1)])
-def test_impossible_plans_are_refused(size, overlap, multiple):
-    with pytest.raises(ConfigError):
-        plan_chips(10, 10, size=size, overlap=overlap, multiple=multiple)
-
-
 def test_a_window_counts_within_another():
     assert Window(10, 20, 3, 4).within(Window(8, 15, 9, 9)) == Window(2, 5, 3, 4)
 
