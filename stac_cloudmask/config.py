@@ -21,38 +21,26 @@ DEFAULT_MODEL: Final = "ukis-csmask-4b-l2a"
 FAST: Final = "fast"
 """The small model, which is several times faster."""
 
-PRESENTATION: Final = frozenset(
-    {
-        "overwrite",
-        "in_memory",
-        "threads",
-        "model_cache",
-        "private_hosts",
-        "local_roots",
-        "retry_seconds",
-        "collection_config",
-    }
-)
-"""Settings that change how a mask is made or stored, but never its contents."""
-
+MAKING: Final = frozenset({"in_memory", "threads", "model_cache", "private_hosts", "local_roots", "retry_seconds"})
+"""Settings of how inputs are read and models are run, which do not change a mask."""
+STORING: Final = frozenset({"overwrite", "collection_config"})
+"""Settings of how a mask is stored."""
 AREA: Final = frozenset({"area", "max_halo"})
 """Settings that matter only if an area is masked."""
-LARGEST: Final = 1e12
+SIZE_LIMIT: Final = 1e12
 """Upper limit in meters or square meters; a tile has 1.2e10 square meters."""
 RANGES: Final = {
     "cloud_thr": (0.0, 1.0),
     "shadow_thr": (0.0, 1.0),
-    "resolution": (1.0, LARGEST),
+    "resolution": (1.0, SIZE_LIMIT),
     "max_halo": (0.0, 100_000.0),
     "threads": (1, 10_000),
 }
-"""Minimum and maximum of numeric settings; the others range from 0 to `LARGEST`."""
-WORDS: Final[dict[Any, str]] = {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}
+"""Minimum and maximum of numeric settings; the others range from 0 to `SIZE_LIMIT`."""
+KINDS: Final[dict[Any, str]] = {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}
 TUPLES: Final[dict[Any, str]] = {tuple[int, ...]: "a tuple of whole numbers", tuple[str, ...]: "a tuple of texts"}
 """The description, in error messages, of the values that each type of setting accepts."""
 NUMBERS: Final = {int: Integral, float: Real}
-SCL_CODES: Final = frozenset(range(1, 12))
-"""Codes of the scene classification that can be assigned a meaning; 0 is nodata."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -137,15 +125,13 @@ class Settings:
                 raise ConfigError(f"{name} takes whole percents such as 0.30 and 0.31, got {percent / 100:g}")
         if not self.cloud_model:
             raise ConfigError("cloud_model takes at least one model, got none")
-        if set(self.scl_cloud) & set(self.scl_shadow) or {*self.scl_cloud, *self.scl_shadow} - SCL_CODES:
-            raise ConfigError(
-                f"SCL classes are 1 to 11 and mean one thing each, got cloud {self.scl_cloud} and shadow "
-                f"{self.scl_shadow}"
-            )
+        cloud, shadow = self.scl_cloud, self.scl_shadow
+        if set(cloud) & set(shadow) or {*cloud, *shadow} - set(range(1, 12)):
+            raise ConfigError(f"SCL classes are 1 to 11 and mean one thing each, got cloud {cloud} and shadow {shadow}")
 
     def fingerprint_fields(self) -> dict[str, object]:
         """Return the settings that determine the contents of the published item, by name."""
-        without = PRESENTATION if self.area else PRESENTATION | AREA
+        without = MAKING | STORING if self.area else MAKING | STORING | AREA
         return {name: value for name, value in asdict(self).items() if name not in without}
 
 
@@ -154,10 +140,10 @@ def _check(name: str, value: Any, kind: Any) -> None:  # noqa: ANN401  (a settin
         if value is None:
             return
         kind = get_args(kind)[0]
-    takes = (WORDS | TUPLES).get(kind) or f"one of {', '.join(get_args(kind))}"
+    takes = (KINDS | TUPLES).get(kind) or f"one of {', '.join(get_args(kind))}"
     fits = _is_a(value, kind)
     if kind in NUMBERS:
-        least, most = RANGES.get(name, (0.0, LARGEST))
+        least, most = RANGES.get(name, (0.0, SIZE_LIMIT))
         takes, fits = f"{takes} from {least:g} to {most:g}", fits and least <= value <= most
     if not fits:
         raise ConfigError(f"{name} is {takes}, got {value!r:.40}")

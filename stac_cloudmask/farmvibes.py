@@ -10,28 +10,22 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from stac_cloudmask.core.grid import farmvibes_chips
+from stac_cloudmask.core.grid import Chip, Window, farmvibes_chips
 from stac_cloudmask.core.merge import merge_farmvibes
-from stac_cloudmask.core.predict import ROLES, Bands, Member, predict_chips
+from stac_cloudmask.core.predict import ROLES, Bands, Member, Role, predict_chips
 from stac_cloudmask.errors import ConfigError, UnsupportedItemError
 from stac_cloudmask.models.registry import find_model, with_weights
 from stac_cloudmask.models.session import OnnxSegmenter
 from stac_cloudmask.models.spec import LONGEST_SIDE, ModelWindow
+from stac_cloudmask.stac.boa_offset import SCALE
 from stac_cloudmask.stac.gdal import open_raster
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
     from rasterio.io import DatasetReader
 
-    from stac_cloudmask.core.grid import Chip, Window
-    from stac_cloudmask.core.predict import Role
-
-CLOUD_MODEL: Final = "farmvibes-cloud-2"
-SHADOW_MODEL: Final = "farmvibes-shadow"
-CONTRACTS: Final[dict[Role, str]] = {"cloud": CLOUD_MODEL, "shadow": SHADOW_MODEL}
+CONTRACTS: Final[dict[Role, str]] = {"cloud": "farmvibes-cloud-2", "shadow": "farmvibes-shadow"}
 """The catalog model whose inputs and outputs an .onnx file is assumed to have, by role."""
-SCALE: Final = 1e-4
-"""Reflectance per digital number; FarmVibes.AI adds no BOA offset."""
 PROBABILITY_NODATA: Final = np.float32(100)
 """FarmVibes.AI's value of a pixel without a probability, among probabilities 0..1."""
 
@@ -61,8 +55,8 @@ def improve_cloud_mask(
     *,
     s2_raster: str | Path,
     product_mask: str | Path,
-    cloud_model: Model | Sequence[Model] = CLOUD_MODEL,
-    shadow_model: Model = SHADOW_MODEL,
+    cloud_model: Model | Sequence[Model] = "farmvibes-cloud-2",
+    shadow_model: Model = "farmvibes-shadow",
     cloud_thr: float = 0.3,
     shadow_thr: float = 0.2,
     in_memory: bool = False,
@@ -110,9 +104,9 @@ def improve_cloud_mask(
     if not cloud_models or not 1 <= window_size <= LONGEST_SIDE:
         found = f"got {len(cloud_models)} and {window_size}"
         raise ConfigError(f"at least one cloud model and windows of 1 to {LONGEST_SIDE} pixels are needed, {found}")
-    roles: list[tuple[Model, Role]] = [*((model, "cloud") for model in cloud_models), (shadow_model, "shadow")]
     cache = None if model_cache is None else Path(model_cache)
-    members = [_member(model, role, window_size, cache) for model, role in roles]
+    members = [_member(model, "cloud", window_size, cache) for model in cloud_models]
+    members.append(_member(shadow_model, "shadow", window_size, cache))
     with open_raster(str(s2_raster)) as raster, open_raster(str(product_mask)) as product:
         _refuse_others(raster, product)
         chips = farmvibes_chips(*raster.shape, size=window_size, overlap_fraction=overlap)
@@ -141,19 +135,10 @@ def flagged_pixels(
     return flagged
 
 
-def nodata_pixels(dn: NDArray[np.uint16], *, nodata: float | None) -> NDArray[np.bool_]:
-    """Return ``(y, x)``, True where any band ``(band, y, x)`` is nodata; all False without a nodata value."""
-    if nodata is None:
-        return np.zeros(dn.shape[1:], bool)
-    empty: NDArray[np.bool_] = (dn == nodata).any(axis=0)
-    return empty
-
-
 def _member(model: Model, role: Role, window_size: int, cache: Path | None) -> Member:
     """Return a model with the windows of this run instead of its own."""
-    path = Path(model)
-    with_contract = path.suffix == ".onnx"
-    spec = with_weights(find_model(CONTRACTS[role]), path) if with_contract else find_model(model, role=role)
+    is_file = Path(model).suffix == ".onnx"
+    spec = with_weights(find_model(CONTRACTS[role]), model) if is_file else find_model(model, role=role)
     window = ModelWindow(size=window_size, multiple=spec.window.multiple, overlap=0)
     return Member(OnnxSegmenter(replace(spec, window=window), cache=cache, local_means=False), (role,))
 
@@ -162,7 +147,7 @@ def _refuse_others(raster: DatasetReader, product: DatasetReader) -> None:
     for file in (raster, product):
         if others := sorted(set(file.dtypes) - {"uint8", "uint16"}):
             raise UnsupportedItemError(f"{file.name}: holds {', '.join(others)}; digital numbers are uint16 or uint8")
-    bands = find_model(CLOUD_MODEL).bands
+    bands = find_model(CONTRACTS["cloud"]).bands
     if raster.count != len(bands):
         expected = f"{len(bands)} are expected: {', '.join(bands)}"
         raise UnsupportedItemError(f"{raster.name}: has {raster.count} bands; {expected}")
@@ -173,11 +158,7 @@ def _refuse_others(raster: DatasetReader, product: DatasetReader) -> None:
         )
 
 
-def _rows(raster: DatasetReader, rows: slice) -> NDArray[np.uint16]:
-    return np.asarray(raster.read(window=(rows.indices(raster.height)[:2], (0, raster.width)), out_dtype="uint16"))
-
-
-def _window(rows: NDArray[np.uint16], window: Window) -> NDArray[np.uint16]:
+def _columns(rows: NDArray[np.uint16], window: Window) -> NDArray[np.uint16]:
     """Return the part of whole rows that a window covers; the window has as many rows."""
     return rows[:, :, window.cols]
 
@@ -186,16 +167,17 @@ def _probabilities(
     raster: DatasetReader, plan: Sequence[Sequence[Chip]], members: Sequence[Member], *, in_memory: bool
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Return cloud and shadow probability of the whole raster, 100.0 where any band is nodata."""
-    names = find_model(CLOUD_MODEL).bands
+    names = find_model(CONTRACTS["cloud"]).bands
     bands = Bands(names=names, scales=(SCALE,) * len(names), offsets=(0,) * len(names))
     out = {role: np.full(raster.shape, PROBABILITY_NODATA) for role in ROLES}
-    scene = _rows(raster, slice(None)) if in_memory else None
+    scene = raster.read(out_dtype="uint16") if in_memory else None
     for chips in plan:
         here = chips[0].read.rows
-        rows = _rows(raster, here) if scene is None else scene[:, here]
-        for prediction in predict_chips(chips, partial(_window, rows), members=members, bands=bands):
+        window = (here.start, here.stop), (0, raster.width)
+        rows = raster.read(window=window, out_dtype="uint16") if scene is None else scene[:, here]
+        for prediction in predict_chips(chips, partial(_columns, rows), members=members, bands=bands):
             if prediction.probabilities is not None:
-                empty = nodata_pixels(prediction.dn, nodata=raster.nodata)
+                empty = (prediction.dn == raster.nodata).any(axis=0)  # without a nodata tag, no number equals None
                 for role, found in prediction.probabilities.items():
                     out[role][prediction.chip.write.slices] = np.where(empty, PROBABILITY_NODATA, found)
     return out["cloud"], out["shadow"]

@@ -25,7 +25,7 @@ Value = TypeVar("Value")
 
 logger = logging.getLogger(__name__)
 
-PASSING: Final = frozenset({408, 429, 500, 502, 503, 504})
+RETRY_STATUSES: Final = frozenset({408, 429, 500, 502, 503, 504})
 """HTTP statuses that may be temporary."""
 ALOUD: Final = 5.0
 """Pauses of at least this many seconds are logged as warnings."""
@@ -87,11 +87,10 @@ def retry_after(headers: Mapping[str, str]) -> float | None:
     if stated.isdecimal():
         return float(stated)
     try:
-        until = parsedate_to_datetime(stated)
+        until = parsedate_to_datetime(stated).replace(tzinfo=UTC)  # HTTP has no other time zone
     except ValueError:
         return None
-    aware = until if until.tzinfo else until.replace(tzinfo=UTC)
-    return max(0.0, (aware - datetime.now(UTC)).total_seconds())
+    return max(0.0, (until - datetime.now(UTC)).total_seconds())
 
 
 def _pause(state: RetryCallState, policy: RetryPolicy) -> float:

@@ -17,7 +17,7 @@ import requests
 
 from stac_cloudmask.errors import ChecksumError, ConfigError, ModelError, WriteError
 from stac_cloudmask.models.spec import SHA256_MULTIHASH, ModelSpec, read_model_item, weights_asset
-from stac_cloudmask.retry import DEFAULT_POLICY, PASSING, RetryPolicy, retry_after, retrying
+from stac_cloudmask.retry import DEFAULT_POLICY, RETRY_STATUSES, RetryPolicy, retry_after, retrying
 
 if TYPE_CHECKING:
     from stac_cloudmask.core.predict import Role
@@ -261,7 +261,7 @@ def _download(spec: ModelSpec, file: Path, progress: object) -> None:
     except requests.RequestException as error:
         failure = ModelError(f"model {spec.name!r}: {spec.href}: {error}; nothing was kept")
         answer = error.response
-        failure.retryable = answer is None or answer.status_code in PASSING
+        failure.retryable = answer is None or answer.status_code in RETRY_STATUSES
         if answer is not None:
             failure.retry_after = retry_after(answer.headers)
             answer.close()

@@ -12,7 +12,7 @@ import fsspec
 import httpx2
 
 from stac_cloudmask.errors import ConfigError, ReadError, redact
-from stac_cloudmask.retry import DEFAULT_POLICY, PASSING, RetryPolicy, retry_after, retrying
+from stac_cloudmask.retry import DEFAULT_POLICY, RETRY_STATUSES, RetryPolicy, retry_after, retrying
 from stac_cloudmask.stac.hrefs import DEFAULT_RULE, HrefRule, check_href, is_file, is_folder, is_remote, local_path
 
 Json = dict[str, Any]
@@ -61,7 +61,7 @@ class StatusError(ReadError):
     def __init__(self, message: str, answer: httpx2.Response, final: Iterable[int]) -> None:
         super().__init__(message)
         self.status = answer.status_code
-        self.retryable = self.status in PASSING and self.status not in final
+        self.retryable = self.status in RETRY_STATUSES and self.status not in final
         self.retry_after = retry_after(answer.headers)
 
 

@@ -22,7 +22,7 @@ from stac_cloudmask.errors import (
     UnsupportedItemError,
     redact,
 )
-from stac_cloudmask.retry import DEFAULT_POLICY, PASSING, RetryPolicy, Value, retrying
+from stac_cloudmask.retry import DEFAULT_POLICY, RETRY_STATUSES, RetryPolicy, Value, retrying
 from stac_cloudmask.stac.hrefs import is_file, is_remote
 from stac_cloudmask.stac.providers import has_credentials, sign, store_of
 
@@ -59,7 +59,7 @@ def gdal_env(href: str, *, retry: RetryPolicy, fresh: bool) -> dict[str, str]:
     """
     store = store_of(href)
     retry = replace(retry, seconds=retry.seconds / 4) if fresh else retry
-    codes = sorted(PASSING if store is not None and store.tokens else {403, *PASSING})
+    codes = sorted(RETRY_STATUSES if store is not None and store.tokens else {403, *RETRY_STATUSES})
     settings = {
         "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR",  # 2 requests per open instead of 10
         # any last character of a name, as the user's environment may restrict extensions; none would allow no file

@@ -9,7 +9,7 @@ from stac_cloudmask.config import Settings
 from stac_cloudmask.core.merge import decide, merge_farmvibes
 from stac_cloudmask.core.predict import percent
 from stac_cloudmask.core.votes import Evidence, ProductMask
-from stac_cloudmask.farmvibes import PROBABILITY_NODATA, flagged_pixels, nodata_pixels
+from stac_cloudmask.farmvibes import PROBABILITY_NODATA, flagged_pixels
 
 SHAPE = (24, 31)
 probabilities = arrays(np.float32, SHAPE, elements=st.floats(0, 1, width=32))
@@ -79,10 +79,3 @@ def test_small_objects_go_after_growing_and_then_small_holes_are_filled():
     assert not cleaned[5, 5]
     assert not cleaned[25, 25]
     assert merge(clear, clear, product, closing_size=1, min_area=17)[25, 25]
-
-
-def test_a_pixel_is_nodata_where_any_band_is():
-    dn = np.array([[[1, 0, 7]], [[1, 1, 0]]], np.uint16)
-    np.testing.assert_array_equal(nodata_pixels(dn, nodata=0), [[False, True, True]])
-    np.testing.assert_array_equal(nodata_pixels(dn, nodata=7), [[False, False, True]])
-    np.testing.assert_array_equal(nodata_pixels(dn, nodata=None), np.zeros((1, 3), bool), strict=True)
