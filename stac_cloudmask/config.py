@@ -136,10 +136,9 @@ class Settings:
 
 
 def _check(name: str, value: Any, kind: Any) -> None:  # noqa: ANN401  (a setting of any type, with its type)
-    if isinstance(kind, UnionType):
-        if value is None:
-            return
-        kind = get_args(kind)[0]
+    if value is None and isinstance(kind, UnionType):
+        return
+    kind = get_args(kind)[0] if isinstance(kind, UnionType) else kind
     takes = (KINDS | TUPLES).get(kind) or f"one of {', '.join(get_args(kind))}"
     fits = _is_a(value, kind)
     if kind in NUMBERS:

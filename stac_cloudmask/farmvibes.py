@@ -17,7 +17,7 @@ from stac_cloudmask.errors import ConfigError, UnsupportedItemError
 from stac_cloudmask.models.registry import find_model, with_weights
 from stac_cloudmask.models.session import OnnxSegmenter
 from stac_cloudmask.models.spec import LONGEST_SIDE, ModelWindow
-from stac_cloudmask.stac.boa_offset import SCALE
+from stac_cloudmask.stac.bands import ESA_SCALE
 from stac_cloudmask.stac.gdal import open_raster
 
 if TYPE_CHECKING:
@@ -168,7 +168,7 @@ def _probabilities(
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Return cloud and shadow probability of the whole raster, 100.0 where any band is nodata."""
     names = find_model(CONTRACTS["cloud"]).bands
-    bands = Bands(names=names, scales=(SCALE,) * len(names), offsets=(0,) * len(names))
+    bands = Bands(names=names, scales=(ESA_SCALE,) * len(names), offsets=(0,) * len(names))
     out = {role: np.full(raster.shape, PROBABILITY_NODATA) for role in ROLES}
     scene = raster.read(out_dtype="uint16") if in_memory else None
     for chips in plan:

@@ -10,7 +10,7 @@ from typing import Annotated, Final
 import typer
 
 from stac_cloudmask import __version__
-from stac_cloudmask.cli import commands, console, models, process
+from stac_cloudmask.cli import commands, console
 from stac_cloudmask.cli.options import PlainCommand, command
 from stac_cloudmask.errors import ConfigError, StacCloudmaskError, redact
 
@@ -42,23 +42,17 @@ def _options(
     console.log(verbose=verbose)
 
 
-for function in (
-    commands.search,
-    process.process,
-    commands.report,
-    commands.publish,
-    commands.evaluate,
-    commands.export,
-    commands.explain,
-    commands.demo,
-):
+models: Final = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="List, show, fetch and check models.")
+for function in commands.COMMANDS:
     app.command(
         cls=PlainCommand,
-        no_args_is_help=function is process.process,
+        no_args_is_help=function is commands.process,
         # a negative coordinate is an argument, but would be parsed as an option
         context_settings={"ignore_unknown_options": function is commands.explain},
     )(command(function))
-app.add_typer(models.app, name="models")
+for name, function in commands.MODEL_COMMANDS.items():
+    models.command(name, cls=PlainCommand)(command(function))
+app.add_typer(models, name="models")
 
 
 def main() -> None:

@@ -6,7 +6,7 @@ import logging
 import signal
 import sys
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from json import dumps
 from typing import TYPE_CHECKING, Final
@@ -42,8 +42,7 @@ def put(line: str) -> None:
     if isinstance(sys.stdout, FileProxy):  # print above the progress bars, and keep a path on one line for copying
         note(shown)
     else:
-        sys.stdout.write(shown + "\n")
-        sys.stdout.flush()
+        typer.echo(shown)
 
 
 def put_json(value: object) -> None:
@@ -51,20 +50,19 @@ def put_json(value: object) -> None:
     put(dumps(value, ensure_ascii=True, allow_nan=False))
 
 
-def fields(title: str, rows: Iterable[tuple[str, object]]) -> None:
+def fields(title: object, facts: Mapping[str, object]) -> None:
     """Write names and values to stdout, one per line without wrapping; a list has one line per entry."""
-    put(title)
-    for name, value in rows:
+    put(str(title))
+    for name, value in facts.items():
         entries = value if isinstance(value, list | tuple) and any(" " in str(entry) for entry in value) else [value]
         for at, entry in enumerate(entries):
-            put(f"  {name if at == 0 else '':<20}  {plain(entry)}".rstrip())
+            put(f"  {name.replace('_', ' ') if at == 0 else '':<20}  {plain(entry)}".rstrip())
 
 
 def put_columns(rows: Sequence[Sequence[str]]) -> None:
     """Write a table to stdout with aligned columns and one line per row, however long; the first row is the header."""
-    cells = [[cell.replace("\n", "; ") for cell in row] for row in rows]
-    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    for row in cells:
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
         put("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
 
 
@@ -119,7 +117,7 @@ def _outcome(result: Result) -> str:
 
 def _cover(result: Result) -> str:
     """Return the classes' percentages of the valid pixels, and the percentage that is valid."""
-    if not {"cloud", "cloud_shadow", "nodata"} <= set(result.cover):
+    if not result.cover:
         return ""
     stated = "" if result.product_cover is None else f" (source: {result.product_cover:.1f} %)"
     cloud, shadow, nodata = (result.cover[name] for name in ("cloud", "cloud_shadow", "nodata"))
@@ -130,7 +128,7 @@ def _cost(estimate: Estimate) -> str:
     size = "unknown bytes" if estimate.bytes is None else decimal(estimate.bytes)
     return (
         f"{estimate.pixels / 1e6:.1f} Mpx  {size} to read  "
-        f"{number(estimate.windows, 'window')} (computed {estimate.computed / estimate.pixels:.2f} times)"
+        f"{plural(estimate.windows, 'window')} (computed {estimate.computed / estimate.pixels:.2f} times)"
     )
 
 
@@ -139,18 +137,17 @@ def sum_up(results: Sequence[Result]) -> None:
     planned = [result.estimate for result in results if result.estimate is not None]
     if planned:
         sizes = [estimate.bytes for estimate in planned if estimate.bytes is not None]
-        unknown = (
-            f" and {number(len(planned) - len(sizes), 'item')} of unknown size" if len(sizes) < len(planned) else ""
-        )
+        rest = len(planned) - len(sizes)
+        unknown = f" and {plural(rest, 'item')} of unknown size" if rest else ""
         pixels = sum(estimate.pixels for estimate in planned) / 1e6
-        items = number(len(planned), "item")
+        items = plural(len(planned), "item")
         note(f"total: {items} to process, {pixels:.1f} Mpx, {decimal(sum(sizes))}{unknown} to read")
     if results and stderr.is_terminal:
         note(counted(Counter(result.status for result in results)))
 
 
-def number(count: int, noun: str) -> str:
-    """A count with its noun, which has an s unless it is one."""
+def plural(count: int, noun: str) -> str:
+    """Return a count with its noun, which has an s unless it is one."""
     return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 
 

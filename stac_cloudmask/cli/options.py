@@ -9,7 +9,8 @@ import types
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass
 from functools import wraps
-from typing import Annotated, Any, Final, get_args, get_origin
+from itertools import chain
+from typing import Annotated, Any, Final, get_args
 
 import typer
 from typer.core import TyperCommand
@@ -22,52 +23,53 @@ CATALOG_HEADERS: Final = "CLOUDMASK_CATALOG_HEADERS"
 """The same for the headers of the searched catalog."""
 
 PANELS: Final = {
-    "Main options": ("out", "catalog", "collection", "bbox", "datetime", "max_cloud_cover", "clip", "votes", "workers",
-                     "dry_run"),
-    "Search": ("intersects", "tile", "ids", "max_items", "versions", "catalog_header"),
-    "Models and thresholds": ("cloud_model", "shadow_model", "fast", "cloud_thr", "shadow_thr", "provider", "threads",
-                              "model_cache"),
-    "Merge and clean-up": ("merge", "buffer", "min_area", "hole_area"),
-    "Reading": ("resolution", "loader", "in_memory", "missing_scl", "scl_cloud", "scl_shadow", "boa_offset", "max_halo",
-                "private_hosts", "local_roots", "retry_seconds"),
-    "Output": ("probabilities", "scl", "mask_only", "collection_config", "overwrite"),
-    "Publish": ("publish", "header", "asset_root", "source_root"),
-    "Run": ("scheduler", "json", "help"),
-}  # fmt: skip
-"""Sections of the help, and their options in order; options without a section come first."""
+    "Arguments": "",
+    "Options": "",
+    "Main options": "out catalog collection bbox datetime max_cloud_cover clip votes workers dry_run",
+    "Search": "intersects tile ids max_items versions catalog_header",
+    "Models and thresholds": "cloud_model shadow_model fast cloud_thr shadow_thr provider threads model_cache",
+    "Merge and clean-up": "merge buffer min_area hole_area",
+    "Reading": "resolution loader in_memory missing_scl scl_cloud scl_shadow boa_offset max_halo private_hosts "
+    "local_roots retry_seconds",
+    "Output": "probabilities scl mask_only collection_config overwrite",
+    "Publish": "publish header asset_root source_root",
+    "Run": "scheduler json help",
+}
+"""Sections of the help, and their options in order; other options go to `Options`."""
 COLUMN: Final = 24
 """Maximum width of an option's name that has its text beside it, not below."""
 METAVARS: Final = {
-    "ADDRESS": ("scheduler",),
-    "API_URL|DIR|s3://...": ("to", "publish"),
-    "ASSET": ("mask",),
-    "ASSET|PATH": ("reference",),
-    "A/B": ("datetime",),
-    "CODE": ("scl_cloud", "scl_shadow"),
-    "DIR": ("directory", "folder", "local_roots", "model_cache", "pictures"),
-    "DIR|s3://...": ("masks", "out"),
-    "F": ("cloud_thr", "shadow_thr"),
-    "FILE": ("collection_config", "file", "page"),
-    "FILE|GEOJSON|WKT": ("intersects",),
-    "HOST": ("private_hosts",),
-    "ID": ("collection", "ids"),
-    "K:V": ("catalog_header", "header"),
-    "LOCAL=URL": ("source_root",),
-    "M": ("buffer", "max_halo", "resolution", "tolerance"),
-    "M2": ("hole_area", "min_area"),
-    "N": ("max_items", "seed", "size", "threads", "workers"),
-    "NAME|PATH": ("cloud_model", "shadow_model"),
-    "P": ("max_cloud_cover",),
-    "S": ("retry_seconds",),
-    "TILE": ("tile",),
-    "URL": ("asset_root",),
-    "URL|PATH": ("catalog",),
-    "W S E N": ("bbox",),
+    "ADDRESS": "scheduler",
+    "API_URL|DIR|s3://...": "to publish",
+    "ASSET": "mask",
+    "ASSET|PATH": "reference",
+    "A/B": "datetime",
+    "CODE": "scl_cloud scl_shadow",
+    "DIR": "directory folder local_roots model_cache pictures",
+    "DIR|s3://...": "masks out",
+    "F": "cloud_thr shadow_thr",
+    "FILE": "collection_config file page",
+    "FILE|GEOJSON|WKT": "intersects",
+    "HOST": "private_hosts",
+    "ID": "collection ids",
+    "K:V": "catalog_header header",
+    "LOCAL=URL": "source_root",
+    "M": "buffer max_halo resolution tolerance",
+    "M2": "hole_area min_area",
+    "N": "max_items seed size threads workers",
+    "NAME|PATH": "cloud_model shadow_model",
+    "P": "max_cloud_cover",
+    "S": "retry_seconds",
+    "TILE": "tile",
+    "URL": "asset_root",
+    "URL|PATH": "catalog",
+    "W S E N": "bbox",
 }
-NAMES: Final = {"private_hosts": "allow-host", "local_roots": "allow-folder", "folder": "out", "page": "out"}
+"""What the help shows for the values of options."""
+FLAGS: Final = {"private_hosts": "allow-host", "local_roots": "allow-folder", "folder": "out", "page": "out"}
 """Options whose name differs from their parameter's."""
 VARIABLES: Final = {"catalog": "CLOUDMASK_CATALOG", "model_cache": "CLOUDMASK_MODEL_CACHE"}
-LEAST: Final = {"tolerance": 0, "workers": 1}
+MINIMUMS: Final = {"tolerance": 0, "workers": 1}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -136,12 +138,10 @@ def command(function: Callable[..., None]) -> Callable[..., None]:
     def called(**given: Any) -> None:  # noqa: ANN401  (typer checks their types)
         values = {name: tuple(value) if isinstance(value, list) else value for name, value in given.items()}
         for bundle, kind in bundles.items():
-            chosen = {one.name: values.pop(one.name) for one in fields(kind) if one.name in values}
-            values[bundle] = kind(**chosen)
+            values[bundle] = kind(**{one.name: values.pop(one.name) for one in fields(kind) if one.name in values})
         function(**values)
 
-    sources = (function, *bundles.values())
-    parameters = [one for source in sources for one in _parameters(source) if one.name not in bundles]
+    parameters = [*_parameters(function), *chain.from_iterable(map(_parameters, bundles.values()))]
     vars(called)["__signature__"] = inspect.Signature(parameters)  # where typer looks
     called.__annotations__ = {one.name: one.annotation for one in parameters}
     called.__doc__ = (inspect.getdoc(function) or "").partition("\n\nArgs:")[0]
@@ -152,30 +152,29 @@ def _parameters(function: Callable[..., object]) -> Iterator[inspect.Parameter]:
     """Yield the parameters of a function, or the fields of a dataclass, as typer takes them."""
     entry = re.compile(r"^    (\w+): (.*?)(?=^    \w+: |\n\n|\Z)", flags=re.MULTILINE | re.DOTALL)
     helps = {name: " ".join(words.split()) for name, words in entry.findall(inspect.getdoc(function) or "")}
-    metavars = _by_name(METAVARS)
     for name, one in inspect.signature(function, eval_str=True).parameters.items():
-        if name == "area":  # --clip sets it
+        if name == "area" or is_dataclass(one.annotation):  # --clip sets the area
             continue
-        look: dict[str, Any] = {"help": helps[name], "metavar": metavars.get(name), "min": LEAST.get(name)}
+        look: dict[str, Any] = {"help": helps[name], "metavar": _group(METAVARS, name), "min": MINIMUMS.get(name)}
         if one.kind is one.KEYWORD_ONLY:
-            flag = f"--{NAMES.get(name, name).replace('_', '-')}"
+            flag = f"--{FLAGS.get(name, name).replace('_', '-')}"
             option = typer.Option(flag, envvar=VARIABLES.get(name), **look)
         else:
             option = typer.Argument(**look)
-        default = list(one.default) if isinstance(one.default, tuple) else one.default
-        yield one.replace(annotation=Annotated[_listed(one.annotation), option], default=default)
+        yield one.replace(annotation=Annotated[_listed(one.annotation), option])
 
 
-def _by_name(groups: Mapping[str, Sequence[str]]) -> dict[str, str]:
-    """Return the group of each name."""
-    return {name: group for group, names in groups.items() for name in names}
+def _group(groups: Mapping[str, str], name: str) -> str | None:
+    """Return the group that lists a name."""
+    return next((group for group, names in groups.items() if name in names.split()), None)
 
 
 def _listed(kind: Any) -> Any:  # noqa: ANN401  (an annotation)
     """Return the type of an option: a list for a tuple of any length."""
-    tuples = (one for one in (kind, *get_args(kind)) if get_origin(one) is tuple and Ellipsis in get_args(one))
-    entry = next((get_args(one)[0] for one in tuples), None)
-    return kind if entry is None else types.GenericAlias(list, entry) | None
+    for one in (kind, *get_args(kind)):
+        if get_args(one)[1:] == (...,):
+            return types.GenericAlias(list, get_args(one)[0]) | None
+    return kind
 
 
 class PlainCommand(TyperCommand):
@@ -183,16 +182,13 @@ class PlainCommand(TyperCommand):
 
     def format_options(self, ctx: Any, formatter: Any) -> None:  # noqa: ANN401  (typer has its own copy of click)
         """Write arguments and options, see click."""
-        panels = _by_name(PANELS)
-        order = [None, *panels]
-        sections: dict[str, list[tuple[str, str]]] = {"Arguments": []}
-        for one in sorted(self.get_params(ctx), key=lambda one: order.index(one.name if one.name in panels else None)):
-            title = "Arguments" if one.param_type_name == "argument" else panels.get(one.name or "", "Options")
-            if (record := one.get_help_record(ctx)) is not None:
-                sections.setdefault(title, []).append(record)
+        sections: dict[str, dict[str, Any]] = {title: dict.fromkeys(names.split()) for title, names in PANELS.items()}
+        for one in self.get_params(ctx):
+            title = _group(PANELS, one.name) or "Options"
+            sections["Arguments" if one.param_type_name == "argument" else title][one.name] = one.get_help_record(ctx)
         formatter.write_paragraph()
         for title, records in sections.items():
-            if records:
+            if shown := list(filter(None, records.values())):
                 formatter.write_heading(title)
                 with formatter.indentation():
-                    formatter.write_dl(records, col_max=COLUMN)
+                    formatter.write_dl(shown, col_max=COLUMN)
