@@ -23,15 +23,13 @@ from shapely.affinity import translate
 from shapely.errors import ShapelyError
 from shapely.geometry import box, mapping, shape
 
-from stac_cloudmask.core.grid import Window
+from stac_cloudmask.core.grid import Grid, Window
 from stac_cloudmask.errors import ConfigError, ReadError, UnsupportedItemError
 from stac_cloudmask.stac.hrefs import local_path
 
 if TYPE_CHECKING:
     import pystac
     from numpy.typing import NDArray
-
-    from stac_cloudmask.core.grid import Grid
 
 Bbox = tuple[float, float, float, float]
 Area: TypeAlias = str | PathLike[str] | Mapping[str, Any] | shapely.Geometry

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Final, TypeVar
+from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
 import pystac
@@ -20,8 +20,6 @@ from stac_cloudmask.stac.metadata import utc
 
 if TYPE_CHECKING:
     from stac_cloudmask.stac.connection import Json
-
-Loaded = TypeVar("Loaded")
 
 MEMBERS: Final = MappingProxyType(
     {"id": str, "properties": dict, "assets": dict, "links": list, "collection": str | None},
@@ -48,14 +46,6 @@ class Failure:
 Found = pystac.Item | Failure
 
 
-def or_failure(ref: str, load: Callable[[], Loaded]) -> Loaded | Failure:
-    """Return the result of ``load``; a `Failure` if it raises."""
-    try:
-        return load()
-    except StacCloudmaskError as error:
-        return Failure(ref=redact(ref), error=error)
-
-
 def items_in(body: Json, href: str, *, rule: HrefRule = DEFAULT_RULE) -> Iterator[Found]:
     """Yield the items of a document: itself, or those of a FeatureCollection or payload.
 
@@ -73,7 +63,10 @@ def items_in(body: Json, href: str, *, rule: HrefRule = DEFAULT_RULE) -> Iterato
 def listed_item(feature: object, found: str, rule: HrefRule) -> Found:
     """Return one of several items of a document, which may fail on its own; see `own_href`."""
     name = str(feature.get("id"))[:80] if isinstance(feature, dict) else str(feature)[:40]
-    return or_failure(name, lambda: parse_item(feature, origin=own_href(feature, found, rule), rule=rule))
+    try:
+        return parse_item(feature, origin=own_href(feature, found, rule), rule=rule)
+    except StacCloudmaskError as error:
+        return Failure(ref=redact(name), error=error)
 
 
 def own_href(body: object, found: str | None, rule: HrefRule) -> str | None:

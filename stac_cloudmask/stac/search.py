@@ -28,7 +28,7 @@ from stac_cloudmask.stac.geometry import MALFORMED, Area, bbox_area, read_area, 
 from stac_cloudmask.stac.hrefs import check_href, is_remote, local_path
 from stac_cloudmask.stac.mask_item import DEFAULT_COLLECTION
 from stac_cloudmask.stac.metadata import MGRS, baseline, is_mask, number, own_property, period, tile_of, times_of
-from stac_cloudmask.stac.parse import Failure, Found, items_in, link_of, links_of, listed_item, or_failure, parse_item
+from stac_cloudmask.stac.parse import Failure, Found, items_in, link_of, links_of, listed_item, parse_item
 
 Version = tuple[float, str, str]
 TimeSpan = tuple[datetime | None, datetime | None]
@@ -458,16 +458,16 @@ def load_items(
 
 
 def _named(ref: str | pystac.Item, reader: JsonReader, known: Mapping[str, Found]) -> Iterator[Found]:
-    if isinstance(ref, pystac.Item):
-        yield or_failure(ref.id, lambda: _as_given(ref, reader))
-    elif not _is_href(ref):
-        yield known[ref]
-    else:
-        try:
+    try:
+        if isinstance(ref, pystac.Item):
+            yield _as_given(ref, reader)
+        elif _is_href(ref):
             body, href = reader.read(ref)
             yield from _Api(reader, href).pages(body)
-        except StacCloudmaskError as error:
-            yield Failure(ref=redact(ref), error=error)
+        else:
+            yield known[ref]
+    except StacCloudmaskError as error:
+        yield Failure(ref=redact(ref if isinstance(ref, str) else ref.id), error=error)
 
 
 def _is_href(ref: str) -> bool:
@@ -481,8 +481,7 @@ def _as_given(item: pystac.Item, reader: JsonReader) -> pystac.Item:
     are those of downloaded files; as a remote item may not refer to local files, they are refused when needed.
     """
     body = item.to_dict(include_self_link=True, transform_hrefs=False)
-    own, root = item.get_self_href(), item.get_single_link("root")
-    giver = root.get_href(transform_href=False) if root is not None else None
+    own, giver = item.get_self_href(), next(iter(links_of(body, "root")), None)
     if giver is not None and is_remote(giver) and (own is None or not (is_remote(own) or _holds(own, item.id, reader))):
         own = giver
     if own is not None and is_remote(own) and (own == giver or API_ITEM.search(own)):
@@ -492,8 +491,10 @@ def _as_given(item: pystac.Item, reader: JsonReader) -> pystac.Item:
 
 
 def _holds(href: str, item_id: str, reader: JsonReader) -> bool:
-    found = or_failure(href, lambda: reader.read(href))
-    return not isinstance(found, Failure) and found[0].get("id") == item_id
+    try:
+        return bool(reader.read(href)[0].get("id") == item_id)
+    except StacCloudmaskError:
+        return False
 
 
 def _by_id(query: Query, catalog: str | None, connection: Connection) -> dict[str, Found]:
