@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -57,7 +56,7 @@ class Provider:
 
     Attributes:
         name: Short name, recorded on outputs.
-        marks: Regular expressions; an item is this provider's if one of its signs (see ``identify``) matches one.
+        marks: An item is this provider's if one of its signs (see ``identify``) begins with one of these.
         patterns: Asset keys with ``{name}``, ``{esa}`` and ``{gsd}`` of a band, the preferred first.
     """
 
@@ -74,37 +73,34 @@ class Provider:
 PROVIDERS: Final = (
     Provider(
         name="planetary-computer",
-        marks=(
-            r"href:https://sentinel2l2a01\.blob\.core\.windows\.net/",
-            r"link:https://planetarycomputer\.microsoft\.com/",
-        ),
+        marks=("href:https://sentinel2l2a01.blob.core.windows.net/", "link:https://planetarycomputer.microsoft.com/"),
         patterns=("{esa}",),
     ),
     Provider(
         name="cdse",
-        marks=(r"href:s3://eodata/", r"link:https://stac\.dataspace\.copernicus\.eu/"),
+        marks=("href:s3://eodata/", "link:https://stac.dataspace.copernicus.eu/"),
         patterns=("{esa}_{gsd}m", "{esa}_10m", "{esa}_20m", "{esa}_60m"),
     ),
     Provider(
         name="earth-search-c1",
-        marks=(r"collection:sentinel-2-c1-l2a$", r"href:https://e84-earth-search-sentinel-data\."),
+        marks=("collection:sentinel-2-c1-l2a/", "href:https://e84-earth-search-sentinel-data."),
         patterns=("{name}",),
     ),
     Provider(
         name="earth-search-v0",
-        marks=(r"collection:sentinel-s2-l2a-cogs$", r"link:https://earth-search\.aws\.element84\.com/v0"),
+        marks=("collection:sentinel-s2-l2a-cogs/", "link:https://earth-search.aws.element84.com/v0"),
         patterns=("{esa}",),
     ),
     Provider(
         name="earth-search-v1",
         marks=(
-            r"property:earthsearch:",
-            r"link:https://earth-search\.aws\.element84\.com/v1",
-            r"href:https://sentinel-cogs\.",
+            "property:earthsearch:",
+            "link:https://earth-search.aws.element84.com/v1",
+            "href:https://sentinel-cogs.",
         ),
         patterns=("{name}", "{name}-jp2"),
     ),
-    Provider(name="sentinel-s2-l2a", marks=(r"href:s3://sentinel-s2-l2a/",), patterns=("{name}",)),
+    Provider(name="sentinel-s2-l2a", marks=("href:s3://sentinel-s2-l2a/",), patterns=("{name}",)),
 )
 """Providers in the order in which they are tried."""
 
@@ -204,13 +200,12 @@ def has_credentials(href: str) -> bool:
 def identify(item: pystac.Item) -> Provider:
     """Return the provider of an item, by its assets, links and properties; copies on other hosts are recognized too."""
     signs = [
-        f"collection:{item.collection_id}",
+        f"collection:{item.collection_id}/",
         *(f"property:{name}" for name in item.properties),
         *(f"link:{link.target}" for link in item.links),
         *(f"href:{asset.href}" for asset in item.assets.values()),
     ]
-    known = (one for one in PROVIDERS if any(re.match(mark, sign) for mark in one.marks for sign in signs))
-    return next(known, GENERIC)
+    return next((one for one in PROVIDERS if any(sign.startswith(one.marks) for sign in signs)), GENERIC)
 
 
 TOKEN_MINUTES: Final = 15
