@@ -101,7 +101,7 @@ class Rules:
 RULES: Final = Rules()
 FloatGrid = NDArray[np.float32]
 
-HALF: Final = 0.5
+MAJORITY: Final = 0.5
 """Minimum share for most of a cell or object."""
 CELL_ROWS: Final = 192
 """Approximate number of rows of pixels that are reduced to cells at once."""
@@ -265,7 +265,7 @@ class Survey:
         found = self.candidates(*strip, votes)
         cloud, shadow = share(cloud_percent), share(shadow_percent)
         return Cells(
-            valid=share(valid) >= HALF,
+            valid=share(valid) >= MAJORITY,
             certain=cloud >= rules.certain,
             hint=share(cloud_percent > rules.hint) > 0,
             cloud=share(found.cloud),
@@ -383,7 +383,7 @@ class Survey:
     @cached_property
     def product(self) -> BoolGrid:
         """True where most pixels are cloud by the product, and it counts."""
-        return ((self.cells.product >= HALF) & self.supported) | ((self.cells.cirrus >= HALF) & self.veiled)
+        return ((self.cells.product >= MAJORITY) & self.supported) | ((self.cells.cirrus >= MAJORITY) & self.veiled)
 
     @cached_property
     def convincing(self) -> BoolGrid:
@@ -402,18 +402,20 @@ class Survey:
         labels = objects(self.convincing)
         bare = shadowless(search, labels)
         said = np.bincount(labels[self.product], minlength=bare.size)
-        bare &= said < HALF * np.bincount(labels.ravel(), minlength=bare.size)
+        bare &= said < MAJORITY * np.bincount(labels.ravel(), minlength=bare.size)
         return self.convincing & ~bare[labels]
 
     @cached_property
     def cloudy(self) -> BoolGrid:
         """True where most of a cell is cloud."""
-        return self.believed & ((self.cells.cloud >= HALF) | self.product)
+        return self.believed & ((self.cells.cloud >= MAJORITY) | self.product)
 
     @property
     def bright_holes(self) -> BoolGrid:
         """Holes in certain cloud that are as bright as the cloud around them."""
-        holes = ndimage.binary_fill_holes(self.cloudy) & ~self.cloudy & self.cells.valid & (self.cells.shadow < HALF)
+        holes = (
+            ndimage.binary_fill_holes(self.cloudy) & ~self.cloudy & self.cells.valid & (self.cells.shadow < MAJORITY)
+        )
         labels = objects(holes)
         every = np.arange(labels.max(initial=0) + 1)
         rim = ndimage.maximum_filter(labels, size=3) * (self.cloudy & np.isfinite(self.nir))
@@ -432,7 +434,7 @@ class Survey:
     @cached_property
     def dark(self) -> FloatGrid | None:
         """Near infrared as a share of lit ground nearby; None if there is no lit ground."""
-        cloudy = self.convincing & ((self.cells.cloud >= HALF) | self.product)
+        cloudy = self.convincing & ((self.cells.cloud >= MAJORITY) | self.product)
         lit = self.cells.valid & self.cells.clean & ~cloudy & (self.nir > self.rules.water)
         return darkness(self.nir, lit, width=self.rules.background / self.meters) if lit.any() else None
 
@@ -444,7 +446,7 @@ class Survey:
     @cached_property
     def shaded(self) -> BoolGrid:
         """True where most of a cell looks like shadow on dark land."""
-        return (self.cells.shadow >= HALF) & self.dim & ~self.water
+        return (self.cells.shadow >= MAJORITY) & self.dim & ~self.water
 
     @cached_property
     def allowed(self) -> BoolGrid:
@@ -465,7 +467,7 @@ class Survey:
         near[~self.cells.valid | self.cloudy | ndimage.binary_dilation(self.water, EIGHT_CONNECTED)] = 0
         with np.errstate(invalid="ignore"):  # water without land around
             shaded = ndimage.mean(self.shaded & self.allowed, near, np.arange(labels.max(initial=0) + 1))
-        lit = self.water & ~(shaded >= HALF)[labels]
+        lit = self.water & ~(shaded >= MAJORITY)[labels]
         green = self.visible[1]
         wet = np.nan_to_num((green - self.nir) / np.maximum(green + self.nir, LEAST_SUM) / FULLY_WET)
         wet = np.clip(wet, 0, 1) * ndimage.binary_dilation(lit, EIGHT_CONNECTED)
