@@ -19,8 +19,11 @@ if TYPE_CHECKING:
     from stac_cloudmask.review.cubes import apply_mask as apply_mask
     from stac_cloudmask.review.evaluate import evaluate as evaluate
     from stac_cloudmask.review.explain import explain as explain
-    from stac_cloudmask.review.series import clear_share as clear_share, plot_clear_share as plot_clear_share
-    from stac_cloudmask.review.show import plot as plot
+    from stac_cloudmask.review.show import (
+        clear_share as clear_share,
+        plot as plot,
+        plot_clear_share as plot_clear_share,
+    )
     from stac_cloudmask.stac.search import search as search
 
     __version__: str
@@ -36,8 +39,7 @@ _MODULES: Final = {
     "review.cubes": ("apply_mask",),
     "review.evaluate": ("evaluate",),
     "review.explain": ("explain",),
-    "review.series": ("clear_share", "plot_clear_share"),
-    "review.show": ("plot",),
+    "review.show": ("clear_share", "plot", "plot_clear_share"),
     "stac.search": ("search",),
 }
 _HOMES: Final = {name: module for module, names in _MODULES.items() for name in names}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Final, Literal
@@ -15,12 +15,13 @@ from stac_cloudmask.config import Settings
 from stac_cloudmask.core.classes import CLASSES, CloudClass
 from stac_cloudmask.core.grid import Grid
 from stac_cloudmask.core.predict import Bands
+from stac_cloudmask.core.reflectance import HIGHEST_DN, SATURATED_DN
 from stac_cloudmask.core.votes import Sun
 from stac_cloudmask.errors import ConfigError
 from stac_cloudmask.pipeline.mask import bands_needed, mask_pixels, resolve_sources
 from stac_cloudmask.review.cubes import SLACK, geobox, items_by_step, spatial_axes
 from stac_cloudmask.review.layers import MASK
-from stac_cloudmask.stac.bands import key_band
+from stac_cloudmask.stac.bands import SCALE, key_band
 from stac_cloudmask.stac.metadata import number, sun_angles
 from stac_cloudmask.stac.providers import SCL
 from stac_cloudmask.stac.warp import ground
@@ -34,13 +35,8 @@ if TYPE_CHECKING:
     F32 = NDArray[np.floating]
     Values = NDArray[np.integer | np.floating]
 
-SCALE: Final = 1e-4
-"""Reflectance per digital number for converted arrays, as in Sentinel-2."""
-RAISED: Final = 1000
+ZERO: Final = 1000
 """Digital number of reflectance 0, which leaves room for slightly negative reflectance."""
-SATURATED: Final = 65535
-BRIGHTEST: Final = 32767
-"""Largest digital number of valid data, except saturated pixels."""
 LIKELY: Final = 1.6
 """Median above which the values of a scene are taken for digital numbers."""
 NOWHERE: Final = 32631
@@ -74,39 +70,17 @@ class ArrayPixels:
         grid: Grid of all bands.
         bands: Common names, scales and offsets, in the order of the band axis.
         pixels: ``(band, y, x)``; 0 is nodata.
+        strip: Preferred number of rows to read at a time.
     """
 
     grid: Grid
     bands: Bands
     pixels: U16
-
-    @property
-    def strip(self) -> int:
-        """Preferred number of rows to read at a time."""
-        return min(512, self.grid.height)
+    strip: int = 512
 
     def dn(self, row_off: int, height: int) -> U16:
         """Return rows ``(band, height, x)``."""
         return self.pixels[:, row_off : row_off + height]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Step:
-    """The metadata for reading the values of one date.
-
-    Attributes:
-        scales: Reflectance per digital number, by band; None where the values are reflectance.
-        offsets: Digital numbers to add before scaling, by band.
-        nodata: The value of pixels without data, in addition to NaN.
-        sun: Azimuth from the grid's north and elevation, in degrees; None if unknown.
-        gsd: Side of a pixel on the ground, in meters.
-    """
-
-    scales: tuple[float, ...] | None = None
-    offsets: tuple[int, ...] = ()
-    nodata: float | None = None
-    sun: tuple[float, float] | None
-    gsd: float
 
 
 def mask_array(
@@ -146,7 +120,7 @@ def mask_array(
     names = _needed(settings, given)
     if len({band.shape for band in given.values()}) > 1 or blue.ndim != 2:  # noqa: PLR2004  (y, x)
         raise ConfigError(f"bands are (y, x) arrays of one shape, got { ({k: v.shape for k, v in given.items()}) }")
-    return _masked({name: given[name] for name in names}, scl, Step(sun=sun, gsd=gsd), settings)
+    return _masked({name: given[name] for name in names}, scl, None, sun=sun, gsd=gsd, settings=settings)
 
 
 def _needed(settings: Settings, given: Iterable[str]) -> tuple[str, ...]:
@@ -157,20 +131,38 @@ def _needed(settings: Settings, given: Iterable[str]) -> tuple[str, ...]:
     return names
 
 
-def _masked(bands: Mapping[str, Values], scl: U8 | None, step: Step, settings: Settings) -> ArrayMask:
-    """Return the mask of one date, made in the same steps as that of an item."""
-    if step.scales is None:
-        scales, offsets = (SCALE,) * len(bands), (-RAISED,) * len(bands)
-        pixels = np.stack([_digital(name, band) for name, band in bands.items()])
+def _masked(
+    values: Mapping[str, Values],
+    scl: U8 | None,
+    bands: Bands | None,
+    *,
+    nodata: float | None = None,
+    sun: tuple[float, float] | None,
+    gsd: float,
+    settings: Settings,
+) -> ArrayMask:
+    """Return the mask of one date, made in the same steps as that of an item.
+
+    Args:
+        values: ``(y, x)`` values of each band by common name.
+        scl: ``(y, x)`` codes of SCL; None if there are none.
+        bands: Their names, scales and offsets if they are digital numbers; None if they are reflectance.
+        nodata: The digital number of pixels without data, in addition to NaN.
+        sun: Azimuth from the grid's north and elevation, in degrees; None if unknown.
+        gsd: Side of a pixel on the ground, in meters.
+        settings: Settings of the mask.
+    """
+    if bands is None:
+        bands = Bands(tuple(values), (SCALE,) * len(values), (-ZERO,) * len(values))
+        pixels = np.stack([_digital(name, band) for name, band in values.items()])
     else:
-        scales, offsets = step.scales, step.offsets
-        pixels = np.stack([_whole(band, step.nodata) for band in bands.values()])
+        pixels = np.stack([_whole(band, nodata) for band in values.values()])
     height, width = pixels.shape[1:]
-    grid = Grid(epsg=NOWHERE, left=0, top=0, gsd=step.gsd, height=height, width=width)
-    scene = ArrayPixels(grid=grid, bands=Bands(tuple(bands), scales, offsets), pixels=pixels)
+    grid = Grid(epsg=NOWHERE, left=0, top=0, gsd=gsd, height=height, width=width)
+    scene = ArrayPixels(grid=grid, bands=bands, pixels=pixels)
     classes = None if scl is None else (np.ascontiguousarray(scl, np.uint8), _times_coarser(grid.shape, scl.shape))
-    sun = None if step.sun is None else Sun(azimuth=float(step.sun[0]) % 360, elevation=float(step.sun[1]))
-    evidence, decision, _ = mask_pixels(scene, scl=classes, sun=sun, settings=settings)
+    place = None if sun is None else Sun(azimuth=float(sun[0]) % 360, elevation=float(sun[1]))
+    evidence, decision, _ = mask_pixels(scene, scl=classes, sun=place, settings=settings)
     return ArrayMask(
         cloud_mask=decision.class_map, cloud_probability=evidence.cloud, shadow_probability=evidence.shadow,
         mask_votes=decision.published_votes, notes=decision.notes,
@@ -184,8 +176,8 @@ def _digital(name: str, reflectance: Values) -> U16:
     valid = np.isfinite(reflectance)
     if valid.any() and (median := float(np.median(reflectance[valid]))) > LIKELY:
         raise ConfigError(f"{name} has a median of {median:g}: digital numbers, not reflectance; scale them first")
-    dn = np.rint(np.where(valid, reflectance, 0) / SCALE) + RAISED
-    return np.where(valid, np.where(dn > BRIGHTEST, SATURATED, np.maximum(dn, 1)), 0).astype(np.uint16)
+    dn = np.rint(np.where(valid, reflectance, 0) / SCALE) + ZERO
+    return np.where(valid, np.where(dn > HIGHEST_DN, SATURATED_DN, np.maximum(dn, 1)), 0).astype(np.uint16)
 
 
 def _whole(values: Values, nodata: float | None) -> U16:
@@ -241,38 +233,33 @@ def mask_cube(
     many = [items] if isinstance(items, pystac.Item) else None if items is None else list(items)
     count = chosen[0].sizes.get("time", 1)
     by_step = [[]] * count if many is None else items_by_step(cube, many, box, what="item in `items`")
-    gsd, north = _ground(box)
-    steps = []
+    read, axes = [*chosen, *([bands[SCL]] if SCL in bands else [])], spatial_axes(cube)
+    nodata, (gsd, north) = chosen[0].odc.nodata, _ground(box)
+    pairs = _stated(chosen, scale, offset, has_items=many is not None)
+    layers = []
     for at, here in enumerate(by_step):
-        scales, offsets = _scaling(chosen, here, scale=scale, offset=offset, settings=settings)
+        scaled = _bands_of_items(names, here, settings) if pairs is None else _bands_as_stated(names, pairs)
         angles = sun or next(filter(None, map(sun_angles, here)), None) or _sun_of(chosen[0], at)
         turned = None if angles is None else (angles[0] - north, angles[1])
-        steps.append(Step(scales=scales, offsets=offsets, nodata=chosen[0].odc.nodata, sun=turned, gsd=gsd))
-    read = [*chosen, *([bands[SCL]] if SCL in bands else [])]
-    whole = [band if band.chunks is None else _a_date_a_block(band) for band in read]
-    axes = spatial_axes(cube)
-    mask: xr.DataArray = xr.apply_ufunc(
-        partial(_class_map, steps=steps, names=names, settings=settings),
-        xr.DataArray(range(count), dims="time") if "time" in cube.dims else 0,
-        *whole,
-        input_core_dims=[[], *[axes] * len(whole)],
-        output_core_dims=[axes],
-        vectorize=True,
-        dask="parallelized",
-        output_dtypes=[np.uint8],
-    )
-    return mask.rename(MASK).assign_attrs(_attributes(cube))
+        step = partial(_masked, bands=scaled, nodata=nodata, sun=turned, gsd=gsd, settings=settings)
+        layer = xr.apply_ufunc(
+            partial(_class_map, step, names),
+            *(band.variable[{"time": at}] if "time" in band.dims else band.variable for band in read),
+            input_core_dims=[axes] * len(read),
+            output_core_dims=[axes],
+            dask="parallelized",
+            dask_gufunc_kwargs={"allow_rechunk": True},
+            output_dtypes=[np.uint8],
+        )
+        layers.append(layer.data)
+    dims, data = (("time", *axes), np.stack(layers)) if "time" in cube.dims else (axes, layers[0])
+    return xr.DataArray(data, chosen[0].coords, dims, MASK, _attributes(cube))
 
 
-def _a_date_a_block(band: xr.DataArray) -> xr.DataArray:
-    """Return a lazy band with one chunk per date; coordinates are kept."""
-    return band.copy(data=band.variable.chunk({dim: 1 if dim == "time" else -1 for dim in band.dims}).data)
-
-
-def _class_map(at: int, *planes: Values, steps: list[Step], names: tuple[str, ...], settings: Settings) -> U8:
-    """Return the class map of the date at an index of ``steps``, from its bands followed by its SCL."""
+def _class_map(step: Callable[..., ArrayMask], names: tuple[str, ...], *planes: Values) -> U8:
+    """Return the class map of one date from its bands followed by its SCL."""
     scl = np.nan_to_num(planes[-1], nan=0).astype(np.uint8) if len(planes) > len(names) else None
-    return _masked(dict(zip(names, planes, strict=False)), scl, steps[at], settings).cloud_mask
+    return step(dict(zip(names, planes, strict=False)), scl).cloud_mask
 
 
 def _attributes(cube: xr.DataArray | xr.Dataset) -> dict[str, object]:
@@ -295,27 +282,17 @@ def _bands_of(cube: xr.DataArray | xr.Dataset) -> dict[str, xr.DataArray]:
     return found
 
 
-def _scaling(
-    bands: list[xr.DataArray],
-    items: list[pystac.Item],
-    *,
-    scale: float | Literal["items"] | None,
-    offset: float,
-    settings: Settings,
-) -> tuple[tuple[float, ...] | None, tuple[int, ...]]:
-    """Return scales, and offsets in digital numbers, by band; no scales if values are reflectance."""
+def _stated(
+    bands: list[xr.DataArray], scale: float | Literal["items"] | None, offset: float, *, has_items: bool
+) -> list[tuple[float, float]] | None:
+    """Return scale and offset by band as stated by the user or the bands; None where the items tell them."""
     if isinstance(scale, int | float):
-        return _as_digital([(float(scale), offset)] * len(bands))
+        return [(float(scale), offset)] * len(bands)
     stated = [(number(band.attrs.get("scale_factor")), number(band.attrs.get("add_offset"))) for band in bands]
     if scale is None and all(factor is not None for factor, _ in stated):
-        return _as_digital([(factor or 1.0, added or 0.0) for factor, added in stated])
-    if items and (scale == "items" or all(band.dtype.kind in "iu" for band in bands)):
-        sources = [resolve_sources(item, settings=settings).bands for item in items]
-        read = {tuple((band.scale, band.offset.dn) for band in bands_of_item) for bands_of_item in sources}
-        if len(read) > 1:
-            raise ConfigError(f"items {', '.join(item.id for item in items)} share a date and differ in BOA offset")
-        [pairs] = read
-        return tuple(pair[0] for pair in pairs), tuple(pair[1] for pair in pairs)
+        return [(factor or 1.0, added or 0.0) for factor, added in stated]
+    if has_items and (scale == "items" or all(band.dtype.kind in "iu" for band in bands)):
+        return None
     raise ConfigError(
         f"bands are {bands[0].dtype} and do not state how to convert them; give scale=1 for reflectance, scale=0.0001 "
         "and offset=-0.1 (or the values that apply) for digital numbers, or the items: these apply to integers, and "
@@ -323,14 +300,23 @@ def _scaling(
     )
 
 
-def _as_digital(pairs: list[tuple[float, float]]) -> tuple[tuple[float, ...] | None, tuple[int, ...]]:
-    """Return scales and offsets in whole digital numbers; neither if values are reflectance."""
+def _bands_of_items(names: tuple[str, ...], items: list[pystac.Item], settings: Settings) -> Bands:
+    """Return how the digital numbers of items become reflectance."""
+    sources = [resolve_sources(item, settings=settings).bands for item in items]
+    found = {Bands(names, tuple(b.scale for b in read), tuple(b.offset.dn for b in read)) for read in sources}
+    if len(found) > 1:
+        raise ConfigError(f"items {', '.join(item.id for item in items)} share a date and differ in BOA offset")
+    return found.pop()
+
+
+def _bands_as_stated(names: tuple[str, ...], pairs: list[tuple[float, float]]) -> Bands | None:
+    """Return how digital numbers become reflectance by scale and offset of each band; None if they are reflectance."""
     if set(pairs) == {(1.0, 0.0)}:
-        return None, ()
+        return None
     offsets = [added / factor for factor, added in pairs]
     if any(abs(dn - round(dn)) > SLACK for dn in offsets):
         raise ConfigError(f"scale {pairs[0][0]:g} and offset {pairs[0][1]:g} are not a whole number of steps apart")
-    return tuple(factor for factor, _ in pairs), tuple(round(dn) for dn in offsets)
+    return Bands(names, tuple(factor for factor, _ in pairs), tuple(round(dn) for dn in offsets))
 
 
 def _sun_of(band: xr.DataArray, at: int) -> tuple[float, float] | None:

@@ -208,16 +208,11 @@ def items_by_step(
 
 def _by_time(times: Times, items: list[pystac.Item], longitude: float) -> list[list[pystac.Item]]:
     """Return items by time step: of the same time, or of the same solar day if they have no step of their own."""
-    found: list[list[pystac.Item]] = [[] for _ in times]
-    days = _solar_days(times, longitude)
-    for item in items:
-        time = time_of(item)
-        same = np.abs(times - time) <= SAME
-        if not same.any():
-            same = days == _solar_days(np.array([time]), longitude)
-        for step in np.flatnonzero(same):
-            found[step].append(item)
-    return found
+    taken = np.array([time_of(item) for item in items], times.dtype)
+    same = np.abs(times[:, None] - taken) <= SAME
+    same_day = _solar_days(times, longitude)[:, None] == _solar_days(taken, longitude)
+    chosen = np.where(same.any(axis=0), same, same_day)
+    return [[items[at] for at in np.flatnonzero(row)] for row in chosen]
 
 
 def _solar_days(times: Times, longitude: float) -> Times:

@@ -143,12 +143,12 @@ class MaskLayers:
 
     def votes(self, grid: Grid) -> U8 | None:
         """Return the most frequent votes, ``(y, x)`` bits of `Vote`; None if they are not published."""
-        votes = self._read(MASK_VOTES, lambda href: self.views.classes(href, grid, base=self.home, fill=None))
+        votes = self._read(MASK_VOTES, self.views.classes, grid=grid, fill=None)
         return None if votes is None else np.where(votes == VOTES_NODATA, np.uint8(0), votes)
 
     def scl(self, grid: Grid) -> U8 | None:
         """Return the most frequent class of SCL, ``(y, x)``, 0 = nodata; None if it is missing."""
-        return self._read(self.product.key or "", lambda href: self.views.classes(href, grid, base=self.home, fill=0))
+        return self._read(self.product.key, self.views.classes, grid=grid, fill=0)
 
     def product_classes(self, scl: U8 | None, votes: U8 | None) -> U8 | None:
         """Return SCL, or else its votes, as codes of `CloudClass`; None if SCL was not used."""
@@ -162,7 +162,7 @@ class MaskLayers:
 
     def percent(self, name: str, grid: Grid) -> U8 | None:
         """Return the mean probability of ``cloud`` or ``shadow`` in percent, ``(y, x)``, 255 = nodata."""
-        means = self._means(f"{name}_probability", grid, fill=PERCENT_NODATA, dtype="uint8")
+        means = self._read(f"{name}_probability", self.views.means, grid=grid, fill=PERCENT_NODATA, dtype="uint8")
         return None if means is None else means.astype(np.uint8)
 
     def picture(self, grid: Grid) -> U8 | None:
@@ -171,22 +171,19 @@ class MaskLayers:
             self.notes.append("There is no picture, because the item does not have red, green and blue.")
         planes = []
         for key, (scale, offset) in self.rgb.items():
-            dn = self._means(key, grid, fill=0, dtype="uint16")
+            dn = self._read(key, self.views.means, grid=grid, fill=0, dtype="uint16")
             if dn is not None:
                 reflectance = np.maximum(dn * np.float32(scale) + np.float32(offset), 0)
                 planes.append(np.where(dn > 0, reflectance, 0).astype(np.float32))
         return to_rgb(np.stack(planes)) if planes and len(planes) == len(self.rgb) else None
 
-    def _means(self, key: str, grid: Grid, *, fill: int, dtype: str) -> NDArray[np.uint16] | None:
-        return self._read(key, lambda href: self.views.means(href, grid, base=self.home, fill=fill, dtype=dtype))
-
-    def _read(self, key: str, read: Callable[[str], NDArray[DType]]) -> NDArray[DType] | None:
+    def _read(self, key: str | None, read: Callable[..., NDArray[DType]], **how: object) -> NDArray[DType] | None:
         """Read an asset that may be missing or unreachable; an asset that failed is not tried again."""
-        href = self.hrefs.get(key)
+        href = self.hrefs.get(key or "")
         if href is None:
             return None
         try:
-            return read(href)
+            return read(href, base=self.home, **how)
         except StacCloudmaskError as error:
             self.hrefs = {name: href for name, href in self.hrefs.items() if name != key}
             self.notes.append(f"Asset {key} is not shown: {error}.")
@@ -211,22 +208,22 @@ def coarse(grid: Grid, side: int) -> Grid:
     return grid.coarsen(-(-max(grid.shape) // side))
 
 
-def painted(classes: U8, picture: U8 | None, *, bare: tuple[int, int, int]) -> NDArray[np.float32]:
-    """Return a picture of values 0..255 overlaid with cloud and shadow, ``(y, x, 3)`` on the pixels of ``classes``.
+def painted(classes: U8, picture: U8 | None, *, bare: tuple[int, int, int]) -> U8:
+    """Return a picture overlaid with cloud and shadow, ``(y, x, 3)`` on the pixels of ``classes``.
 
     Args:
         classes: ``(y, x)`` codes of `CloudClass`.
         picture: ``(y, x, 3)`` of the same extent, of which the nearest pixels are taken; None if there is none.
         bare: Red, green and blue where there is no picture.
     """
-    below = np.broadcast_to(np.array(bare, np.uint8), (1, 1, 3)) if picture is None else picture
-    places = (
+    below = np.array([[bare]], np.uint8) if picture is None else picture
+    rows, cols = (
         ((np.arange(side) + 0.5) / side * old).astype(int)
-        for side, old in zip(classes.shape, below.shape, strict=False)
+        for side, old in zip(classes.shape, below.shape[:2], strict=True)
     )
-    out = below[np.ix_(*places)].astype(np.float32)
+    out = below[np.ix_(rows, cols)].astype(np.float32)
     for info in CLASSES:
         if info.painted:
             here = classes == info.code
             out[here] = (1 - OPACITY) * out[here] + OPACITY * np.array(info.rgb, np.float32)
-    return out
+    return out.round().astype(np.uint8)

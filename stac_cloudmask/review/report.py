@@ -444,8 +444,7 @@ def thumbnail(rgb: U8 | None, classes: U8) -> bytes:
         rgb: ``(y, x, 3)``; None where there is no picture.
         classes: ``(y, x)`` codes of `CloudClass`, of the same extent.
     """
-    seen = painted(classes, rgb, bare=THUMB_BACKGROUND).round().astype(np.uint8)
-    return _webp(Image.fromarray(seen), THUMB_SIDE, 70)
+    return _webp(Image.fromarray(painted(classes, rgb, bare=THUMB_BACKGROUND)), THUMB_SIDE, 70)
 
 
 def _webp(image: Image.Image, side: int, quality: int) -> bytes:

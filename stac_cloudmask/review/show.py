@@ -1,19 +1,27 @@
-"""Masks in notebooks: pictures, plots, HTML."""
+"""Show masks: plots, pictures in notebooks, and how much of an area is clear over time."""
 
 from __future__ import annotations
 
 import io
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
+import pandas as pd
 import xarray as xr
 from PIL import Image
+from rasterio import Affine
+from rasterio.features import geometry_mask
+from rasterio.warp import transform_geom
+from shapely.geometry import mapping, shape
 
 from stac_cloudmask.core.classes import CLASSES, CloudClass
+from stac_cloudmask.core.grid import Grid, Window
 from stac_cloudmask.errors import ConfigError
 from stac_cloudmask.pipeline.result import NOTEBOOK_SIDE, cover_text, notebook_html
+from stac_cloudmask.review.cubes import Masks, mask_items, time_of
 from stac_cloudmask.review.layers import (
     MASK,
     MASK_VOTES,
@@ -24,18 +32,22 @@ from stac_cloudmask.review.layers import (
     mask_item_of,
     painted,
 )  # fmt: skip
+from stac_cloudmask.stac.geometry import LON_LAT, Area, Bbox, bbox_area, read_area, touches
 from stac_cloudmask.stac.mask_item import class_counts, cover_of
+from stac_cloudmask.stac.metadata import mask_grid
 from stac_cloudmask.stac.warp import Views
 
 if TYPE_CHECKING:
+    import pystac
+    import shapely
     from matplotlib.figure import Figure
     from numpy.typing import NDArray
 
     U8 = NDArray[np.uint8]
 
-BARE: Final = (120, 120, 120)
-"""Gray background of a mask without a picture."""
-SCL, IMPROVED = "SCL mask", "Improved mask"
+PREVIEW_BACKGROUND: Final = (120, 120, 120)
+"""Background of a mask without a picture: red, green, blue."""
+PRODUCT, IMPROVED = "SCL mask", "Improved mask"
 """Titles of pictures."""
 
 
@@ -58,19 +70,19 @@ class Preview:
     @property
     def masks(self) -> dict[str, U8]:
         """The masks by title, ``(y, x)`` codes of `CloudClass`."""
-        return ({} if self.product is None else {SCL: self.product}) | {IMPROVED: self.improved}
+        return ({} if self.product is None else {PRODUCT: self.product}) | {IMPROVED: self.improved}
 
     @property
     def pictures(self) -> dict[str, U8]:
         """Pictures by title: ``(y, x, 4)`` uint8, transparent where nodata."""
-        valid = np.where(self.improved == CloudClass.NODATA, CloudClass.NODATA, CloudClass.CLEAR).astype(np.uint8)
-        shown = ({} if self.rgb is None else {"Scene": valid}) | self.masks
-        return {title: self._over_scene(codes) for title, codes in shown.items()}
-
-    def _over_scene(self, codes: U8) -> U8:
-        alpha = np.where(codes == CloudClass.NODATA, 0, 255)[..., None]
-        seen = np.concatenate((painted(codes, self.rgb, bare=BARE), alpha), axis=-1)
-        return seen.round().astype(np.uint8)
+        bare = np.where(self.improved == CloudClass.NODATA, self.improved, np.uint8(CloudClass.CLEAR))
+        shown = ({} if self.rgb is None else {"Scene": bare}) | self.masks
+        return {
+            title: np.dstack(
+                (painted(codes, self.rgb, bare=PREVIEW_BACKGROUND), 255 * (codes != CloudClass.NODATA))
+            ).astype(np.uint8)
+            for title, codes in shown.items()
+        }
 
     @property
     def covers(self) -> dict[str, dict[str, float]]:
@@ -111,17 +123,15 @@ def _rgb(dataset: xr.Dataset) -> U8 | None:
     """Return the quicklook of a dataset, which may be a part of a scene."""
     if "quicklook" not in dataset:
         return None
-    inside = {}
-    for axis in ("y", "x"):
-        at, of = dataset[f"quicklook_{axis}"].values, dataset[axis].values
-        inside[f"quicklook_{axis}"] = (at >= of.min()) & (at <= of.max())
-    part: U8 = dataset["quicklook"].isel({name: np.flatnonzero(here) for name, here in inside.items()}).values
+    y, x = dataset["y"].values, dataset["x"].values
+    here = {"quicklook_y": slice(y.max(), y.min()), "quicklook_x": slice(x.min(), x.max())}
+    part: U8 = dataset["quicklook"].sel(here).values
     return part if part.size else None
 
 
-SIDE: Final = 1200
+PLOT_SIDE: Final = 1200
 """Longest side of a picture, in pixels."""
-MARGIN: Final = 1.3
+TITLES: Final = 1.3
 """Height of titles and legend, in inches."""
 
 
@@ -139,10 +149,10 @@ def plot(mask: MaskItem | xr.Dataset, *, width: float = 12.0) -> Figure:
         ConfigError: The item or dataset is not a mask, or matplotlib is not installed.
         ReadError: It cannot be read.
     """
-    seen = preview(mask, side=SIDE)
+    seen = preview(mask, side=PLOT_SIDE)
     pictures, covers = seen.pictures, seen.covers
     aspect = seen.improved.shape[0] / seen.improved.shape[1]
-    figure = new_figure(width, width / len(pictures) * aspect + MARGIN)
+    figure = new_figure(width, width / len(pictures) * aspect + TITLES)
     row = figure.subplots(1, len(pictures), squeeze=False)[0]
     for axes, (title, picture) in zip(row, pictures.items(), strict=True):
         axes.imshow(picture, extent=(0, 1, 0, aspect))
@@ -199,8 +209,114 @@ class CloudmaskAccessor:
 
 
 def _png(picture: U8) -> bytes:
-    image = Image.fromarray(picture)
-    image.thumbnail((NOTEBOOK_SIDE, NOTEBOOK_SIDE), Image.Resampling.BOX)
     buffer = io.BytesIO()
-    image.save(buffer, format="PNG")
+    Image.fromarray(picture).save(buffer, format="PNG")
     return buffer.getvalue()
+
+
+PASS: Final = np.timedelta64(30, "m")
+"""Maximum time difference of items from one pass of a satellite."""
+FULL: Final = 99.5
+"""Percent of valid pixels that counts as complete."""
+UPRIGHT: Final = 12
+"""Maximum number of dates that fit horizontally below a chart; more are rotated."""
+
+
+def clear_share(masks: Masks, *, bbox: Bbox | None = None, geometry: Area | None = None) -> pd.DataFrame:
+    """Return the shares of clear, cloud and cloud shadow in an area on every date.
+
+    Masks of one pass, such as neighboring tiles, are merged. The table counts whole pixels of the first mask's
+    grid: for a geometry those whose middle lies in it, or, where there is none, those that it touches.
+
+    Args:
+        masks: Output items, their URLs or paths, what ``process`` returned, or the folder that it wrote.
+        bbox: The area as west, south, east, north in degrees.
+        geometry: The area as GeoJSON, well-known text, the path of a vector file, or a geometry of shapely.
+
+    Returns:
+        A row for each pass that touches the area, by ``time`` in UTC: ``clear``, ``cloud`` and ``cloud_shadow`` in
+        percent of the area's valid pixels (NaN where none is valid), ``valid`` in percent of the area's pixels, and
+        ``items``, the ids of the masks.
+
+    Raises:
+        ConfigError: There is no area, or no mask touches it.
+        ReadError: A mask cannot be read.
+    """
+    if (bbox is None) == (geometry is None):
+        raise ConfigError("give the area, by either bbox or geometry")
+    area = bbox_area(bbox) if bbox is not None else read_area(geometry)
+    items = [item for item in mask_items(masks) if touches(item, area)]
+    if not items:
+        raise ConfigError(f"no mask touches the area, whose bbox is {tuple(round(edge, 5) for edge in area.bounds)}")
+    grid, inside = _pixels(area, mask_grid(items[0].to_dict(transform_hrefs=False), MASK))
+    rows = [_row(members, grid, inside) for members in _passes(items)]
+    return pd.DataFrame(rows).set_index("time")
+
+
+def _pixels(area: shapely.Geometry, grid: Grid) -> tuple[Grid, NDArray[np.bool_]]:
+    """Return the part of a grid, extended if necessary, that encloses an area; True for pixels inside."""
+    placed = shape(transform_geom(LON_LAT, grid.code, mapping(area)))
+    west, south, east, north = placed.bounds
+    left, top = math.floor((west - grid.left) / grid.gsd), math.floor((grid.top - north) / grid.gsd)
+    right, bottom = math.ceil((east - grid.left) / grid.gsd), math.ceil((grid.top - south) / grid.gsd)
+    part = grid.cut(Window(top, left, max(1, bottom - top), max(1, right - left)))
+    inside = np.zeros(part.shape, bool)
+    for all_touched in (False, True):
+        if not inside.any():
+            inside = geometry_mask(
+                [placed], part.shape, Affine(*part.transform), all_touched=all_touched, invert=True
+            )  # fmt: skip
+    return part, inside
+
+
+def _passes(items: list[pystac.Item]) -> list[list[pystac.Item]]:
+    """Yield items, which are sorted by time, in groups of one pass each."""
+    groups: list[list[pystac.Item]] = []
+    for item in items:
+        if groups and time_of(item) - time_of(groups[-1][0]) <= PASS:
+            groups[-1].append(item)
+        else:
+            groups.append([item])
+    return groups
+
+
+def _row(items: list[pystac.Item], grid: Grid, inside: NDArray[np.bool_]) -> dict[str, object]:
+    codes = np.full(grid.shape, CloudClass.NODATA, np.uint8)
+    for item in items:
+        layers = MaskLayers.of(item.to_dict(include_self_link=True, transform_hrefs=False), Views())
+        np.copyto(codes, layers.classes(grid), where=codes == CloudClass.NODATA)
+    here = codes[inside]
+    counts = np.bincount(here, minlength=CloudClass.NODATA)[: CloudClass.NODATA]
+    valid = int(counts.sum())
+    found = {info.name: 100 * counts[info.code] / valid if valid else math.nan for info in CLASSES[:-1]}
+    share, names = 100 * valid / here.size, ", ".join(item.id for item in items)
+    return {"time": time_of(items[0]), **found, "valid": share, "items": names}
+
+
+def plot_clear_share(table: pd.DataFrame, *, width: float = 12.0, height: float = 3.5) -> Figure:
+    """Draw the table of ``clear_share``: a bar for each date, clear at the bottom and cloud on top.
+
+    Args:
+        table: The table.
+        width: Width of the figure, in inches.
+        height: Height of the figure, in inches.
+
+    Raises:
+        ConfigError: matplotlib is not installed.
+    """
+    figure = new_figure(width, height)
+    axes = figure.subplots()
+    places, bottom = np.arange(len(table)), np.zeros(len(table))
+    shown = [CLASSES[code] for code in (CloudClass.CLEAR, CloudClass.CLOUD_SHADOW, CloudClass.CLOUD)]
+    for info in shown:
+        part = np.nan_to_num(table[info.name].to_numpy())
+        axes.bar(places, part, bottom=bottom, color=f"#{info.color_hint}", width=0.8)
+        bottom += part
+    notes = ["" if valid > FULL else f"\n{valid:.0f} % valid" for valid in table["valid"]]
+    dates = [f"{time:%Y-%m-%d}{note}" for time, note in zip(table.index, notes, strict=True)]
+    axes.set_xticks(places, dates, rotation=0 if len(table) <= UPRIGHT else 90)
+    axes.set_ylim(0, 100)
+    axes.set_ylabel("% of the valid pixels")
+    axes.spines[["top", "right"]].set_visible(False)
+    add_legend(figure, {info.title: info.rgb for info in shown})
+    return figure
