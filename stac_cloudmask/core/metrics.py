@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.stats import binomtest
 
 from stac_cloudmask.core.classes import CLASSES, FALSE, MISSED, MISTAKEN, CloudClass
 from stac_cloudmask.core.morphology import dilate
 
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from numpy.typing import NDArray
-
-    Codes = NDArray[np.uint8]
-    Interval = tuple[float, float]
-    Table = tuple[tuple[int, ...], ...]
+Codes = NDArray[np.uint8]
+Interval = tuple[float, float]
+Table = tuple[tuple[int, ...], ...]
 
 ROUNDING: Final = 1e-6
 """Fraction of a pixel by which a distance may exceed the tolerance, to allow for floating-point error."""

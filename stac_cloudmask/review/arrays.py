@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final, Literal
 import numpy as np
 import pystac
 import xarray as xr
+from numpy.typing import NDArray
 
 from stac_cloudmask.config import Settings
 from stac_cloudmask.core.classes import CLASSES, CloudClass
@@ -20,26 +21,23 @@ from stac_cloudmask.core.votes import Sun
 from stac_cloudmask.errors import ConfigError
 from stac_cloudmask.pipeline.mask import bands_needed, mask_pixels, resolve_sources
 from stac_cloudmask.review.cubes import SLACK, geobox, items_by_step, spatial_axes
-from stac_cloudmask.review.layers import MASK
-from stac_cloudmask.stac.bands import SCALE, key_band
+from stac_cloudmask.review.layers import MASK, U8
+from stac_cloudmask.stac.bands import ESA_SCALE, key_band
 from stac_cloudmask.stac.metadata import number, sun_angles
 from stac_cloudmask.stac.providers import SCL
 from stac_cloudmask.stac.warp import ground
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
     from odc.geo.geobox import GeoBox
 
-    U8 = NDArray[np.uint8]
-    U16 = NDArray[np.uint16]
-    F32 = NDArray[np.floating]
-    Values = NDArray[np.integer | np.floating]
+U16 = NDArray[np.uint16]
+Values = NDArray[np.integer | np.floating]
 
 ZERO: Final = 1000
 """Digital number of reflectance 0, which leaves room for slightly negative reflectance."""
 LIKELY: Final = 1.6
 """Median above which the values of a scene are taken for digital numbers."""
-NOWHERE: Final = 32631
+ANY_ZONE: Final = 32631
 """EPSG code of arrays, which have no location; any metric CRS would do."""
 
 
@@ -85,14 +83,14 @@ class ArrayPixels:
 
 def mask_array(
     *,
-    blue: F32,
-    green: F32,
-    red: F32,
-    nir: F32,
+    blue: Values,
+    green: Values,
+    red: Values,
+    nir: Values,
     scl: U8 | None = None,
     gsd: float = 10.0,
     sun: tuple[float, float] | None = None,
-    more: Mapping[str, F32] | None = None,
+    more: Mapping[str, Values] | None = None,
     settings: Settings | None = None,
 ) -> ArrayMask:
     """Mask a scene in numpy arrays; north is up.
@@ -153,12 +151,12 @@ def _masked(
         settings: Settings of the mask.
     """
     if bands is None:
-        bands = Bands(tuple(values), (SCALE,) * len(values), (-ZERO,) * len(values))
+        bands = Bands(tuple(values), (ESA_SCALE,) * len(values), (-ZERO,) * len(values))
         pixels = np.stack([_digital(name, band) for name, band in values.items()])
     else:
         pixels = np.stack([_whole(band, nodata) for band in values.values()])
     height, width = pixels.shape[1:]
-    grid = Grid(epsg=NOWHERE, left=0, top=0, gsd=gsd, height=height, width=width)
+    grid = Grid(epsg=ANY_ZONE, left=0, top=0, gsd=gsd, height=height, width=width)
     scene = ArrayPixels(grid=grid, bands=bands, pixels=pixels)
     classes = None if scl is None else (np.ascontiguousarray(scl, np.uint8), _times_coarser(grid.shape, scl.shape))
     place = None if sun is None else Sun(azimuth=float(sun[0]) % 360, elevation=float(sun[1]))
@@ -176,7 +174,7 @@ def _digital(name: str, reflectance: Values) -> U16:
     valid = np.isfinite(reflectance)
     if valid.any() and (median := float(np.median(reflectance[valid]))) > LIKELY:
         raise ConfigError(f"{name} has a median of {median:g}: digital numbers, not reflectance; scale them first")
-    dn = np.rint(np.where(valid, reflectance, 0) / SCALE) + ZERO
+    dn = np.rint(np.where(valid, reflectance, 0) / ESA_SCALE) + ZERO
     return np.where(valid, np.where(dn > HIGHEST_DN, SATURATED_DN, np.maximum(dn, 1)), 0).astype(np.uint16)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import Any, Final, TypeVar
 
 import numpy as np
 import odc.stac
@@ -13,6 +13,7 @@ import pystac
 import rasterio
 import xarray as xr
 from affine import Affine
+from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 
 from stac_cloudmask.core.classes import CLASSES, CloudClass
@@ -28,11 +29,7 @@ from stac_cloudmask.stac.mask_item import SUFFIX
 from stac_cloudmask.stac.metadata import times_of
 from stac_cloudmask.stac.providers import sign
 
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-    Times = NDArray[np.datetime64]
-
+Times = NDArray[np.datetime64]
 Cube = TypeVar("Cube", xr.DataArray, xr.Dataset)
 Masks = MaskItem | Iterable[MaskItem]
 """Output items, their URLs or paths, results of ``process``, or the folder that it wrote."""

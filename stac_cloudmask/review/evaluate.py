@@ -3,34 +3,27 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial, reduce
 from operator import add
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from stac_cloudmask.config import Settings
 from stac_cloudmask.core.classes import CLASSES, CloudClass
-from stac_cloudmask.core.grid import Window
+from stac_cloudmask.core.grid import Grid, Window
 from stac_cloudmask.core.metrics import OUTCOMES, Agreement, ClassScores, agreement, colored, outcomes
 from stac_cloudmask.errors import ConfigError
-from stac_cloudmask.review.layers import CLASS_NAMES, MASK, MaskLayers, Product
+from stac_cloudmask.review.layers import CLASS_NAMES, MASK, U8, MaskLayers, Product
 from stac_cloudmask.stac.catalog import existing_catalog
 from stac_cloudmask.stac.mask_item import SUFFIX
 from stac_cloudmask.stac.providers import SCL
 from stac_cloudmask.stac.warp import FIELD, Meaning, Views, is_vector, plain_word, raster_labels, vector_labels
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
-
-    from numpy.typing import NDArray
-
-    from stac_cloudmask.core.grid import Grid
-
-    Codes = NDArray[np.uint8]
 
 CLASS_WORDS: Final[dict[str, int]] = {
     **{info.name: info.code for info in CLASSES},
@@ -117,7 +110,7 @@ def judged_classes(meaning: Meaning) -> tuple[int, ...]:
     return tuple(sorted(set(meaning.values.values()) - {CloudClass.CLEAR, CloudClass.NODATA}))
 
 
-def read_labels(reference: LabelSource, href: str, grid: Grid, meaning: Meaning) -> Codes:
+def read_labels(reference: LabelSource, href: str, grid: Grid, meaning: Meaning) -> U8:
     """Return the labels on the grid of a mask, ``(y, x)`` class codes; 255 where there is no label."""
     if is_vector(href):
         return vector_labels(Path(href), grid, meaning, field=reference.field)
@@ -158,7 +151,7 @@ class SceneScore:
     reference: str
     agreement: Agreement
     layers: MaskLayers
-    read: Callable[[], tuple[Codes, Codes]]
+    read: Callable[[], tuple[U8, U8]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -350,9 +343,7 @@ def evaluate(
     )
 
 
-def _read(
-    layers: MaskLayers, key: str, values: Meaning, reference: LabelSource, meaning: Meaning
-) -> tuple[Codes, Codes]:
+def _read(layers: MaskLayers, key: str, values: Meaning, reference: LabelSource, meaning: Meaning) -> tuple[U8, U8]:
     """Read the class maps of a mask and of its labels, ``(y, x)``."""
     mask = raster_labels(layers.href(key), layers.grid, values)
     href = reference.source if reference.is_file else layers.href(reference.source)

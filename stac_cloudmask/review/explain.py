@@ -207,6 +207,7 @@ def explain(item: str | pystac.Item, lon: float, lat: float, *, catalog: str | N
     product = Product.of(found.properties)
     own = OPTIONS if product.key in {None, SCL} else (*OPTIONS, SCL)
     known = {key: read_pixel(found, key, lon, lat).value for key in own if key in found.assets}
+    percents = {key: value for key, value in known.items() if value != PERCENT_NODATA}
     missing = [f"no {key}: process the item with {option}" for key, option in OPTIONS.items() if key not in known]
     scl = None
     if product.key is not None and product.key not in found.assets:
@@ -228,14 +229,10 @@ def explain(item: str | pystac.Item, lon: float, lat: float, *, catalog: str | N
         class_name=CLASS_NAMES[at.value],
         scl=scl,
         improved_scl=known.get(SCL),
-        cloud_probability=_percent(known.get("cloud_probability")),
-        shadow_probability=_percent(known.get("shadow_probability")),
+        cloud_probability=percents.get("cloud_probability"),
+        shadow_probability=percents.get("shadow_probability"),
         votes=tuple(str(vote.name).lower() for vote in votes) if MASK_VOTES in known else None,
         missing=tuple(missing),
         merge={name: number(value) for name, value in merge.items()} | {"policy": str(merge.get("policy"))},
         product=product,
     )
-
-
-def _percent(value: int | None) -> int | None:
-    return None if value == PERCENT_NODATA else value

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from os import PathLike, fspath
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Final, TypeVar
 
 import numpy as np
 import pystac
+from numpy.typing import NDArray
 
 from stac_cloudmask.core.classes import CLASSES, CloudClass
 from stac_cloudmask.core.predict import PERCENT_NODATA
@@ -16,7 +17,7 @@ from stac_cloudmask.core.reflectance import to_rgb
 from stac_cloudmask.core.votes import VOTES_NODATA, Vote
 from stac_cloudmask.errors import ConfigError, StacCloudmaskError
 from stac_cloudmask.pipeline.result import Result
-from stac_cloudmask.stac.assets import OWN
+from stac_cloudmask.stac.assets import OWN, Json
 from stac_cloudmask.stac.hrefs import check_href
 from stac_cloudmask.stac.metadata import codes_in, mask_grid, number
 from stac_cloudmask.stac.parse import Failure
@@ -24,13 +25,9 @@ from stac_cloudmask.stac.search import load_items
 from stac_cloudmask.stac.warp import Views, rgb_keys
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
     from stac_cloudmask.core.grid import Grid
 
-    U8 = NDArray[np.uint8]
-    Json = Mapping[str, Any]
-
+U8 = NDArray[np.uint8]
 DType = TypeVar("DType", np.uint8, np.uint16)
 MaskItem = pystac.Item | str | PathLike[str] | Result
 """An output item, its URL or path, or its result from ``process``."""
@@ -198,9 +195,7 @@ def _scaling(asset: Json) -> tuple[float, float]:
 def classes_of_votes(votes: U8) -> U8:
     """Return the classes for which SCL voted, ``(y, x)`` codes of `CloudClass`."""
     cloud, shadow = (votes & bit > 0 for bit in (Vote.PRODUCT_CLOUD, Vote.PRODUCT_SHADOW))
-    chosen = np.select([cloud, shadow], [CloudClass.CLOUD, CloudClass.CLOUD_SHADOW], CloudClass.CLEAR)
-    codes: U8 = chosen.astype(np.uint8)
-    return codes
+    return np.select([cloud, shadow], [CloudClass.CLOUD, CloudClass.CLOUD_SHADOW], CloudClass.CLEAR).astype(np.uint8)
 
 
 def coarse(grid: Grid, side: int) -> Grid:

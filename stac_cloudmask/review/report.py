@@ -12,14 +12,13 @@ import os
 import zlib
 from base64 import b64encode
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 from html import escape
 from importlib.resources import files
 from pathlib import Path
 from string import Template
-from typing import TYPE_CHECKING, Final
+from typing import Final, NamedTuple
 from urllib.parse import quote
 
 import numpy as np
@@ -30,7 +29,7 @@ from stac_cloudmask.core.grid import Grid, Window
 from stac_cloudmask.core.predict import PERCENT_NODATA
 from stac_cloudmask.errors import ConfigError, StacCloudmaskError, redact
 from stac_cloudmask.pipeline.result import VERSION
-from stac_cloudmask.review.layers import MASK_VOTES, MaskLayers, coarse, painted
+from stac_cloudmask.review.layers import MASK_VOTES, U8, MaskLayers, coarse, painted
 from stac_cloudmask.stac.assets import OWN, Json, unsigned
 from stac_cloudmask.stac.catalog import OutputCatalog, existing_catalog
 from stac_cloudmask.stac.hrefs import is_remote
@@ -38,11 +37,6 @@ from stac_cloudmask.stac.mask_item import class_counts, cover_of
 from stac_cloudmask.stac.metadata import number
 from stac_cloudmask.stac.store import whole_file
 from stac_cloudmask.stac.warp import Views
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-    U8 = NDArray[np.uint8]
 
 Link = Callable[[str], str | None]
 """A function that returns a reference that a browser may follow for an href, or None."""
@@ -108,7 +102,18 @@ def _page(
         index.append(entry)
         yield _block(f"item-{at}", details)
         progress(at + 1, len(listed))
-    yield _block("index", _constants() | {"name": name, "items": index})
+    constants = {
+        "made": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
+        "version": VERSION,
+        "step": PERCENT_STEP,
+        "classes": [
+            {"code": min(info.code, UNKNOWN), "title": info.title, "text": info.description, "color": info.rgb}
+            for info in CLASSES
+        ],
+        "scl": [{"title": info.title, "color": info.rgb} for info in SCL_CLASSES],
+        "colors": {"removed": MISSED, "added": ADDED, "ramp": RAMP},
+    }
+    yield _block("index", constants | {"name": name, "items": index})
     yield Template(tail).substitute(script=script)
 
 
@@ -120,21 +125,6 @@ def _policy(style: str, script: str) -> str:
 
 def _block(name: str, value: Json) -> str:
     return f'<script type="application/json" id="{name}">{script_json(value)}</script>\n'
-
-
-def _constants() -> Json:
-    classes = [
-        {"code": min(info.code, UNKNOWN), "title": info.title, "text": info.description, "color": info.rgb}
-        for info in CLASSES
-    ]
-    return {
-        "made": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
-        "version": VERSION,
-        "step": PERCENT_STEP,
-        "classes": classes,
-        "scl": [{"title": info.title, "color": info.rgb} for info in SCL_CLASSES],
-        "colors": {"removed": MISSED, "added": ADDED, "ramp": RAMP},
-    }
 
 
 def _item(
@@ -168,14 +158,17 @@ def script_json(value: object) -> str:
 
 LONGEST: Final = 400
 """Maximum number of characters of a text."""
-THRESHOLDS: Final = {"cloud_thr": "cloud {:.0%}", "shadow_thr": "shadow {:.0%}"}
-SUN: Final = {"sun_azimuth": "azimuth {:.1f} degrees", "sun_elevation": "elevation {:.1f} degrees"}
-CLEANUP: Final = {
-    "cloud_buffer": "clouds dilated by {:g} m",
-    "shadow_buffer": "shadows by {:g} m",
-    "min_area": "objects below {:g} m2 removed",
-    "hole_area": "holes below {:g} m2 filled",
+WORDING: Final = {
+    "Thresholds": {"cloud_thr": "cloud {:.0%}", "shadow_thr": "shadow {:.0%}"},
+    "Clean-up": {
+        "cloud_buffer": "clouds dilated by {:g} m",
+        "shadow_buffer": "shadows by {:g} m",
+        "min_area": "objects below {:g} m2 removed",
+        "hole_area": "holes below {:g} m2 filled",
+    },
+    "Sun": {"sun_azimuth": "azimuth {:.1f} degrees", "sun_elevation": "elevation {:.1f} degrees"},
 }
+"""Wording of the merge's parameters, by label."""
 
 
 def text(value: object) -> str | None:
@@ -190,8 +183,8 @@ def summary(item: Json) -> Json:
         item: JSON of the item.
     """
     properties = item["properties"]
-    derived = [link for link in item["links"] if link.get("rel") == "derived_from" and "mlm:name" not in link]
-    source = derived[0] if derived else {}
+    derived = (link for link in item["links"] if link.get("rel") == "derived_from" and "mlm:name" not in link)
+    source: Json = next(derived, {})
     cover = {"cloud": number(source.get("eo:cloud_cover")), "shadow": number(source.get("s2:cloud_shadow_percentage"))}
     stated = any(value is not None for value in cover.values())
     return {
@@ -225,9 +218,7 @@ def decisions(item: Json) -> list[tuple[str, str]]:
     made = (text(properties.get("processing:datetime")), None if version is None else f"stac_cloudmask {version}")
     lines = {
         "Merge policy": merge.get("policy"),
-        "Thresholds": _joined(merge, THRESHOLDS),
-        "Clean-up": _joined(merge, CLEANUP),
-        "Sun": _joined(merge, SUN),
+        **{label: _joined(merge, wording) for label, wording in WORDING.items()},
         "Models": ", ".join(f"{model.get('name')} ({' and '.join(model.get('roles', ()))})" for model in models),
         "Product's mask": properties.get(f"{OWN}product_mask") or "none",
         "BOA offset": "; ".join(_offsets(offsets)),
@@ -307,8 +298,7 @@ TILE_SIDE: Final = 1024
 """Side in pixels of a tile of the mask at native resolution."""
 
 
-@dataclass(frozen=True)
-class Plane:
+class Plane(NamedTuple):
     """One layer.
 
     Attributes:

@@ -6,11 +6,13 @@ import io
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
 import pandas as pd
 import xarray as xr
+from numpy.typing import NDArray
 from PIL import Image
 from rasterio import Affine
 from rasterio.features import geometry_mask
@@ -25,6 +27,7 @@ from stac_cloudmask.review.cubes import Masks, mask_items, time_of
 from stac_cloudmask.review.layers import (
     MASK,
     MASK_VOTES,
+    U8,
     MaskItem,
     MaskLayers,
     classes_of_votes,
@@ -41,9 +44,6 @@ if TYPE_CHECKING:
     import pystac
     import shapely
     from matplotlib.figure import Figure
-    from numpy.typing import NDArray
-
-    U8 = NDArray[np.uint8]
 
 PREVIEW_BACKGROUND: Final = (120, 120, 120)
 """Background of a mask without a picture: red, green, blue."""
@@ -260,13 +260,9 @@ def _pixels(area: shapely.Geometry, grid: Grid) -> tuple[Grid, NDArray[np.bool_]
     left, top = math.floor((west - grid.left) / grid.gsd), math.floor((grid.top - north) / grid.gsd)
     right, bottom = math.ceil((east - grid.left) / grid.gsd), math.ceil((grid.top - south) / grid.gsd)
     part = grid.cut(Window(top, left, max(1, bottom - top), max(1, right - left)))
-    inside = np.zeros(part.shape, bool)
-    for all_touched in (False, True):
-        if not inside.any():
-            inside = geometry_mask(
-                [placed], part.shape, Affine(*part.transform), all_touched=all_touched, invert=True
-            )  # fmt: skip
-    return part, inside
+    inside = partial(geometry_mask, [placed], part.shape, Affine(*part.transform), invert=True)
+    centers = inside()
+    return part, centers if centers.any() else inside(all_touched=True)
 
 
 def _passes(items: list[pystac.Item]) -> list[list[pystac.Item]]:
