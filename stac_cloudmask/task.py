@@ -245,7 +245,7 @@ def _bad_input_told_apart() -> Iterator[None]:
     except StacCloudmaskError as error:
         if error.retryable:
             raise
-        raise InvalidInput(redact(str(error))) from error
+        raise InvalidInput(str(error)) from error
 
 
 if __name__ == "__main__":

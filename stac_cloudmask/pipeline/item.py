@@ -217,11 +217,7 @@ def _write_files(mask: Mask, folder: Path, plan: Plan) -> dict[str, Path]:
 
 
 def _facts(
-    plan: Plan,
-    mask: Mask,
-    models: tuple[ModelUse, ...],
-    files: Mapping[str, Path],
-    seconds: Mapping[str, float],
+    plan: Plan, mask: Mask, models: tuple[ModelUse, ...], files: Mapping[str, Path], seconds: Mapping[str, float]
 ) -> MaskFacts:
     with_product = "merged with the product's scene classification" if mask.sources.scl else "without a product mask"
     notes = "".join(f" {note[:1].upper()}{note[1:]}." for note in mask.decision.notes)

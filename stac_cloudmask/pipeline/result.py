@@ -37,8 +37,6 @@ Kind = Literal["input", "infrastructure", "unexpected"]
 
 NOTEBOOK_SIDE: Final = 260
 """Longest side of a picture in a notebook, in pixels."""
-LARGEST_THUMBNAIL: Final = 2_000_000
-"""Maximum size in bytes of a thumbnail embedded in a notebook."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,7 +97,7 @@ class Result:
         pictures: dict[str, bytes] = {}
         if self.output is not None and not is_remote(self.output):
             thumbnail = Path(self.output).with_name("thumbnail.png")
-            if thumbnail.is_file() and thumbnail.stat().st_size <= LARGEST_THUMBNAIL:
+            if thumbnail.is_file():
                 pictures[""] = thumbnail.read_bytes()
         lines = (self.status, cover_text(self.cover), self.error, *self.notes, self.output)
         return notebook_html(self.item_id, pictures, lines)

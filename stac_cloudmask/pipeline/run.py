@@ -24,14 +24,7 @@ import pystac
 from dask.system import CPU_COUNT
 
 from stac_cloudmask.config import Settings
-from stac_cloudmask.errors import (
-    ConfigError,
-    ReadError,
-    StacCloudmaskError,
-    StacCloudmaskWarning,
-    UnsupportedItemError,
-    redact,
-)
+from stac_cloudmask.errors import ConfigError, ReadError, StacCloudmaskError, StacCloudmaskWarning, UnsupportedItemError
 from stac_cloudmask.pipeline.estimate import preview_item
 from stac_cloudmask.pipeline.item import attempt, keep_models
 from stac_cloudmask.pipeline.mask import OUTSIDE_GSD, models_of, segmenter
@@ -350,8 +343,7 @@ def _collected(future: Future[Result], item_id: str) -> Result:
     try:
         return future.result()
     except Exception as error:  # noqa: BLE001  (whatever a cluster raises: lost workers, serialization, its own bugs)
-        lost = ReadError(f"item {item_id!r}: its task failed on the cluster: {redact(repr(error))}; run again")
-        return failed(item_id, lost)
+        return failed(item_id, ReadError(f"item {item_id!r}: its task failed on the cluster: {error!r}; run again"))
     finally:
         future.release()
 
