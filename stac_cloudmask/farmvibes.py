@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from stac_cloudmask.core.grid import Chip, Window, farmvibes_chips
 from stac_cloudmask.core.merge import merge_farmvibes
@@ -21,7 +22,6 @@ from stac_cloudmask.stac.bands import ESA_SCALE
 from stac_cloudmask.stac.gdal import open_raster
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
     from rasterio.io import DatasetReader
 
 CONTRACTS: Final[dict[Role, str]] = {"cloud": "farmvibes-cloud-2", "shadow": "farmvibes-shadow"}
@@ -30,6 +30,7 @@ PROBABILITY_NODATA: Final = np.float32(100)
 """FarmVibes.AI's value of a pixel without a probability, among probabilities 0..1."""
 
 Model = str | Path
+Probability = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
@@ -44,8 +45,8 @@ class ImprovedMask:
         transform: Affine coefficients of the raster in rasterio's order.
     """
 
-    cloud_probability: NDArray[np.float32]
-    shadow_probability: NDArray[np.float32]
+    cloud_probability: Probability
+    shadow_probability: Probability
     mask: NDArray[np.uint8]
     crs: str | None
     transform: tuple[float, float, float, float, float, float]
@@ -120,12 +121,7 @@ def improve_cloud_mask(
 
 
 def flagged_pixels(
-    cloud: NDArray[np.float32],
-    shadow: NDArray[np.float32],
-    product: NDArray[np.uint8] | NDArray[np.uint16],
-    *,
-    cloud_thr: float,
-    shadow_thr: float,
+    cloud: Probability, shadow: Probability, product: NDArray[np.uint16], *, cloud_thr: float, shadow_thr: float
 ) -> NDArray[np.bool_]:
     """Return ``(y, x)``, True where a model is strictly above its threshold, or the product is not 0.
 
@@ -165,7 +161,7 @@ def _columns(rows: NDArray[np.uint16], window: Window) -> NDArray[np.uint16]:
 
 def _probabilities(
     raster: DatasetReader, plan: Sequence[Sequence[Chip]], members: Sequence[Member], *, in_memory: bool
-) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+) -> tuple[Probability, Probability]:
     """Return cloud and shadow probability of the whole raster, 100.0 where any band is nodata."""
     names = find_model(CONTRACTS["cloud"]).bands
     bands = Bands(names=names, scales=(ESA_SCALE,) * len(names), offsets=(0,) * len(names))

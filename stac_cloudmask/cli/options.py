@@ -66,7 +66,7 @@ METAVARS: Final = {
     "W S E N": "bbox",
 }
 """What the help shows for the values of options."""
-FLAGS: Final = {"private_hosts": "allow-host", "local_roots": "allow-folder", "folder": "out", "page": "out"}
+OPTION_NAMES: Final = {"private_hosts": "allow-host", "local_roots": "allow-folder", "folder": "out", "page": "out"}
 """Options whose name differs from their parameter's."""
 VARIABLES: Final = {"catalog": "CLOUDMASK_CATALOG", "model_cache": "CLOUDMASK_MODEL_CACHE"}
 MINIMUMS: Final = {"tolerance": 0, "workers": 1}
@@ -157,7 +157,7 @@ def _parameters(function: Callable[..., object]) -> Iterator[inspect.Parameter]:
             continue
         look: dict[str, Any] = {"help": helps[name], "metavar": _group(METAVARS, name), "min": MINIMUMS.get(name)}
         if one.kind is one.KEYWORD_ONLY:
-            flag = f"--{FLAGS.get(name, name).replace('_', '-')}"
+            flag = f"--{OPTION_NAMES.get(name, name).replace('_', '-')}"
             option = typer.Option(flag, envvar=VARIABLES.get(name), **look)
         else:
             option = typer.Argument(**look)
