@@ -201,16 +201,18 @@ def strips(height: int, rows: int = STRIP_HEIGHT) -> Iterator[tuple[int, int]]:
         yield start, min(start + rows, height)
 
 
-def in_order(work: Callable[[Piece], Outcome], over: Iterable[Piece], *, threads: int) -> Iterator[Outcome]:
-    """Yield the results of ``work`` in order of the inputs; at most ``threads`` results are waiting.
+def in_order(
+    work: Callable[[Piece], Outcome], over: Iterable[Piece], *, threads: int, ahead: int = 1
+) -> Iterator[Outcome]:
+    """Yield the results of ``work`` in order of the inputs; at most ``threads``, or ``ahead``, are in work or waiting.
 
     NumPy releases the interpreter lock while it computes, so threads work on pieces of a scene at the same time.
     """
     with ThreadPoolExecutor(threads, thread_name_prefix="parts") as pool:
-        ahead: deque[Future[Outcome]] = deque()
+        waiting: deque[Future[Outcome]] = deque()
         for one in over:
-            ahead.append(pool.submit(work, one))
-            if len(ahead) == threads:
-                yield ahead.popleft().result()
-        while ahead:
-            yield ahead.popleft().result()
+            waiting.append(pool.submit(work, one))
+            if len(waiting) == max(threads, ahead):
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()

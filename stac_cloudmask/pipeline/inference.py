@@ -4,14 +4,21 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Final, Protocol
 
 import numpy as np
 
 from stac_cloudmask.core.classes import ground_codes
-from stac_cloudmask.core.grid import FARMVIBES_OVERLAP, FARMVIBES_SIZE, Chip, farmvibes_chips, plan_chips
+from stac_cloudmask.core.grid import (
+    FARMVIBES_OVERLAP,
+    FARMVIBES_SIZE,
+    Chip,
+    farmvibes_chips,
+    in_order,
+    plan_chips,
+    strips,
+)
 from stac_cloudmask.core.predict import ROLES, Bands, Member, Mosaic, predict_chips
 from stac_cloudmask.core.reflectance import is_damaged, to_rgb
 from stac_cloudmask.core.resampling import block_mean
@@ -190,16 +197,8 @@ def without_damage(dn: U16) -> tuple[U16, int]:
 def prefetch(scene: Pixels, *, in_memory: bool = False) -> Iterator[U16]:
     """Yield strips of rows from top to bottom; the next one is read while the caller processes the previous one."""
     height = scene.grid.height
-    strip = height if in_memory else scene.strip
-    with ThreadPoolExecutor(1, thread_name_prefix="read-ahead") as pool:
-        ahead: Future[U16] | None = None
-        for top in range(0, height, strip):
-            following = pool.submit(scene.dn, top, min(strip, height - top))
-            if ahead is not None:
-                yield ahead.result()
-            ahead = following
-        if ahead is not None:
-            yield ahead.result()
+    rows = strips(height, height if in_memory else scene.strip)
+    return in_order(lambda strip: scene.dn(strip[0], strip[1] - strip[0]), rows, threads=1, ahead=2)
 
 
 class HeldRows:
