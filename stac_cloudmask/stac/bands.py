@@ -1,7 +1,7 @@
 """Bands of items: which asset holds each, and the scale and offset of its values.
 
 Since baseline 04.00 ESA adds 1000 to every digital number. Some providers subtract it again, and the metadata of items
-are often wrong. The first rule that matches decides:
+are often wrong. The first rule that matches decides what is added to the digital numbers of an asset:
 
 1. The user sets the offset.
 2. No reflectance band: 0.
@@ -22,7 +22,7 @@ bright scenes are inconclusive.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
@@ -32,8 +32,6 @@ from stac_cloudmask.stac.hrefs import DEFAULT_RULE, HrefRule, check_href, safe_i
 from stac_cloudmask.stac.providers import BANDS, LAYERS, SCL, Provider, choose_href, identify
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
-
     import pystac
 
     from stac_cloudmask.config import BoaOffset
@@ -64,7 +62,7 @@ BOA_OFFSET: Final = -1000
 FIRST_WITH_OFFSET: Final = 4.0
 """Baseline."""
 
-FLAGS: Final = ("earthsearch:boa_offset_applied", "sentinel:boa_offset_applied", "s2:boa_offset_applied")
+OFFSET_FLAGS: Final = ("earthsearch:boa_offset_applied", "sentinel:boa_offset_applied", "s2:boa_offset_applied")
 """Properties that state whether the offset is already in the pixels."""
 BY_USER: Final = "set by the user"
 ESA_SCALE: Final = 1e-4
@@ -336,7 +334,7 @@ def boa_offset(item: pystac.Item, asset_key: str) -> Offset:
     processed = metadata.baseline(item, asset_key)
     if is_jp2(asset) and processed is not None:
         return _by_baseline(processed, "original JPEG 2000 file")
-    flags = [item.properties[flag] for flag in FLAGS if isinstance(item.properties.get(flag), bool)]
+    flags = [item.properties[flag] for flag in OFFSET_FLAGS if isinstance(item.properties.get(flag), bool)]
     if flags and flags[0]:
         return Offset(dn=0, reason="boa_offset_applied is true: already in the pixels")
     if flags:

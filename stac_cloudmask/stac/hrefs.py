@@ -89,10 +89,7 @@ def check_href(href: str, *, base: str | None, rule: HrefRule = DEFAULT_RULE) ->
             href,
             f"a remote item ({redact(base)}) may not name local files; an item beside its files is read by its path",
         )
-    if not is_remote(full):
-        return _check_path(full, rule)
-    _check_url(full, base, rule)
-    return full
+    return _check_url(full, base, rule) if is_remote(full) else _check_path(full, rule)
 
 
 def _is_local(href: str) -> bool:
@@ -125,16 +122,16 @@ def absolute(href: str, base: str | None) -> str:
     return decoded if is_file(decoded) else path
 
 
-def _check_url(url: str, base: str | None, rule: HrefRule) -> None:
+def _check_url(url: str, base: str | None, rule: HrefRule) -> str:
     parts = READABLE_URL.fullmatch(url)
     if parts is None:
         raise _refused(url, "URLs use http, https, s3, gs or az, with a plain host, without user info and spaces")
-    if base is None or not is_remote(base) or not parts[1].lower().startswith("http"):
-        return
-    host, own = parts[2].lower(), READABLE_URL.match(base)
+    host, own = parts[2].lower(), READABLE_URL.match(base or "")
+    untrusted = base is not None and is_remote(base) and parts[1].lower().startswith("http")
     is_own = own is not None and own[2].lower() == host
-    if is_private(host) and not is_own and host.strip("[]") not in rule.private_hosts:
+    if untrusted and is_private(host) and not is_own and host.strip("[]") not in rule.private_hosts:
         raise _refused(url, f"a remote item may not name host {host!r} on a private network; private_hosts allows it")
+    return url
 
 
 def _check_path(path: str, rule: HrefRule) -> str:
