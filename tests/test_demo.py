@@ -30,15 +30,15 @@ def test_the_table_of_one_scene_has_no_row_for_all(outcome):
 
 def test_the_demo_masks_its_scene(outcome):
     assert (outcome.result.status, outcome.result.item_id) == ("done", outcome.item.stem)
-    assert (outcome.masks / "catalog.json").exists()
+    assert (outcome.report.parent / "masks/catalog.json").exists()
     assert f'"id":"{outcome.item.stem}_cloudmask"' in outcome.report.read_text()
 
 
 def test_a_second_demo_has_nothing_to_do_and_scores_its_own_scene(outcome):
-    again = demo(outcome.masks.parent, recipe=Recipe(height=512, width=512, seed=11))
+    again = demo(outcome.report.parent, recipe=Recipe(height=512, width=512, seed=11))
     assert again.result.status == "up-to-date"
     assert again.improved.scenes[0].agreement == outcome.improved.scenes[0].agreement
-    other = demo(outcome.masks.parent, recipe=Recipe(height=128, width=128, seed=12))
+    other = demo(outcome.report.parent, recipe=Recipe(height=128, width=128, seed=12))
     assert [scene.item_id for scene in other.improved.scenes] == ["SIM_33TXK_000012_L2A_cloudmask"]
 
 

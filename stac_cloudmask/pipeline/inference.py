@@ -24,6 +24,7 @@ from stac_cloudmask.core.reflectance import is_damaged, to_rgb
 from stac_cloudmask.core.resampling import block_mean
 from stac_cloudmask.errors import ConfigError
 from stac_cloudmask.models.spec import shared_window
+from stac_cloudmask.stac.warp import RGB
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -36,7 +37,6 @@ if TYPE_CHECKING:
 
 SIDE: Final = 1200
 """Samples along the longest side of a quicklook: two for each pixel of a thumbnail."""
-RGB: Final = ("red", "green", "blue")
 VISIBLE: Final = ("blue", "green", "red")
 NIR: Final = "nir"
 

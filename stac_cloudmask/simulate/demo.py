@@ -28,7 +28,6 @@ class Demo:
 
     Attributes:
         item: JSON file of the simulated item.
-        masks: Folder of the output catalog.
         result: The outcome of the item.
         product: Scores of the item's own mask, its SCL.
         improved: Scores of the new mask.
@@ -36,7 +35,6 @@ class Demo:
     """
 
     item: Path
-    masks: Path
     result: Result
     product: EvaluationReport
     improved: EvaluationReport
@@ -59,7 +57,7 @@ def demo(out: Path, *, recipe: Recipe = DEFAULT) -> Demo:
         raise StacCloudmaskError(result.error)
     product, improved = (_scores(masks, item, mask) for mask in (SCL, MASK))
     report = build_report(masks, out / "report.html")
-    return Demo(item=item, masks=masks, result=result, product=product, improved=improved, report=report)
+    return Demo(item=item, result=result, product=product, improved=improved, report=report)
 
 
 def _scores(masks: Path, item: Path, mask: str) -> EvaluationReport:

@@ -14,14 +14,7 @@ from rasterio.crs import CRS
 from rasterio.errors import CRSError, RasterioError
 from rasterio.io import DatasetReader
 
-from stac_cloudmask.errors import (
-    BandNotFoundError,
-    ConfigError,
-    ReadError,
-    StacCloudmaskError,
-    UnsupportedItemError,
-    redact,
-)
+from stac_cloudmask.errors import BandNotFoundError, ConfigError, ReadError, UnsupportedItemError, redact
 from stac_cloudmask.retry import DEFAULT_POLICY, RETRY_STATUSES, RetryPolicy, Value, retrying
 from stac_cloudmask.stac.hrefs import is_file, is_remote
 from stac_cloudmask.stac.providers import has_credentials, sign, store_of
@@ -155,18 +148,18 @@ def whole(read: Callable[[], Value], *, retry: RetryPolicy) -> Value:
     """Return the result of ``read``; it is repeated after a truncated response, which GDAL itself does not retry.
 
     Raises:
-        StacCloudmaskError: See ``reading``.
+        ReadError: See ``reading``.
     """
     return retrying(read, policy=retry, when=lambda error: isinstance(error, CutShortError))
 
 
-def read_error(error: Exception, href: str, where: str) -> StacCloudmaskError:
+def read_error(error: Exception, href: str, where: str) -> ReadError | BandNotFoundError:
     """Return an error of GDAL, or of a library based on it, as an error of this package, without secrets.
 
     Raises:
         Exception: The error itself, if it is not one of theirs.
     """
-    if isinstance(error, StacCloudmaskError):
+    if isinstance(error, ReadError):
         return error
     chain = list(_chain(error))
     if not any(isinstance(link, RasterioError) for link in chain):

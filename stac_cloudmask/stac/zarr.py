@@ -9,8 +9,9 @@ from __future__ import annotations
 import re
 import uuid
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import product
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
@@ -79,8 +80,9 @@ class ZarrArray:
         Raises:
             ReadError: A server fails, or a chunk cannot be decoded.
         """
-        with _reading(self.where, self.retry) as reader:
-            chunks = _existing(reader, self.group, self.name, self.layout.names((rows, cols)))
+        with JsonReader(Connection(policy=self.retry)) as reader:
+            names = self.layout.names((rows, cols))
+            chunks = _existing(reader, self.group, self.name, names, where=self.where)
         with self.open(chunks) as file:
             pixels: NDArray[np.generic] = file.read(1, window=(rows, cols))
             return pixels
@@ -116,8 +118,9 @@ def open_array(href: str, *, where: str, retry: RetryPolicy) -> ZarrArray:
     """
     head, slash, name = href.rpartition("/")
     group = head + slash
-    with _reading(where, retry) as reader:
-        documents = _existing(reader, group, name, METADATA)
+    with JsonReader(Connection(policy=retry)) as reader:
+        existing = partial(_existing, reader, group, where=where)
+        documents = existing(name, METADATA)
         if f"{name}/.zarray" not in documents:
             raise BandNotFoundError(f"{where}: there is no Zarr array (of format 2) at {redact(href)}")
         layout = _layout(documents, name, where)
@@ -127,12 +130,10 @@ def open_array(href: str, *, where: str, retry: RetryPolicy) -> ZarrArray:
                 f"{where} is a Zarr array of {shape} in chunks of {chunks}; one of rows and columns is needed"
             )
         for axis in map(str, layout.attributes.get("_ARRAY_DIMENSIONS", [])):
-            coordinates = _existing(reader, group, axis, METADATA) if re.fullmatch(r"\w+", axis) else {}
+            coordinates = existing(axis, METADATA) if re.fullmatch(r"\w+", axis) else {}
             if f"{axis}/.zarray" in coordinates:
                 along = _layout(coordinates, axis, where)
-                documents |= coordinates | _existing(
-                    reader, group, axis, along.names((0, side) for side in along.shape)
-                )
+                documents |= coordinates | existing(axis, along.names((0, side) for side in along.shape))
     return ZarrArray(group=group, name=name, where=where, retry=retry, layout=layout, documents=documents)
 
 
@@ -148,22 +149,15 @@ def _layout(documents: Mapping[str, bytes], name: str, where: str) -> Layout:
         raise UnsupportedItemError(f"{where}: metadata of Zarr array {name!r} are broken: {error!r}") from None
 
 
-def _existing(reader: JsonReader, group: str, array: str, names: Iterable[str]) -> dict[str, bytes]:
-    """Return the existing files of an array, by their path from its group."""
+def _existing(reader: JsonReader, group: str, array: str, names: Iterable[str], *, where: str) -> dict[str, bytes]:
+    """Return the existing files of an array, by their path from its group; errors name the asset."""
     found = {}
     for path in (f"{array}/{name}" for name in names):
-        with suppress(MissingError):
+        try:
             found[path] = reader.fetch(group + path)
-    return found
-
-
-@contextmanager
-def _reading(where: str, retry: RetryPolicy) -> Iterator[JsonReader]:
-    """Open the reader for fetching; its errors name the asset."""
-    try:
-        with JsonReader(Connection(policy=retry)) as reader:
-            yield reader
-    except ReadError as error:
-        if where not in str(error):
+        except MissingError:
+            continue
+        except ReadError as error:
             error.args = (f"{where}: {error}",)
-        raise
+            raise
+    return found
