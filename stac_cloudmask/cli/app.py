@@ -12,7 +12,7 @@ import typer
 from stac_cloudmask import __version__
 from stac_cloudmask.cli import commands, console
 from stac_cloudmask.cli.options import PlainCommand, command
-from stac_cloudmask.errors import ConfigError, StacCloudmaskError, redact
+from stac_cloudmask.errors import ConfigError, StacCloudmaskError
 
 app: Final = typer.Typer(
     name="stac-cloudmask",
@@ -62,7 +62,7 @@ def main() -> None:
         app()
     except StacCloudmaskError as error:
         logger.debug("raised here:", exc_info=True)
-        console.note(f"error: {redact(str(error))}", "red")
+        console.note(f"error: {error}", "red")
         sys.exit(2 if isinstance(error, ConfigError) else 1)
 
 
