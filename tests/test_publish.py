@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pystac
@@ -210,7 +211,8 @@ def test_masks_of_two_areas_and_of_the_whole_are_attached_to_one_item_and_each_i
     halves = [area_of(bbox=(west, south, middle, north)), area_of(bbox=(middle, south, east, north))]
     parts = [source, *(clipped_item(source, half) for half in halves)]
     file = {"file:size": 1, "file:checksum": "1220" + "ab" * 32}
-    masks = [mask_item(part, facts_of(source, class_map(), {}, files={"cloud_mask": file})) for part in parts]
+    facts = replace(facts_of(source, class_map(), {}), files={"cloud_mask": file})
+    masks = [mask_item(part, facts) for part in parts]
     bodies = [mask.to_dict(transform_hrefs=False) for mask in masks]
     before = item = source.to_dict(transform_hrefs=False)
     for body in bodies:
