@@ -44,9 +44,9 @@ def masks(tmp_path_factory):
         mask = guess(scene.layer("reference"), seed)
         with catalog.workdir() as work:
             files = {"cloud_mask": work / "cloud_mask.tif", "thumbnail": work / "thumbnail.png"}
-            write_cog(work, "cloud_mask", mask, recipe(seed).grid)
+            write_cog(work, "cloud_mask", mask, recipe(seed).layer_grid("reference"))
             write_thumbnail(files["thumbnail"], mask)
-            facts = facts_of(item, mask, files, grid=recipe(seed).grid)
+            facts = facts_of(item, mask, files, grid=recipe(seed).layer_grid("reference"))
             hrefs.append(catalog.write_item(mask_item(item, facts), files))
     catalog.link(hrefs)
     return folder / "out"
