@@ -1,37 +1,28 @@
-"""The public Python functions: items in, masks out."""
+"""The public Python functions: items in, masks out.
+
+The raster libraries take seconds to load, so each function imports what it needs.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, closing
 from dataclasses import replace
-from datetime import UTC
 from itertools import islice
 from os import PathLike, fspath
 from typing import TYPE_CHECKING, Final
 
-import numpy as np
 import pystac
-import xarray as xr
-from affine import Affine
-from odc.geo.geobox import GeoBox
-from odc.geo.xr import xr_coords
 
 from stac_cloudmask.config import Settings, Versions
-from stac_cloudmask.core.classes import CLASSES, CloudClass
 from stac_cloudmask.errors import ConfigError
-from stac_cloudmask.pipeline.inference import step_of
-from stac_cloudmask.pipeline.mask import Mask, area_of, connection_of, make_mask, models_of, named
-from stac_cloudmask.pipeline.result import VERSION, Result, Stopwatch
-from stac_cloudmask.pipeline.run import open_engine, plan, run
 from stac_cloudmask.progress import Listener, reporting
-from stac_cloudmask.review.show import CloudmaskAccessor  # noqa: F401  (registers itself)
-from stac_cloudmask.stac.assets import VOTES, unsigned
-from stac_cloudmask.stac.search import load_items
 
 if TYPE_CHECKING:
+    import xarray as xr
     from distributed import Client
 
+    from stac_cloudmask.pipeline.result import Result
     from stac_cloudmask.stac.connection import Connection
     from stac_cloudmask.stac.geometry import Area, Bbox
     from stac_cloudmask.stac.parse import Found
@@ -90,6 +81,9 @@ def process(
         ModelError: A model is unknown or its weights are not installed.
         WriteError: The output cannot be written.
     """
+    from stac_cloudmask.pipeline.mask import connection_of  # noqa: PLC0415
+    from stac_cloudmask.pipeline.run import open_engine, plan, run  # noqa: PLC0415
+
     settings = _clipping(settings or Settings(), bbox, geometry)
     found = _load(items, catalog, collection, connection_of(settings, headers), versions)
     with (
@@ -135,6 +129,10 @@ def cloud_mask(
         OutsideAreaError: The item has no data in the area.
         StacCloudmaskError: The item cannot be masked; the message says why and what to do.
     """
+    from stac_cloudmask.pipeline.mask import connection_of, make_mask  # noqa: PLC0415
+    from stac_cloudmask.pipeline.result import Stopwatch  # noqa: PLC0415
+    from stac_cloudmask.review.show import to_dataset  # noqa: PLC0415
+
     settings = _clipping(settings or Settings(), bbox, geometry)
     found = list(_load(item, catalog, collection, connection_of(settings, headers)))
     if len(found) != 1:
@@ -148,6 +146,8 @@ def cloud_mask(
 
 def _clipping(settings: Settings, bbox: Bbox | None, geometry: Area | None) -> Settings:
     """Return the settings with the area to mask, if one is given."""
+    from stac_cloudmask.pipeline.mask import area_of  # noqa: PLC0415
+
     area = area_of(bbox=bbox, geometry=geometry)
     return settings if area is None else replace(settings, area=area)
 
@@ -160,72 +160,10 @@ def _load(
     versions: Versions = "newest",
 ) -> Iterator[Found]:
     """Yield the referenced items, loaded in batches if the references are an iterator."""
+    from stac_cloudmask.stac.search import load_items  # noqa: PLC0415
+
     many = [items] if isinstance(items, pystac.Item | str | PathLike) else items
     references = (item if isinstance(item, pystac.Item) else fspath(item) for item in many)
     size = REFERENCES_AT_ONCE if isinstance(many, Iterator) else None
     while batch := list(islice(references, size)):
         yield from load_items(batch, catalog=catalog, collection=collection, connection=connection, versions=versions)
-
-
-def to_dataset(mask: Mask, item: pystac.Item, *, settings: Settings) -> xr.Dataset:
-    """Return the arrays of a mask with coordinates, CRS and attributes by the CF conventions.
-
-    Args:
-        mask: The mask.
-        item: The item that it was made from.
-        settings: Settings with which it was made.
-
-    Returns:
-        Variables on ``(y, x)``, uint8 with ``_FillValue`` 255: ``cloud_mask`` (0 clear, 1 cloud, 2 cloud shadow),
-        ``cloud_probability`` and ``shadow_probability`` (whole percents), and ``mask_votes`` (bits).
-        ``y`` and ``x`` are the centers of pixels; ``time`` is a scalar coordinate, in UTC. If red, green and blue
-        were read there is also ``quicklook``, ``(quicklook_y, quicklook_x, rgb)`` uint8: the scene in natural colors,
-        sampled at these coordinates; ``dataset.cloudmask`` shows it in a notebook.
-    """
-    grid = mask.grid
-    classes = [(info.code, info.name) for info in CLASSES if info.code != CloudClass.NODATA]
-    percent: dict[str, object] = {"units": "%"}
-    bits = [(1 << bit, name) for bit, (name, _) in enumerate(VOTES)]
-    layers = {
-        "cloud_mask": (mask.decision.class_map, "cloud and cloud-shadow mask", _flags("flag_values", classes)),
-        "cloud_probability": (mask.evidence.cloud, "cloud probability", percent),
-        "shadow_probability": (mask.evidence.shadow, "cloud-shadow probability", percent),
-        "mask_votes": (mask.decision.published_votes, "sources that flagged a pixel", _flags("flag_masks", bits)),
-    }
-    shared = {"_FillValue": np.uint8(CloudClass.NODATA), "grid_mapping": "spatial_ref"}
-    dataset = xr.Dataset(
-        {
-            name: (("y", "x"), array, {"long_name": title, **attrs, **shared})
-            for name, (array, title, attrs) in layers.items()
-        },
-        coords=xr_coords(GeoBox(grid.shape, Affine(*grid.transform), grid.code)),
-        attrs=_origin(mask, item, settings),
-    )
-    if (time := item.datetime or item.common_metadata.start_datetime) is not None:
-        utc = time.astimezone(UTC).replace(tzinfo=None) if time.tzinfo else time
-        dataset = dataset.assign_coords(time=np.datetime64(utc, "ns"))
-    if mask.quicklook is None:
-        return dataset
-    axes = {f"quicklook_{axis}": dataset[axis].values[:: step_of(grid.shape)] for axis in ("y", "x")}
-    return dataset.assign(quicklook=((*axes, "rgb"), mask.quicklook)).assign_coords(axes)
-
-
-def _flags(kind: str, meanings: Sequence[tuple[int, str]]) -> dict[str, object]:
-    values = np.array([value for value, _ in meanings], np.uint8)
-    return {kind: values, "flag_meanings": " ".join(name for _, name in meanings)}
-
-
-def _origin(mask: Mask, item: pystac.Item, settings: Settings) -> dict[str, object]:
-    """Return the attributes on the provenance of a mask."""
-    attrs: dict[str, object] = {
-        "Conventions": "CF-1.11",
-        "title": f"Cloud and cloud-shadow mask of {item.id}",
-        "item_id": item.id,
-        "source": unsigned(item.get_self_href() or ""),
-        "models": named(models_of(settings)),
-        "policy": settings.merge,
-        "version": VERSION,
-        "notes": "; ".join(mask.notes),
-        "product_mask": mask.sources.scl and mask.sources.scl.asset_key,
-    }
-    return {name: value for name, value in attrs.items() if value}

@@ -16,7 +16,6 @@ from time import perf_counter
 from types import MappingProxyType
 from typing import Final, Literal
 
-from stac_cloudmask.core.classes import CLASSES
 from stac_cloudmask.errors import OutsideAreaError, StacCloudmaskError, redact
 from stac_cloudmask.stac.hrefs import is_remote
 
@@ -151,6 +150,8 @@ def cover_text(cover: Mapping[str, float]) -> str:
 
 def notebook_html(title: str, pictures: Mapping[str, bytes], lines: Iterable[str | None] = ()) -> str:
     """Return HTML with a title, a row of PNG pictures by caption and some lines, and a legend of the classes below."""
+    from stac_cloudmask.core.classes import CLASSES  # noqa: PLC0415  (keeps --help fast)
+
     width = f"max-width:{NOTEBOOK_SIDE}px"
     parts = [
         f'<figure style="margin:4px 0"><img alt="{escape(caption) or "Mask over the scene"}" '

@@ -81,8 +81,9 @@ class Explanation:
 
     def to_dict(self) -> dict[str, object]:
         """Return plain values for JSON."""
-        shown = asdict(self) | {"reasons": self.reasons, "missing": self.missing}
-        return {name: value for name, value in shown.items() if name not in {"improved_scl", "merge", "product"}}
+        left_out = {"improved_scl", "missing", "merge", "product"}
+        shown = {name: value for name, value in asdict(self).items() if name not in left_out}
+        return shown | {"reasons": self.reasons, "missing": self.missing}
 
 
 def _scl_name(code: int) -> str:

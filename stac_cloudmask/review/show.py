@@ -1,11 +1,12 @@
-"""Show masks: plots, pictures in notebooks, and how much of an area is clear over time."""
+"""Show masks: datasets, plots, pictures in notebooks, and how much of an area is clear over time."""
 
 from __future__ import annotations
 
 import io
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
@@ -13,6 +14,8 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 from numpy.typing import NDArray
+from odc.geo.geobox import GeoBox
+from odc.geo.xr import xr_coords
 from PIL import Image
 from rasterio import Affine
 from rasterio.features import geometry_mask
@@ -22,7 +25,9 @@ from shapely.geometry import mapping, shape
 from stac_cloudmask.core.classes import CLASSES, CloudClass
 from stac_cloudmask.core.grid import Grid, Window
 from stac_cloudmask.errors import ConfigError
-from stac_cloudmask.pipeline.result import NOTEBOOK_SIDE, cover_text, notebook_html
+from stac_cloudmask.pipeline.inference import step_of
+from stac_cloudmask.pipeline.mask import Mask, models_of, named
+from stac_cloudmask.pipeline.result import NOTEBOOK_SIDE, VERSION, cover_text, notebook_html
 from stac_cloudmask.review.cubes import Masks, mask_items, time_of
 from stac_cloudmask.review.layers import (
     MASK,
@@ -35,6 +40,7 @@ from stac_cloudmask.review.layers import (
     mask_item_of,
     painted,
 )  # fmt: skip
+from stac_cloudmask.stac.assets import VOTES, unsigned
 from stac_cloudmask.stac.geometry import LON_LAT, Area, Bbox, bbox_area, read_area, touches
 from stac_cloudmask.stac.mask_item import class_counts, cover_of
 from stac_cloudmask.stac.metadata import mask_grid
@@ -44,6 +50,73 @@ if TYPE_CHECKING:
     import pystac
     import shapely
     from matplotlib.figure import Figure
+
+    from stac_cloudmask.config import Settings
+
+
+def to_dataset(mask: Mask, item: pystac.Item, *, settings: Settings) -> xr.Dataset:
+    """Return the arrays of a mask with coordinates, CRS and attributes by the CF conventions.
+
+    Args:
+        mask: The mask.
+        item: The item that it was made from.
+        settings: Settings with which it was made.
+
+    Returns:
+        Variables on ``(y, x)``, uint8 with ``_FillValue`` 255: ``cloud_mask`` (0 clear, 1 cloud, 2 cloud shadow),
+        ``cloud_probability`` and ``shadow_probability`` (whole percents), and ``mask_votes`` (bits).
+        ``y`` and ``x`` are the centers of pixels; ``time`` is a scalar coordinate, in UTC. If red, green and blue
+        were read there is also ``quicklook``, ``(quicklook_y, quicklook_x, rgb)`` uint8: the scene in natural colors,
+        sampled at these coordinates; ``dataset.cloudmask`` shows it in a notebook.
+    """
+    grid = mask.grid
+    classes = [(info.code, info.name) for info in CLASSES if info.code != CloudClass.NODATA]
+    percent: dict[str, object] = {"units": "%"}
+    bits = [(1 << bit, name) for bit, (name, _) in enumerate(VOTES)]
+    layers = {
+        "cloud_mask": (mask.decision.class_map, "cloud and cloud-shadow mask", _flags("flag_values", classes)),
+        "cloud_probability": (mask.evidence.cloud, "cloud probability", percent),
+        "shadow_probability": (mask.evidence.shadow, "cloud-shadow probability", percent),
+        "mask_votes": (mask.decision.published_votes, "sources that flagged a pixel", _flags("flag_masks", bits)),
+    }
+    shared = {"_FillValue": np.uint8(CloudClass.NODATA), "grid_mapping": "spatial_ref"}
+    dataset = xr.Dataset(
+        {
+            name: (("y", "x"), array, {"long_name": title, **attrs, **shared})
+            for name, (array, title, attrs) in layers.items()
+        },
+        coords=xr_coords(GeoBox(grid.shape, Affine(*grid.transform), grid.code)),
+        attrs=_origin(mask, item, settings),
+    )
+    if (time := item.datetime or item.common_metadata.start_datetime) is not None:
+        utc = time.astimezone(UTC).replace(tzinfo=None) if time.tzinfo else time
+        dataset = dataset.assign_coords(time=np.datetime64(utc, "ns"))
+    if mask.quicklook is None:
+        return dataset
+    axes = {f"quicklook_{axis}": dataset[axis].values[:: step_of(grid.shape)] for axis in ("y", "x")}
+    return dataset.assign(quicklook=((*axes, "rgb"), mask.quicklook)).assign_coords(axes)
+
+
+def _flags(kind: str, meanings: Sequence[tuple[int, str]]) -> dict[str, object]:
+    values = np.array([value for value, _ in meanings], np.uint8)
+    return {kind: values, "flag_meanings": " ".join(name for _, name in meanings)}
+
+
+def _origin(mask: Mask, item: pystac.Item, settings: Settings) -> dict[str, object]:
+    """Return the attributes on the provenance of a mask."""
+    attrs: dict[str, object] = {
+        "Conventions": "CF-1.11",
+        "title": f"Cloud and cloud-shadow mask of {item.id}",
+        "item_id": item.id,
+        "source": unsigned(item.get_self_href() or ""),
+        "models": named(models_of(settings)),
+        "policy": settings.merge,
+        "version": VERSION,
+        "notes": "; ".join(mask.notes),
+        "product_mask": mask.sources.scl and mask.sources.scl.asset_key,
+    }
+    return {name: value for name, value in attrs.items() if value}
+
 
 PREVIEW_BACKGROUND: Final = (120, 120, 120)
 """Background of a mask without a picture: red, green, blue."""
