@@ -4,20 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from stac_cloudmask.core.grid import Chip, Window, farmvibes_chips
+from stac_cloudmask.core.grid import Chip, farmvibes_chips
 from stac_cloudmask.core.merge import merge_farmvibes
 from stac_cloudmask.core.predict import ROLES, Bands, Member, Role, predict_chips
 from stac_cloudmask.errors import ConfigError, UnsupportedItemError
 from stac_cloudmask.models.registry import find_model, with_weights
 from stac_cloudmask.models.session import OnnxSegmenter
 from stac_cloudmask.models.spec import LONGEST_SIDE, ModelWindow
+from stac_cloudmask.pipeline.inference import HeldRows
 from stac_cloudmask.stac.bands import ESA_SCALE
 from stac_cloudmask.stac.gdal import open_raster
 
@@ -154,11 +154,6 @@ def _refuse_others(raster: DatasetReader, product: DatasetReader) -> None:
         )
 
 
-def _columns(rows: NDArray[np.uint16], window: Window) -> NDArray[np.uint16]:
-    """Return the part of whole rows that a window covers; the window has as many rows."""
-    return rows[:, :, window.cols]
-
-
 def _probabilities(
     raster: DatasetReader, plan: Sequence[Sequence[Chip]], members: Sequence[Member], *, in_memory: bool
 ) -> tuple[Probability, Probability]:
@@ -166,12 +161,13 @@ def _probabilities(
     names = find_model(CONTRACTS["cloud"]).bands
     bands = Bands(names=names, scales=(ESA_SCALE,) * len(names), offsets=(0,) * len(names))
     out = {role: np.full(raster.shape, PROBABILITY_NODATA) for role in ROLES}
-    scene = raster.read(out_dtype="uint16") if in_memory else None
+    held = HeldRows()
     for chips in plan:
-        here = chips[0].read.rows
-        window = (here.start, here.stop), (0, raster.width)
-        rows = raster.read(window=window, out_dtype="uint16") if scene is None else scene[:, here]
-        for prediction in predict_chips(chips, partial(_columns, rows), members=members, bands=bands):
+        held.drop_to(chips[0].read.row_off)
+        stop = raster.height if in_memory else chips[0].read.rows.stop
+        if held.stop < stop:
+            held.add(raster.read(window=((held.stop, stop), (0, raster.width)), out_dtype="uint16"))
+        for prediction in predict_chips(chips, held.window, members=members, bands=bands):
             if prediction.probabilities is not None:
                 empty = (prediction.dn == raster.nodata).any(axis=0)  # without a nodata tag, no number equals None
                 for role, found in prediction.probabilities.items():

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, strategies as st
 
 from stac_cloudmask.core.grid import Grid, Window, farmvibes_chips, plan_chips
-from stac_cloudmask.core.predict import Bands, Member
+from stac_cloudmask.core.predict import Bands
 from stac_cloudmask.core.reflectance import to_reflectance, to_rgb
 from stac_cloudmask.core.resampling import block_mean
 from stac_cloudmask.errors import ConfigError
@@ -18,10 +18,10 @@ from stac_cloudmask.pipeline.inference import (
     BlockMeans,
     HeldRows,
     Part,
-    Quicklook,
     infer,
     plan_passes,
     prefetch,
+    sampled,
     step_of,
 )
 
@@ -69,7 +69,7 @@ def whereabouts(plan, shape):
 
 def part(*roles, size=64, multiple=0, overlap=8, name="model"):
     spec = replace(SPEC, name=name, window=ModelWindow(size=size, multiple=multiple, overlap=overlap))
-    return Part(spec, Member(Whereabouts(), roles))
+    return Part(Whereabouts(), roles, spec)
 
 
 def scene_of(height=90, width=150):
@@ -177,13 +177,13 @@ def test_windows_that_move_down_are_the_scene_however_high_strips_are(strip, spa
 def test_quicklook_and_near_infrared_do_not_depend_on_strips(strip):
     scene, offsets = scene_of(), (0, 0, -1000, 0)
     bands = replace(BANDS, offsets=offsets)
-    look, blocks = Quicklook(bands, scene.grid.shape), BlockMeans(bands, scene.grid.shape, 6)
+    look, blocks = [], BlockMeans(bands, scene.grid.shape, 6)
     for top in range(0, 90, strip):
-        look.add(top, scene.scene[:, top : top + strip])
+        look.append(sampled(bands, scene.scene[:, top : top + strip], row_off=top, step=1))
         blocks.add(top, scene.scene[:, top : top + strip])
     rgb = [SPEC.bands.index(name) for name in ("red", "green", "blue")]
     expected = to_rgb(to_reflectance(scene.scene[rgb], scales=(1e-4,) * 3, offsets=[offsets[index] for index in rgb]))
-    np.testing.assert_array_equal(look.rgb, expected)
+    np.testing.assert_array_equal(np.concatenate(look), expected)
     index = SPEC.bands.index("nir")
     mean = to_reflectance(
         block_mean(scene.scene[index : index + 1], 6), scales=(1e-4,), offsets=offsets[index : index + 1]
@@ -201,9 +201,13 @@ def test_a_quicklook_of_a_large_scene_is_sampled_evenly():
 
 
 def test_without_a_visible_band_there_is_no_quicklook_and_without_nir_no_blocks():
-    bands = replace(BANDS, names=("green", "red", "rededge", "nir08"))
-    assert Quicklook(bands, (90, 90)).rgb is None
-    assert BlockMeans(bands, (90, 90), 6).of("nir") is None
+    scene, blind = scene_of(), part("cloud", "shadow")
+    scene.bands = replace(BANDS, names=("green", "red", "rededge", "nir08"))
+    blind.model.bands = scene.bands.names
+    found = ask(scene, blind)
+    assert found.quicklook is None
+    assert found.visible is None
+    assert found.nir is None
 
 
 def test_digital_numbers_that_cannot_be_reflectance_are_nodata_and_saturated_ones_are_not():

@@ -14,7 +14,7 @@ from stac_cloudmask.config import Settings
 from stac_cloudmask.core.classes import CloudClass
 from stac_cloudmask.core.grid import Grid
 from stac_cloudmask.core.merge import decide, nir_factor
-from stac_cloudmask.core.predict import Bands, Member
+from stac_cloudmask.core.predict import Bands
 from stac_cloudmask.core.votes import Evidence, ProductMask, Sun
 from stac_cloudmask.models.registry import find_model
 from stac_cloudmask.models.spec import ModelWindow
@@ -66,7 +66,7 @@ def scene_of(height, width, seed, nodata=0.1):
 
 
 def percents(dn, *, window=WINDOW, strip=16, in_memory=False):
-    part = Part(replace(SPEC, window=window), Member(Pointwise(), ("cloud", "shadow")))
+    part = Part(Pointwise(), ("cloud", "shadow"), replace(SPEC, window=window))
     pixels = Pixels(dn, strip)
     return infer(
         pixels,

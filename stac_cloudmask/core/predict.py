@@ -65,13 +65,11 @@ class Prediction:
     Attributes:
         chip: The chip; all arrays cover its ``write`` window.
         dn: ``(band, y, x)`` uint16, as read; 0 is nodata.
-        valid: ``(y, x)``, True where any band has data.
-        probabilities: Probabilities by role, float32 0..1; None if no pixel is valid and no model was run.
+        probabilities: Probabilities by role, float32 0..1; None if no pixel has data and no model was run.
     """
 
     chip: Chip
     dn: NDArray[np.uint16]
-    valid: NDArray[np.bool_]
     probabilities: Probabilities | None
 
 
@@ -110,9 +108,7 @@ def predict_chips(
     def predicted(chip: Chip) -> Prediction:
         dn = read(chip.read)
         inner = dn[:, *chip.inner.slices]
-        valid = np.bitwise_or.reduce(inner, axis=0) > 0
-        answer = _mean_of_members(dn, chip, members, bands) if valid.any() else None
-        return Prediction(chip, inner, valid, answer)
+        return Prediction(chip, inner, _mean_of_members(dn, chip, members, bands) if inner.any() else None)
 
     return in_order(predicted, chips, threads=AHEAD)
 
@@ -155,19 +151,14 @@ class Mosaic:
         nexts = [chip.write.col_off for chip in chips[1:]]
         for prediction, right in zip(predictions, [*nexts, chips[-1].write.cols.stop], strict=True):
             start = prediction.chip.write.col_off
-            answer = self._stacked(prediction)
+            unused = dict.fromkeys(self.percents, np.zeros(prediction.dn.shape[1:], np.float32))  # as all is nodata
+            answer = np.stack([(prediction.probabilities or unused)[role] for role in self.percents])
             answer = answer if left is None else faded(left, answer, axis=2)
             answer, left = np.split(answer, [right - start], axis=2)
             answer = faded(above[:, :, start:right], answer, axis=1)
             self._above[:, :, start:right] = answer[:, done:]
             where = slice(window.row_off, window.row_off + done), slice(start, right)
             self._store(answer[:, :done], prediction, where)
-
-    def _stacked(self, prediction: Prediction) -> NDArray[np.float32]:
-        """Return the percents of a chip, ``(role, y, x)``; undefined if no pixel is valid, as none is stored."""
-        if prediction.probabilities is None:
-            return np.zeros((len(self.percents), *prediction.valid.shape), np.float32)
-        return np.stack([prediction.probabilities[role] for role in self.percents])
 
     def _store(self, answer: NDArray[np.float32], prediction: Prediction, where: tuple[slice, slice]) -> None:
         dn = prediction.dn[:, : answer.shape[1], : answer.shape[2]]
@@ -186,12 +177,9 @@ def faded(before: NDArray[np.float32], after: NDArray[np.float32], *, axis: int)
 
 
 def _mean_of_members(dn: NDArray[np.uint16], chip: Chip, members: Sequence[Member], bands: Bands) -> Probabilities:
-    reflectance = to_reflectance(dn, scales=bands.scales, offsets=bands.offsets)[None]
     answers: dict[Role, list[NDArray[np.float32]]] = {}
     for member in members:
-        wanted = [bands.names.index(name) for name in member.model.bands]
-        seen = reflectance if wanted == list(range(len(bands.names))) else reflectance[:, wanted]
-        given = member.model.predict(seen)
+        given = member.model.predict(bands.reflectance(dn, member.model.bands)[None])
         for role in member.roles:
             answers.setdefault(role, []).append(given[role][0][chip.inner.slices])
     return {role: many[0] if len(many) == 1 else np.mean(many, axis=0) for role, many in answers.items()}

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Final, Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
 from stac_cloudmask.core.classes import ground_codes
 from stac_cloudmask.core.grid import (
@@ -19,21 +20,17 @@ from stac_cloudmask.core.grid import (
     plan_chips,
     strips,
 )
-from stac_cloudmask.core.predict import ROLES, Bands, Member, Mosaic, predict_chips
+from stac_cloudmask.core.predict import ROLES, Bands, Member, Mosaic, Role, predict_chips
 from stac_cloudmask.core.reflectance import is_damaged, to_rgb
 from stac_cloudmask.core.resampling import block_mean
 from stac_cloudmask.errors import ConfigError
-from stac_cloudmask.models.spec import shared_window
+from stac_cloudmask.models.spec import ModelSpec, shared_window
 from stac_cloudmask.stac.warp import RGB
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
     from stac_cloudmask.core.grid import Grid, Window
-    from stac_cloudmask.core.predict import Role
-    from stac_cloudmask.models.spec import ModelSpec
 
-    U16 = NDArray[np.uint16]
+U16 = NDArray[np.uint16]
 
 SIDE: Final = 1200
 """Samples along the longest side of a quicklook: two for each pixel of a thumbnail."""
@@ -61,11 +58,10 @@ class Pixels(Protocol):
 
 
 @dataclass(frozen=True)
-class Part:
+class Part(Member):
     """A model, its roles (``cloud``, ``shadow`` or both), and its description."""
 
     spec: ModelSpec
-    member: Member
 
 
 @dataclass(frozen=True)
@@ -137,13 +133,12 @@ def infer(
     """
     bands = scene.bands
     percents: dict[Role, NDArray[np.uint8]] = {}
-    quicklook, blocks = Quicklook(bands, scene.grid.shape), BlockMeans(bands, scene.grid.shape, nir_factor)
-    ground: list[NDArray[np.uint8]] = []
+    blocks, step = BlockMeans(bands, scene.grid.shape, nir_factor), step_of(scene.grid.shape)
+    quicklook, ground = list[NDArray[np.uint8]](), list[NDArray[np.uint8]]()
     damaged = done = 0
     total = sum(len(one.plan) for one in passes)
     for one in passes:
-        members = [part.member for part in one.parts]
-        roles = [role for role in ROLES if any(role in member.roles for member in members)]
+        roles = [role for role in ROLES if any(role in part.roles for part in one.parts)]
         mosaic = Mosaic(scene.grid.shape, roles, every_band=as_farmvibes)
         percents |= mosaic.percents
         todo, held = deque(one.plan), HeldRows()
@@ -153,12 +148,13 @@ def infer(
                 damaged += count
                 if want_ground:
                     ground.append(kinds_of_ground(bands, rows))
-                quicklook.add(held.stop, rows)
+                if set(RGB) <= set(bands.names):
+                    quicklook.append(sampled(bands, rows, row_off=held.stop, step=step))
                 blocks.add(held.stop, rows)
             held.add(rows)
             while todo and todo[0][0].read.rows.stop <= held.stop:
                 chips = todo.popleft()
-                predictions = predict_chips(chips, held.window, members=members, bands=bands)
+                predictions = predict_chips(chips, held.window, members=one.parts, bands=bands)
                 mosaic.add(chips, predictions, below=todo[0][0].write.row_off if todo else None)
                 done += 1
                 progress(done, total)
@@ -169,7 +165,7 @@ def infer(
         shadow=percents["shadow"],
         nir=None if nir is None else nir[0],
         visible=blocks.of(*VISIBLE),
-        quicklook=quicklook.rgb,
+        quicklook=np.concatenate(quicklook) if quicklook else None,
         ground=np.concatenate(ground) if ground else None,
         damaged=damaged,
     )
@@ -202,32 +198,25 @@ def prefetch(scene: Pixels, *, in_memory: bool = False) -> Iterator[U16]:
 
 
 class HeldRows:
-    """The strips of rows that windows still need; strips are added at the bottom."""
+    """The rows that windows still need; strips are added at the bottom."""
 
     def __init__(self) -> None:
-        self._strips: deque[U16] = deque()
-        self._start = 0
-        self.stop = 0
+        self._dn = np.empty((0, 0, 0), np.uint16)
+        self._start = self.stop = 0
 
     def add(self, rows: U16) -> None:
         """Append a strip."""
-        self._strips.append(rows)
+        self._dn = np.concatenate((self._dn, rows), axis=1) if self._dn.size else rows
         self.stop += rows.shape[1]
 
     def drop_to(self, row: int) -> None:
-        """Drop the strips that end above ``row``."""
-        while self._strips and self._start + self._strips[0].shape[1] <= row:
-            self._start += self._strips.popleft().shape[1]
+        """Drop the rows above ``row``."""
+        first, self._start = self._start, min(row, self.stop)
+        self._dn = self._dn[:, self._start - first :]
 
     def window(self, window: Window) -> U16:
         """Return the pixels of a window ``(band, y, x)``."""
-        first, last = window.row_off - self._start, window.rows.stop - self._start
-        parts = []
-        for strip in self._strips:
-            if last > 0 and first < strip.shape[1]:
-                parts.append(strip[:, max(first, 0) : last, window.cols])
-            first, last = first - strip.shape[1], last - strip.shape[1]
-        return np.concatenate(parts, axis=1)
+        return self._dn[:, window.row_off - self._start : window.rows.stop - self._start, window.cols]
 
 
 def step_of(shape: tuple[int, int]) -> int:
@@ -235,23 +224,9 @@ def step_of(shape: tuple[int, int]) -> int:
     return max(1, -(-max(shape) // SIDE))
 
 
-class Quicklook:
-    """The scene in natural colors, sampled from the strips that inference reads."""
-
-    def __init__(self, bands: Bands, shape: tuple[int, int]) -> None:
-        self._bands, self._step = bands, step_of(shape)
-        self._strips: list[NDArray[np.uint8]] = []
-
-    def add(self, row_off: int, rows: U16) -> None:
-        """Sample a strip that begins at ``row_off``; strips come from top to bottom."""
-        if set(RGB) <= set(self._bands.names):
-            dn = rows[:, -row_off % self._step :: self._step, :: self._step]
-            self._strips.append(to_rgb(self._bands.reflectance(dn, RGB)))
-
-    @property
-    def rgb(self) -> NDArray[np.uint8] | None:
-        """``(y, x, 3)`` uint8, black where nodata; None if one of the three bands is not read."""
-        return np.concatenate(self._strips) if self._strips else None
+def sampled(bands: Bands, rows: U16, *, row_off: int, step: int) -> NDArray[np.uint8]:
+    """Return every ``step`` pixels of a strip that begins at ``row_off``, ``(y, x, 3)``, black where nodata."""
+    return to_rgb(bands.reflectance(rows[:, -row_off % step :: step, ::step], RGB))
 
 
 class BlockMeans:
@@ -259,7 +234,6 @@ class BlockMeans:
 
     def __init__(self, bands: Bands, shape: tuple[int, int], factor: int) -> None:
         self._bands, self._factor, self._height = bands, factor, shape[0]
-        self._names = [str(name) for name in (*VISIBLE, NIR) if name in bands.names]
         self._waiting = np.empty((len(bands.names), 0, shape[1]), np.uint16)
         self._strips: list[NDArray[np.float32]] = []
 
@@ -269,17 +243,16 @@ class BlockMeans:
         is_last = row_off + rows.shape[1] == self._height
         whole = dn.shape[1] if is_last else dn.shape[1] // self._factor * self._factor
         self._waiting = dn[:, whole:].copy()
-        if whole and self._names:
+        if whole:
             mean = block_mean(dn[:, :whole], self._factor)
-            at = [self._bands.names.index(name) for name in self._names]
-            reflectance = self._bands.reflectance(mean, self._names)
-            self._strips.append(np.where(mean[at] > 0, reflectance, np.float32(np.nan)))
+            reflectance = self._bands.reflectance(mean, self._bands.names)
+            self._strips.append(np.where(mean > 0, reflectance, np.float32(np.nan)))
 
     def of(self, *names: str) -> NDArray[np.float32] | None:
         """Return ``(band, y, x)`` float32, NaN = nodata; None if one of the bands is not read."""
-        if not set(names) <= set(self._names):
+        if not set(names) <= set(self._bands.names):
             return None
-        return np.concatenate(self._strips, axis=1)[[self._names.index(name) for name in names]]
+        return np.concatenate(self._strips, axis=1)[[self._bands.names.index(name) for name in names]]
 
 
 def plan_passes(parts: Sequence[Part], shape: tuple[int, int], *, as_farmvibes: bool) -> list[Pass]:
@@ -296,8 +269,8 @@ def plan_passes(parts: Sequence[Part], shape: tuple[int, int], *, as_farmvibes: 
         ConfigError: Models of one role have different fixed windows.
     """
     fixed = {part.spec.window.size for part in parts if not part.spec.window.multiple}
-    separate = len(fixed) > 1 and all(len(part.member.roles) == 1 for part in parts)
-    groups = [[part for part in parts if role in part.member.roles] for role in ROLES] if separate else [list(parts)]
+    separate = len(fixed) > 1 and all(len(part.roles) == 1 for part in parts)
+    groups = [[part for part in parts if role in part.roles] for role in ROLES] if separate else [list(parts)]
     passes = []
     for group in groups:
         window = shared_window([part.spec for part in group])

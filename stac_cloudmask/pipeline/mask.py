@@ -17,7 +17,7 @@ from dask.system import CPU_COUNT
 from stac_cloudmask.core.classes import CloudClass, Scl, improved_scl
 from stac_cloudmask.core.grid import Chip, Grid, Window
 from stac_cloudmask.core.merge import FARMVIBES, Decision, decide, nir_factor
-from stac_cloudmask.core.predict import PERCENT_NODATA, Member, Role
+from stac_cloudmask.core.predict import PERCENT_NODATA, Role
 from stac_cloudmask.core.votes import Evidence, ProductMask, Sun
 from stac_cloudmask.errors import ConfigError, OutsideAreaError
 from stac_cloudmask.models.registry import find_model
@@ -59,7 +59,7 @@ HIGHEST: Final = 8_000.0
 """Height in meters of the highest clouds outside an area whose shadows are searched; few clouds are higher. A whole
 scene, where this costs nothing, is searched up to `core.calibrated.RULES.highest`."""
 
-Models = Mapping["ModelSpec", "tuple[Role, ...]"]
+Models = dict["ModelSpec", "tuple[Role, ...]"]
 """The models of a run and the roles of each."""
 
 
@@ -135,15 +135,13 @@ def part_of(item: pystac.Item, area: str) -> shapely.Geometry:
     return part
 
 
-def models_of(settings: Settings) -> dict[ModelSpec, tuple[Role, ...]]:
+def models_of(settings: Settings) -> Models:
     """Return the models of a run and the roles of each, every distinct model once.
 
     Raises:
         ModelError: A model is unknown, or does not have the role.
     """
-    roles: dict[ModelSpec, tuple[Role, ...]] = {
-        find_model(name, role="cloud"): ("cloud",) for name in settings.cloud_model
-    }
+    roles: Models = {find_model(name, role="cloud"): ("cloud",) for name in settings.cloud_model}
     shadow = find_model(settings.shadow_model, role="shadow")
     return roles | {shadow: (*roles.get(shadow, ()), "shadow")}
 
@@ -195,7 +193,7 @@ def segmenter(spec: ModelSpec, settings: Settings) -> OnnxSegmenter:
 def passes_of(settings: Settings, shape: tuple[int, int]) -> list[Pass]:
     """Return the passes of the settings' models over a scene of ``shape``; no file is opened yet."""
     models = models_of(settings)
-    parts = [Part(spec, Member(segmenter(spec, settings), roles)) for spec, roles in models.items()]
+    parts = [Part(segmenter(spec, settings), roles, spec) for spec, roles in models.items()]
     return plan_passes(parts, shape, as_farmvibes=settings.merge == FARMVIBES)
 
 

@@ -17,7 +17,6 @@ from types import MappingProxyType
 from typing import Final, Literal
 
 from stac_cloudmask.errors import OutsideAreaError, StacCloudmaskError, redact
-from stac_cloudmask.stac.hrefs import is_remote
 
 logger = logging.getLogger(__name__)
 
@@ -93,11 +92,8 @@ class Result:
 
     def _repr_html_(self) -> str:
         """Return HTML for a notebook: thumbnail if it is local, status, cover and error; nothing is fetched."""
-        pictures: dict[str, bytes] = {}
-        if self.output is not None and not is_remote(self.output):
-            thumbnail = Path(self.output).with_name("thumbnail.png")
-            if thumbnail.is_file():
-                pictures[""] = thumbnail.read_bytes()
+        thumbnail = Path(self.output or "").parent / "thumbnail.png"
+        pictures = {"": thumbnail.read_bytes()} if self.output and thumbnail.is_file() else {}
         lines = (self.status, cover_text(self.cover), self.error, *self.notes, self.output)
         return notebook_html(self.item_id, pictures, lines)
 
