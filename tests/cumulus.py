@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from stac_cloudmask.core.merge import nir_factor
+from stac_cloudmask.core.calibrated import RULES
 from stac_cloudmask.core.shadow import shadow_shift
 from stac_cloudmask.core.votes import Evidence, ProductMask, Sun
 
@@ -37,7 +37,7 @@ def scene(cloud, shadow, *, sun=SUN, scl=None, ground=0.35, shade=0.1, seed=0):
 
 
 def cell_means(nir):
-    k = nir_factor(GSD)
+    k = RULES.cell_factor(GSD)
     height, width = (-(-n // k) * k for n in nir.shape)
     padded = np.pad(nir, ((0, height - nir.shape[0]), (0, width - nir.shape[1])), constant_values=np.nan)
     return np.nanmean(padded.reshape(height // k, k, width // k, k), axis=(1, 3)).astype(np.float32)

@@ -11,9 +11,10 @@ import pytest
 from hypothesis import given, settings, strategies as st
 
 from stac_cloudmask.config import Settings
+from stac_cloudmask.core.calibrated import RULES
 from stac_cloudmask.core.classes import CloudClass
 from stac_cloudmask.core.grid import Grid
-from stac_cloudmask.core.merge import decide, nir_factor
+from stac_cloudmask.core.merge import decide
 from stac_cloudmask.core.predict import Bands
 from stac_cloudmask.core.votes import Evidence, ProductMask, Sun
 from stac_cloudmask.models.registry import find_model
@@ -71,7 +72,7 @@ def percents(dn, *, window=WINDOW, strip=16, in_memory=False):
     return infer(
         pixels,
         plan_passes([part], pixels.grid.shape, as_farmvibes=False),
-        nir_factor=nir_factor(10),
+        nir_factor=RULES.cell_factor(10),
         in_memory=in_memory,
         progress=lambda *_: None,
     )

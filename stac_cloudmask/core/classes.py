@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import Final
 
@@ -19,66 +19,44 @@ class CloudClass(IntEnum):
     NODATA = 255
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class ClassInfo:
     """The description of one class for readers and maps.
 
-    ``rgb`` is the color of the class in files, renders, thumbnails, reports, plots and docs. A class that is not
-    ``painted`` is transparent over a scene or map; its color is for legends and charts only.
+    ``color_hint`` is the color of the class in files, renders, thumbnails, reports, plots and docs: six hex digits, in
+    the format of the classification extension. A class that is not ``painted`` is transparent over a scene or map; its
+    color is for legends and charts only.
     """
 
     code: int
     name: str
     title: str
+    color_hint: str
     description: str
-    rgb: tuple[int, int, int]
-    painted: bool = True
+    painted: bool = field(default=True, kw_only=True)
+
+    @property
+    def rgb(self) -> tuple[int, int, int]:
+        """Red, green and blue of the color."""
+        red, green, blue = bytes.fromhex(self.color_hint)
+        return red, green, blue
 
     @property
     def rgba(self) -> tuple[int, int, int, int]:
         """Red, green, blue and opacity (0 or 255) for a color table."""
         return (*self.rgb, 255 if self.painted else 0)
 
-    @property
-    def color_hint(self) -> str:
-        """Six hex digits, in the format of the classification extension."""
-        return bytes(self.rgb).hex().upper()
-
 
 CLASSES: Final = (
+    ClassInfo(0, "clear", "Clear", "C8C8BE", "The surface is seen: neither cloud nor cloud shadow.", painted=False),
+    ClassInfo(1, "cloud", "Cloud", "FF6400", "Cloud of any thickness that hides or alters the surface."),
+    ClassInfo(2, "cloud_shadow", "Cloud shadow", "508CFF", "The surface is seen, but a cloud keeps the sun from it."),
     ClassInfo(
-        code=CloudClass.CLEAR,
-        name="clear",
-        title="Clear",
-        description="The surface is seen: neither cloud nor cloud shadow.",
-        rgb=(200, 200, 190),
-        painted=False,
-    ),
-    ClassInfo(
-        code=CloudClass.CLOUD,
-        name="cloud",
-        title="Cloud",
-        description="Cloud of any thickness that hides or alters the surface.",
-        rgb=(255, 100, 0),
-    ),
-    ClassInfo(
-        code=CloudClass.CLOUD_SHADOW,
-        name="cloud_shadow",
-        title="Cloud shadow",
-        description="The surface is seen, but a cloud keeps the sun from it.",
-        rgb=(80, 140, 255),
-    ),
-    ClassInfo(
-        code=CloudClass.NODATA,
-        name="nodata",
-        title="No data",
-        description="The scene has no pixel here: neither clear nor cloud.",
-        rgb=(0, 0, 0),
-        painted=False,
+        255, "nodata", "No data", "000000", "The scene has no pixel here: neither clear nor cloud.", painted=False
     ),
 )
-"""Orange and blue differ from each other, from white and from land in every kind of color blindness: by at least 34 in
-CIELAB (1976) for normal vision, deuteranopia, protanopia and tritanopia."""
+"""The classes of `CloudClass`. Orange and blue differ from each other, from white and from land in every kind of color
+blindness: by at least 34 in CIELAB (1976) for normal vision, deuteranopia, protanopia and tritanopia."""
 
 MISSED: Final = (255, 230, 60)
 """Color of pixels that a mask missed or removed, on comparison maps."""
@@ -108,8 +86,7 @@ class Scl(IntEnum):
 
 
 def _scl(code: int, name: str, title: str, color: str) -> ClassInfo:
-    red, green, blue = bytes.fromhex(color)
-    return ClassInfo(code=code, name=name, title=title, description=title, rgb=(red, green, blue), painted=code > 0)
+    return ClassInfo(code, name, title, color, description=title, painted=code > 0)
 
 
 SCL_CLASSES: Final = (

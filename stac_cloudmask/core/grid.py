@@ -52,14 +52,8 @@ class Grid:
 
     def coarsen(self, factor: int) -> Grid:
         """Return the grid of blocks of ``factor`` x ``factor`` pixels; a last, partial block counts as a pixel."""
-        return Grid(
-            epsg=self.epsg,
-            left=self.left,
-            top=self.top,
-            gsd=self.gsd * factor,
-            height=-(-self.height // factor),
-            width=-(-self.width // factor),
-        )
+        height, width = -(-self.height // factor), -(-self.width // factor)
+        return replace(self, gsd=self.gsd * factor, height=height, width=width)
 
     def cut(self, window: Window) -> Grid:
         """Return the grid of a window's pixels."""

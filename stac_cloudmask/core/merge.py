@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from stac_cloudmask.core import morphology
-from stac_cloudmask.core.calibrated import NO_PRODUCT, RULES, Survey
+from stac_cloudmask.core.calibrated import NO_PRODUCT, Survey
 from stac_cloudmask.core.classes import CloudClass
 from stac_cloudmask.core.grid import in_order, strips
 from stac_cloudmask.core.votes import VOTES_NODATA, Evidence, Vote, vote
@@ -102,14 +102,25 @@ def merge(
         here, valid = vote(evidence, *strip, policy)
         cloud, shadow = select(*strip, here)
         here |= cloud * SELECTED_CLOUD | shadow * SELECTED_SHADOW
-        votes[slice(*strip)], class_map[slice(*strip)] = here, valid
+        votes[slice(*strip)], class_map[slice(*strip)] = here, valid  # 1 = valid, until the pixel is classified
 
     def classify(strip: tuple[int, int]) -> None:
-        near = [
-            _grown(votes, bit, *strip, radius=buffer / evidence.gsd)
-            for bit, buffer in ((SELECTED_CLOUD, policy.cloud_buffer), (SELECTED_SHADOW, policy.shadow_buffer))
-        ]
-        _classify(votes[slice(*strip)], class_map[slice(*strip)], *near, shadow_before_buffer=shadow_before_buffer)
+        near_cloud = _grown(votes, SELECTED_CLOUD, *strip, radius=policy.cloud_buffer / evidence.gsd)
+        near_shadow = _grown(votes, SELECTED_SHADOW, *strip, radius=policy.shadow_buffer / evidence.gsd)
+        here, codes = votes[slice(*strip)], class_map[slice(*strip)]
+        valid = codes == 1
+        cloud, shadow = (here & SELECTED_CLOUD) > 0, (here & SELECTED_SHADOW) > 0
+        codes[:] = near_shadow * np.uint8(CloudClass.CLOUD_SHADOW)
+        codes[near_cloud] = CloudClass.CLOUD
+        if shadow_before_buffer:
+            codes[shadow] = CloudClass.CLOUD_SHADOW
+        codes[cloud] = CloudClass.CLOUD
+        is_cloud, is_shadow = codes == CloudClass.CLOUD, codes == CloudClass.CLOUD_SHADOW
+        removed = ~cloud & ~shadow & ((here & (CLOUD_VOTES | SHADOW_VOTES)) > 0)
+        added = (is_cloud & (~cloud | ((here & CLOUD_VOTES) == 0))) | (is_shadow & ~shadow)
+        codes[~valid] = CloudClass.NODATA
+        # The selected layers are not changed: another thread reads them for its buffers
+        here |= (valid & removed) * np.uint8(Vote.REMOVED) | (valid & added) * np.uint8(Vote.ADDED)
 
     for _ in in_order(choose, strips(evidence.shape[0]), threads=threads):
         pass
@@ -129,33 +140,6 @@ def _clean(votes: NDArray[np.uint8], bit: np.uint8, *, min_pixels: float, hole_p
     layer = morphology.fill_holes(layer, max_pixels=hole_pixels)
     votes &= ~bit
     votes |= layer * bit
-
-
-def _classify(
-    votes: NDArray[np.uint8],
-    class_map: NDArray[np.uint8],
-    near_cloud: NDArray[np.bool_],
-    near_shadow: NDArray[np.bool_],
-    *,
-    shadow_before_buffer: bool,
-) -> None:
-    """Turn ``class_map`` (1 = valid) into class codes, and set the bits of removed and added pixels in ``votes``.
-
-    The selected layers in ``votes`` are not changed: another thread reads them for its buffers.
-    """
-    valid = class_map == 1
-    cloud, shadow = ((votes & bit) > 0 for bit in (SELECTED_CLOUD, SELECTED_SHADOW))
-    class_map[:] = near_shadow * np.uint8(CloudClass.CLOUD_SHADOW)
-    class_map[near_cloud] = CloudClass.CLOUD
-    if shadow_before_buffer:
-        class_map[shadow] = CloudClass.CLOUD_SHADOW
-    class_map[cloud] = CloudClass.CLOUD
-    is_cloud, is_shadow = class_map == CloudClass.CLOUD, class_map == CloudClass.CLOUD_SHADOW
-    removed = ~cloud & ~shadow & ((votes & (CLOUD_VOTES | SHADOW_VOTES)) > 0)
-    added = (is_cloud & (~cloud | ((votes & CLOUD_VOTES) == 0))) | (is_shadow & ~shadow)
-    class_map[~valid] = CloudClass.NODATA
-    votes |= (valid & removed) * np.uint8(Vote.REMOVED)
-    votes |= (valid & added) * np.uint8(Vote.ADDED)
 
 
 def _grown(votes: NDArray[np.uint8], bit: np.uint8, start: int, stop: int, *, radius: float) -> NDArray[np.bool_]:
@@ -204,11 +188,6 @@ class Decision:
     def published_votes(self) -> NDArray[np.uint8]:
         """The votes as they are published: 255 where there is no data."""
         return np.where(self.class_map == CloudClass.NODATA, np.uint8(VOTES_NODATA), self.votes)
-
-
-def nir_factor(gsd: float) -> int:
-    """Return the pixels of ``gsd`` meters along the side of the near-infrared blocks that the policies need."""
-    return RULES.cell_factor(gsd)
 
 
 def decide(evidence: Evidence, settings: Settings, *, threads: int = 1) -> Decision:

@@ -108,15 +108,12 @@ def mean_by_twos(a: U16, factor: int) -> U16:
     return a if factor == 1 else block_mean(a, factor)
 
 
-def _phases(factor: int) -> list[tuple[int, int, int]]:
-    """Return, per output pixel of a block, the step to the second input pixel (-1 or 1) and the weights of both."""
-    shifts = [2 * k + 1 - factor for k in range(factor)]
-    return [(1 if shift > 0 else -1, 2 * factor - abs(shift), abs(shift)) for shift in shifts]
-
-
 def _up_plane(source: U16, factor: int, target: U16) -> None:
     """Fill ``target`` from a plane with a border of one pixel, first as if all pixels were valid."""
-    whole, phases, valid = (2 * factor) ** 2, _phases(factor), source > 0
+    whole, valid = (2 * factor) ** 2, source > 0
+    shifts = [2 * k + 1 - factor for k in range(factor)]
+    # Per output pixel of a block, the step to the second input pixel and the weights of both
+    phases = [(1 if shift > 0 else -1, 2 * factor - abs(shift), abs(shift)) for shift in shifts]
     layers = [source.astype(np.uint32)]
     if not valid.all():
         layers.append(valid.astype(np.uint32))  # blended like the values, these are the weights of valid pixels

@@ -86,7 +86,7 @@ class Evidence:
         gsd: Side of a pixel in meters.
         product: The product's mask; None if there is none.
         sun: Position of the sun; None if unknown.
-        nir: ``(y, x)`` float32 mean near-infrared reflectance of blocks of ``merge.nir_factor`` pixels, NaN = nodata;
+        nir: ``(y, x)`` float32 mean near-infrared reflectance of blocks of `Rules.cell_factor` pixels, NaN = nodata;
             None if no model reads that band.
         visible: ``(band, y, x)`` the same of blue, green and red; None where a model does not read them.
     """

@@ -55,19 +55,15 @@ class Wiring:
         self.makers: dict[str, NodeProto] = {name: node for node in graph.node for name in node.output}
         self.results = {value.name for value in graph.output}
         self.side = -(-TRIAL // cell) * cell
-        window = ValueInfoProto()
-        window.CopyFrom(inputs_of(graph)[0])
-        dims = window.type.tensor_type.shape.dim
+        trial = ModelProto()
+        trial.CopyFrom(model)
+        del trial.graph.value_info[:]
+        for tensor in trial.graph.initializer:
+            if len(tensor.dims) > 1:  # weights take long to pass on, and shapes do not depend on their values
+                tensor.ClearField("raw_data")
+        dims = inputs_of(trial.graph)[0].type.tensor_type.shape.dim
         dims[0].dim_value, dims[2].dim_value, dims[3].dim_value = 1, self.side, self.side
-        # shapes depend on the values of scales and the like only, so the weights, which take long to copy, are inputs
-        large, small = (
-            [one for one in graph.initializer if (len(one.dims) > 1) == is_large] for is_large in (True, False)
-        )
-        inputs = [window, *(helper.make_tensor_value_info(one.name, one.data_type, one.dims) for one in large)]
-        trial = helper.make_graph(graph.node, "trial", inputs, graph.output, small)
-        known = shape_inference.infer_shapes(
-            helper.make_model(trial, opset_imports=model.opset_import), data_prop=True
-        ).graph
+        known = shape_inference.infer_shapes(trial, data_prop=True).graph
         values = [*known.input, *known.value_info, *known.output]
         self.shapes = {v.name: tuple(dim.dim_value for dim in v.type.tensor_type.shape.dim) for v in values}
 

@@ -14,9 +14,10 @@ import numpy as np
 import shapely
 from dask.system import CPU_COUNT
 
+from stac_cloudmask.core.calibrated import RULES
 from stac_cloudmask.core.classes import CloudClass, Scl, improved_scl
 from stac_cloudmask.core.grid import Chip, Grid, Window
-from stac_cloudmask.core.merge import FARMVIBES, Decision, decide, nir_factor
+from stac_cloudmask.core.merge import FARMVIBES, Decision, decide
 from stac_cloudmask.core.predict import PERCENT_NODATA, Role
 from stac_cloudmask.core.votes import Evidence, ProductMask, Sun
 from stac_cloudmask.errors import ConfigError, OutsideAreaError
@@ -398,7 +399,7 @@ def mask_pixels(
         found = infer(
             scene,
             passes,
-            nir_factor=nir_factor(gsd),
+            nir_factor=RULES.cell_factor(gsd),
             in_memory=settings.in_memory,
             as_farmvibes=settings.merge == FARMVIBES,
             want_ground=settings.scl,

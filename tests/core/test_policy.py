@@ -6,9 +6,9 @@ from cumulus import cumulus, product
 
 from stac_cloudmask.config import Settings
 from stac_cloudmask.core import calibrated, merge
-from stac_cloudmask.core.calibrated import NO_PRODUCT
+from stac_cloudmask.core.calibrated import NO_PRODUCT, RULES
 from stac_cloudmask.core.classes import CloudClass
-from stac_cloudmask.core.merge import FARMVIBES_CLASSES, POLICIES, merge_farmvibes, nir_factor
+from stac_cloudmask.core.merge import FARMVIBES_CLASSES, POLICIES, merge_farmvibes
 from stac_cloudmask.core.votes import Evidence, Vote
 from stac_cloudmask.errors import ConfigError
 
@@ -104,7 +104,7 @@ def test_farmvibes_has_no_area_of_its_own_for_holes():
 
 @pytest.mark.parametrize(("gsd", "factor"), [(10, 8), (30, 2), (120, 1)])
 def test_near_infrared_is_wanted_in_cells(gsd, factor):
-    assert nir_factor(gsd) == factor
+    assert RULES.cell_factor(gsd) == factor
 
 
 @pytest.mark.parametrize("name", POLICIES)
