@@ -158,7 +158,12 @@ def _masked(
     height, width = pixels.shape[1:]
     grid = Grid(epsg=ANY_ZONE, left=0, top=0, gsd=gsd, height=height, width=width)
     scene = ArrayPixels(grid=grid, bands=bands, pixels=pixels)
-    classes = None if scl is None else (np.ascontiguousarray(scl, np.uint8), _times_coarser(grid.shape, scl.shape))
+    classes = None
+    if scl is not None:
+        factor = max(1, round(height / scl.shape[0]))
+        if grid.coarsen(factor).shape != scl.shape:
+            raise ConfigError(f"scl has {scl.shape} pixels, which do not fit {grid.shape} by a whole number")
+        classes = np.ascontiguousarray(scl, np.uint8), factor
     place = None if sun is None else Sun(azimuth=float(sun[0]) % 360, elevation=float(sun[1]))
     evidence, decision, _ = mask_pixels(scene, scl=classes, sun=place, settings=settings)
     return ArrayMask(
@@ -182,13 +187,6 @@ def _whole(values: Values, nodata: float | None) -> U16:
     """Return digital numbers, 0 = nodata, from integers, or from floats that hold digital numbers."""
     empty = ~np.isfinite(values) | (values == (nodata or 0)) | (values < 0)
     return np.where(empty, 0, values).astype(np.uint16)
-
-
-def _times_coarser(shape: tuple[int, int], coarse: tuple[int, ...]) -> int:
-    factor = max(1, round(shape[0] / coarse[0]))
-    if tuple(-(-side // factor) for side in shape) != coarse:
-        raise ConfigError(f"scl has {coarse} pixels, which do not fit {shape} by a whole number")
-    return factor
 
 
 def mask_cube(

@@ -127,13 +127,10 @@ def _published(cube: xr.DataArray | xr.Dataset, steps: list[list[pystac.Item]], 
 
 def _mask_only(item: pystac.Item) -> pystac.Item:
     """Return the item with only the mask, its href checked; odc-stac cannot fail on other assets then."""
-    only = pystac.Item(item.id, item.geometry, item.bbox, item.datetime, {})
-    asset = item.assets[MASK]
-    grid = {key: item.properties[key] for key in item.properties if key.startswith("proj:")}
-    fields = grid | asset.extra_fields
+    only, mask = item.clone(), item.assets[MASK].clone()
     only.stac_extensions = [name for name in item.stac_extensions if "/projection/" in name]
-    href = check_href(asset.href, base=item.get_self_href())
-    only.add_asset(MASK, pystac.Asset(href, media_type=asset.media_type, roles=["data"], extra_fields=fields))
+    mask.href, mask.roles = check_href(mask.href, base=item.get_self_href()), ["data"]
+    only.assets = {MASK: mask}
     return only
 
 

@@ -192,9 +192,7 @@ class EvaluationReport:
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values for JSON; accuracies in 0..1, None where undefined."""
-        scenes = [
-            {"item": scene.item_id, "reference": scene.reference, **_plain(scene.agreement)} for scene in self.scenes
-        ]
+        scenes = [{"item": one.item_id, "reference": one.reference, **_plain(one.agreement)} for one in self.scenes]
         overall = [
             {"reference": name, "scenes": len(self._agreements(name)), "mean_f1": self.mean_f1(name), **_plain(total)}
             for name, total in self.overall().items()

@@ -122,6 +122,10 @@ class MaskLayers:
             views=views,
         )
 
+    def coarse(self, side: int) -> Grid:
+        """Return the grid of whole blocks of the mask's pixels whose longest side is at most ``side``."""
+        return self.grid.coarsen(-(-max(self.grid.shape) // side))
+
     def href(self, key: str) -> str:
         """Return the href of an asset if it may be read.
 
@@ -150,12 +154,10 @@ class MaskLayers:
     def product_classes(self, scl: U8 | None, votes: U8 | None) -> U8 | None:
         """Return SCL, or else its votes, as codes of `CloudClass`; None if SCL was not used."""
         if scl is not None:
-            table = np.full(256, CloudClass.CLEAR, np.uint8)
-            table[0] = CloudClass.NODATA
-            table[[*self.product.shadow_codes]] = CloudClass.CLOUD_SHADOW
-            table[[*self.product.cloud_codes]] = CloudClass.CLOUD
-            return table[scl]
-        return None if votes is None or self.product.key is None else classes_of_votes(votes)
+            cases = [np.isin(scl, self.product.cloud_codes), np.isin(scl, self.product.shadow_codes), scl == 0]
+            codes = [CloudClass.CLOUD, CloudClass.CLOUD_SHADOW, CloudClass.NODATA]
+            return np.select(cases, codes, CloudClass.CLEAR).astype(np.uint8)
+        return None if votes is None or self.product.key is None else vote_classes(votes)
 
     def percent(self, name: str, grid: Grid) -> U8 | None:
         """Return the mean probability of ``cloud`` or ``shadow`` in percent, ``(y, x)``, 255 = nodata."""
@@ -192,15 +194,10 @@ def _scaling(asset: Json) -> tuple[float, float]:
     return 1e-4 if scale is None else scale, offset or 0.0
 
 
-def classes_of_votes(votes: U8) -> U8:
+def vote_classes(votes: U8) -> U8:
     """Return the classes for which SCL voted, ``(y, x)`` codes of `CloudClass`."""
     cloud, shadow = (votes & bit > 0 for bit in (Vote.PRODUCT_CLOUD, Vote.PRODUCT_SHADOW))
     return np.select([cloud, shadow], [CloudClass.CLOUD, CloudClass.CLOUD_SHADOW], CloudClass.CLEAR).astype(np.uint8)
-
-
-def coarse(grid: Grid, side: int) -> Grid:
-    """Return the grid of whole blocks of pixels whose longest side is at most ``side``."""
-    return grid.coarsen(-(-max(grid.shape) // side))
 
 
 def painted(classes: U8, picture: U8 | None, *, bare: tuple[int, int, int]) -> U8:

@@ -29,7 +29,7 @@ from stac_cloudmask.core.grid import Grid, Window
 from stac_cloudmask.core.predict import PERCENT_NODATA
 from stac_cloudmask.errors import ConfigError, StacCloudmaskError, redact
 from stac_cloudmask.pipeline.result import VERSION
-from stac_cloudmask.review.layers import MASK_VOTES, U8, MaskLayers, coarse, painted
+from stac_cloudmask.review.layers import MASK_VOTES, U8, MaskLayers, painted
 from stac_cloudmask.stac.assets import OWN, Json, unsigned
 from stac_cloudmask.stac.catalog import OutputCatalog, existing_catalog
 from stac_cloudmask.stac.hrefs import is_remote
@@ -333,7 +333,7 @@ def pack(layers: MaskLayers, *, room: int) -> tuple[Json, Json]:
     """
     planes, data = _planes(layers, room * 2 // 3)
     grid, mask = layers.grid, planes[0]
-    rgb = layers.picture(coarse(grid, min(PLANE_SIDE, max(mask.pixels.shape))))
+    rgb = layers.picture(layers.coarse(min(PLANE_SIDE, max(mask.pixels.shape))))
     picture = b"" if rgb is None else webp_within(rgb, room - len(data))
     tiles = mask_tiles(layers, room - len(data) - len(picture)) if mask.factor > 1 else []
     codes = mask.pixels & np.uint8(UNKNOWN), mask.pixels >> 2 & np.uint8(UNKNOWN)

@@ -29,17 +29,7 @@ from stac_cloudmask.pipeline.inference import step_of
 from stac_cloudmask.pipeline.mask import Mask, models_of, named
 from stac_cloudmask.pipeline.result import NOTEBOOK_SIDE, VERSION, cover_text, notebook_html
 from stac_cloudmask.review.cubes import Masks, mask_items, time_of
-from stac_cloudmask.review.layers import (
-    MASK,
-    MASK_VOTES,
-    U8,
-    MaskItem,
-    MaskLayers,
-    classes_of_votes,
-    coarse,
-    mask_item_of,
-    painted,
-)  # fmt: skip
+from stac_cloudmask.review.layers import MASK, MASK_VOTES, U8, MaskItem, MaskLayers, mask_item_of, painted, vote_classes
 from stac_cloudmask.stac.assets import VOTES, unsigned
 from stac_cloudmask.stac.geometry import LON_LAT, Area, Bbox, bbox_area, read_area, touches
 from stac_cloudmask.stac.mask_item import class_counts, cover_of
@@ -69,21 +59,15 @@ def to_dataset(mask: Mask, item: pystac.Item, *, settings: Settings) -> xr.Datas
         were read there is also ``quicklook``, ``(quicklook_y, quicklook_x, rgb)`` uint8: the scene in natural colors,
         sampled at these coordinates; ``dataset.cloudmask`` shows it in a notebook.
     """
-    grid = mask.grid
+    grid, decision = mask.grid, mask.decision
     classes = [(info.code, info.name) for info in CLASSES if info.code != CloudClass.NODATA]
-    percent: dict[str, object] = {"units": "%"}
     bits = [(1 << bit, name) for bit, (name, _) in enumerate(VOTES)]
-    layers = {
-        "cloud_mask": (mask.decision.class_map, "cloud and cloud-shadow mask", _flags("flag_values", classes)),
-        "cloud_probability": (mask.evidence.cloud, "cloud probability", percent),
-        "shadow_probability": (mask.evidence.shadow, "cloud-shadow probability", percent),
-        "mask_votes": (mask.decision.published_votes, "sources that flagged a pixel", _flags("flag_masks", bits)),
-    }
-    shared = {"_FillValue": np.uint8(CloudClass.NODATA), "grid_mapping": "spatial_ref"}
     dataset = xr.Dataset(
         {
-            name: (("y", "x"), array, {"long_name": title, **attrs, **shared})
-            for name, (array, title, attrs) in layers.items()
+            MASK: _layer(decision.class_map, "cloud and cloud-shadow mask", _flags("flag_values", classes)),
+            "cloud_probability": _layer(mask.evidence.cloud, "cloud probability", {"units": "%"}),
+            "shadow_probability": _layer(mask.evidence.shadow, "cloud-shadow probability", {"units": "%"}),
+            MASK_VOTES: _layer(decision.published_votes, "sources that flagged a pixel", _flags("flag_masks", bits)),
         },
         coords=xr_coords(GeoBox(grid.shape, Affine(*grid.transform), grid.code)),
         attrs=_origin(mask, item, settings),
@@ -95,6 +79,11 @@ def to_dataset(mask: Mask, item: pystac.Item, *, settings: Settings) -> xr.Datas
         return dataset
     axes = {f"quicklook_{axis}": dataset[axis].values[:: step_of(grid.shape)] for axis in ("y", "x")}
     return dataset.assign(quicklook=((*axes, "rgb"), mask.quicklook)).assign_coords(axes)
+
+
+def _layer(array: U8, title: str, attrs: Mapping[str, object]) -> xr.Variable:
+    shared = {"_FillValue": np.uint8(CloudClass.NODATA), "grid_mapping": "spatial_ref"}
+    return xr.Variable(("y", "x"), array, {"long_name": title, **attrs, **shared})
 
 
 def _flags(kind: str, meanings: Sequence[tuple[int, str]]) -> dict[str, object]:
@@ -120,8 +109,6 @@ def _origin(mask: Mask, item: pystac.Item, settings: Settings) -> dict[str, obje
 
 PREVIEW_BACKGROUND: Final = (120, 120, 120)
 """Background of a mask without a picture: red, green, blue."""
-PRODUCT, IMPROVED = "SCL mask", "Improved mask"
-"""Titles of pictures."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -143,19 +130,18 @@ class Preview:
     @property
     def masks(self) -> dict[str, U8]:
         """The masks by title, ``(y, x)`` codes of `CloudClass`."""
-        return ({} if self.product is None else {PRODUCT: self.product}) | {IMPROVED: self.improved}
+        return ({} if self.product is None else {"SCL mask": self.product}) | {"Improved mask": self.improved}
 
     @property
     def pictures(self) -> dict[str, U8]:
         """Pictures by title: ``(y, x, 4)`` uint8, transparent where nodata."""
         bare = np.where(self.improved == CloudClass.NODATA, self.improved, np.uint8(CloudClass.CLEAR))
         shown = ({} if self.rgb is None else {"Scene": bare}) | self.masks
-        return {
-            title: np.dstack(
-                (painted(codes, self.rgb, bare=PREVIEW_BACKGROUND), 255 * (codes != CloudClass.NODATA))
-            ).astype(np.uint8)
-            for title, codes in shown.items()
-        }
+        drawn = {}
+        for title, codes in shown.items():
+            opacity = 255 * (codes != CloudClass.NODATA)
+            drawn[title] = np.dstack((painted(codes, self.rgb, bare=PREVIEW_BACKGROUND), opacity)).astype(np.uint8)
+        return drawn
 
     @property
     def covers(self) -> dict[str, dict[str, float]]:
@@ -174,7 +160,7 @@ def preview(mask: MaskItem | xr.Dataset, *, side: int) -> Preview:
         return _of_dataset(mask, side)
     item = mask_item_of(mask)
     layers = MaskLayers.of(item.to_dict(include_self_link=True, transform_hrefs=False), Views())
-    grid = coarse(layers.grid, side)
+    grid = layers.coarse(side)
     scl = layers.scl(grid)
     product = layers.product_classes(scl, layers.votes(grid) if scl is None else None)
     return Preview(title=item.id, rgb=layers.picture(grid), product=product, improved=layers.classes(grid))
@@ -187,7 +173,7 @@ def _of_dataset(dataset: xr.Dataset, side: int) -> Preview:
     improved = dataset[MASK].values[::step, ::step]
     product = None
     if "product_mask" in dataset.attrs and MASK_VOTES in dataset:
-        product = classes_of_votes(dataset[MASK_VOTES].values[::step, ::step])
+        product = vote_classes(dataset[MASK_VOTES].values[::step, ::step])
         product[improved == CloudClass.NODATA] = CloudClass.NODATA
     return Preview(title=str(dataset.attrs.get("item_id", "")), rgb=_rgb(dataset), product=product, improved=improved)
 
@@ -339,7 +325,7 @@ def _pixels(area: shapely.Geometry, grid: Grid) -> tuple[Grid, NDArray[np.bool_]
 
 
 def _passes(items: list[pystac.Item]) -> list[list[pystac.Item]]:
-    """Yield items, which are sorted by time, in groups of one pass each."""
+    """Return items, which are sorted by time, in groups of one pass each."""
     groups: list[list[pystac.Item]] = []
     for item in items:
         if groups and time_of(item) - time_of(groups[-1][0]) <= PASS:
