@@ -198,25 +198,30 @@ def prefetch(scene: Pixels, *, in_memory: bool = False) -> Iterator[U16]:
 
 
 class HeldRows:
-    """The rows that windows still need; strips are added at the bottom."""
+    """The rows that windows still need, kept as the strips that were read: joined, they would be in memory twice."""
 
     def __init__(self) -> None:
-        self._dn = np.empty((0, 0, 0), np.uint16)
+        self._strips: deque[U16] = deque()
         self._start = self.stop = 0
 
     def add(self, rows: U16) -> None:
         """Append a strip."""
-        self._dn = np.concatenate((self._dn, rows), axis=1) if self._dn.size else rows
+        self._strips.append(rows)
         self.stop += rows.shape[1]
 
     def drop_to(self, row: int) -> None:
-        """Drop the rows above ``row``."""
-        first, self._start = self._start, min(row, self.stop)
-        self._dn = self._dn[:, self._start - first :]
+        """Drop the strips that end above ``row``."""
+        while self._strips and self._start + self._strips[0].shape[1] <= row:
+            self._start += self._strips.popleft().shape[1]
 
     def window(self, window: Window) -> U16:
         """Return the pixels of a window ``(band, y, x)``."""
-        return self._dn[:, window.row_off - self._start : window.rows.stop - self._start, window.cols]
+        parts, top = [], self._start
+        for strip in self._strips:
+            first, last = max(window.row_off - top, 0), max(window.rows.stop - top, 0)
+            parts.append(strip[:, first:last, window.cols])
+            top += strip.shape[1]
+        return np.concatenate(parts, axis=1)
 
 
 def step_of(shape: tuple[int, int]) -> int:
