@@ -30,8 +30,9 @@ from stac_cloudmask.core.classes import CloudClass
 from stac_cloudmask.core.metrics import agreement, colored, outcomes
 from stac_cloudmask.errors import StacCloudmaskWarning
 from stac_cloudmask.pipeline.mask import Mask, make_mask
-from stac_cloudmask.review.evaluate import judged_classes, meaning_of, parse_reference, read_labels
+from stac_cloudmask.review.evaluate import judged_classes, meaning_of, parse_reference
 from stac_cloudmask.simulate.scene import Recipe, write_simulated_item
+from stac_cloudmask.stac.warp import read_labels
 
 Codes = NDArray[np.uint8]
 Box = tuple[int, int, int, int, str, str]
@@ -115,7 +116,7 @@ def judge(item: pystac.Item, pictures: Path | None, provider: str) -> Iterator[d
     for key in keys:
         reference = parse_reference(key)
         meaning = meaning_of(reference, item.assets[key].to_dict())
-        labels = read_labels(reference, item.assets[key].href, grid, meaning)
+        labels = read_labels(item.assets[key].href, grid, meaning)
         judged = judged_classes(meaning)
         counts = {name: agreement(codes, labels, judged=judged, gsd=grid.gsd) for name, codes in masks.items()}
         for code in judged:

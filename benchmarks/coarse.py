@@ -26,7 +26,8 @@ from stac_cloudmask.core.metrics import agreement
 from stac_cloudmask.core.predict import PERCENT_NODATA, ROLES
 from stac_cloudmask.core.resampling import repeat
 from stac_cloudmask.pipeline.mask import Mask, make_mask
-from stac_cloudmask.review.evaluate import judged_classes, meaning_of, parse_reference, read_labels
+from stac_cloudmask.review.evaluate import judged_classes, meaning_of, parse_reference
+from stac_cloudmask.stac.warp import read_labels
 
 if TYPE_CHECKING:
     import pystac
@@ -100,7 +101,7 @@ def scores(item: pystac.Item, mask: Mask, classes: np.ndarray) -> list[float]:
     found = []
     for key in (key for key in item.assets if key.startswith("reference")):
         meaning = meaning_of(parse_reference(key), item.assets[key].to_dict())
-        labels = read_labels(parse_reference(key), item.assets[key].href, mask.grid, meaning)
+        labels = read_labels(item.assets[key].href, mask.grid, meaning)
         judged = judged_classes(meaning)
         counts = agreement(classes, labels, judged=judged, gsd=mask.grid.gsd)
         found += [counts.scores(code).f1 for code in judged]

@@ -25,7 +25,8 @@ from rasterio.windows import Window
 from stac_cloudmask.config import Settings
 from stac_cloudmask.core.metrics import Agreement, agreement
 from stac_cloudmask.pipeline.mask import make_mask
-from stac_cloudmask.review.evaluate import judged_classes, meaning_of, parse_reference, read_labels
+from stac_cloudmask.review.evaluate import judged_classes, meaning_of, parse_reference
+from stac_cloudmask.stac.warp import read_labels
 
 if TYPE_CHECKING:
     import pystac
@@ -112,7 +113,7 @@ def compare(item: pystac.Item, key: str) -> Agreement:
     mask = make_mask(item, settings=Settings(missing_scl="fail" if scl else "model-only"))
     reference = parse_reference(key)
     meaning = meaning_of(reference, {})
-    labels = read_labels(reference, item.assets[key].href, mask.grid, meaning)
+    labels = read_labels(item.assets[key].href, mask.grid, meaning)
     return agreement(mask.decision.class_map, labels, judged=judged_classes(meaning), gsd=mask.grid.gsd)
 
 

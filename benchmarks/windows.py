@@ -77,7 +77,8 @@ def scores(size: int, overlap: int, data: Path) -> dict[str, float]:
     from stac_cloudmask.config import Settings  # noqa: PLC0415
     from stac_cloudmask.core.metrics import agreement  # noqa: PLC0415
     from stac_cloudmask.pipeline.mask import make_mask  # noqa: PLC0415
-    from stac_cloudmask.review.evaluate import judged_classes, meaning_of, parse_reference, read_labels  # noqa: PLC0415
+    from stac_cloudmask.review.evaluate import judged_classes, meaning_of, parse_reference  # noqa: PLC0415
+    from stac_cloudmask.stac.warp import read_labels  # noqa: PLC0415
 
     found = {}
     with TemporaryDirectory() as folder:
@@ -87,7 +88,7 @@ def scores(size: int, overlap: int, data: Path) -> dict[str, float]:
             for key in (key for key in item.assets if key.startswith("reference")):
                 mask = make_mask(item, settings=settings)
                 meaning = meaning_of(parse_reference(key), item.assets[key].to_dict())
-                labels = read_labels(parse_reference(key), item.assets[key].href, mask.grid, meaning)
+                labels = read_labels(item.assets[key].href, mask.grid, meaning)
                 judged = judged_classes(meaning)
                 counts = agreement(most_likely(mask), labels, judged=judged, gsd=mask.grid.gsd)
                 found |= {f"{CLASS_NAMES[code]} F1, {item.id}": counts.scores(code).f1 for code in judged}

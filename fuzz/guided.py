@@ -25,7 +25,7 @@ with atheris.instrument_imports(include=["stac_cloudmask"]):
     from stac_cloudmask.stac.connection import read_json
     from stac_cloudmask.stac.hrefs import check_href, is_remote
     from stac_cloudmask.stac.parse import Failure, items_in
-    from stac_cloudmask.stac.warp import Meaning, vector_labels
+    from stac_cloudmask.stac.warp import Meaning, read_labels
 
 LONGEST: Final = 12_000
 """Bytes of an input: shorter ones are tried oftener."""
@@ -72,7 +72,7 @@ def _graph(data: bytes) -> None:
 def _labels(data: bytes) -> None:
     path = FOLDER / "labels.geojson"
     path.write_bytes(data)
-    vector_labels(path, GRID, Meaning(values={"cloud": 1}, otherwise=0))
+    read_labels(str(path), GRID, Meaning(values={"cloud": 1}, otherwise=0))
 
 
 SPEC: Final = read_model_item(tiny.write_model(FOLDER))

@@ -23,7 +23,8 @@ from stac_cloudmask.config import Settings
 from stac_cloudmask.core.classes import CloudClass
 from stac_cloudmask.core.metrics import agreement
 from stac_cloudmask.pipeline.mask import make_mask
-from stac_cloudmask.review.evaluate import judged_classes, meaning_of, parse_reference, read_labels
+from stac_cloudmask.review.evaluate import judged_classes, meaning_of, parse_reference
+from stac_cloudmask.stac.warp import read_labels
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -64,7 +65,7 @@ def f1(item: pystac.Item, mask: Mask) -> dict[str, float]:
         if key in item.assets:
             reference = parse_reference(key)
             meaning = meaning_of(reference, item.assets[key].to_dict())
-            labels = read_labels(reference, item.assets[key].href, mask.grid, meaning)
+            labels = read_labels(item.assets[key].href, mask.grid, meaning)
             judged = judged_classes(meaning)
             counts = agreement(mask.decision.class_map, labels, judged=judged, gsd=mask.grid.gsd)
             found |= {CloudClass(code).name: counts.scores(code).f1 or 0.0 for code in judged}

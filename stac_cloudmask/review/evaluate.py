@@ -16,14 +16,14 @@ from PIL import Image, ImageDraw, ImageFont
 
 from stac_cloudmask.config import Settings
 from stac_cloudmask.core.classes import CLASSES, CloudClass
-from stac_cloudmask.core.grid import Grid, Window
+from stac_cloudmask.core.grid import Window
 from stac_cloudmask.core.metrics import OUTCOMES, Agreement, ClassScores, agreement, colored, outcomes
 from stac_cloudmask.errors import ConfigError
 from stac_cloudmask.review.layers import CLASS_NAMES, MASK, U8, MaskLayers, Product
 from stac_cloudmask.stac.catalog import existing_catalog
 from stac_cloudmask.stac.mask_item import SUFFIX
 from stac_cloudmask.stac.providers import SCL
-from stac_cloudmask.stac.warp import FIELD, Meaning, Views, is_vector, plain_word, raster_labels, vector_labels
+from stac_cloudmask.stac.warp import FIELD, Meaning, Views, is_vector, plain_word, read_labels
 
 CLASS_WORDS: Final[dict[str, int]] = {
     **{info.name: info.code for info in CLASSES},
@@ -108,13 +108,6 @@ def meaning_of(reference: LabelSource, asset: Mapping[str, Any]) -> Meaning:
 def judged_classes(meaning: Meaning) -> tuple[int, ...]:
     """Return the classes that labels of this meaning distinguish."""
     return tuple(sorted(set(meaning.values.values()) - {CloudClass.CLEAR, CloudClass.NODATA}))
-
-
-def read_labels(reference: LabelSource, href: str, grid: Grid, meaning: Meaning) -> U8:
-    """Return the labels on the grid of a mask, ``(y, x)`` class codes; 255 where there is no label."""
-    if is_vector(href):
-        return vector_labels(Path(href), grid, meaning, field=reference.field)
-    return raster_labels(href, grid, meaning)
 
 
 MAP_SIDE, LEAST_MAP_SIDE = 1000, 480
@@ -343,6 +336,6 @@ def evaluate(
 
 def _read(layers: MaskLayers, key: str, values: Meaning, reference: LabelSource, meaning: Meaning) -> tuple[U8, U8]:
     """Read the class maps of a mask and of its labels, ``(y, x)``."""
-    mask = raster_labels(layers.href(key), layers.grid, values)
+    mask = read_labels(layers.href(key), layers.grid, values)
     href = reference.source if reference.is_file else layers.href(reference.source)
-    return mask, read_labels(reference, href, layers.grid, meaning)
+    return mask, read_labels(href, layers.grid, meaning, field=reference.field)

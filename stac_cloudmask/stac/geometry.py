@@ -8,7 +8,7 @@ import re
 import sqlite3
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import closing
+from contextlib import closing, contextmanager, suppress
 from os import PathLike, fspath
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias
@@ -116,11 +116,9 @@ def check_footprint(item: pystac.Item) -> None:
     """
     if not item.geometry:
         raise UnsupportedItemError(f"item {item.id!r} has no geometry and no bbox; STAC APIs need a footprint")
-    try:
+    with suppress(*UNREADABLE):
         if not shapely.from_geojson(json.dumps(item.geometry, allow_nan=False)).is_empty:  # rejects texts
             return
-    except UNREADABLE:
-        pass
     raise UnsupportedItemError(f"item {item.id!r} has no valid geometry: {str(item.geometry)[:80]}; correct the item")
 
 
@@ -151,14 +149,11 @@ def read_area(stated: Area) -> shapely.Geometry:
     """
     shown = str(stated)[:60]
     try:
-        found = [_in_degrees(feature, shown) for feature in _features_of(stated)]
-        area = shapely.union_all([shapely.make_valid(geometry) for geometry in found])
-    except ConfigError:
-        raise
+        with read_errors(f"{shown}: the area cannot be read"):
+            found = [_in_degrees(feature, shown) for feature in _features_of(stated)]
+            area = shapely.union_all([shapely.make_valid(geometry) for geometry in found])
     except ReadError as error:
         raise ConfigError(str(error)) from None
-    except UNREADABLE as error:
-        raise ConfigError(f"{shown}: the area cannot be read: {error}") from None
     if area.is_empty:
         raise ConfigError(f"{shown}: the area is empty")
     return wrapped(area)
@@ -190,14 +185,13 @@ def check_degrees(geometry: shapely.Geometry, where: str) -> None:
     Raises:
         ConfigError: They are not; the message says what they probably are.
     """
-    if geometry.is_empty or ANYWHERE.covers(geometry):
-        return
-    bounds = geometry.bounds
-    raise ConfigError(
-        f"{where}: coordinates such as {bounds[0]:g} {bounds[1]:g} are not longitude and latitude in degrees, which "
-        "GeoJSON and WKT without a CRS are in; reproject them to EPSG:4326, or save them as a "
-        "GeoPackage, which keeps its CRS"
-    )
+    if not (geometry.is_empty or ANYWHERE.covers(geometry)):
+        west, south, _, _ = geometry.bounds
+        raise ConfigError(
+            f"{where}: coordinates such as {west:g} {south:g} are not longitude and latitude in degrees, which GeoJSON "
+            "and WKT without a CRS are in; reproject them to EPSG:4326, or save them as a GeoPackage, which keeps its "
+            "CRS"
+        )
 
 
 def read_features(path: Path) -> Iterator[Feature]:
@@ -208,12 +202,23 @@ def read_features(path: Path) -> Iterator[Feature]:
         ReadError: The file cannot be read.
     """
     is_geojson = path.suffix.lower() in {".geojson", ".json"}
-    try:
+    with read_errors(f"{path}: cannot be read as {path.suffix.lower() or 'a vector file'}"):
         yield from _of_geojson(json.loads(path.read_bytes())) if is_geojson else _of_layers(path)
+
+
+@contextmanager
+def read_errors(what: str) -> Iterator[None]:
+    """Turn errors of libraries for damaged vector data into a ReadError that begins with ``what``.
+
+    Raises:
+        ReadError: The data are damaged, or have another format than expected.
+    """
+    try:
+        yield
     except (ConfigError, ReadError):
         raise
     except UNREADABLE as error:
-        raise ReadError(f"{path}: cannot be read as {path.suffix.lower() or 'a vector file'}: {error}") from error
+        raise ReadError(f"{what}: {error}") from error
 
 
 def _of_geojson(body: Mapping[str, Any]) -> Iterator[Feature]:

@@ -27,13 +27,11 @@ MAX_COORDINATE: Final = 1e8
 GSDS: Final = (1e-6, 1e6)
 """Largest plausible coordinates and pixel sizes, in units of the CRS: the Earth's circumference is 4e7 m."""
 
-CODES: Final = range(256)
 SENTINEL2_PREFIXES: Final = ("s2", "sentinel2", "sentinel", "eopf", "eo")
 """Prefixes under which providers have kept the Sentinel-2 properties over the years."""
 
 MGRS: Final = re.compile(r"(?:^|MGRS-|_T|_)(\d{1,2})([C-HJ-NP-X][A-HJ-NP-Z][A-HJ-NP-V])(?:_|$)")
 """A tile of the Military Grid Reference System in a code, a property or the name of a product."""
-SECOND: Final = timedelta(seconds=1)
 
 PRODUCT_NAME: Final = re.compile(r"S(?:2[A-Z]_|02)MSI(L\d[ABC]?)_\d{8}T\d{6}_")
 """Processing level in ESA's product names, old and new."""
@@ -57,7 +55,7 @@ def number(value: object) -> float | None:
 def codes_in(value: object) -> tuple[int, ...]:
     """Return the class codes in a list, 0 to 255, without any other values."""
     listed = value if isinstance(value, list | tuple) else ()
-    return tuple(code for code in listed if isinstance(code, int) and code in CODES)
+    return tuple(code for code in listed if isinstance(code, int) and code in range(256))
 
 
 def declared(asset: pystac.Asset, name: str) -> float | None:
@@ -256,7 +254,7 @@ def period(stated: str) -> tuple[datetime, datetime]:
         len("2023-08"): lambda: (first + timedelta(days=31)).replace(day=1),
         len("2023-08-18"): lambda: first + timedelta(days=1),
     }.get(len(text))
-    return first, first if following is None else following() - SECOND
+    return first, first if following is None else following() - timedelta(seconds=1)
 
 
 def utc(stated: str, *, last: bool = False) -> str:

@@ -5,8 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from types import MappingProxyType
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeVar
 from urllib.parse import urlsplit
 
 import pystac
@@ -21,9 +20,7 @@ from stac_cloudmask.stac.metadata import utc
 if TYPE_CHECKING:
     from stac_cloudmask.stac.connection import Json
 
-MEMBERS: Final = MappingProxyType(
-    {"id": str, "properties": dict, "assets": dict, "links": list, "collection": str | None},
-)
+MEMBERS: Final = {"id": str, "properties": dict, "assets": dict, "links": list, "collection": str | None}
 """Required members of an item, and their types."""
 
 DROPPED: Final = frozenset({"root", "parent", "self"})
@@ -44,6 +41,7 @@ class Failure:
 
 
 Found = pystac.Item | Failure
+Other = TypeVar("Other", bound="str | None")
 
 
 def items_in(body: Json, href: str, *, rule: HrefRule = DEFAULT_RULE) -> Iterator[Found]:
@@ -75,12 +73,9 @@ def own_href(body: object, found: str | None, rule: HrefRule) -> str | None:
     The link does not affect trust: the item is local or remote like ``found``; None is the user's own input.
     """
     link = next(iter(links_of(body, "self")), None)
-    if link is not None and (found is None or is_remote(link) == is_remote(found)):
-        try:
-            return check_href(link, base=found, rule=rule)
-        except UnsupportedItemError:
-            pass
-    return found
+    if link is None or (found is not None and is_remote(link) != is_remote(found)):
+        return found
+    return _allowed(link, found, rule, otherwise=found)
 
 
 def parse_item(
@@ -106,7 +101,8 @@ def parse_item(
     kept["links"] = [link | {"href": absolute(link["href"], origin)} for link in kept["links"]]
     kept["links"] += [{"rel": "canonical", "href": href, "type": "application/geo+json"} for href in canonical]
     kept["assets"] = {
-        key: asset | {"href": _href(asset["href"], origin, rule)} for key, asset in kept["assets"].items()
+        key: asset | {"href": _allowed(href := asset["href"], origin, rule, otherwise=href)}
+        for key, asset in kept["assets"].items()
     }
     kept["collection"] = kept.get("collection") or collection
     kept["properties"] = _in_utc(kept, place)
@@ -199,11 +195,11 @@ def _parses(href: object) -> bool:
         return False
 
 
-def _href(href: str, origin: str | None, rule: HrefRule) -> str:
+def _allowed(href: str, base: str | None, rule: HrefRule, *, otherwise: Other) -> str | Other:
     try:
-        return check_href(href, base=origin, rule=rule)
+        return check_href(href, base=base, rule=rule)
     except UnsupportedItemError:
-        return href
+        return otherwise
 
 
 def links_of(body: object, rel: str) -> list[str]:

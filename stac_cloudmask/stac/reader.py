@@ -31,7 +31,7 @@ from stac_cloudmask.core.reflectance import HIGHEST_DN, U16, is_damaged
 from stac_cloudmask.core.resampling import mean_by_twos, mode_of_blocks, repeat, up_bilinear
 from stac_cloudmask.errors import ConfigError, StacCloudmaskWarning, UnsupportedItemError
 from stac_cloudmask.retry import DEFAULT_POLICY, RetryPolicy
-from stac_cloudmask.stac.bands import DARK, of_array, settle
+from stac_cloudmask.stac.bands import DARK, BandSource, Sources, of_array, settle
 from stac_cloudmask.stac.gdal import check_proj, dataset, open_raster, quiet_loggers, reading, whole
 from stac_cloudmask.stac.hrefs import is_remote
 from stac_cloudmask.stac.metadata import MAX_PIXELS, make_grid
@@ -44,7 +44,6 @@ if TYPE_CHECKING:
     from rasterio.io import DatasetReader
 
     from stac_cloudmask.config import Loader
-    from stac_cloudmask.stac.bands import BandSource, Sources
 
 LIBRARIES: Final[Mapping[Loader, str]] = {"stackstac": "stackstac", "odc": "odc.stac"}
 PROJECTION: Final = "https://stac-extensions.github.io/projection/v2.0.0/schema.json"

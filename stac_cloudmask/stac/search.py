@@ -7,7 +7,7 @@ import logging
 import re
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import cached_property, partial
@@ -96,12 +96,10 @@ class Query:
             return None, None
         first, slash, last = self.datetime.partition("/")
         ends = (first, last if slash else first)
-        try:
+        with suppress(ValueError, OverflowError):
             start, end = (None if one in {"", ".."} else period(one)[index] for index, one in enumerate(ends))
             if (start or end) and not (start and end and start > end):
                 return start, end
-        except (ValueError, OverflowError):
-            pass
         raise ConfigError(
             "datetime is a time, or A/B with open ends as '..', such as 2023-08 or 2023-08-01/.., "
             f"got {self.datetime!r}"
@@ -222,9 +220,8 @@ def find(catalog: str, query: Query, *, connection: Connection = DEFAULT_CONNECT
         folder = not is_remote(catalog) and local_path(catalog).is_dir()
         body, href = reader.read(str(local_path(catalog) / "catalog.json") if folder else catalog)
         listed = _listed(reader, body, href, query)
-        yield from islice(
-            (item for item in listed if isinstance(item, Failure) or query.matches(item)), query.max_items
-        )
+        matching = (item for item in listed if isinstance(item, Failure) or query.matches(item))
+        yield from islice(matching, query.max_items)
 
 
 def _listed(reader: JsonReader, body: Json, href: str, query: Query) -> Iterator[Found]:

@@ -28,7 +28,7 @@ from stac_cloudmask.errors import ConfigError, ReadError, StacCloudmaskWarning, 
 from stac_cloudmask.retry import RetryPolicy
 from stac_cloudmask.stac.bands import band_name, key_band
 from stac_cloudmask.stac.gdal import open_raster
-from stac_cloudmask.stac.geometry import LON_LAT, UNREADABLE, VECTORS, check_degrees, read_features
+from stac_cloudmask.stac.geometry import LON_LAT, VECTORS, check_degrees, read_errors, read_features
 from stac_cloudmask.stac.hrefs import check_href, is_remote
 
 if TYPE_CHECKING:
@@ -183,18 +183,25 @@ def is_vector(href: str) -> bool:
     return href.lower().endswith(VECTORS)
 
 
-def raster_labels(href: str, grid: Grid, meaning: Meaning) -> Codes:
-    """Read a label raster on ``grid``, ``(y, x)`` uint8 class codes; 255 outside it and where it has nodata.
+def read_labels(href: str, grid: Grid, meaning: Meaning, *, field: str = FIELD) -> Codes:
+    """Read labels on ``grid``, ``(y, x)`` uint8 class codes; 255 where there is no label.
+
+    From a raster, each pixel has the value of the label pixel at its center. A polygon labels the pixels whose center
+    it covers, a point the pixel that contains it; later features win.
 
     Args:
-        href: Absolute href of a raster with one band, in any CRS.
-        grid: Grid of the result; each pixel has the value of the label pixel at its center.
-        meaning: Meaning of its values.
+        href: Absolute href of a raster with one band, in any CRS; or path of a GeoJSON, GeoPackage, Shapefile or
+            FlatGeobuf file of points, lines and polygons.
+        grid: Grid of the result.
+        meaning: Meaning of the values of a raster, or of the features' classes.
+        field: Property of a feature that holds its class.
 
     Raises:
-        ReadError: It cannot be read.
-        ConfigError: It has no CRS, several bands, or values without meaning.
+        ReadError: The file cannot be read.
+        ConfigError: A raster has no CRS or several bands; or a value or a feature has no class, or one without meaning.
     """
+    if is_vector(href):
+        return _vector_labels(Path(href), grid, meaning, field)
     where = redact(href)
     with open_raster(href) as raster:
         if raster.crs is None:
@@ -205,33 +212,15 @@ def raster_labels(href: str, grid: Grid, meaning: Meaning) -> Codes:
             return _codes(warped.read(1), warped.read_masks(1) > 0, meaning, where)
 
 
-def vector_labels(path: Path, grid: Grid, meaning: Meaning, *, field: str = FIELD) -> Codes:
-    """Read points, lines and polygons on ``grid``, ``(y, x)`` uint8 class codes; 255 where there is no label.
-
-    A polygon labels the pixels whose center it covers, a point the pixel that contains it; later features win.
-
-    Args:
-        path: A GeoJSON, GeoPackage, Shapefile or FlatGeobuf file.
-        grid: Grid of the result.
-        meaning: Meaning of the features' classes.
-        field: Property that holds the class.
-
-    Raises:
-        ReadError: The file cannot be read.
-        ConfigError: A feature has no class, or one without meaning.
-    """
+def _vector_labels(path: Path, grid: Grid, meaning: Meaning, field: str) -> Codes:
     shapes = []
-    try:
+    with read_errors(f"{path}: the labels cannot be read"):
         for crs, geometry, properties in read_features(path):
             code = _code(path, properties, meaning, field)
             if crs == LON_LAT:
                 check_degrees(geometry, str(path))
             if not geometry.is_empty:
                 shapes.append((transform_geom(crs, grid.code, mapping(geometry)), code))
-    except (ConfigError, ReadError):
-        raise
-    except UNREADABLE as error:
-        raise ReadError(f"{path}: the labels cannot be read: {error}") from error
     if not shapes:
         return np.full(grid.shape, CloudClass.NODATA, np.uint8)
     placing = profile(grid)["transform"]
@@ -266,7 +255,7 @@ def _check_label_band(raster: DatasetReader, meaning: Meaning, where: str) -> No
         warnings.warn(
             f"{where}: nodata of the label raster is {nodata:g}, which means {CloudClass(code).name.lower()}: such "
             "pixels are not judged; if they are labels, remove the tag (gdal_edit -unsetnodata)",
-            StacCloudmaskWarning, stacklevel=4,
+            StacCloudmaskWarning, stacklevel=3,
         )  # fmt: skip
 
 

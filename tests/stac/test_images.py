@@ -7,7 +7,7 @@ import rasterio
 from stac_cloudmask.core.grid import Grid
 from stac_cloudmask.errors import ReadError, UnsupportedItemError
 from stac_cloudmask.stac.gdal import is_file, open_raster
-from stac_cloudmask.stac.warp import Meaning, Views, raster_labels, read_pixel
+from stac_cloudmask.stac.warp import Meaning, Views, read_labels, read_pixel
 from tests.stac.rasters import EPSG, LEFT, TOP, item_of, write
 
 GRID = Grid(epsg=EPSG, left=LEFT, top=TOP, gsd=10, height=64, width=64)
@@ -42,7 +42,7 @@ def test_no_reader_follows_a_file_to_overviews_elsewhere(leading):
     item = item_of(leading.parent, {"cloud_mask": leading.name})
     readers = [
         lambda: Views().classes(str(leading), GRID.coarsen(2), base=None, fill=255),
-        lambda: raster_labels(str(leading), GRID, Meaning(values={}, otherwise=0)),
+        lambda: read_labels(str(leading), GRID, Meaning(values={}, otherwise=0)),
         lambda: read_pixel(item, "cloud_mask", *MIDDLE),
         lambda: opened(leading),
     ]
@@ -59,7 +59,7 @@ def test_no_reader_of_masks_opens_a_vrt_whatever_its_name(tmp_path, secret):
     item = item_of(tmp_path, {"cloud_mask": lead.name})
     readers = [
         lambda: Views().classes(str(lead), GRID, base=None, fill=255),
-        lambda: raster_labels(str(lead), GRID, Meaning(values={}, otherwise=0)),
+        lambda: read_labels(str(lead), GRID, Meaning(values={}, otherwise=0)),
         lambda: read_pixel(item, "cloud_mask", *MIDDLE),
         lambda: opened(lead),
     ]

@@ -12,7 +12,7 @@ from rasterio.warp import transform_geom
 
 from stac_cloudmask.core.grid import Grid
 from stac_cloudmask.errors import ConfigError, ReadError, StacCloudmaskWarning
-from stac_cloudmask.stac.warp import Meaning, is_vector, raster_labels, vector_labels
+from stac_cloudmask.stac.warp import Meaning, is_vector, read_labels
 from tests.stac.vectors import write_vectors
 
 GRID = Grid(epsg=32633, left=600000, top=5000040, gsd=10, height=30, width=40)
@@ -54,14 +54,14 @@ def geojson(path, features, **members):
 
 def test_a_raster_on_the_same_grid_is_read_as_it_is(tmp_path):
     href = write_raster(tmp_path / "labels.tif", pattern(), GRID)
-    np.testing.assert_array_equal(raster_labels(href, GRID, OWN), pattern())
+    np.testing.assert_array_equal(read_labels(href, GRID, OWN), pattern())
 
 
 def test_a_coarser_raster_is_repeated(tmp_path):
     coarse = GRID.coarsen(2)
     href = write_raster(tmp_path / "labels.tif", pattern(coarse.shape), coarse)
     expected = pattern(coarse.shape).repeat(2, 0).repeat(2, 1)
-    np.testing.assert_array_equal(raster_labels(href, GRID, OWN), expected)
+    np.testing.assert_array_equal(read_labels(href, GRID, OWN), expected)
 
 
 def test_a_raster_in_another_crs_has_its_labels_in_place(tmp_path):
@@ -76,7 +76,7 @@ def test_a_raster_in_another_crs_has_its_labels_in_place(tmp_path):
         transform=transform,
     ) as raster:  # fmt: skip
         raster.write(labels, 1)
-    found = raster_labels(str(tmp_path / "labels.tif"), GRID, OWN)
+    found = read_labels(str(tmp_path / "labels.tif"), GRID, OWN)
     assert np.all(found[3:-3, 3:17] == 1)
     assert np.all(found[3:-3, 23:-3] == 0)
 
@@ -84,7 +84,7 @@ def test_a_raster_in_another_crs_has_its_labels_in_place(tmp_path):
 @pytest.mark.parametrize("nodata", [None, 9])
 def test_outside_of_the_raster_there_is_no_label(tmp_path, nodata):
     href = write_raster(tmp_path / "labels.tif", np.ones((10, 10), np.uint8), GRID, nodata=nodata)
-    found = raster_labels(href, GRID, OWN)
+    found = read_labels(href, GRID, OWN)
     assert np.all(found[:10, :10] == 1)
     assert np.count_nonzero(found != 255) == 100
 
@@ -93,32 +93,32 @@ def test_nodata_of_the_raster_is_no_label(tmp_path):
     labels = np.zeros(GRID.shape, np.int16)
     labels[5] = -9999
     href = write_raster(tmp_path / "labels.tif", labels, GRID, nodata=-9999)
-    np.testing.assert_array_equal(raster_labels(href, GRID, OWN) == 255, labels == -9999)
+    np.testing.assert_array_equal(read_labels(href, GRID, OWN) == 255, labels == -9999)
 
 
 def test_values_mean_what_the_caller_says(tmp_path):
     labels = np.tile(np.array([10, 20, 30, 40], np.float32), (30, 10))
     href = write_raster(tmp_path / "labels.tif", labels, GRID)
-    found = raster_labels(href, GRID, Meaning(values={"20": 1, "30": 2, "40.0": 255}, otherwise=0))
+    found = read_labels(href, GRID, Meaning(values={"20": 1, "30": 2, "40.0": 255}, otherwise=0))
     assert found[0, :4].tolist() == [0, 1, 2, 255]
 
 
 def test_a_value_without_meaning_is_an_error(tmp_path):
     href = write_raster(tmp_path / "labels.tif", np.full(GRID.shape, 7, np.uint8), GRID)
     with pytest.raises(ConfigError, match=r"value 7 has no meaning; known are 0, 1, 2, 255"):
-        raster_labels(href, GRID, OWN)
+        read_labels(href, GRID, OWN)
 
 
 def test_a_raster_without_crs_is_an_error(tmp_path):
     href = write_raster(tmp_path / "labels.tif", pattern(), GRID, crs=None)
     with pytest.raises(ConfigError, match="has no CRS"):
-        raster_labels(href, GRID, OWN)
+        read_labels(href, GRID, OWN)
 
 
 def test_a_file_that_is_no_raster_is_an_error(tmp_path):
     (tmp_path / "labels.tif").write_text("no raster")
     with pytest.raises(ReadError, match="not an image"):
-        raster_labels(str(tmp_path / "labels.tif"), GRID, OWN)
+        read_labels(str(tmp_path / "labels.tif"), GRID, OWN)
 
 
 def test_vectors_are_told_by_their_name():
@@ -128,13 +128,13 @@ def test_vectors_are_told_by_their_name():
 
 def test_a_name_among_numbers_means_nothing_to_a_raster(tmp_path):
     href = write_raster(tmp_path / "labels.tif", np.ones(GRID.shape, np.uint8), GRID)
-    assert np.all(raster_labels(href, GRID, NAMED) == 1)
+    assert np.all(read_labels(href, GRID, NAMED) == 1)
 
 
 def test_a_raster_of_several_strips_is_read_without_a_seam(tmp_path):
     tall = Grid(epsg=32633, left=600000, top=5100040, gsd=10, height=2500, width=3)
     href = write_raster(tmp_path / "labels.tif", pattern(tall.shape), tall)
-    np.testing.assert_array_equal(raster_labels(href, tall, OWN), pattern(tall.shape))
+    np.testing.assert_array_equal(read_labels(href, tall, OWN), pattern(tall.shape))
 
 
 FEATURES = [
@@ -156,13 +156,13 @@ def expected_labels():
 
 def test_geojson_in_degrees_lands_on_the_right_pixels(tmp_path):
     path = geojson(tmp_path / "labels.geojson", FEATURES)
-    np.testing.assert_array_equal(vector_labels(path, GRID, NAMED), expected_labels())
+    np.testing.assert_array_equal(read_labels(str(path), GRID, NAMED), expected_labels())
 
 
 def test_geojson_may_name_its_crs_as_it_did_in_2008(tmp_path):
     crs = {"type": "name", "properties": {"name": "urn:ogc:def:crs:EPSG::32633"}}
     path = geojson(tmp_path / "labels.geojson", FEATURES, to="EPSG:32633", crs=crs)
-    np.testing.assert_array_equal(vector_labels(path, GRID, NAMED), expected_labels())
+    np.testing.assert_array_equal(read_labels(str(path), GRID, NAMED), expected_labels())
 
 
 CUSTOM = (
@@ -178,12 +178,12 @@ POLYGONS = [FEATURES[0], FEATURES[1]]
 @pytest.mark.parametrize("crs", ["EPSG:32633", CUSTOM])
 def test_vector_files_land_on_the_right_pixels_whatever_their_format_and_crs(tmp_path, name, crs):
     path = write_vectors(tmp_path / name, FEATURES[:3], crs=crs, SPATIAL_INDEX="NO")
-    np.testing.assert_array_equal(vector_labels(path, GRID, NAMED), expected_labels())
+    np.testing.assert_array_equal(read_labels(str(path), GRID, NAMED), expected_labels())
 
 
 def test_a_shapefile_lands_on_the_right_pixels(tmp_path):
     path = write_vectors(tmp_path / "labels.shp", POLYGONS)
-    found = vector_labels(path, GRID, NAMED)
+    found = read_labels(str(path), GRID, NAMED)
     assert np.all(found[5:10, 15:30] == 2)
     assert np.all(found[2:8, 3:15] == 1)
 
@@ -191,7 +191,7 @@ def test_a_shapefile_lands_on_the_right_pixels(tmp_path):
 def test_all_layers_of_a_geopackage_are_labels(tmp_path):
     for (_, properties), feature in zip(FEATURES[:2], FEATURES[:2], strict=True):
         write_vectors(tmp_path / "labels.gpkg", [feature], layer=properties["class"])
-    found = vector_labels(tmp_path / "labels.gpkg", GRID, NAMED)
+    found = read_labels(str(tmp_path / "labels.gpkg"), GRID, NAMED)
     assert set(np.unique(found)) == {1, 2, 255}
 
 
@@ -203,13 +203,13 @@ def test_a_layer_without_a_crs_is_refused_with_what_helps(tmp_path, srs):
             for table in ("gpkg_geometry_columns", "gpkg_contents"):
                 db.execute(f"UPDATE {table} SET srs_id = {srs}")  # noqa: S608
     with pytest.raises(ConfigError, match=r"layer 'labels' has no CRS; set it"):
-        vector_labels(path, GRID, NAMED)
+        read_labels(str(path), GRID, NAMED)
 
 
 def test_projected_coordinates_in_geojson_without_a_crs_are_refused_with_what_helps(tmp_path):
     path = geojson(tmp_path / "labels.geojson", FEATURES[:2], to="EPSG:32633")
     with pytest.raises(ConfigError, match=r"are not longitude and latitude in degrees.*GeoPackage"):
-        vector_labels(path, GRID, NAMED)
+        read_labels(str(path), GRID, NAMED)
 
 
 def test_a_geopackage_without_its_table_of_contents_is_read_all_the_same(tmp_path):
@@ -217,7 +217,7 @@ def test_a_geopackage_without_its_table_of_contents_is_read_all_the_same(tmp_pat
     with closing(sqlite3.connect(path)) as db, db:
         db.execute("DROP TABLE gpkg_contents")
     before = path.read_bytes()
-    np.testing.assert_array_equal(vector_labels(path, GRID, NAMED), expected_labels())
+    np.testing.assert_array_equal(read_labels(str(path), GRID, NAMED), expected_labels())
     assert path.read_bytes() == before
 
 
@@ -228,33 +228,33 @@ LINKED = {"href": "http://spatialreference.org/ref/epsg/32633/proj4/", "type": "
 def test_geojson_may_name_its_crs_in_other_ways(tmp_path, properties):
     crs = {"type": "link" if "href" in properties else "name", "properties": properties}
     path = geojson(tmp_path / "labels.geojson", FEATURES, to="EPSG:32633", crs=crs)
-    np.testing.assert_array_equal(vector_labels(path, GRID, NAMED), expected_labels())
+    np.testing.assert_array_equal(read_labels(str(path), GRID, NAMED), expected_labels())
 
 
 def test_a_crs_of_geojson_that_nobody_knows_is_not_taken_for_degrees(tmp_path):
     crs = {"type": "name", "properties": {"name": "my grid"}}
     path = geojson(tmp_path / "labels.geojson", FEATURES, crs=crs)
     with pytest.raises(ConfigError, match="my grid"):
-        vector_labels(path, GRID, NAMED)
+        read_labels(str(path), GRID, NAMED)
 
 
 def test_a_bare_geometry_has_no_class(tmp_path):
     path = tmp_path / "bare.geojson"
     path.write_text(json.dumps(transform_geom(GRID.code, "EPSG:4326", polygon((0, 9), (0, 9)))))
     with pytest.raises(ConfigError, match=r"no class that is known: 'class' is None, of its properties \(none\)"):
-        vector_labels(path, GRID, NAMED)
+        read_labels(str(path), GRID, NAMED)
 
 
 @pytest.mark.parametrize("value", ["Thick Cloud", "thick-cloud", " thick_cloud "])
 def test_class_words_may_have_blanks_and_dashes(tmp_path, value):
     path = geojson(tmp_path / "labels.geojson", [(point(1, 1), {"class": value})])
-    assert vector_labels(path, GRID, Meaning(values={"thick_cloud": 1}))[1, 1] == 1
-    assert vector_labels(path, GRID, Meaning(values={"thick cloud": 1}))[1, 1] == 1
+    assert read_labels(str(path), GRID, Meaning(values={"thick_cloud": 1}))[1, 1] == 1
+    assert read_labels(str(path), GRID, Meaning(values={"thick cloud": 1}))[1, 1] == 1
 
 
 def test_a_code_may_be_a_float(tmp_path):
     path = geojson(tmp_path / "labels.geojson", [(point(1, 1), {"class": 2.0})])
-    assert vector_labels(path, GRID, OWN)[1, 1] == 2
+    assert read_labels(str(path), GRID, OWN)[1, 1] == 2
 
 
 @pytest.mark.parametrize("bands", [2, 3])
@@ -265,13 +265,13 @@ def test_a_label_raster_of_several_bands_is_refused(tmp_path, bands):
     ) as raster:  # fmt: skip
         raster.write(np.ones((bands, 30, 40), np.uint8))
     with pytest.raises(ConfigError, match=f"has {bands} bands; one is needed"):
-        raster_labels(str(tmp_path / "labels.tif"), GRID, OWN)
+        read_labels(str(tmp_path / "labels.tif"), GRID, OWN)
 
 
 def test_a_nodata_tag_that_is_a_class_is_noted(tmp_path):
     href = write_raster(tmp_path / "labels.tif", pattern(), GRID, nodata=0)
     with pytest.warns(StacCloudmaskWarning, match="nodata of the label raster is 0, which means clear"):
-        found = raster_labels(href, GRID, OWN)
+        found = read_labels(href, GRID, OWN)
     np.testing.assert_array_equal(found, np.where(pattern() == 0, 255, pattern()))
 
 
@@ -279,30 +279,30 @@ def test_a_single_feature_is_a_label_file_too(tmp_path):
     geometry = transform_geom(GRID.code, "EPSG:4326", point(4, 5))
     path = tmp_path / "one.geojson"
     path.write_text(json.dumps({"type": "Feature", "geometry": geometry, "properties": {"class": 1}}))
-    found = vector_labels(path, GRID, NAMED)
+    found = read_labels(str(path), GRID, NAMED)
     assert found[4, 5] == 1
     assert np.count_nonzero(found != 255) == 1
 
 
 def test_another_property_can_hold_the_class(tmp_path):
     path = geojson(tmp_path / "labels.geojson", [(point(1, 1), {"kind": "cloud"})])
-    assert vector_labels(path, GRID, NAMED, field="kind")[1, 1] == 1
+    assert read_labels(str(path), GRID, NAMED, field="kind")[1, 1] == 1
 
 
 def test_classes_that_are_not_listed_can_have_a_meaning(tmp_path):
     path = geojson(tmp_path / "labels.geojson", [(point(1, 1), {"class": "barn"})])
-    assert vector_labels(path, GRID, Meaning(values={"haze": 1}, otherwise=0))[1, 1] == 0
+    assert read_labels(str(path), GRID, Meaning(values={"haze": 1}, otherwise=0))[1, 1] == 0
 
 
 @pytest.mark.parametrize("properties", [{"class": "barn"}, {"class": None}, {"kind": "cloud"}, {}])
 def test_a_feature_without_a_known_class_is_an_error(tmp_path, properties):
     path = geojson(tmp_path / "labels.geojson", [(point(1, 1), properties)])
     with pytest.raises(ConfigError, match="no class that is known"):
-        vector_labels(path, GRID, NAMED)
+        read_labels(str(path), GRID, NAMED)
 
 
 def test_a_file_without_features_labels_nothing(tmp_path):
-    assert np.all(vector_labels(geojson(tmp_path / "labels.geojson", []), GRID, NAMED) == 255)
+    assert np.all(read_labels(str(geojson(tmp_path / "labels.geojson", [])), GRID, NAMED) == 255)
 
 
 @pytest.mark.parametrize("name", ["labels.geojson", "labels.gpkg"])
@@ -310,19 +310,19 @@ def test_a_file_without_features_labels_nothing(tmp_path):
 def test_a_damaged_vector_is_an_error_that_names_it(tmp_path, name, content):
     (tmp_path / name).write_text(content)
     with pytest.raises(ReadError, match=name):
-        vector_labels(tmp_path / name, GRID, NAMED)
+        read_labels(str(tmp_path / name), GRID, NAMED)
 
 
 def test_a_vector_that_is_not_there_is_an_error(tmp_path):
     with pytest.raises(ReadError, match=r"gone\.gpkg"):
-        vector_labels(tmp_path / "gone.gpkg", GRID, NAMED)
+        read_labels(str(tmp_path / "gone.gpkg"), GRID, NAMED)
 
 
 def test_labels_nested_without_end_are_refused_by_name(tmp_path):
     path = tmp_path / "labels.geojson"
     path.write_text('{"a":' * 100_000)
     with pytest.raises(ReadError, match="cannot be read"):
-        vector_labels(path, GRID, NAMED)
+        read_labels(str(path), GRID, NAMED)
 
 
 def test_a_geometry_of_no_kind_is_refused_by_name(tmp_path):
@@ -330,4 +330,4 @@ def test_a_geometry_of_no_kind_is_refused_by_name(tmp_path):
     geometry = {"type": "Pnint", "coordinates": [12.4, 45.1]}
     path.write_text(json.dumps({"type": "Feature", "geometry": geometry, "properties": {"class": "cloud"}}))
     with pytest.raises(ReadError, match="Unknown geometry type"):
-        vector_labels(path, GRID, NAMED)
+        read_labels(str(path), GRID, NAMED)
