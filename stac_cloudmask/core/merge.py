@@ -58,14 +58,8 @@ class Policy:
 
     def adjusted(self, settings: Settings) -> Policy:
         """Return the policy with the user's settings."""
-        asked = {
-            "cloud_thr": settings.cloud_thr,
-            "shadow_thr": settings.shadow_thr,
-            "cloud_buffer": settings.buffer,
-            "shadow_buffer": settings.buffer,
-            "min_area": settings.min_area,
-            "hole_area": settings.hole_area,
-        }
+        asked = {"cloud_buffer": settings.buffer, "shadow_buffer": settings.buffer}
+        asked |= {name: getattr(settings, name) for name in ("cloud_thr", "shadow_thr", "min_area", "hole_area")}
         return replace(self, **{name: value for name, value in asked.items() if value is not None})
 
 

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, Literal, Protocol
+from typing import Final, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from stac_cloudmask.core.grid import in_order
+from stac_cloudmask.core.grid import Chip, Window, in_order
 from stac_cloudmask.core.reflectance import to_reflectance
-
-if TYPE_CHECKING:
-    from stac_cloudmask.core.grid import Chip, Window
 
 PERCENT_NODATA: Final = 255
 """Value of a pixel without a probability, among whole percents 0..100."""

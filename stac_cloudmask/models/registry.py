@@ -160,15 +160,10 @@ def mismatch(data: bytes, spec: ModelSpec) -> str | None:
     return None if spec.sha256 is None else f"has SHA-256 {found}, but its item promises {spec.sha256}"
 
 
-def default_cache() -> Path:
-    """Return the user's cache directory for weights."""
-    return Path(pooch.os_cache("stac-cloudmask")) / "models"
-
-
 def cached_path(spec: ModelSpec, cache: Path | None = None) -> Path:
     """Return the path of downloaded weights; the checksum in the name distinguishes releases."""
-    version = (spec.sha256 or "unverified")[:12]
-    return (cache or default_cache()) / spec.name / f"{version}-{spec.file_name}"
+    folder, version = cache or Path(pooch.os_cache("stac-cloudmask")) / "models", (spec.sha256 or "unverified")[:12]
+    return folder / spec.name / f"{version}-{spec.file_name}"
 
 
 def locate(spec: ModelSpec, cache: Path | None = None) -> Path:

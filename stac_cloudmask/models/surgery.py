@@ -5,18 +5,14 @@ The functions expect the operators of graphs that ONNX Runtime has simplified, s
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Final
 
 import numpy as np
-from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto, helper, numpy_helper, shape_inference
+from numpy.typing import NDArray
+from onnx import GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto, helper, numpy_helper, shape_inference
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
-
-    from numpy.typing import NDArray
-    from onnx import GraphProto
-
-    F32 = NDArray[np.float32]
+F32 = NDArray[np.float32]
 
 MEANS: Final = frozenset({"GlobalAveragePool", "ReduceMean"})
 POINTWISE: Final = frozenset({"Add", "Clip", "Conv", "HardSigmoid", "HardSwish", "Mul", "Relu", "Sigmoid"})

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from stac_cloudmask.config import FAST
+from stac_cloudmask.config import FAST, Settings
 from stac_cloudmask.errors import BandNotFoundError, StacCloudmaskError
 from stac_cloudmask.pipeline.item import plan_item
 from stac_cloudmask.pipeline.mask import THREADS, clip, models_of, passes_of, resolve_sources, segmenter
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
 
     import pystac
 
-    from stac_cloudmask.config import Settings
     from stac_cloudmask.pipeline.inference import Pass
     from stac_cloudmask.stac.bands import BandSource, Sources
     from stac_cloudmask.stac.catalog import OutputCatalog

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import Final, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +15,8 @@ from stac_cloudmask.core.grid import (
     FARMVIBES_OVERLAP,
     FARMVIBES_SIZE,
     Chip,
+    Grid,
+    Window,
     farmvibes_chips,
     in_order,
     plan_chips,
@@ -26,9 +28,6 @@ from stac_cloudmask.core.resampling import block_mean
 from stac_cloudmask.errors import ConfigError
 from stac_cloudmask.models.spec import ModelSpec, shared_window
 from stac_cloudmask.stac.warp import RGB
-
-if TYPE_CHECKING:
-    from stac_cloudmask.core.grid import Grid, Window
 
 U16 = NDArray[np.uint16]
 

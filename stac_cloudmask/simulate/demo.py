@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from stac_cloudmask.config import Settings
 from stac_cloudmask.errors import StacCloudmaskError
 from stac_cloudmask.pipeline.run import run
-from stac_cloudmask.review.evaluate import evaluate
+from stac_cloudmask.review.evaluate import EvaluationReport, evaluate
 from stac_cloudmask.review.layers import MASK
 from stac_cloudmask.review.report import build_report
 from stac_cloudmask.simulate.scene import DEFAULT, REFERENCE, Recipe, write_simulated_item
@@ -19,7 +19,6 @@ from stac_cloudmask.stac.search import load_items
 
 if TYPE_CHECKING:
     from stac_cloudmask.pipeline.result import Result
-    from stac_cloudmask.review.evaluate import EvaluationReport
 
 
 @dataclass(frozen=True, kw_only=True)

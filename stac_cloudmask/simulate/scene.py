@@ -230,10 +230,8 @@ def _asset(key: str, grid: Grid) -> pystac.Asset:
 def _list_in_catalog(folder: Path, collection_id: str, item: pystac.Item) -> None:
     """Write an item beside its files, and list it in the collection and the catalog in ``folder``."""
     root, home = folder / "catalog.json", folder / collection_id / "collection.json"
-    if root.exists():
-        catalog = pystac.Catalog.from_file(root)
-    else:
-        catalog = pystac.Catalog("simulated", "Simulated Sentinel-2 scenes.", href=str(root))
+    made = pystac.Catalog("simulated", "Simulated Sentinel-2 scenes.", href=str(root))
+    catalog = pystac.Catalog.from_file(root) if root.exists() else made
     if home.exists():
         collection = pystac.Collection.from_file(home)
         collection.remove_item(item.id)

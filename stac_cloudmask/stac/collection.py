@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from copy import deepcopy
 from datetime import datetime
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import pystac
 from pystac.summaries import Summarizer, SummaryStrategy
@@ -20,10 +20,6 @@ from stac_cloudmask.stac.hrefs import safe_id
 from stac_cloudmask.stac.mask_item import CATALOG_TITLE, ITEM_TYPE, SUFFIX, collection_title, json_link
 from stac_cloudmask.stac.metadata import number, period, times_of
 from stac_cloudmask.stac.store import whole_file
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
-
 
 CATALOG_ID: Final = "stac-cloudmask"
 SENTINEL_LICENSE: Final = "https://sentinel.esa.int/documents/247904/690755/Sentinel_Data_Legal_Notice"

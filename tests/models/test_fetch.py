@@ -6,6 +6,7 @@ import json
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
+import pooch
 import pytest
 from rich.console import Console
 from typer.testing import CliRunner
@@ -16,7 +17,6 @@ from stac_cloudmask.errors import ChecksumError, ModelError, WriteError
 from stac_cloudmask.models.registry import (
     cached_path,
     catalog_folder,
-    default_cache,
     fetch_model,
     find_model,
     is_here,
@@ -148,7 +148,7 @@ def test_bundled_weights_need_no_fetching(tmp_path):
 
 def test_the_cache_keeps_releases_apart(spec):
     assert cached_path(spec) != cached_path(replace(spec, sha256="0" * 64))
-    assert cached_path(spec).is_relative_to(default_cache())
+    assert cached_path(spec).is_relative_to(pooch.os_cache("stac-cloudmask"))
 
 
 def test_the_checksum_of_unpromised_weights_is_that_of_the_file(spec, tmp_path):
