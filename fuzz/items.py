@@ -153,16 +153,16 @@ def _facts(sources: Sources, fingerprint: str, settings: Settings, chance: rando
     )
 
 
-def _check_item(made: pystac.Item, source: pystac.Item, origin: str | None) -> None:
-    text = json.dumps(made.to_dict(include_self_link=False, transform_hrefs=False), allow_nan=False)
+def _check_item(made: dict[str, Any], source: pystac.Item, origin: str | None) -> None:
+    text = json.dumps(made, allow_nan=False)
     canaries.check(text, "output item")
     text.encode()
-    for name in (made.id, str(made.collection_id)):
+    for name in (made["id"], made["collection"]):
         if os.sep in name or name.startswith("."):
             raise AssertionError(f"id {name!r} leads out of the catalog")
-    for key, asset in made.assets.items():
-        own = asset.href == "./cloud_mask.tif"
-        if not own and not is_remote(asset.href) and origin is not None and is_remote(origin):
-            raise AssertionError(f"asset {key!r} of a remote item leads to the local {asset.href}")
+    for key, asset in made["assets"].items():
+        own = asset["href"] == "./cloud_mask.tif"
+        if not own and not is_remote(asset["href"]) and origin is not None and is_remote(origin):
+            raise AssertionError(f"asset {key!r} of a remote item leads to the local {asset['href']}")
     if pystac.Item.from_dict(json.loads(text), migrate=False).id != f"{source.id}_cloudmask":
         raise AssertionError("the output item does not carry its source's id")

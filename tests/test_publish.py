@@ -212,8 +212,7 @@ def test_masks_of_two_areas_and_of_the_whole_are_attached_to_one_item_and_each_i
     parts = [source, *(clipped_item(source, half) for half in halves)]
     file = {"file:size": 1, "file:checksum": "1220" + "ab" * 32}
     facts = replace(facts_of(source, class_map(), {}), files={"cloud_mask": file})
-    masks = [mask_item(part, facts) for part in parts]
-    bodies = [mask.to_dict(transform_hrefs=False) for mask in masks]
+    bodies = [mask_item(part, facts) for part in parts]
     before = item = source.to_dict(transform_hrefs=False)
     for body in bodies:
         item = attached(item, body)

@@ -275,6 +275,12 @@ def _raster(key: str, title: str, description: str, roles: tuple[str, ...], extr
     return named | values | extra
 
 
+def _probability(model: str, subject: str) -> Json:
+    title, description = f"{subject} probability", f"The {model} model's probability in whole percents."
+    values = {"nodata": 255, "unit": "%"}
+    return _raster(f"{model}_probability", title, description, (subject.lower(),), values)
+
+
 def _sidecars(key: str, title: str) -> dict[str, Json]:
     """Return the sidecar files that give QGIS and GDAL the names and colors of a class map."""
     return {
@@ -298,20 +304,8 @@ ASSETS: Final[Mapping[str, Json]] = {
         ("cloud", "cloud-shadow", "snow-ice"),
         {"nodata": 0, "classification:classes": class_list(SCL_CLASSES)},
     ),
-    "cloud_probability": _raster(
-        "cloud_probability",
-        "Cloud probability",
-        "The cloud model's probability in whole percents.",
-        ("cloud",),
-        {"nodata": 255, "unit": "%"},
-    ),
-    "shadow_probability": _raster(
-        "shadow_probability",
-        "Cloud-shadow probability",
-        "The shadow model's probability in whole percents.",
-        ("cloud-shadow",),
-        {"nodata": 255, "unit": "%"},
-    ),
+    "cloud_probability": _probability("cloud", "Cloud"),
+    "shadow_probability": _probability("shadow", "Cloud-shadow"),
     "mask_votes": _raster(
         "mask_votes",
         "Votes behind the mask",

@@ -10,7 +10,7 @@ from importlib.util import find_spec
 from itertools import groupby
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from stac_cloudmask.errors import ConfigError, PublishError, ReadError, UnsupportedItemError, WriteError
 from stac_cloudmask.stac.assets import ASSETS, OWN, Json, file_name_of, mapped
@@ -28,20 +28,13 @@ from stac_cloudmask.stac.collection import (
 )
 from stac_cloudmask.stac.hrefs import is_remote, safe_id
 from stac_cloudmask.stac.mask_item import ITEM_TYPE, JSON_TYPE, file_fields
-from stac_cloudmask.stac.parse import is_asset, is_link, links_of, parsed, wrong_members
-from stac_cloudmask.stac.store import open_store
-
-if TYPE_CHECKING:
-    from contextlib import AbstractContextManager
-
-    import pystac
-
+from stac_cloudmask.stac.parse import is_asset, is_link, links_of, wrong_members
+from stac_cloudmask.stac.store import TYPES, open_store
 
 CATALOG: Final = "catalog.json"
 REPORT: Final = "run.json"
 """Name of a run's report in the catalog's folder; a run without masks writes only this."""
 TABLE: Final = "items.parquet"
-PARQUET: Final = "application/vnd.apache.parquet"
 NOTHING: Final[Mapping[str, Any]] = MappingProxyType({})
 ABOVE: Final = "../../"
 """Relative href from an item to the catalog's folder."""
@@ -66,8 +59,8 @@ def own_files(body: Json) -> dict[str, str]:
     Raises:
         UnsupportedItemError: A name could refer to another folder.
     """
-    found = {key: str(asset["href"]) for key, asset in body["assets"].items()}
-    return {key: safe_id(href.removeprefix("./"), what="file") for key, href in found.items() if href.startswith("./")}
+    hrefs = {key: asset["href"] for key, asset in body["assets"].items() if asset["href"].startswith("./")}
+    return {key: safe_id(href.removeprefix("./"), what="file") for key, href in hrefs.items()}
 
 
 def documents(body: Json) -> list[str]:
@@ -176,6 +169,8 @@ class OutputCatalog:
         self._config = config
         self.root = self._store.href("").rstrip("/")
         """The absolute href of the catalog's folder."""
+        self.workdir = self._store.workdir
+        """Makes a folder for an item's files until ``write_item`` moves them; remnants of killed runs are removed."""
 
     def href(self, collection_id: str, item_id: str) -> str:
         """Return the absolute href of an item, whether or not it exists."""
@@ -208,15 +203,11 @@ class OutputCatalog:
         whole = all(name in sizes and size in (None, sizes[name]) for name, size in stated)
         return body if files and whole else None
 
-    def workdir(self) -> AbstractContextManager[Path]:
-        """Make a folder for an item's files until ``write_item`` moves them; remnants of killed runs are removed."""
-        return self._store.workdir()
-
-    def write_item(self, item: pystac.Item, files: Mapping[str, Path]) -> str:
+    def write_item(self, item: Json, files: Mapping[str, Path]) -> str:
         """Write an item's files and then the item; files that it no longer has are removed.
 
         Args:
-            item: An item from ``mask_item``.
+            item: The JSON of an item from ``mask_item``.
             files: Local files of all its own assets, by asset key; they are moved, not copied.
 
         Returns:
@@ -226,13 +217,15 @@ class OutputCatalog:
             WriteError: The output cannot be written; an earlier version of the item may be incomplete, for which
                 ``state`` returns None.
         """
-        name = item_name(str(item.collection_id), item.id)
+        name = item_name(item["collection"], item["id"])
         folder = name.rpartition("/")[0]
-        body = item.to_dict(include_self_link=False, transform_hrefs=False)
+        links = [link for link in item["links"] if link["rel"] != "self"]
         if is_remote(self.root):  # other machines can follow a URL, but not a local path
-            body["links"].append(_self_link(self._store.href(name)))
-        names = own_files(body)
-        self._store.put({f"{folder}/{names[key]}": path for key, path in files.items()} | {name: body})
+            links.append(_self_link(self._store.href(name)))
+        names = own_files(item)
+        self._store.put(
+            {f"{folder}/{names[key]}": path for key, path in files.items()} | {name: item | {"links": links}}
+        )
         stale = {*map(file_name_of, ASSETS)} - set(names.values())
         for left in stale & self._store.sizes(folder).keys():
             self._store.remove(f"{folder}/{left}")
@@ -347,7 +340,7 @@ class OutputCatalog:
                     raise ReadError(
                         f"{where}: asset {key!r} is not the file that was written; process its source again"
                     )
-            target.write_item(parsed(body, href=None), files)
+            target.write_item(body, files)
 
     def collection(self, collection_id: str) -> Json:
         """Return the JSON of a collection as stored.
@@ -485,7 +478,7 @@ def _with_table(found: Json | None) -> Json:
     body = found or {}
     table = {
         "href": f"./{TABLE}",
-        "type": PARQUET,
+        "type": TYPES[".parquet"],
         "title": "All items as a table",
         "roles": ["collection-mirror"],
     }

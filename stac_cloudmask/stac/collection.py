@@ -18,7 +18,7 @@ from stac_cloudmask.errors import ConfigError, UnsupportedItemError, WriteError
 from stac_cloudmask.stac.assets import ASSETS, Json, extensions_of, renders
 from stac_cloudmask.stac.hrefs import safe_id
 from stac_cloudmask.stac.mask_item import CATALOG_TITLE, ITEM_TYPE, SUFFIX, collection_title, json_link
-from stac_cloudmask.stac.metadata import number, period, times_of
+from stac_cloudmask.stac.metadata import numbers, period, times_of
 from stac_cloudmask.stac.store import whole_file
 
 CATALOG_ID: Final = "stac-cloudmask"
@@ -91,8 +91,6 @@ def _check_config(body: Json, name: str) -> None:
 
 def configured(collection: Json, config: Mapping[str, Any]) -> Json:
     """Return the collection with its owner's fields; ESA is kept as producer unless the owner names another."""
-    if not config:
-        return collection
     given = {key: value for key, value in config.items() if key not in {"id", "links"}}
     if "providers" in given and not any("producer" in part.get("roles", ()) for part in given["providers"]):
         given["providers"] = [ESA, *given["providers"]]
@@ -176,7 +174,7 @@ def place_and_time(item: Json) -> tuple[list[float], datetime, datetime]:
     """
     try:
         bbox, times = item["bbox"], times_of(item["properties"])
-        if len(bbox) in {4, 6} and None not in map(number, bbox):
+        if numbers(bbox, (4, 6)):
             return _without_heights(bbox), *times
     except (ValueError, TypeError, KeyError, AttributeError, OverflowError):
         pass

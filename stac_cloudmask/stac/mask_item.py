@@ -27,7 +27,7 @@ from stac_cloudmask.stac.assets import (
     unsigned,
 )
 from stac_cloudmask.stac.hrefs import safe_id
-from stac_cloudmask.stac.metadata import number
+from stac_cloudmask.stac.metadata import number, numbers
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -141,8 +141,8 @@ def collection_title(collection_id: str) -> str:
     return f"Cloud and cloud-shadow masks for {collection_id.removesuffix(f'-{SUFFIX}')}"
 
 
-def mask_item(source: pystac.Item, facts: MaskFacts) -> pystac.Item:
-    """Return the item of a finished mask.
+def mask_item(source: pystac.Item, facts: MaskFacts) -> Json:
+    """Return the JSON of the item of a finished mask.
 
     Links to collection and catalog are relative, as are the hrefs of all written files; hrefs of the source's files
     are absolute and unsigned. Nothing is fetched.
@@ -167,25 +167,18 @@ def mask_item(source: pystac.Item, facts: MaskFacts) -> pystac.Item:
         "id": output_id(source.id),
         "collection": facts.collection_id,
         "geometry": source.geometry,
-        "bbox": _bbox(source),
+        "bbox": source.bbox if numbers(source.bbox, (4, 6)) else list(shape(source.geometry).bounds),
         "properties": properties,
         "links": _links(source, facts),
         "assets": assets,
     }
-    return pystac.Item.from_dict(item, preserve_dict=False, migrate=False)
+    whole = pystac.Item.from_dict(item, preserve_dict=False, migrate=False)
+    return whole.to_dict(include_self_link=False, transform_hrefs=False)
 
 
 def _source_key(key: str, facts: MaskFacts) -> str:
     """Return the key of a source's asset beside the mask's own, because a corrected ``scl`` takes the source's key."""
     return f"source_{key}" if key in facts.files else key
-
-
-def _bbox(source: pystac.Item) -> list[float]:
-    """Return the source's bounding box, or that of its footprint if it has no valid one."""
-    stated = source.bbox
-    if isinstance(stated, list) and len(stated) in {4, 6} and None not in map(number, stated):
-        return stated
-    return list(shape(source.geometry).bounds)
 
 
 def _properties(source: pystac.Item, facts: MaskFacts) -> Json:

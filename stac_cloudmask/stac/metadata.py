@@ -130,8 +130,8 @@ def make_grid(epsg: int, transform: object, shape: object, *, where: str) -> Gri
     Raises:
         UnsupportedItemError: See ``asset_grid``.
     """
-    coefficients = _numbers(transform, (6, 9))
-    sides = _numbers(shape, (2,))
+    coefficients = numbers(transform, (6, 9))
+    sides = numbers(shape, (2,))
     if coefficients is None or sides is None:
         raise UnsupportedItemError(
             f"{where}: proj:transform {str(transform)[:120]} and proj:shape {str(shape)[:60]} are not a grid; "
@@ -154,7 +154,8 @@ def make_grid(epsg: int, transform: object, shape: object, *, where: str) -> Gri
     return Grid(epsg=epsg, left=left, top=top, gsd=gsd, height=int(height), width=int(width))
 
 
-def _numbers(values: object, lengths: tuple[int, ...]) -> tuple[float, ...] | None:
+def numbers(values: object, lengths: tuple[int, ...]) -> tuple[float, ...] | None:
+    """Return a list of finite numbers of one of these lengths; None for anything else."""
     if not isinstance(values, list | tuple) or len(values) not in lengths:
         return None
     found = [number(value) for value in values]

@@ -8,12 +8,13 @@ import shutil
 import tempfile
 import time
 import uuid
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from datetime import timedelta
 from functools import cache, partial
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from filelock import FileLock, Timeout
 
@@ -21,11 +22,8 @@ from stac_cloudmask.errors import ConfigError, StacCloudmaskError, WriteError
 from stac_cloudmask.retry import DEFAULT_POLICY, RetryPolicy, retrying
 from stac_cloudmask.stac.hrefs import local_path
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
-
-    Json = dict[str, Any]
-    Change = Callable[[Json | None], Json]
+Json = dict[str, Any]
+Change = Callable[[Json | None], Json]
 
 WORK: Final = ".stac_cloudmask"
 """Folder inside an output directory for temporary files and locks."""
@@ -115,12 +113,11 @@ class LocalStore:
         It is inside the root, which allows moving files by renaming. Its owner holds a lock beside it; a folder whose
         lock is free has been abandoned.
         """
-        parent = self._root / WORK
+        folder = self._root / WORK / f"run-{uuid.uuid4().hex}"
+        lock = FileLock(f"{folder}{LOCKED}")
         with self._named_errors():
-            _remove_abandoned(parent)
-            lock = FileLock(parent / f"run-{uuid.uuid4().hex}{LOCKED}")
+            _remove_abandoned(folder.parent)
             lock.acquire()
-            folder = _folder_of(lock)
             folder.mkdir()
         try:
             yield folder
@@ -143,13 +140,9 @@ class LocalStore:
             raise WriteError(f"{path}: another run has held this lock for {LOCK_SECONDS:.0f} s; is it stuck?") from None
 
 
-def _folder_of(lock: FileLock) -> Path:
-    return Path(lock.lock_file.removesuffix(LOCKED))
-
-
 def _remove(lock: FileLock) -> None:
     """Delete a temporary folder and its lock, which is held; Windows cannot delete an open file such as the lock."""
-    shutil.rmtree(_folder_of(lock), ignore_errors=True)
+    shutil.rmtree(lock.lock_file.removesuffix(LOCKED), ignore_errors=True)
     lock.release()
     with suppress(OSError):  # as above: what may not be deleted now is left to a later call
         Path(lock.lock_file).unlink(missing_ok=True)

@@ -27,7 +27,7 @@ def catalog(shared, tmp_path_factory):
         with catalog.workdir() as work:
             files = write_files(work, class_map(), everything=number % 2 == 0)
             item = mask_item(source, facts_of(source, class_map(), files))
-            hrefs[item.id] = catalog.write_item(item, files)
+            hrefs[item["id"]] = catalog.write_item(item, files)
     catalog.link(hrefs.values())
     return catalog
 

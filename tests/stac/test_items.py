@@ -45,7 +45,7 @@ def source(shared):
 def make(files):
     def made(item, **changes):
         with no_network():
-            return mask_item(item, facts_of(item, class_map(), files, **changes)).to_dict(transform_hrefs=False)
+            return mask_item(item, facts_of(item, class_map(), files, **changes))
 
     return made
 
