@@ -18,11 +18,12 @@ from shapely.geometry import mapping
 from stac_cloudmask.models.registry import is_followable, model_document, weights_sha256
 from stac_cloudmask.pipeline.mask import THREADS, Mask, Models, make_mask, models_of, named, part_of
 from stac_cloudmask.pipeline.result import VERSION, Progress, Result, Status, Stopwatch, failed, software
-from stac_cloudmask.stac.assets import ASSETS, OWN, file_name_of, unsigned
+from stac_cloudmask.stac.assets import ASSETS, OWN, file_name_of
 from stac_cloudmask.stac.catalog import OutputCatalog
 from stac_cloudmask.stac.cog import write_cog, write_thumbnail
 from stac_cloudmask.stac.collection import read_config
 from stac_cloudmask.stac.geometry import bbox_of, check_footprint
+from stac_cloudmask.stac.hrefs import unsigned
 from stac_cloudmask.stac.mask_item import (
     MaskFacts,
     ModelUse,

@@ -26,11 +26,10 @@ from stac_cloudmask.models.session import OnnxSegmenter
 from stac_cloudmask.pipeline.inference import Part, Pass, Pixels, infer, plan_passes, step_of
 from stac_cloudmask.pipeline.result import Stopwatch
 from stac_cloudmask.retry import RetryPolicy
-from stac_cloudmask.stac.assets import unsigned
 from stac_cloudmask.stac.bands import Sources, resolve
 from stac_cloudmask.stac.connection import Connection
 from stac_cloudmask.stac.geometry import Area, Bbox, bbox_area, bbox_of, check_degrees, footprint, pixels_of, read_area
-from stac_cloudmask.stac.hrefs import HrefRule
+from stac_cloudmask.stac.hrefs import HrefRule, unsigned
 from stac_cloudmask.stac.reader import open_scene
 
 if TYPE_CHECKING:

@@ -30,9 +30,9 @@ from stac_cloudmask.core.predict import PERCENT_NODATA
 from stac_cloudmask.errors import ConfigError, StacCloudmaskError, redact
 from stac_cloudmask.pipeline.result import VERSION
 from stac_cloudmask.review.layers import MASK_VOTES, U8, MaskLayers, painted
-from stac_cloudmask.stac.assets import OWN, Json, unsigned
+from stac_cloudmask.stac.assets import OWN, Json
 from stac_cloudmask.stac.catalog import OutputCatalog, existing_catalog
-from stac_cloudmask.stac.hrefs import is_remote
+from stac_cloudmask.stac.hrefs import is_remote, unsigned
 from stac_cloudmask.stac.mask_item import class_counts, cover_of
 from stac_cloudmask.stac.metadata import number
 from stac_cloudmask.stac.store import whole_file

@@ -30,8 +30,9 @@ from stac_cloudmask.pipeline.mask import Mask, models_of, named
 from stac_cloudmask.pipeline.result import NOTEBOOK_SIDE, VERSION, cover_text, notebook_html
 from stac_cloudmask.review.cubes import Masks, mask_items, time_of
 from stac_cloudmask.review.layers import MASK, MASK_VOTES, U8, MaskItem, MaskLayers, mask_item_of, painted, vote_classes
-from stac_cloudmask.stac.assets import VOTES, unsigned
+from stac_cloudmask.stac.assets import VOTES
 from stac_cloudmask.stac.geometry import LON_LAT, Area, Bbox, bbox_area, read_area, touches
+from stac_cloudmask.stac.hrefs import unsigned
 from stac_cloudmask.stac.mask_item import class_counts, cover_of
 from stac_cloudmask.stac.metadata import mask_grid
 from stac_cloudmask.stac.warp import Views

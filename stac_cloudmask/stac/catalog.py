@@ -13,7 +13,7 @@ from types import MappingProxyType
 from typing import Any, Final
 
 from stac_cloudmask.errors import ConfigError, PublishError, ReadError, UnsupportedItemError, WriteError
-from stac_cloudmask.stac.assets import ASSETS, OWN, Json, file_name_of, mapped
+from stac_cloudmask.stac.assets import ASSETS, OWN, Json, file_name_of
 from stac_cloudmask.stac.collection import (
     configured,
     covering,
@@ -27,7 +27,7 @@ from stac_cloudmask.stac.collection import (
     write_geoparquet,
 )
 from stac_cloudmask.stac.hrefs import is_remote, safe_id
-from stac_cloudmask.stac.mask_item import ITEM_TYPE, JSON_TYPE, file_fields
+from stac_cloudmask.stac.mask_item import ITEM_TYPE, JSON_TYPE, file_fields, mapped
 from stac_cloudmask.stac.parse import is_asset, is_link, links_of, wrong_members
 from stac_cloudmask.stac.store import TYPES, open_store
 

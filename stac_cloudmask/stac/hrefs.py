@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Final
-from urllib.parse import unquote, urljoin
+from urllib.parse import parse_qsl, unquote, urljoin, urlsplit, urlunsplit
 from urllib.request import url2pathname
 
 from stac_cloudmask.errors import UnsupportedItemError, redact
@@ -33,6 +33,8 @@ READABLE_URL: Final = re.compile(
 PRIVATE_SUFFIXES: Final = (".localhost", ".local", ".internal", ".localdomain", ".lan", ".home.arpa")
 MAX_HREF: Final = 4096
 MAX_ID: Final = 200
+HARMLESS: Final = frozenset({"asset", "assets", "collection", "f", "format", "id", "item", "items", "versionid"})
+"""Query parameters that identify a resource. Any other may be a signature or a credential."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -159,6 +161,16 @@ def is_private(host: str) -> bool:
         return "." not in name or name.endswith(PRIVATE_SUFFIXES)
     public = getattr(address, "ipv4_mapped", None) or address
     return not public.is_global or public.is_multicast
+
+
+def unsigned(href: str) -> str:
+    """Return the href without user info and fragment, and without its query unless that is harmless."""
+    parts = urlsplit(href)
+    if not parts.scheme or not parts.netloc:
+        return href
+    names = {name.lower() for name, _ in parse_qsl(parts.query, keep_blank_values=True)}
+    query = parts.query if names <= HARMLESS else ""
+    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, query, ""))
 
 
 def _refused(href: str, why: str) -> UnsupportedItemError:

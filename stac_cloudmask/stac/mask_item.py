@@ -1,42 +1,33 @@
-"""Build the STAC item of a mask."""
+"""Build the STAC item of a mask, with what it carries over from its source."""
 
 from __future__ import annotations
 
 import hashlib
+import math
+import re
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from itertools import zip_longest
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import urlsplit
 
 import numpy as np
 import pystac
 from shapely.geometry import shape
 
 from stac_cloudmask.core.classes import CLASSES, CloudClass
-from stac_cloudmask.errors import UnsupportedItemError
-from stac_cloudmask.stac.assets import (
-    ASSETS,
-    OWN,
-    Json,
-    carried_assets,
-    extensions_of,
-    file_name_of,
-    license_links,
-    renders,
-    scene_properties,
-    self_href,
-    unsigned,
-)
-from stac_cloudmask.stac.hrefs import safe_id
-from stac_cloudmask.stac.metadata import number, numbers
+from stac_cloudmask.errors import UnsupportedItemError, redact
+from stac_cloudmask.stac.assets import ASSETS, OWN, Json, extensions_of, file_name_of, renders
+from stac_cloudmask.stac.bands import BandSource, Sources, asset_band, boa_offset, scale_of
+from stac_cloudmask.stac.hrefs import check_href, is_remote, safe_id, unsigned
+from stac_cloudmask.stac.metadata import asset_epsg, baseline, number, numbers, sun_angles, tile_of
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from numpy.typing import NDArray
 
     from stac_cloudmask.config import Settings
     from stac_cloudmask.core.grid import Grid
-    from stac_cloudmask.stac.bands import Sources
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -156,7 +147,7 @@ def mask_item(source: pystac.Item, facts: MaskFacts) -> Json:
     """
     assets: dict[str, Json] = {}
     if not facts.settings.mask_only:
-        carried = carried_assets(source, facts.sources, choice=facts.settings.boa_offset)
+        carried = _carried_assets(source, facts.sources, choice=facts.settings.boa_offset)
         assets = {_source_key(key, facts): asset for key, asset in carried.items()}
     assets |= {key: _asset(key, facts) for key in ASSETS if key in facts.files}
     properties = _properties(source, facts)
@@ -185,7 +176,7 @@ def _properties(source: pystac.Item, facts: MaskFacts) -> Json:
     """Return what holds for source and mask, what describes the mask, and what it takes to understand and repeat it."""
     scl = facts.sources.scl
     return {
-        **scene_properties(source, with_assets=not facts.settings.mask_only),
+        **_scene_properties(source, with_assets=not facts.settings.mask_only),
         "title": f"Cloud and cloud-shadow mask for {source.id}",
         "created": facts.created,
         "updated": facts.created,
@@ -269,7 +260,7 @@ def _links(source: pystac.Item, facts: MaskFacts) -> list[Json]:
     links += [
         _derived_from(unsigned(model.href), f"Model {model.name}", {"mlm:name": model.name}) for model in facts.models
     ]
-    return links + license_links(source)
+    return links + _license_links(source)
 
 
 def json_link(rel: str, href: str, title: str) -> Json:
@@ -279,6 +270,186 @@ def json_link(rel: str, href: str, title: str) -> Json:
 
 def _derived_from(href: str, title: str, stated: Json) -> Json:
     return {"rel": "derived_from", "href": href, "type": ITEM_TYPE, "title": title, **stated}
+
+
+CARRIED: Final = re.compile(
+    r"(start_|end_)?datetime|license|providers|platform|constellation|instruments|eo:snow_cover"
+    r"|(auth|eopf|grid|mgrs|product|sat|view):.+|storage:schemes"
+    r"|s2:(product_uri|tile_id|datatake_id|datatake_type|datastrip_id|reflectance_conversion_factor)"
+)
+"""Properties of the source that also apply to its mask. Left out are the class percentages of the product's own mask,
+which the new mask contradicts; fields that the Sentinel-2 extension lacks or has deprecated; and storage fields of
+the storage extension's first version, which would wrongly describe the mask's own files."""
+BAND_PREFIXES: Final[Mapping[str, str]] = {
+    **dict.fromkeys(("common_name", "center_wavelength", "full_width_half_max", "solar_illumination"), "eo:"),
+    **dict.fromkeys(("scale", "offset", "spatial_resolution", "sampling", "bits_per_sample", "histogram"), "raster:"),
+}
+"""Fields of ``eo:bands`` and ``raster:bands``, where STAC 1.0 kept bands, that have a prefix since STAC 1.1."""
+REPLACED: Final = frozenset({"alternate", "bands", "eo:bands", "raster:bands", "proj:epsg"})
+"""Fields that are carried over in another form."""
+OF_VALUES: Final = re.compile(r"raster:.+|data_type|nodata|unit|statistics")
+"""Fields that describe a band's values; they belong to the asset if it has one band."""
+
+RASTER_TYPES: Final = ("image/tiff", "image/vnd.stac.geotiff", "image/jp2")
+ESA_ID: Final = re.compile(r"S2[A-D]_MSIL2A_\d{8}T\d{6}_N\d{4}_R\d{3}_T\d{2}[A-Z]{3}_\d{8}T\d{6}")
+
+
+def mapped(value: object, change: Callable[[Any], object]) -> Any:  # noqa: ANN401  (any JSON)
+    """Return JSON with all texts, numbers and constants in it changed."""
+    if isinstance(value, dict):
+        return {key: mapped(inner, change) for key, inner in value.items()}
+    return [mapped(inner, change) for inner in value] if isinstance(value, list) else change(value)
+
+
+def _without_secrets(value: object) -> Any:  # noqa: ANN401  (any JSON)
+    """Return JSON with its texts redacted, and without NaN and infinity."""
+    return mapped(value, _without_secret)
+
+
+def _without_secret(value: object) -> object:
+    if isinstance(value, str):
+        return redact(value)
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _scene_properties(item: pystac.Item, *, with_assets: bool) -> Json:
+    """Return the source's properties that also apply to its mask: time, platform, orbit, product, tile and angles.
+
+    Args:
+        item: The source.
+        with_assets: Whether its assets are carried over as well.
+    """
+    dropped = () if with_assets else ("auth:", "storage:")  # access to the source's files
+    taken = {
+        name: _without_secrets(value)
+        for name, value in item.properties.items()
+        if CARRIED.fullmatch(name) and not name.startswith(dropped) and value is not None
+    }
+    taken.setdefault("datetime", None)
+    for name in ("platform", "constellation"):
+        if isinstance(taken.get(name), str):
+            taken[name] = re.sub(r"[ _]", "-", taken[name].lower())
+    if isinstance(taken.get("instruments"), list):
+        taken["instruments"] = [str(name).lower() for name in taken["instruments"]]
+    if (sun := sun_angles(item)) is not None:
+        taken |= {"view:sun_azimuth": sun[0], "view:sun_elevation": sun[1]}
+    if (tile := tile_of(item)) is not None:  # with two digits for its zone, as its standard and most providers write it
+        taken["grid:code"] = f"MGRS-{tile}"
+    names = (item.id, item.properties.get("sentinel:product_id"), item.properties.get("s2:product_title"))
+    if (product := next(filter(ESA_ID.fullmatch, map(str, names)), None)) is not None:
+        taken["s2:product_uri"] = f"{product}.SAFE"
+    return taken
+
+
+def self_href(item: pystac.Item) -> str | None:
+    """Return the absolute, unsigned href of the source item; a URL if its self or canonical link is one."""
+    links = (link.get_href(transform_href=False) for link in item.links if link.rel == "canonical")
+    hrefs = sorted(filter(None, (item.get_self_href(), *links)), key=is_remote, reverse=True)
+    return next(filter(None, (_checked(href, None) for href in hrefs)), None)
+
+
+def _license_links(item: pystac.Item) -> list[Json]:
+    """Return the source's licenses, if their hrefs can be resolved."""
+    hrefs = {link.get_href(transform_href=False) or "" for link in item.links if link.rel == "license"}
+    return [
+        {"rel": "license", "href": unsigned(href), "title": "License of the source"}
+        for href in sorted(hrefs)
+        if href.startswith(("https://", "http://"))
+    ]
+
+
+def _carried_assets(item: pystac.Item, sources: Sources, *, choice: str) -> dict[str, Json]:
+    """Return the source's rasters by absolute, unsigned href, otherwise as the source describes them, in STAC 1.1.
+
+    Scale and offset of reflectance are those of this package's rule, whatever the source declares: a reader that
+    applies them gets the reflectance that the mask was made from. Hrefs that must not be read are left out.
+
+    Args:
+        item: The source.
+        sources: Its assets that were read.
+        choice: The setting ``boa_offset``, for the bands that were not read.
+    """
+    found = baseline(item)
+    level = {"processing:level": "L2A"} | ({} if found is None else {"processing:version": f"{found:05.2f}"})
+    read = {source.asset_key for source in sources.assets}
+    bands = {band.asset_key: band for band in sources.bands}
+    carried = {}
+    for key, asset in item.assets.items():
+        href = _checked(asset.href, item.get_self_href())
+        if href and (key in read or _is_raster(asset)):
+            described = _modern(item, key) | level | {"href": href} | _alternate(asset, item)
+            carried[key] = described | _reflectance(item, key, bands.get(key), choice)
+    return carried
+
+
+def _checked(href: str, base: str | None) -> str | None:
+    try:
+        return unsigned(check_href(href, base=base))
+    except UnsupportedItemError:
+        return None
+
+
+def _is_raster(asset: pystac.Asset) -> bool:
+    kind, name = str(asset.media_type or "").lower(), urlsplit(asset.href).path.lower()
+    if {"thumbnail", "overview"} & set(map(str, _listed(asset.roles))):  # for display, not for computation
+        return False
+    return kind.startswith(RASTER_TYPES) or (not kind and name.endswith((".tif", ".tiff", ".jp2")))
+
+
+def _listed(value: object) -> list[Any]:
+    return value if isinstance(value, list) else []
+
+
+def _alternate(asset: pystac.Asset, item: pystac.Item) -> Json:
+    """Return alternate hrefs of the same file, absolute and unsigned."""
+    stated = asset.extra_fields.get("alternate")
+    kept = {
+        name: _without_secrets(other) | {"href": href}
+        for name, other in (stated.items() if isinstance(stated, dict) else ())
+        if isinstance(other, dict) and (href := _checked(str(other.get("href", "")), item.get_self_href()))
+    }
+    return {"alternate": kept} if kept else {}
+
+
+def _reflectance(item: pystac.Item, key: str, band: BandSource | None, choice: str) -> Json:
+    """Return ``raster:scale`` and ``raster:offset`` of a reflectance band; empty for any other asset."""
+    if band is not None:
+        scale, dn = band.scale, band.offset.dn
+    elif asset_band(item, key) is None:
+        return {}
+    else:
+        try:
+            scale = scale_of(item, key)
+            dn = boa_offset(item, key).dn if choice == "auto" else int(choice)
+        except UnsupportedItemError:
+            return {}
+    return {"data_type": "uint16", "nodata": 0, "raster:scale": scale, "raster:offset": round(dn * scale, 9)}
+
+
+def _modern(item: pystac.Item, key: str) -> Json:
+    """Return an asset in the form of STAC 1.1, with the fields that it inherited from its item."""
+    asset = _without_secrets(item.assets[key].to_dict())
+    described = {name: value for name, value in asset.items() if name not in REPLACED}
+    if not {"proj:shape", "proj:transform"} & asset.keys():
+        inherited = {name: item.properties.get(name) for name in ("proj:shape", "proj:transform")}
+        described |= {name: value for name, value in inherited.items() if value is not None}
+    if (epsg := asset_epsg(item.assets[key].extra_fields, item.properties)) is not None:
+        described["proj:code"] = f"EPSG:{epsg}"
+    bands = _bands(asset)
+    if len(bands) == 1:
+        described |= {name: value for name, value in bands[0].items() if OF_VALUES.fullmatch(name)}
+        bands = [{name: value for name, value in bands[0].items() if not OF_VALUES.fullmatch(name)}]
+    return described | ({"bands": bands} if any(bands) else {})
+
+
+def _bands(asset: Json) -> list[Json]:
+    """Return ``bands`` of STAC 1.1, or ``eo:bands`` and ``raster:bands`` of STAC 1.0 combined, one dict per band."""
+    modern, *old = (
+        [band if isinstance(band, dict) else {} for band in _listed(asset.get(name))]
+        for name in ("bands", "eo:bands", "raster:bands")
+    )
+    merged = (eo | raster for eo, raster in zip_longest(*old, fillvalue={}))
+    return modern or [{BAND_PREFIXES.get(name, "") + name: value for name, value in band.items()} for band in merged]
 
 
 def source_ids(mask: Json) -> tuple[str, str]:

@@ -14,8 +14,8 @@ from pystac.errors import STACValidationError
 from stac_cloudmask.config import Settings
 from stac_cloudmask.core.classes import CLASSES, CloudClass
 from stac_cloudmask.errors import UnsupportedItemError
-from stac_cloudmask.stac.assets import unsigned
 from stac_cloudmask.stac.geometry import check_footprint
+from stac_cloudmask.stac.hrefs import unsigned
 from stac_cloudmask.stac.mask_item import class_counts, file_fields, mask_item, output_collection, output_id
 
 OWN_KEYS = {

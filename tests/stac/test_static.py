@@ -11,8 +11,8 @@ import shapely
 from stac_cloudmask.errors import ReadError, UnsupportedItemError
 from stac_cloudmask.retry import RetryPolicy
 from stac_cloudmask.stac import connection
-from stac_cloudmask.stac.assets import self_href
 from stac_cloudmask.stac.connection import Connection, JsonReader, read_json
+from stac_cloudmask.stac.mask_item import self_href
 from stac_cloudmask.stac.parse import Failure, items_in, parse_item
 from stac_cloudmask.stac.search import MAX_DEPTH, Query, load_items, search
 from tests.stac.range_server import serve
