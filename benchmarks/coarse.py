@@ -23,8 +23,8 @@ from stac_cloudmask.config import Settings
 from stac_cloudmask.core.grid import Window
 from stac_cloudmask.core.merge import decide
 from stac_cloudmask.core.metrics import agreement
+from stac_cloudmask.core.pixels import repeat
 from stac_cloudmask.core.predict import PERCENT_NODATA, ROLES
-from stac_cloudmask.core.resampling import repeat
 from stac_cloudmask.pipeline.mask import Mask, make_mask
 from stac_cloudmask.review.evaluate import judged_classes, meaning_of, parse_reference
 from stac_cloudmask.stac.warp import read_labels

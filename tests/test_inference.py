@@ -8,9 +8,8 @@ import pytest
 from hypothesis import given, strategies as st
 
 from stac_cloudmask.core.grid import Grid, Window, farmvibes_chips, plan_chips
+from stac_cloudmask.core.pixels import block_mean, to_reflectance, to_rgb
 from stac_cloudmask.core.predict import Bands
-from stac_cloudmask.core.reflectance import to_reflectance, to_rgb
-from stac_cloudmask.core.resampling import block_mean
 from stac_cloudmask.errors import ConfigError
 from stac_cloudmask.models.registry import find_model
 from stac_cloudmask.models.spec import ModelWindow

@@ -16,7 +16,7 @@ from PIL import Image
 from scenes import WEIGHTS, settings_of, write_items, write_model
 
 import stac_cloudmask as scm
-from stac_cloudmask.core.reflectance import to_rgb
+from stac_cloudmask.core.pixels import to_rgb
 from stac_cloudmask.pipeline import item
 from stac_cloudmask.pipeline.item import plan_item
 from stac_cloudmask.stac.parse import parse_item

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from stac_cloudmask.core.metrics import agreement
-from stac_cloudmask.core.reflectance import to_reflectance
+from stac_cloudmask.core.pixels import to_reflectance
 from stac_cloudmask.models.registry import find_model
 from stac_cloudmask.models.session import OnnxSegmenter
 from stac_cloudmask.simulate.scene import Recipe, simulate

@@ -11,7 +11,7 @@ import pytest
 from benchmarks.accuracy import scenes
 from benchmarks.seams import CUT, FAR, SCENES, hold, jumps, kept, mask
 from stac_cloudmask.core.classes import CloudClass, Scl
-from stac_cloudmask.core.resampling import repeat
+from stac_cloudmask.core.pixels import repeat
 from stac_cloudmask.core.votes import Vote
 from stac_cloudmask.simulate.scene import Recipe, write_simulated_item
 

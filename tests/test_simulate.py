@@ -8,7 +8,7 @@ import pytest
 import rasterio
 from rio_cogeo import cog_validate
 
-from stac_cloudmask.core.resampling import block_mean
+from stac_cloudmask.core.pixels import block_mean
 from stac_cloudmask.core.votes import Sun
 from stac_cloudmask.errors import ConfigError, UnsupportedItemError
 from stac_cloudmask.simulate import scene as simulation

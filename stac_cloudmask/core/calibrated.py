@@ -18,7 +18,7 @@ from scipy import ndimage
 from stac_cloudmask.core.classes import Scl
 from stac_cloudmask.core.grid import Window, in_order, strips
 from stac_cloudmask.core.morphology import EIGHT_CONNECTED, objects
-from stac_cloudmask.core.resampling import block_sum, repeat
+from stac_cloudmask.core.pixels import block_sum, repeat
 from stac_cloudmask.core.shadow import BoolGrid, Search, reachable, shadowless, window_sum
 from stac_cloudmask.core.votes import Evidence, Sun, Vote, any_vote, vote
 

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stac_cloudmask.core.grid import Chip, Window, in_order
-from stac_cloudmask.core.reflectance import to_reflectance
+from stac_cloudmask.core.pixels import to_reflectance
 
 PERCENT_NODATA: Final = 255
 """Value of a pixel without a probability, among whole percents 0..100."""

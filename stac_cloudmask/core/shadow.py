@@ -22,7 +22,7 @@ from stac_cloudmask.core.morphology import dilate
 
 if TYPE_CHECKING:
     from stac_cloudmask.core.calibrated import Rules
-    from stac_cloudmask.core.resampling import Scalar
+    from stac_cloudmask.core.pixels import Scalar
     from stac_cloudmask.core.votes import Sun
 
 BoolGrid = NDArray[np.bool_]

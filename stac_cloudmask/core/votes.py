@@ -10,8 +10,8 @@ import numpy as np
 
 from stac_cloudmask.core.classes import Scl
 from stac_cloudmask.core.grid import Window
+from stac_cloudmask.core.pixels import repeat
 from stac_cloudmask.core.predict import PERCENT_NODATA
-from stac_cloudmask.core.resampling import repeat
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -22,9 +22,8 @@ from stac_cloudmask.core.grid import (
     plan_chips,
     strips,
 )
+from stac_cloudmask.core.pixels import block_mean, is_damaged, to_rgb
 from stac_cloudmask.core.predict import ROLES, Bands, Member, Mosaic, Role, predict_chips
-from stac_cloudmask.core.reflectance import is_damaged, to_rgb
-from stac_cloudmask.core.resampling import block_mean
 from stac_cloudmask.errors import ConfigError
 from stac_cloudmask.models.spec import ModelSpec, shared_window
 from stac_cloudmask.stac.warp import RGB

@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from stac_cloudmask.config import Settings
 from stac_cloudmask.core.classes import CLASSES, CloudClass
 from stac_cloudmask.core.grid import Grid
+from stac_cloudmask.core.pixels import HIGHEST_DN, SATURATED_DN
 from stac_cloudmask.core.predict import Bands
-from stac_cloudmask.core.reflectance import HIGHEST_DN, SATURATED_DN
 from stac_cloudmask.core.votes import Sun
 from stac_cloudmask.errors import ConfigError
 from stac_cloudmask.pipeline.mask import bands_needed, mask_pixels, resolve_sources

@@ -12,8 +12,8 @@ import pystac
 from numpy.typing import NDArray
 
 from stac_cloudmask.core.classes import CLASSES, CloudClass
+from stac_cloudmask.core.pixels import to_rgb
 from stac_cloudmask.core.predict import PERCENT_NODATA
-from stac_cloudmask.core.reflectance import to_rgb
 from stac_cloudmask.core.votes import VOTES_NODATA, Vote
 from stac_cloudmask.errors import ConfigError, StacCloudmaskError
 from stac_cloudmask.pipeline.result import Result

@@ -21,7 +21,7 @@ from shapely.geometry import shape
 
 from stac_cloudmask.core.classes import CloudClass, Scl
 from stac_cloudmask.core.grid import Grid
-from stac_cloudmask.core.resampling import block_mean
+from stac_cloudmask.core.pixels import block_mean
 from stac_cloudmask.core.votes import Sun
 from stac_cloudmask.errors import ConfigError
 from stac_cloudmask.simulate.clouds import SCL_STEP, draw_sky, look_down, scene_classification

@@ -26,9 +26,8 @@ from odc.geo.geobox import GeoBox
 from rasterio.enums import MaskFlags
 
 from stac_cloudmask.core.grid import Grid, Window
+from stac_cloudmask.core.pixels import HIGHEST_DN, U16, is_damaged, mean_by_twos, mode_of_blocks, repeat, up_bilinear
 from stac_cloudmask.core.predict import Bands
-from stac_cloudmask.core.reflectance import HIGHEST_DN, U16, is_damaged
-from stac_cloudmask.core.resampling import mean_by_twos, mode_of_blocks, repeat, up_bilinear
 from stac_cloudmask.errors import ConfigError, StacCloudmaskWarning, UnsupportedItemError
 from stac_cloudmask.retry import DEFAULT_POLICY, RetryPolicy
 from stac_cloudmask.stac.bands import DARK, BandSource, Sources, of_array, settle

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 from hypothesis import given, strategies as st
 
-from stac_cloudmask.core.reflectance import to_rgb
+from stac_cloudmask.core.pixels import to_rgb
 
 
 def gray(*reflectance):

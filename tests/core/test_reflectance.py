@@ -11,8 +11,7 @@ from rasterio.io import MemoryFile
 from rasterio.vrt import WarpedVRT
 
 from stac_cloudmask.core.grid import Window
-from stac_cloudmask.core.reflectance import to_reflectance
-from stac_cloudmask.core.resampling import block_mean, block_sum, mean_by_twos, repeat, up_bilinear
+from stac_cloudmask.core.pixels import block_mean, block_sum, mean_by_twos, repeat, to_reflectance, up_bilinear
 
 digital = st.integers(0, 65535) | st.sampled_from([0, 1, 2, 65535])
 planes = st.tuples(st.integers(1, 9), st.integers(1, 9)).flatmap(

@@ -6,7 +6,7 @@ import rasterio
 from rasterio.enums import Resampling
 from rasterio.shutil import copy
 
-from stac_cloudmask.core.resampling import mean_by_twos
+from stac_cloudmask.core.pixels import mean_by_twos
 from stac_cloudmask.errors import ReadError
 from stac_cloudmask.retry import RetryPolicy
 from stac_cloudmask.stac.bands import resolve

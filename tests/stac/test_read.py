@@ -16,9 +16,8 @@ from pyproj import Geod, Transformer
 from rasterio.transform import from_origin
 
 from stac_cloudmask.core.grid import Grid, Window
+from stac_cloudmask.core.pixels import block_mean, is_damaged, mean_by_twos, mode_of_blocks, repeat, up_bilinear
 from stac_cloudmask.core.predict import Bands
-from stac_cloudmask.core.reflectance import is_damaged
-from stac_cloudmask.core.resampling import block_mean, mean_by_twos, mode_of_blocks, repeat, up_bilinear
 from stac_cloudmask.errors import BandNotFoundError, ConfigError, ReadError, StacCloudmaskWarning, UnsupportedItemError
 from stac_cloudmask.stac.bands import resolve
 from stac_cloudmask.stac.providers import BANDS
