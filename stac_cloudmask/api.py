@@ -86,10 +86,9 @@ def process(
 
     settings = _clipping(settings or Settings(), bbox, geometry)
     found = _load(items, catalog, collection, connection_of(settings, headers), versions)
-    with (
-        reporting(progress, total=len(items) if isinstance(items, list | tuple) else None) as board,
-        ExitStack() as stack,
-    ):
+    with reporting(progress) as board, ExitStack() as stack:
+        if isinstance(items, list | tuple):
+            board.expect(len(items))
         if dry_run:
             results = plan(found, settings=settings, out=fspath(out))
         else:
@@ -140,7 +139,8 @@ def cloud_mask(
     [one] = found
     if not isinstance(one, pystac.Item):
         raise one.error
-    with reporting(progress, total=1) as board:
+    with reporting(progress) as board:
+        board.expect(1)
         return to_dataset(make_mask(one, settings=settings, watch=Stopwatch(board.stage)), one, settings=settings)
 
 

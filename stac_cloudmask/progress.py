@@ -121,23 +121,17 @@ def notebook(display: Callable[..., Any]) -> Board:
     return board
 
 
-@contextmanager
-def reporting(progress: bool | Listener, *, total: int | None = None) -> Iterator[Board]:  # noqa: FBT001  (users give it)
+def reporting(progress: bool | Listener) -> AbstractContextManager[Board]:  # noqa: FBT001  (users give it)
     """Show the progress of a run during the block, see ``progress`` of `process`.
 
     Args:
         progress: False for nothing, True for what suits a terminal or a notebook, or a function.
-        total: Number of items, if known.
     """
     console = Console(stderr=True)
     if callable(progress):
-        opened: AbstractContextManager[Board] = nullcontext(Board(progress))
-    elif progress and console.is_jupyter:
+        return nullcontext(Board(progress))
+    if progress and console.is_jupyter:
         from IPython.display import display  # noqa: PLC0415  (there in a notebook only)
 
-        opened = nullcontext(notebook(display))
-    else:
-        opened = terminal(console, quiet=not progress)
-    with opened as board:
-        board.total = total
-        yield board
+        return nullcontext(notebook(display))
+    return terminal(console, quiet=not progress)

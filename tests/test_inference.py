@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import given, strategies as st
 
+from stac_cloudmask.config import Settings
 from stac_cloudmask.core.grid import Grid, Window, farmvibes_chips, plan_chips
 from stac_cloudmask.core.pixels import block_mean, to_reflectance, to_rgb
 from stac_cloudmask.core.predict import Bands
@@ -75,9 +76,9 @@ def scene_of(height=90, width=150):
     return Pixels(np.random.default_rng(1).integers(1, 10001, (4, height, width)).astype(np.uint16))
 
 
-def ask(scene, *parts, **options):
-    passes = plan_passes(parts, scene.grid.shape, as_farmvibes=options.get("as_farmvibes", False))
-    return infer(scene, passes, nir_factor=6, **options)
+def ask(scene, *parts, as_farmvibes=False):
+    passes = plan_passes(parts, scene.grid.shape, as_farmvibes=as_farmvibes)
+    return infer(scene, passes, settings=Settings(merge="farmvibes" if as_farmvibes else "calibrated"), nir_factor=6)
 
 
 def assert_percents(found, plan):

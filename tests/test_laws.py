@@ -69,13 +69,8 @@ def scene_of(height, width, seed, nodata=0.1):
 def percents(dn, *, window=WINDOW, strip=16, in_memory=False):
     part = Part(Pointwise(), ("cloud", "shadow"), replace(SPEC, window=window))
     pixels = Pixels(dn, strip)
-    return infer(
-        pixels,
-        plan_passes([part], pixels.grid.shape, as_farmvibes=False),
-        nir_factor=RULES.cell_factor(10),
-        in_memory=in_memory,
-        progress=lambda *_: None,
-    )
+    passes = plan_passes([part], pixels.grid.shape, as_farmvibes=False)
+    return infer(pixels, passes, settings=Settings(in_memory=in_memory), nir_factor=RULES.cell_factor(10))
 
 
 def evidence_of(dn, scl):

@@ -72,7 +72,7 @@ class Prediction:
 
 AHEAD: Final = 2
 """Chips in work at a time: one is in the model, another is prepared for it or comes from it."""
-ReadWindow = Callable[["Window"], NDArray[np.uint16]]
+ReadWindow = Callable[[Window], NDArray[np.uint16]]
 """A function that returns the digital numbers ``(band, y, x)`` of a window of a scene."""
 
 

@@ -16,7 +16,7 @@ from stac_cloudmask.config import FAST, Settings
 from stac_cloudmask.errors import BandNotFoundError, StacCloudmaskError
 from stac_cloudmask.pipeline.item import plan_item
 from stac_cloudmask.pipeline.mask import THREADS, clip, models_of, passes_of, resolve_sources, segmenter
-from stac_cloudmask.pipeline.result import Estimate, Result
+from stac_cloudmask.pipeline.result import Estimate, Result, failed
 from stac_cloudmask.retry import RetryPolicy
 from stac_cloudmask.stac.hrefs import is_remote
 from stac_cloudmask.stac.parse import Failure, Found
@@ -47,13 +47,15 @@ TILE_SHAPE: Final = (10980, 10980)
 def preview_item(item: pystac.Item, *, settings: Settings, catalog: OutputCatalog) -> Result:
     """Return what `process_item` would do, with an estimate of the effort; nothing is written.
 
-    Raises:
-        StacCloudmaskError: The item cannot be masked according to metadata, headers or models.
+    An item that cannot be masked according to metadata, headers or models is a failed result.
     """
-    plan = plan_item(item, settings=settings)
-    sources = resolve_sources(item, settings=settings)
-    made = plan.made(catalog)
-    return made or replace(plan.result("planned"), estimate=estimate_mask(sources, settings=settings))
+    try:
+        plan = plan_item(item, settings=settings)
+        sources = resolve_sources(item, settings=settings)
+        made = plan.made(catalog)
+        return made or replace(plan.result("planned"), estimate=estimate_mask(sources, settings=settings))
+    except StacCloudmaskError as error:
+        return failed(item.id, error)
 
 
 def estimate_mask(sources: Sources, *, settings: Settings) -> Estimate:

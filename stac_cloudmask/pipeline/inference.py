@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
-from typing import Final, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,11 +22,15 @@ from stac_cloudmask.core.grid import (
     plan_chips,
     strips,
 )
+from stac_cloudmask.core.merge import FARMVIBES
 from stac_cloudmask.core.pixels import block_mean, is_damaged, to_rgb
 from stac_cloudmask.core.predict import ROLES, Bands, Member, Mosaic, Role, predict_chips
 from stac_cloudmask.errors import ConfigError
 from stac_cloudmask.models.spec import ModelSpec, shared_window
 from stac_cloudmask.stac.warp import RGB
+
+if TYPE_CHECKING:
+    from stac_cloudmask.config import Settings
 
 U16 = NDArray[np.uint16]
 
@@ -112,10 +116,8 @@ def infer(
     scene: Pixels,
     passes: Sequence[Pass],
     *,
+    settings: Settings,
     nir_factor: int,
-    in_memory: bool = False,
-    as_farmvibes: bool = False,
-    want_ground: bool = False,
     progress: Callable[[int, int], None] = lambda *_: None,
 ) -> Inference:
     """Run the models over a scene.
@@ -123,13 +125,12 @@ def infer(
     Args:
         scene: The pixels; the next strip of rows is read while models process the previous one.
         passes: The windows, and the models; several for cloud give their mean.
+        settings: Settings of the mask. For the merge of FarmVibes.AI, pixels without data in any band are nodata; the
+            kind of ground is derived from its colors only if ``scl`` is to be written.
         nir_factor: Pixels along the side of a block of ``nir`` and ``visible``.
-        in_memory: Whether the whole scene is read first; the result is bit-identical.
-        as_farmvibes: Whether pixels without data in any band are nodata, as in FarmVibes.AI.
-        want_ground: Whether the kind of ground is derived from its colors, pixel by pixel.
         progress: Called when a row of windows is done.
     """
-    bands = scene.bands
+    bands, as_farmvibes = scene.bands, settings.merge == FARMVIBES
     percents: dict[Role, NDArray[np.uint8]] = {}
     blocks, step = BlockMeans(bands, scene.grid.shape, nir_factor), step_of(scene.grid.shape)
     quicklook, ground = list[NDArray[np.uint8]](), list[NDArray[np.uint8]]()
@@ -140,11 +141,11 @@ def infer(
         mosaic = Mosaic(scene.grid.shape, roles, every_band=as_farmvibes)
         percents |= mosaic.percents
         todo, held = deque(one.plan), HeldRows()
-        for read in prefetch(scene, in_memory=in_memory):
+        for read in prefetch(scene, in_memory=settings.in_memory):
             rows, count = (read, 0) if as_farmvibes else without_damage(read)
             if one is passes[0]:
                 damaged += count
-                if want_ground:
+                if settings.scl:
                     ground.append(kinds_of_ground(bands, rows))
                 if set(RGB) <= set(bands.names):
                     quicklook.append(sampled(bands, rows, row_off=held.stop, step=step))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -395,15 +395,8 @@ def mask_pixels(
     watch, gsd = watch or Stopwatch(), gsd or scene.grid.gsd
     passes = passes or passes_of(settings, scene.grid.shape)
     with watch.stage("infer"):
-        found = infer(
-            scene,
-            passes,
-            nir_factor=RULES.cell_factor(gsd),
-            in_memory=settings.in_memory,
-            as_farmvibes=settings.merge == FARMVIBES,
-            want_ground=settings.scl,
-            progress=partial(watch.progress, "infer"),
-        )
+        progress = partial(watch.progress, "infer")
+        found = infer(scene, passes, settings=settings, nir_factor=RULES.cell_factor(gsd), progress=progress)
     codes = {"cloud_codes": settings.scl_cloud, "shadow_codes": settings.scl_shadow}
     evidence = Evidence(
         cloud=found.cloud,
@@ -421,16 +414,13 @@ def mask_pixels(
     if found.ground is not None:
         given = None if evidence.product is None else evidence.product.classes(0, scene.grid.height)
         decision = replace(decision, scl=improved_scl(decision.class_map, found.cloud, found.ground, given))
-    notes = [*decision.notes, *_gsd_notes(settings, gsd)]
+    notes = [
+        f"{OUTSIDE_GSD} {gsd:g} m: model {spec.name} is made for {spec.gsd[0]:g} to {spec.gsd[1]:g} m"
+        for spec in models_of(settings)
+        if spec.gsd is not None and not spec.gsd[0] <= gsd <= spec.gsd[1]
+    ]
     if found.damaged:
         notes.append(
             f"{found.damaged} pixels have digital numbers between 32768 and 65534, which cannot be reflectance: no data"
         )
-    return evidence, replace(decision, notes=tuple(notes)), found.quicklook
-
-
-def _gsd_notes(settings: Settings, gsd: float) -> Iterator[str]:
-    """Yield a note for each model that was made for other pixel sizes."""
-    for spec in models_of(settings):
-        if spec.gsd is not None and not spec.gsd[0] <= gsd <= spec.gsd[1]:
-            yield f"{OUTSIDE_GSD} {gsd:g} m: model {spec.name} is made for {spec.gsd[0]:g} to {spec.gsd[1]:g} m"
+    return evidence, replace(decision, notes=(*decision.notes, *notes)), found.quicklook

@@ -8,12 +8,10 @@ from base64 import b64encode
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
-from functools import cache
 from html import escape
 from importlib.metadata import distributions, version
 from pathlib import Path
 from time import perf_counter
-from types import MappingProxyType
 from typing import Final, Literal
 
 from stac_cloudmask.errors import OutsideAreaError, StacCloudmaskError, redact
@@ -23,11 +21,10 @@ logger = logging.getLogger(__name__)
 VERSION: Final = version("stac-cloudmask")
 
 
-@cache
-def software() -> Mapping[str, str]:
+def software() -> dict[str, str]:
     """Return the versions, by name, of the installed packages that affect pixels and probabilities."""
     names = ("numpy", "scipy", "onnxruntime", "rasterio", "stackstac", "odc-stac")
-    return MappingProxyType({name: version(name) for name in names if any(distributions(name=name))})
+    return {name: version(name) for name in names if any(distributions(name=name))}
 
 
 Status = Literal["done", "up-to-date", "skipped", "failed", "planned"]

@@ -188,13 +188,7 @@ def plan(items: Iterable[Found], *, settings: Settings, out: str) -> Generator[R
     for spec in models_of(settings):
         segmenter(spec, settings).open()
     failures: list[Failure] = []
-
-    def preview(item: pystac.Item) -> Result:
-        try:
-            return preview_item(item, settings=settings, catalog=catalog)
-        except StacCloudmaskError as error:
-            return failed(item.id, error)
-
+    preview = partial(preview_item, settings=settings, catalog=catalog)
     yield from _with_failures(map(preview, _found(items, failures)), failures)
 
 
