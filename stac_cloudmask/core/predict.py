@@ -84,9 +84,7 @@ def percent(p: NDArray[np.float32]) -> NDArray[np.uint8]:
     """
     whole = np.floor(p * np.float32(100))
     above = p > whole / np.float32(100)
-    steps: NDArray[np.uint8] = np.clip(whole, 0, 100, out=whole).astype(np.uint8)
-    steps += above
-    np.minimum(steps, 100, out=steps)
+    steps: NDArray[np.uint8] = np.clip(whole + above, 0, 100).astype(np.uint8)
     return steps
 
 

@@ -6,7 +6,6 @@ import hashlib
 import json
 import logging
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -77,9 +76,8 @@ class Plan:
 
     def result(self, status: Status) -> Result:
         """Return a result without a mask."""
-        return Result(
-            item_id=self.item.id, status=status, product_cover=number(self.item.properties.get("eo:cloud_cover"))
-        )
+        stated = number(self.item.properties.get("eo:cloud_cover"))
+        return Result(item_id=self.item.id, status=status, product_cover=stated)
 
     def made(self, catalog: OutputCatalog) -> Result | None:
         """Return the result of the same mask if it exists, is complete, and may be kept."""
@@ -208,12 +206,10 @@ def _write_files(mask: Mask, folder: Path, plan: Plan) -> dict[str, Path]:
     if settings.votes:
         layers["mask_votes"] = decision.published_votes
     paths = {key: folder / file_name_of(key) for key in ASSETS}
-    with ThreadPoolExecutor(1, thread_name_prefix="thumbnail") as pool:
-        drawn = pool.submit(write_thumbnail, paths["thumbnail"], decision.class_map, quicklook=mask.quicklook)
-        for key, layer in layers.items():
-            if layer is not None:
-                write_cog(folder, key, layer, mask.grid, tags=tags, threads=settings.threads or THREADS)
-        drawn.result()
+    for key, layer in layers.items():
+        if layer is not None:
+            write_cog(folder, key, layer, mask.grid, tags=tags, threads=settings.threads or THREADS)
+    write_thumbnail(paths["thumbnail"], decision.class_map, quicklook=mask.quicklook)
     return {key: path for key, path in paths.items() if path.exists()}
 
 

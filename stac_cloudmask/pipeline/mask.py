@@ -110,8 +110,7 @@ def area_of(*, bbox: Bbox | None = None, geometry: Area | None = None) -> str | 
         area = read_area(geometry)
     else:
         return None
-    text: str = shapely.to_wkt(shapely.normalize(area), rounding_precision=DIGITS, trim=True)
-    return text
+    return str(shapely.to_wkt(shapely.normalize(area), rounding_precision=DIGITS, trim=True))
 
 
 def part_of(item: pystac.Item, area: str) -> shapely.Geometry:
