@@ -29,7 +29,7 @@ from stac_cloudmask.core.classes import CloudClass
 from stac_cloudmask.core.grid import Window
 from stac_cloudmask.errors import StacCloudmaskWarning
 from stac_cloudmask.pipeline.mask import mask_pixels, passes_of, resolve_sources, sun_of
-from stac_cloudmask.review.arrays import ArrayPixels
+from stac_cloudmask.review.cubes import ArrayPixels
 from stac_cloudmask.simulate.scene import Recipe, write_simulated_item
 from stac_cloudmask.stac.reader import open_scene
 

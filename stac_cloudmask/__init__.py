@@ -15,8 +15,12 @@ if TYPE_CHECKING:
     from stac_cloudmask.farmvibes import ImprovedMask as ImprovedMask, improve_cloud_mask as improve_cloud_mask
     from stac_cloudmask.pipeline.publish import publish as publish
     from stac_cloudmask.pipeline.result import Result as Result
-    from stac_cloudmask.review.arrays import ArrayMask as ArrayMask, mask_array as mask_array, mask_cube as mask_cube
-    from stac_cloudmask.review.cubes import apply_mask as apply_mask
+    from stac_cloudmask.review.cubes import (
+        ArrayMask as ArrayMask,
+        apply_mask as apply_mask,
+        mask_array as mask_array,
+        mask_cube as mask_cube,
+    )
     from stac_cloudmask.review.evaluate import evaluate as evaluate
     from stac_cloudmask.review.explain import explain as explain
     from stac_cloudmask.review.show import (
@@ -35,8 +39,7 @@ _MODULES: Final = {
     "farmvibes": ("ImprovedMask", "improve_cloud_mask"),
     "pipeline.publish": ("publish",),
     "pipeline.result": ("Result",),
-    "review.arrays": ("ArrayMask", "mask_array", "mask_cube"),
-    "review.cubes": ("apply_mask",),
+    "review.cubes": ("ArrayMask", "apply_mask", "mask_array", "mask_cube"),
     "review.evaluate": ("evaluate",),
     "review.explain": ("explain",),
     "review.show": ("clear_share", "plot", "plot_clear_share"),

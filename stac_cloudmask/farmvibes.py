@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
+from rasterio.io import DatasetReader
 
 from stac_cloudmask.core.grid import Chip, farmvibes_chips
 from stac_cloudmask.core.merge import merge_farmvibes
@@ -20,9 +21,6 @@ from stac_cloudmask.models.spec import LONGEST_SIDE, ModelWindow
 from stac_cloudmask.pipeline.inference import HeldRows
 from stac_cloudmask.stac.bands import ESA_SCALE
 from stac_cloudmask.stac.gdal import open_raster
-
-if TYPE_CHECKING:
-    from rasterio.io import DatasetReader
 
 CONTRACTS: Final[dict[Role, str]] = {"cloud": "farmvibes-cloud-2", "shadow": "farmvibes-shadow"}
 """The catalog model whose inputs and outputs an .onnx file is assumed to have, by role."""

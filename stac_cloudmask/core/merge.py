@@ -10,21 +10,18 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import numpy as np
+from numpy.typing import NDArray
 
+from stac_cloudmask.config import Settings
 from stac_cloudmask.core import morphology
 from stac_cloudmask.core.calibrated import NO_PRODUCT, Survey
 from stac_cloudmask.core.classes import CloudClass
 from stac_cloudmask.core.grid import in_order, strips
 from stac_cloudmask.core.votes import VOTES_NODATA, Evidence, Vote, vote
 from stac_cloudmask.errors import ConfigError
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-    from stac_cloudmask.config import Settings
 
 # NumPy treats an IntFlag as int64, so the bits are converted to uint8 first
 CLOUD_VOTES: Final = np.uint8(Vote.PRODUCT_CLOUD | Vote.CLOUD_MODEL)

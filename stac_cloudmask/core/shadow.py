@@ -19,11 +19,11 @@ from scipy import ndimage
 
 from stac_cloudmask.core.grid import in_order
 from stac_cloudmask.core.morphology import dilate
+from stac_cloudmask.core.votes import Sun
 
 if TYPE_CHECKING:
     from stac_cloudmask.core.calibrated import Rules
     from stac_cloudmask.core.pixels import Scalar
-    from stac_cloudmask.core.votes import Sun
 
 BoolGrid = NDArray[np.bool_]
 Shift = tuple[int, int]

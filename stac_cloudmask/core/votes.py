@@ -7,6 +7,7 @@ from enum import IntFlag
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from stac_cloudmask.core.classes import Scl
 from stac_cloudmask.core.grid import Window
@@ -14,8 +15,6 @@ from stac_cloudmask.core.pixels import repeat
 from stac_cloudmask.core.predict import PERCENT_NODATA
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
     from stac_cloudmask.core.merge import Policy
 
 VOTES_NODATA: Final = 255

@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, Literal
+from pathlib import Path
+from typing import Final, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.special import expit
 
 from stac_cloudmask.core.predict import ROLES, Role
 from stac_cloudmask.errors import ModelError
 from stac_cloudmask.models.session import OnnxSegmenter
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
-
-    from numpy.typing import NDArray
-
-    from stac_cloudmask.models.spec import ModelSpec
+from stac_cloudmask.models.spec import ModelSpec
 
 GROUND_AND_CLOUD: Final = {
     "coastal": (0.03, 0.58),

@@ -10,17 +10,15 @@ from contextlib import suppress
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import pooch
 import requests
 
+from stac_cloudmask.core.predict import Role
 from stac_cloudmask.errors import ChecksumError, ConfigError, ModelError, WriteError
 from stac_cloudmask.models.spec import SHA256_MULTIHASH, ModelSpec, read_model_item, weights_asset
 from stac_cloudmask.retry import DEFAULT_POLICY, RETRY_STATUSES, RetryPolicy, retry_after, retrying
-
-if TYPE_CHECKING:
-    from stac_cloudmask.core.predict import Role
 
 PACKAGE: Final = "package://"
 WEB: Final = ("https://", "http://")

@@ -10,24 +10,21 @@ from contextlib import redirect_stdout
 from dataclasses import dataclass, field
 from functools import lru_cache, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import numpy as np
 import onnxruntime
 from dask.system import CPU_COUNT
+from numpy.typing import NDArray
 from scipy.special import expit
 
+from stac_cloudmask.core.predict import Role
 from stac_cloudmask.errors import ConfigError, ModelError
 from stac_cloudmask.models.graph import ERRORS, FREE_AXES, load_graph, open_session
 from stac_cloudmask.models.registry import int8_ranges, locate
+from stac_cloudmask.models.spec import ModelSpec
 
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-    from stac_cloudmask.core.predict import Role
-    from stac_cloudmask.models.spec import ModelSpec
-
-    F32 = NDArray[np.float32]
+F32 = NDArray[np.float32]
 
 DN_PER_REFLECTANCE: Final = np.float32(1e4)
 """Sentinel-2's quantification value."""

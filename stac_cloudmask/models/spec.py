@@ -8,12 +8,10 @@ import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Literal, cast, get_args
+from typing import Any, Final, Literal, cast, get_args
 
+from stac_cloudmask.core.predict import Role
 from stac_cloudmask.errors import ConfigError, ModelError
-
-if TYPE_CHECKING:
-    from stac_cloudmask.core.predict import Role
 
 Activation = Literal["softmax", "sigmoid", "none"]
 InputKind = Literal["reflectance", "dn"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import replace
 from importlib.util import find_spec
 from itertools import islice
@@ -11,6 +12,7 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
+import pystac
 
 from stac_cloudmask.config import FAST, Settings
 from stac_cloudmask.errors import BandNotFoundError, StacCloudmaskError
@@ -24,10 +26,6 @@ from stac_cloudmask.stac.providers import SCL
 from stac_cloudmask.stac.reader import open_files, whole_factor
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
-    import pystac
-
     from stac_cloudmask.pipeline.inference import Pass
     from stac_cloudmask.stac.bands import BandSource, Sources
     from stac_cloudmask.stac.catalog import OutputCatalog

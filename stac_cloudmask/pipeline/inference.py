@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import Final, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from stac_cloudmask.config import Settings
 from stac_cloudmask.core.classes import ground_codes
 from stac_cloudmask.core.grid import (
     FARMVIBES_OVERLAP,
@@ -28,9 +29,6 @@ from stac_cloudmask.core.predict import ROLES, Bands, Member, Mosaic, Role, pred
 from stac_cloudmask.errors import ConfigError
 from stac_cloudmask.models.spec import ModelSpec, shared_window
 from stac_cloudmask.stac.warp import RGB
-
-if TYPE_CHECKING:
-    from stac_cloudmask.config import Settings
 
 U16 = NDArray[np.uint16]
 

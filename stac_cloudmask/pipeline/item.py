@@ -9,11 +9,13 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
+import pystac
 from pystac.utils import datetime_to_str
 from shapely.geometry import mapping
 
+from stac_cloudmask.config import Settings
 from stac_cloudmask.models.registry import is_followable, model_document, weights_sha256
 from stac_cloudmask.pipeline.mask import THREADS, Mask, Models, make_mask, models_of, named, part_of
 from stac_cloudmask.pipeline.result import VERSION, Progress, Result, Status, Stopwatch, failed, software
@@ -34,11 +36,6 @@ from stac_cloudmask.stac.mask_item import (
     output_id,
 )
 from stac_cloudmask.stac.metadata import number
-
-if TYPE_CHECKING:
-    import pystac
-
-    from stac_cloudmask.config import Settings
 
 logger = logging.getLogger(__name__)
 

@@ -8,12 +8,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import numpy as np
+import pystac
 import shapely
 from dask.system import CPU_COUNT
+from numpy.typing import NDArray
 
+from stac_cloudmask.config import Settings
 from stac_cloudmask.core.calibrated import RULES
 from stac_cloudmask.core.classes import CloudClass, Scl, improved_scl
 from stac_cloudmask.core.grid import Chip, Grid, Window
@@ -23,6 +26,7 @@ from stac_cloudmask.core.votes import Evidence, ProductMask, Sun
 from stac_cloudmask.errors import ConfigError, OutsideAreaError
 from stac_cloudmask.models.registry import find_model
 from stac_cloudmask.models.session import OnnxSegmenter
+from stac_cloudmask.models.spec import ModelSpec
 from stac_cloudmask.pipeline.inference import Part, Pass, Pixels, infer, plan_passes, step_of
 from stac_cloudmask.pipeline.result import Stopwatch
 from stac_cloudmask.retry import RetryPolicy
@@ -31,13 +35,6 @@ from stac_cloudmask.stac.connection import Connection
 from stac_cloudmask.stac.geometry import Area, Bbox, bbox_area, bbox_of, check_degrees, footprint, pixels_of, read_area
 from stac_cloudmask.stac.hrefs import HrefRule, unsigned
 from stac_cloudmask.stac.reader import open_scene
-
-if TYPE_CHECKING:
-    import pystac
-    from numpy.typing import NDArray
-
-    from stac_cloudmask.config import Settings
-    from stac_cloudmask.models.spec import ModelSpec
 
 logger = logging.getLogger(__name__)
 

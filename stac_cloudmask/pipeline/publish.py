@@ -7,19 +7,17 @@ from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, Literal
+from typing import Final, Literal
 
 from stac_cloudmask.errors import StacCloudmaskError, WriteError
 from stac_cloudmask.pipeline.result import Result, Status, failed
 from stac_cloudmask.retry import DEFAULT_POLICY, RetryPolicy
 from stac_cloudmask.stac.catalog import NOTHING, OutputCatalog, existing_catalog
 from stac_cloudmask.stac.collection import place_and_time
+from stac_cloudmask.stac.connection import Json
 from stac_cloudmask.stac.hrefs import is_remote
 from stac_cloudmask.stac.mask_item import attached, detached, source_ids
 from stac_cloudmask.stac.transactions import StacApi
-
-if TYPE_CHECKING:
-    from stac_cloudmask.stac.connection import Json
 
 How = Literal["items", "attach", "detach"]
 """Publish separate items; or add assets to, or remove them from, the target's source items."""

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Final
+from typing import Final
+
+import pystac
 
 from stac_cloudmask.core.calibrated import RULES
 from stac_cloudmask.core.classes import SCL_CLASSES, Scl
@@ -17,9 +19,6 @@ from stac_cloudmask.stac.mask_item import SUFFIX, output_id
 from stac_cloudmask.stac.metadata import number
 from stac_cloudmask.stac.providers import SCL
 from stac_cloudmask.stac.warp import read_pixel
-
-if TYPE_CHECKING:
-    import pystac
 
 CERTAIN: Final = f"a mean cloud probability of {RULES.certain} % over 60 to 80 m, or trusted cloud of SCL"
 HINTED: Final = (

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from os import PathLike, fspath
-from typing import TYPE_CHECKING, Final, TypeVar
+from typing import Final, TypeVar
 
 import numpy as np
 import pystac
 from numpy.typing import NDArray
 
 from stac_cloudmask.core.classes import CLASSES, CloudClass
+from stac_cloudmask.core.grid import Grid
 from stac_cloudmask.core.pixels import to_rgb
 from stac_cloudmask.core.predict import PERCENT_NODATA
 from stac_cloudmask.core.votes import VOTES_NODATA, Vote
@@ -23,9 +24,6 @@ from stac_cloudmask.stac.metadata import codes_in, mask_grid, number
 from stac_cloudmask.stac.parse import Failure
 from stac_cloudmask.stac.search import load_items
 from stac_cloudmask.stac.warp import Views, rgb_keys
-
-if TYPE_CHECKING:
-    from stac_cloudmask.core.grid import Grid
 
 U8 = NDArray[np.uint8]
 DType = TypeVar("DType", np.uint8, np.uint16)

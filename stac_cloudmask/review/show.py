@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 import pandas as pd
+import pystac
 import xarray as xr
 from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
@@ -22,6 +23,7 @@ from rasterio.features import geometry_mask
 from rasterio.warp import transform_geom
 from shapely.geometry import mapping, shape
 
+from stac_cloudmask.config import Settings
 from stac_cloudmask.core.classes import CLASSES, CloudClass
 from stac_cloudmask.core.grid import Grid, Window
 from stac_cloudmask.errors import ConfigError
@@ -38,11 +40,8 @@ from stac_cloudmask.stac.metadata import mask_grid
 from stac_cloudmask.stac.warp import Views
 
 if TYPE_CHECKING:
-    import pystac
     import shapely
     from matplotlib.figure import Figure
-
-    from stac_cloudmask.config import Settings
 
 
 def to_dataset(mask: Mask, item: pystac.Item, *, settings: Settings) -> xr.Dataset:

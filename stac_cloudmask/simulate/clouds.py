@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import numpy as np
 from scipy import ndimage, sparse
@@ -12,10 +12,8 @@ from scipy import ndimage, sparse
 from stac_cloudmask.core.classes import CloudClass, Scl
 from stac_cloudmask.core.morphology import dilate
 from stac_cloudmask.core.shadow import shadow_shift
+from stac_cloudmask.core.votes import Sun
 from stac_cloudmask.simulate.landscape import Codes, Cover, Field, Random, Shape, power_noise, top_share
-
-if TYPE_CHECKING:
-    from stac_cloudmask.core.votes import Sun
 
 BACKSCATTER: Final = 0.15
 """1 - g for cloud droplets, where g = 0.85 is the mean cosine of the scattering angle."""

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from stac_cloudmask.config import Settings
 from stac_cloudmask.errors import StacCloudmaskError
+from stac_cloudmask.pipeline.result import Result
 from stac_cloudmask.pipeline.run import run
 from stac_cloudmask.review.evaluate import EvaluationReport, evaluate
 from stac_cloudmask.review.layers import MASK
@@ -16,9 +16,6 @@ from stac_cloudmask.simulate.scene import DEFAULT, REFERENCE, Recipe, write_simu
 from stac_cloudmask.stac.mask_item import output_id
 from stac_cloudmask.stac.providers import SCL
 from stac_cloudmask.stac.search import load_items
-
-if TYPE_CHECKING:
-    from stac_cloudmask.pipeline.result import Result
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -24,18 +24,16 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
+import pystac
+
+from stac_cloudmask.config import BoaOffset
+from stac_cloudmask.core.grid import Grid
 from stac_cloudmask.errors import BandNotFoundError, UnsupportedItemError
 from stac_cloudmask.stac import metadata
 from stac_cloudmask.stac.hrefs import DEFAULT_RULE, HrefRule, check_href, safe_id
 from stac_cloudmask.stac.providers import BANDS, LAYERS, SCL, Provider, choose_href, identify
-
-if TYPE_CHECKING:
-    import pystac
-
-    from stac_cloudmask.config import BoaOffset
-    from stac_cloudmask.core.grid import Grid
 
 MAX_NAMES: Final = 500
 """Maximum number of characters in a message's list of names."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 from xml.etree.ElementTree import Element, indent, tostring
 
 import numpy as np
@@ -17,11 +17,9 @@ from rasterio.errors import RasterioError
 from rasterio.io import MemoryFile
 
 from stac_cloudmask.core.classes import CLASSES, ClassInfo, CloudClass
+from stac_cloudmask.core.grid import Grid
 from stac_cloudmask.stac.assets import ASSETS, CLASS_TABLES, file_name_of
 from stac_cloudmask.stac.store import whole_file
-
-if TYPE_CHECKING:
-    from stac_cloudmask.core.grid import Grid
 
 COG_TILE: Final = 512
 """Side of a tile inside the file, in pixels."""

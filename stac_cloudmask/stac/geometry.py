@@ -11,11 +11,13 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from os import PathLike, fspath
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias
+from typing import Any, Final, NamedTuple, TypeAlias
 
 import numpy as np
+import pystac
 import shapely
 from affine import Affine
+from numpy.typing import NDArray
 from rasterio.errors import RasterioError
 from rasterio.features import geometry_mask
 from rasterio.warp import transform_geom
@@ -26,10 +28,6 @@ from shapely.geometry import box, mapping, shape
 from stac_cloudmask.core.grid import Grid, Window
 from stac_cloudmask.errors import ConfigError, ReadError, UnsupportedItemError
 from stac_cloudmask.stac.hrefs import local_path
-
-if TYPE_CHECKING:
-    import pystac
-    from numpy.typing import NDArray
 
 Bbox = tuple[float, float, float, float]
 Area: TypeAlias = str | PathLike[str] | Mapping[str, Any] | shapely.Geometry

@@ -9,25 +9,22 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from itertools import zip_longest
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 from urllib.parse import urlsplit
 
 import numpy as np
 import pystac
+from numpy.typing import NDArray
 from shapely.geometry import shape
 
+from stac_cloudmask.config import Settings
 from stac_cloudmask.core.classes import CLASSES, CloudClass
+from stac_cloudmask.core.grid import Grid
 from stac_cloudmask.errors import UnsupportedItemError, redact
 from stac_cloudmask.stac.assets import ASSETS, OWN, Json, extensions_of, file_name_of, renders
 from stac_cloudmask.stac.bands import BandSource, Sources, asset_band, boa_offset, scale_of
 from stac_cloudmask.stac.hrefs import check_href, is_remote, safe_id, unsigned
 from stac_cloudmask.stac.metadata import asset_epsg, baseline, number, numbers, sun_angles, tile_of
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-    from stac_cloudmask.config import Settings
-    from stac_cloudmask.core.grid import Grid
 
 
 @dataclass(frozen=True, kw_only=True)

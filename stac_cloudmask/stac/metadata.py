@@ -7,15 +7,13 @@ import re
 import sys
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
+import pystac
 from pystac.utils import str_to_datetime
 
 from stac_cloudmask.core.grid import Grid
 from stac_cloudmask.errors import UnsupportedItemError
-
-if TYPE_CHECKING:
-    import pystac
 
 Fields = Mapping[str, Any]
 

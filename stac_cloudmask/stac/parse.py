@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, TypeVar
+from typing import Final, TypeVar
 from urllib.parse import urlsplit
 
 import pystac
@@ -13,12 +13,10 @@ import shapely
 from shapely.geometry import shape
 
 from stac_cloudmask.errors import StacCloudmaskError, UnsupportedItemError, redact
+from stac_cloudmask.stac.connection import Json
 from stac_cloudmask.stac.geometry import MALFORMED, bbox_of, footprint
 from stac_cloudmask.stac.hrefs import DEFAULT_RULE, HrefRule, absolute, check_href, is_remote
 from stac_cloudmask.stac.metadata import utc
-
-if TYPE_CHECKING:
-    from stac_cloudmask.stac.connection import Json
 
 MEMBERS: Final = {"id": str, "properties": dict, "assets": dict, "links": list, "collection": str | None}
 """Required members of an item, and their types."""

@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from threading import Lock
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
+import pystac
 from rasterio.env import get_gdal_config
 
 from stac_cloudmask.errors import ReadError
 from stac_cloudmask.retry import DEFAULT_POLICY, RetryPolicy
 from stac_cloudmask.stac.connection import Connection, read_json
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
-    import pystac
 
 
 @dataclass(frozen=True, kw_only=True)

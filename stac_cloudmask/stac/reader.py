@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 from rasterio.enums import MaskFlags
 
+from stac_cloudmask.config import Loader
 from stac_cloudmask.core.grid import Grid, Window
 from stac_cloudmask.core.pixels import HIGHEST_DN, U16, is_damaged, mean_by_twos, mode_of_blocks, repeat, up_bilinear
 from stac_cloudmask.core.predict import Bands
@@ -41,8 +42,6 @@ from stac_cloudmask.stac.zarr import ZarrArray, open_array
 if TYPE_CHECKING:
     import dask.array as da
     from rasterio.io import DatasetReader
-
-    from stac_cloudmask.config import Loader
 
 LIBRARIES: Final[Mapping[Loader, str]] = {"stackstac": "stackstac", "odc": "odc.stac"}
 PROJECTION: Final = "https://stac-extensions.github.io/projection/v2.0.0/schema.json"

@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping, Sequence
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Final, Literal
+from typing import Final, Literal
 from urllib.parse import quote
+
+import httpx2
 
 from stac_cloudmask.errors import ConfigError, PublishError, ReadError, StacCloudmaskError, WriteError, redact
 from stac_cloudmask.retry import DEFAULT_POLICY, RetryPolicy
 from stac_cloudmask.stac.collection import covering
 from stac_cloudmask.stac.connection import Connection, Json, JsonReader, MissingError, StatusError, json_object
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
-    import httpx2
-
 
 logger = logging.getLogger(__name__)
 

@@ -9,33 +9,30 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple
 from urllib.parse import urlsplit
 
 import numpy as np
+import pystac
 import rasterio
 from numpy.typing import NDArray
 from pyproj import Proj
 from rasterio.enums import ColorInterp, Resampling
 from rasterio.features import rasterize
+from rasterio.io import DatasetReader
 from rasterio.vrt import WarpedVRT
 from rasterio.warp import transform, transform_geom
 from rasterio.windows import Window
 from shapely.geometry import mapping
 
 from stac_cloudmask.core.classes import CloudClass
+from stac_cloudmask.core.grid import Grid
 from stac_cloudmask.errors import ConfigError, ReadError, StacCloudmaskWarning, UnsupportedItemError, redact
 from stac_cloudmask.retry import RetryPolicy
 from stac_cloudmask.stac.bands import band_name, key_band
 from stac_cloudmask.stac.gdal import open_raster
 from stac_cloudmask.stac.geometry import LON_LAT, VECTORS, check_degrees, read_errors, read_features
 from stac_cloudmask.stac.hrefs import check_href, is_remote
-
-if TYPE_CHECKING:
-    import pystac
-    from rasterio.io import DatasetReader
-
-    from stac_cloudmask.core.grid import Grid
 
 Codes = NDArray[np.uint8]
 
