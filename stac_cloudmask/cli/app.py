@@ -444,11 +444,6 @@ def _pooch_bar(shown: Progress, spec: ModelSpec) -> SimpleNamespace:
     )
 
 
-COMMANDS: Final[tuple[Command, ...]] = (search, process, report, publish, evaluate, export, explain, demo)
-"""The commands, in the order of the help."""
-MODEL_COMMANDS: Final[dict[str, Command]] = {"list": list_models, "show": show, "fetch": fetch, "check": check}
-"""The commands of `stac-cloudmask models`."""
-
 app: Final = typer.Typer(
     name="stac-cloudmask",
     no_args_is_help=True,
@@ -476,16 +471,17 @@ def _options(
     console.log(verbose=verbose)
 
 
+MODEL_COMMANDS: Final[dict[str, Command]] = {"list": list_models, "show": show, "fetch": fetch, "check": check}
 models: Final = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="List, show, fetch and check models.")
-for function in COMMANDS:
+for function in (search, process, report, publish, evaluate, export, explain, demo):
     app.command(
         cls=PlainCommand,
         no_args_is_help=function is process,
         # a negative coordinate is an argument, but would be parsed as an option
         context_settings={"ignore_unknown_options": function is explain},
     )(command(function))
-for name, function in MODEL_COMMANDS.items():
-    models.command(name, cls=PlainCommand)(command(function))
+for name, model_command in MODEL_COMMANDS.items():
+    models.command(name, cls=PlainCommand)(command(model_command))
 app.add_typer(models, name="models")
 
 

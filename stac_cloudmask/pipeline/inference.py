@@ -11,18 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stac_cloudmask.config import Settings
+from stac_cloudmask.core import grid
 from stac_cloudmask.core.classes import ground_codes
-from stac_cloudmask.core.grid import (
-    FARMVIBES_OVERLAP,
-    FARMVIBES_SIZE,
-    Chip,
-    Grid,
-    Window,
-    farmvibes_chips,
-    in_order,
-    plan_chips,
-    strips,
-)
+from stac_cloudmask.core.grid import Chip, Grid, Window, in_order, plan_chips, strips
 from stac_cloudmask.core.merge import FARMVIBES
 from stac_cloudmask.core.pixels import block_mean, is_damaged, to_rgb
 from stac_cloudmask.core.predict import ROLES, Bands, Member, Mosaic, Role, predict_chips
@@ -278,8 +269,8 @@ def plan_passes(parts: Sequence[Part], shape: tuple[int, int], *, as_farmvibes: 
         window = shared_window([part.spec for part in group])
         if as_farmvibes:
             overlap = 0 if window.multiple else window.overlap / window.size
-            size = FARMVIBES_SIZE if window.multiple else window.size
-            plan = farmvibes_chips(*shape, size=size, overlap_fraction=max(FARMVIBES_OVERLAP, overlap))
+            size = grid.FARMVIBES_SIZE if window.multiple else window.size
+            plan = grid.farmvibes_chips(*shape, size=size, overlap_fraction=max(grid.FARMVIBES_OVERLAP, overlap))
         else:
             plan = plan_chips(*shape, **asdict(window))
         passes.append(Pass(plan, group))

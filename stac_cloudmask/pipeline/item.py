@@ -19,22 +19,14 @@ from stac_cloudmask.config import Settings
 from stac_cloudmask.models.registry import is_followable, model_document, weights_sha256
 from stac_cloudmask.pipeline.mask import THREADS, Mask, Models, make_mask, models_of, named, part_of
 from stac_cloudmask.pipeline.result import VERSION, Progress, Result, Status, Stopwatch, failed, software
+from stac_cloudmask.stac import mask_item
 from stac_cloudmask.stac.assets import ASSETS, OWN, file_name_of
 from stac_cloudmask.stac.catalog import OutputCatalog
 from stac_cloudmask.stac.cog import write_cog, write_thumbnail
 from stac_cloudmask.stac.collection import read_config
 from stac_cloudmask.stac.geometry import bbox_of, check_footprint
 from stac_cloudmask.stac.hrefs import unsigned
-from stac_cloudmask.stac.mask_item import (
-    MaskFacts,
-    ModelUse,
-    class_counts,
-    cover_of,
-    file_fields,
-    mask_item,
-    output_collection,
-    output_id,
-)
+from stac_cloudmask.stac.mask_item import MaskFacts, ModelUse
 from stac_cloudmask.stac.metadata import number
 
 logger = logging.getLogger(__name__)
@@ -85,7 +77,7 @@ class Plan:
         return replace(
             self.result("up-to-date"),
             output=catalog.href(self.collection_id, self.item_id),
-            cover=cover_of({info["value"]: info["count"] for info in classes if "count" in info}),
+            cover=mask_item.cover_of({info["value"]: info["count"] for info in classes if "count" in info}),
             notes=tuple(body["properties"].get(f"{OWN}notes", ())),
             seconds=body["properties"].get(f"{OWN}seconds", {}),
         )
@@ -111,8 +103,8 @@ def plan_item(item: pystac.Item, *, settings: Settings) -> Plan:
     }
     fingerprint = hashlib.sha256(json.dumps(body, sort_keys=True, default=str).encode()).hexdigest()
     own = read_config(settings.collection_config) if settings.collection_config else {}
-    collection_id = own.get("id") or output_collection(item.collection_id)
-    return Plan(item, part, settings, models, collection_id, output_id(part.id), fingerprint)
+    collection_id = own.get("id") or mask_item.output_collection(item.collection_id)
+    return Plan(item, part, settings, models, collection_id, mask_item.output_id(part.id), fingerprint)
 
 
 def clipped_item(item: pystac.Item, area: str) -> pystac.Item:
@@ -179,10 +171,10 @@ def process_item(item: pystac.Item, *, settings: Settings, out: str, progress: P
             watch.progress("write", 0, 1)
             files = _write_files(mask, folder, plan)
             facts = _facts(plan, mask, uses, files, watch.seconds)
-            href = catalog.write_item(mask_item(plan.part, facts), files)
+            href = catalog.write_item(mask_item.mask_item(plan.part, facts), files)
             watch.progress("write", 1, 1)
     logger.info("item %r: wrote %s in %.1f s", item.id, href, sum(watch.seconds.values()))
-    cover = cover_of(facts.counts)
+    cover = mask_item.cover_of(facts.counts)
     return replace(plan.result("done"), output=href, cover=cover, notes=mask.notes, seconds=watch.seconds)
 
 
@@ -222,8 +214,8 @@ def _facts(
         collection_id=plan.collection_id,
         models=models,
         grid=mask.grid,
-        counts=class_counts(mask.decision.class_map),
-        files={key: file_fields(path) for key, path in files.items()},
+        counts=mask_item.class_counts(mask.decision.class_map),
+        files={key: mask_item.file_fields(path) for key, path in files.items()},
         parameters=mask.decision.parameters,
         fingerprint=plan.fingerprint,
         created=datetime_to_str(datetime.now(UTC), timespec="seconds"),

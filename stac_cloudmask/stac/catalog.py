@@ -13,19 +13,8 @@ from types import MappingProxyType
 from typing import Any, Final
 
 from stac_cloudmask.errors import ConfigError, PublishError, ReadError, UnsupportedItemError, WriteError
+from stac_cloudmask.stac import collection as collections
 from stac_cloudmask.stac.assets import ASSETS, OWN, Json, file_name_of
-from stac_cloudmask.stac.collection import (
-    configured,
-    covering,
-    item_href,
-    listing,
-    new_catalog,
-    new_collection,
-    new_page,
-    place_and_time,
-    with_child,
-    write_geoparquet,
-)
 from stac_cloudmask.stac.hrefs import is_remote, safe_id
 from stac_cloudmask.stac.mask_item import ITEM_TYPE, JSON_TYPE, file_fields, mapped
 from stac_cloudmask.stac.parse import is_asset, is_link, links_of, wrong_members
@@ -392,7 +381,7 @@ class OutputCatalog:
         for collection_id in collection_ids if find_spec("rustac") else ():
             try:
                 with self.workdir() as work:
-                    write_geoparquet(self._rows(collection_id), work / TABLE)
+                    collections.write_geoparquet(self._rows(collection_id), work / TABLE)
                     self._store.put({f"{collection_id}/{TABLE}": work / TABLE})
                 self._store.update_json(f"{collection_id}/collection.json", _with_table)
             except WriteError as error:
@@ -417,15 +406,16 @@ class OutputCatalog:
 
     def _list(self, collection_id: str, bodies: list[Json]) -> None:
         known = set(self._listed(collection_id))
-        left = [href for href in map(item_href, bodies) if href not in known]
+        left = [href for href in map(collections.item_href, bodies) if href not in known]
         home = f"{collection_id}/collection.json"
 
         def widened(found: Json | None) -> Json:
-            body = configured(found or new_collection(collection_id), self._config)
-            return self._with_self(listing(covering(body, bodies), left), home)
+            body = collections.configured(found or collections.new_collection(collection_id), self._config)
+            return self._with_self(collections.listing(collections.covering(body, bodies), left), home)
 
         def with_collection(found: Json | None) -> Json:
-            return self._with_self(with_child(found or new_catalog(), f"./{home}", collection["title"]), CATALOG)
+            wider = collections.with_child(found or collections.new_catalog(), f"./{home}", collection["title"])
+            return self._with_self(wider, CATALOG)
 
         collection = self._store.update_json(home, widened)
         left = _unlisted(left, collection)
@@ -441,11 +431,12 @@ class OutputCatalog:
 
     def _list_on_page(self, collection: Json, left: list[str], number: int) -> list[str]:
         """List items on a page, which limits the size of files; return the items that did not fit."""
-        page, name = new_page(collection, number), f"items-{number}.json"
+        page, name = collections.new_page(collection, number), f"items-{number}.json"
         folder = collection["id"]
-        listed = self._store.update_json(f"{folder}/{name}", lambda found: listing(found or page, left))
+        listed = self._store.update_json(f"{folder}/{name}", lambda found: collections.listing(found or page, left))
         self._store.update_json(
-            f"{folder}/collection.json", lambda found: with_child(found or collection, f"./{name}", page["title"])
+            f"{folder}/collection.json",
+            lambda found: collections.with_child(found or collection, f"./{name}", page["title"]),
         )
         return _unlisted(left, listed)
 
@@ -460,7 +451,7 @@ class OutputCatalog:
         if body is None:
             where = self.href(collection_id, item_id)
             raise ReadError(f"{where} is incomplete or is another item; process its source again")
-        place_and_time(body)  # raises
+        collections.place_and_time(body)  # raises
         return body
 
 

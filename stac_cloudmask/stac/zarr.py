@@ -13,20 +13,17 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import product
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
+import numpy as np
 from numpy.typing import NDArray
 from rasterio.errors import RasterioError
 from rasterio.io import DatasetReader, MemoryFile
 
 from stac_cloudmask.errors import BandNotFoundError, ReadError, UnsupportedItemError, redact
+from stac_cloudmask.retry import RetryPolicy
 from stac_cloudmask.stac.connection import Connection, JsonReader, MissingError, json_object
 from stac_cloudmask.stac.gdal import DamagedError
-
-if TYPE_CHECKING:
-    import numpy as np
-
-    from stac_cloudmask.retry import RetryPolicy
 
 METADATA: Final = (".zarray", ".zattrs")
 
