@@ -21,9 +21,9 @@ from numpy.typing import NDArray
 
 from benchmarks.accuracy import DATA, MEANING, Box, boxes_of, recall, scenes
 from stac_cloudmask.config import Settings
-from stac_cloudmask.core.calibrated import RULES, Rules, Survey
 from stac_cloudmask.core.classes import CloudClass
 from stac_cloudmask.core.merge import POLICIES, Policy, merge
+from stac_cloudmask.core.merge_calibrated import RULES, Rules, Survey
 from stac_cloudmask.errors import StacCloudmaskWarning
 from stac_cloudmask.pipeline.mask import mask_pixels, resolve_sources, sun_of
 from stac_cloudmask.stac.reader import open_scene

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from stac_cloudmask.core.calibrated import RULES
+from stac_cloudmask.core.merge_calibrated import RULES
 from stac_cloudmask.core.shadow import shadow_shift
 from stac_cloudmask.core.votes import Evidence, ProductMask, Sun
 

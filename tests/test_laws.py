@@ -11,10 +11,10 @@ import pytest
 from hypothesis import given, settings, strategies as st
 
 from stac_cloudmask.config import Settings
-from stac_cloudmask.core.calibrated import RULES
 from stac_cloudmask.core.classes import CloudClass
 from stac_cloudmask.core.grid import Grid
 from stac_cloudmask.core.merge import decide
+from stac_cloudmask.core.merge_calibrated import RULES
 from stac_cloudmask.core.predict import Bands
 from stac_cloudmask.core.votes import Evidence, ProductMask, Sun
 from stac_cloudmask.models.registry import find_model

@@ -2,7 +2,7 @@
 
 A policy selects cloud and shadow among the votes; clean-up and buffer are then applied to the selection. Everything
 runs on strips of rows; memory holds the evidence and two uint8 arrays of the scene's size. What `calibrated` selects is
-decided in `core.calibrated`.
+decided in `core.merge_calibrated`.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 
 from stac_cloudmask.config import Settings
 from stac_cloudmask.core import morphology
-from stac_cloudmask.core.calibrated import NO_PRODUCT, Survey
 from stac_cloudmask.core.classes import CloudClass
 from stac_cloudmask.core.grid import in_order, strips
+from stac_cloudmask.core.merge_calibrated import NO_PRODUCT, Survey
 from stac_cloudmask.core.votes import VOTES_NODATA, Evidence, Vote, vote
 from stac_cloudmask.errors import ConfigError
 

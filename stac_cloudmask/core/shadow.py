@@ -22,7 +22,7 @@ from stac_cloudmask.core.morphology import dilate
 from stac_cloudmask.core.votes import Sun
 
 if TYPE_CHECKING:
-    from stac_cloudmask.core.calibrated import Rules
+    from stac_cloudmask.core.merge_calibrated import Rules
     from stac_cloudmask.core.pixels import Scalar
 
 BoolGrid = NDArray[np.bool_]

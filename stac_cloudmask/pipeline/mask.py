@@ -17,10 +17,10 @@ from dask.system import CPU_COUNT
 from numpy.typing import NDArray
 
 from stac_cloudmask.config import Settings
-from stac_cloudmask.core.calibrated import RULES
 from stac_cloudmask.core.classes import CloudClass, Scl, improved_scl
 from stac_cloudmask.core.grid import Chip, Grid, Window
 from stac_cloudmask.core.merge import FARMVIBES, Decision, decide
+from stac_cloudmask.core.merge_calibrated import RULES
 from stac_cloudmask.core.predict import PERCENT_NODATA, Role
 from stac_cloudmask.core.votes import Evidence, ProductMask, Sun
 from stac_cloudmask.errors import ConfigError, OutsideAreaError
@@ -54,7 +54,7 @@ MERGE_MARGIN: Final = 2_000.0
 """Meters around an area that the merge needs: twice the standard deviation of its smoothing of lit ground."""
 HIGHEST: Final = 8_000.0
 """Height in meters of the highest clouds outside an area whose shadows are searched; few clouds are higher. A whole
-scene, where this costs nothing, is searched up to `core.calibrated.RULES.highest`."""
+scene, where this costs nothing, is searched up to `core.merge_calibrated.RULES.highest`."""
 
 Models = dict["ModelSpec", "tuple[Role, ...]"]
 """The models of a run and the roles of each."""

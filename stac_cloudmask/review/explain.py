@@ -8,8 +8,8 @@ from typing import Final
 
 import pystac
 
-from stac_cloudmask.core.calibrated import RULES
 from stac_cloudmask.core.classes import SCL_CLASSES, Scl
+from stac_cloudmask.core.merge_calibrated import RULES
 from stac_cloudmask.core.predict import PERCENT_NODATA
 from stac_cloudmask.core.votes import VOTES_NODATA, Vote
 from stac_cloudmask.errors import StacCloudmaskError, UnsupportedItemError

@@ -2,9 +2,9 @@ import numpy as np
 import pytest
 from cumulus import cumulus, product
 
-from stac_cloudmask.core import calibrated as module
-from stac_cloudmask.core.calibrated import RULES, Survey
+from stac_cloudmask.core import merge_calibrated as module
 from stac_cloudmask.core.merge import POLICIES
+from stac_cloudmask.core.merge_calibrated import RULES, Survey
 from stac_cloudmask.core.votes import Evidence, vote
 
 POLICY = POLICIES["calibrated"]

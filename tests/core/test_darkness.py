@@ -3,8 +3,8 @@ from hypothesis import given, strategies as st
 from hypothesis.extra import numpy as hnp
 from scipy import ndimage
 
-from stac_cloudmask.core.calibrated import darkness, smooth, spline
 from stac_cloudmask.core.grid import Window
+from stac_cloudmask.core.merge_calibrated import darkness, smooth, spline
 
 grids = hnp.arrays(
     np.float32, hnp.array_shapes(min_dims=2, max_dims=2, min_side=1, max_side=9), elements=st.floats(0, 1, width=32)

@@ -5,10 +5,10 @@ import pytest
 from cumulus import cumulus, product
 
 from stac_cloudmask.config import Settings
-from stac_cloudmask.core import calibrated, merge
-from stac_cloudmask.core.calibrated import NO_PRODUCT, RULES
+from stac_cloudmask.core import merge, merge_calibrated as calibrated
 from stac_cloudmask.core.classes import CloudClass
 from stac_cloudmask.core.merge import FARMVIBES_CLASSES, POLICIES, merge_farmvibes
+from stac_cloudmask.core.merge_calibrated import NO_PRODUCT, RULES
 from stac_cloudmask.core.votes import Evidence, Vote
 from stac_cloudmask.errors import ConfigError
 

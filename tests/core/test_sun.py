@@ -6,7 +6,7 @@ from hypothesis import given, strategies as st
 from hypothesis.extra import numpy as hnp
 from scipy import ndimage
 
-from stac_cloudmask.core.calibrated import RULES
+from stac_cloudmask.core.merge_calibrated import RULES
 from stac_cloudmask.core.morphology import objects
 from stac_cloudmask.core.shadow import (
     Search,

@@ -7,10 +7,10 @@ from hypothesis import given, strategies as st
 from hypothesis.extra import numpy as hnp
 
 from stac_cloudmask.config import Settings
-from stac_cloudmask.core import calibrated as module, grid
-from stac_cloudmask.core.calibrated import NO_GROUND, NO_NIR, NO_PRODUCT, NO_SUN, Rules
+from stac_cloudmask.core import grid, merge_calibrated as module
 from stac_cloudmask.core.classes import CloudClass
 from stac_cloudmask.core.merge import decide
+from stac_cloudmask.core.merge_calibrated import NO_GROUND, NO_NIR, NO_PRODUCT, NO_SUN, Rules
 from stac_cloudmask.core.morphology import dilate
 from stac_cloudmask.core.votes import Evidence, ProductMask, Sun, Vote
 
