@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import logging
 
 import pystac_client
@@ -72,6 +73,11 @@ def a_collection():
     return covering(new_collection("x-cloudmask"), [an_item()])
 
 
+def stated(item):
+    """Without nulls, which pgSTAC does not keep."""
+    return json.loads(json.dumps(item), object_hook=lambda some: {k: v for k, v in some.items() if v is not None})
+
+
 def test_a_real_server_takes_the_items_and_search_finds_them(pgstac, published):
     collection, items = published
     with StacApi(pgstac.url, retry=HURRIED) as api:
@@ -83,9 +89,9 @@ def test_a_real_server_takes_the_items_and_search_finds_them(pgstac, published):
     query = {"op": "<=", "args": [{"property": "eo:cloud_cover"}, 100]}
     found = list(client.search(collections=[collection["id"]], filter=query).items())
     assert {item.id for item in found} == {item["id"] for item in items}
-    sent = {item["id"]: item for item in items}
+    sent = {item["id"]: stated(item) for item in items}
     for item in found:
-        body = item.to_dict(transform_hrefs=False)
+        body = stated(item.to_dict(transform_hrefs=False))
         assert body["properties"] == sent[item.id]["properties"]
         assert body["assets"] == sent[item.id]["assets"]
         kept = {link["href"] for link in body["links"] if link["rel"] == "derived_from"}
