@@ -146,8 +146,10 @@ class Mosaic:
         nexts = [chip.write.col_off for chip in chips[1:]]
         for prediction, right in zip(predictions, [*nexts, chips[-1].write.cols.stop], strict=True):
             start = prediction.chip.write.col_off
-            unused = dict.fromkeys(self.percents, np.zeros(prediction.dn.shape[1:], np.float32))  # as all is nodata
-            answer = np.stack([(prediction.probabilities or unused)[role] for role in self.percents])
+            size = prediction.dn.shape[1:]
+            # without probabilities all is nodata, and no value is used
+            found = prediction.probabilities or dict.fromkeys(self.percents, np.zeros(size, np.float32))
+            answer = np.stack([found[role] for role in self.percents])
             answer = answer if left is None else faded(left, answer, axis=2)
             answer, left = np.split(answer, [right - start], axis=2)
             answer = faded(above[:, :, start:right], answer, axis=1)
@@ -173,8 +175,9 @@ def faded(before: NDArray[np.float32], after: NDArray[np.float32], *, axis: int)
 
 def _mean_of_members(dn: NDArray[np.uint16], chip: Chip, members: Sequence[Member], bands: Bands) -> Probabilities:
     answers: dict[Role, list[NDArray[np.float32]]] = {}
+    reflectance = {names: bands.reflectance(dn, names)[None] for names in {member.model.bands for member in members}}
     for member in members:
-        given = member.model.predict(bands.reflectance(dn, member.model.bands)[None])
+        given = member.model.predict(reflectance[member.model.bands])
         for role in member.roles:
             answers.setdefault(role, []).append(given[role][0][chip.inner.slices])
     return {role: many[0] if len(many) == 1 else np.mean(many, axis=0) for role, many in answers.items()}
