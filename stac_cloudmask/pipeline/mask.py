@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 import pystac
@@ -25,7 +25,6 @@ from stac_cloudmask.core.predict import PERCENT_NODATA, Role
 from stac_cloudmask.core.votes import Evidence, ProductMask, Sun
 from stac_cloudmask.errors import ConfigError, OutsideAreaError
 from stac_cloudmask.models.registry import find_model
-from stac_cloudmask.models.session import OnnxSegmenter
 from stac_cloudmask.models.spec import ModelSpec
 from stac_cloudmask.pipeline.inference import Part, Pass, Pixels, infer, plan_passes, step_of
 from stac_cloudmask.pipeline.result import Stopwatch
@@ -35,6 +34,9 @@ from stac_cloudmask.stac.connection import Connection
 from stac_cloudmask.stac.geometry import Area, Bbox, bbox_area, bbox_of, check_degrees, footprint, pixels_of, read_area
 from stac_cloudmask.stac.hrefs import HrefRule, unsigned
 from stac_cloudmask.stac.reader import open_scene
+
+if TYPE_CHECKING:
+    from stac_cloudmask.models.session import OnnxSegmenter
 
 logger = logging.getLogger(__name__)
 
@@ -176,6 +178,8 @@ def connection_of(settings: Settings, headers: Mapping[str, str] | None = None) 
 
 def segmenter(spec: ModelSpec, settings: Settings) -> OnnxSegmenter:
     """Return a model with the runtime of some settings; its file is opened at the first use."""
+    from stac_cloudmask.models.session import OnnxSegmenter  # noqa: PLC0415  (a second, which plots do not need)
+
     return OnnxSegmenter(
         spec,
         threads=settings.threads,

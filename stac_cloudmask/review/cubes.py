@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Final, Literal, TypeVar
 
 import numpy as np
-import odc.stac
+import odc.geo.xr  # noqa: F401  (the accessor of cubes)
 import pystac
 import rasterio
 import xarray as xr
@@ -21,7 +21,7 @@ from odc.geo.geobox import GeoBox
 from stac_cloudmask.config import Settings
 from stac_cloudmask.core.classes import CLASSES, CloudClass
 from stac_cloudmask.core.grid import Grid
-from stac_cloudmask.core.pixels import HIGHEST_DN, SATURATED_DN
+from stac_cloudmask.core.pixels import HIGHEST_DN, SATURATED_DN, U16
 from stac_cloudmask.core.predict import Bands
 from stac_cloudmask.core.votes import Sun
 from stac_cloudmask.errors import ConfigError
@@ -39,7 +39,6 @@ from stac_cloudmask.stac.metadata import number, sun_angles, times_of
 from stac_cloudmask.stac.providers import SCL, sign
 from stac_cloudmask.stac.warp import ground
 
-U16 = NDArray[np.uint16]
 Values = NDArray[np.integer | np.floating]
 Times = NDArray[np.datetime64]
 Cube = TypeVar("Cube", xr.DataArray, xr.Dataset)
@@ -128,6 +127,8 @@ def _hidden(variable: xr.DataArray, kept: xr.DataArray, fill: float | None) -> x
 
 def _published(cube: xr.DataArray | xr.Dataset, steps: list[list[pystac.Item]], box: GeoBox) -> xr.DataArray:
     """Return class codes of masks on the grid of a cube, with its coordinates; the first mask with data counts."""
+    import odc.stac  # noqa: PLC0415  (a second, which plots do not need)
+
     axes = spatial_axes(cube)
     chunks = [cube.chunksizes[axis] for axis in axes if axis in cube.chunksizes]
     lazy: dict[str, Any] | None = {"y": chunks[0][0], "x": chunks[1][0]} if chunks else None
