@@ -15,13 +15,11 @@ from stac_cloudmask.core import grid
 from stac_cloudmask.core.classes import ground_codes
 from stac_cloudmask.core.grid import Chip, Grid, Window, in_order, plan_chips, strips
 from stac_cloudmask.core.merge import FARMVIBES
-from stac_cloudmask.core.pixels import block_mean, is_damaged, to_rgb
+from stac_cloudmask.core.pixels import U16, block_mean, is_damaged, to_rgb
 from stac_cloudmask.core.predict import ROLES, Bands, Member, Mosaic, Role, predict_chips
 from stac_cloudmask.errors import ConfigError
 from stac_cloudmask.models.spec import ModelSpec, shared_window
 from stac_cloudmask.stac.warp import RGB
-
-U16 = NDArray[np.uint16]
 
 SIDE: Final = 1200
 """Samples along the longest side of a quicklook: two for each pixel of a thumbnail."""

@@ -69,7 +69,7 @@ class BandFile:
         level: GDAL's number of the overview; None for the file's own pixels.
         block: Rows and columns of the internal tiles or strips.
         stored: Bytes of the pixels in the file; None if the format does not state it.
-        dark: Share of valid pixels below ``boa_offset.DARK``, where the offset is doubtful and overviews make it cheap
+        dark: Share of valid pixels below ``bands.DARK``, where the offset is doubtful and overviews make it cheap
             to know; else None.
         array: The Zarr array, where it is not a file.
     """
