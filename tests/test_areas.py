@@ -228,9 +228,10 @@ def test_an_area_beside_the_item_or_without_data_in_it_is_said_and_no_failure(so
 @pytest.mark.parametrize(
     ("options", "says"),
     [
-        ({"bbox": (1, 2, 3)}, "west, south, east, north"),
-        ({"bbox": (1, 4, 3, 2)}, "west, south, east, north"),
-        ({"bbox": (600000, 0, 700000, 1)}, "not longitude and latitude"),
+        ({"bbox": (1, 2, 3)}, "4 numbers, west south east north, got 1 2 3$"),
+        ({"bbox": (1, 2, 3, "4")}, "4 numbers, west south east north, got 1 2 3 '4'"),
+        ({"bbox": (1, 4, 3, 2)}, "west south east north in degrees"),
+        ({"bbox": (600000, 0, 700000, 1)}, "in degrees, longitude before latitude, got 600000 0 700000 1"),
         ({"bbox": (1, 2, 3, 4), "geometry": "POINT (1 2)"}, "not both"),
         ({"geometry": "POLYGON EMPTY"}, "empty"),
     ],

@@ -183,7 +183,7 @@ def _cuts(spans: list[Span]) -> list[Span]:
     return [(start, stop - start) for start, stop in pairwise([0, *inner, last_start + last_side])]
 
 
-STRIP_HEIGHT: Final = 256
+STRIP_HEIGHT: Final = 96
 """Rows of a strip, which a thread works on at once."""
 Piece = TypeVar("Piece")
 Outcome = TypeVar("Outcome")

@@ -16,7 +16,7 @@ import numpy as np
 import onnxruntime
 from dask.system import CPU_COUNT
 from numpy.typing import NDArray
-from scipy.special import expit
+from scipy.special import expit, softmax
 
 from stac_cloudmask.core.predict import Role
 from stac_cloudmask.errors import ConfigError, ModelError
@@ -223,8 +223,7 @@ def _prepare(reflectance: F32, spec: ModelSpec) -> F32:
 
 def _probabilities(result: F32, spec: ModelSpec) -> dict[Role, F32]:
     if spec.activation == "softmax":
-        result = np.exp(result - result.max(axis=1, keepdims=True))
-        result /= result.sum(axis=1, keepdims=True)
+        result = softmax(result, axis=1)
     elif spec.activation == "sigmoid":
         result = expit(result)
     return {role: np.clip(result[:, list(places)].sum(axis=1), 0, 1) for role, places in spec.outputs}

@@ -15,7 +15,7 @@ from stac_cloudmask.core import grid
 from stac_cloudmask.core.classes import ground_codes
 from stac_cloudmask.core.grid import Chip, Grid, Window, in_order, plan_chips, strips
 from stac_cloudmask.core.merge import FARMVIBES
-from stac_cloudmask.core.pixels import U16, block_mean, is_damaged, to_rgb
+from stac_cloudmask.core.pixels import HIGHEST_DN, U16, block_mean, is_damaged, to_rgb
 from stac_cloudmask.core.predict import ROLES, Bands, Member, Mosaic, Role, predict_chips
 from stac_cloudmask.errors import ConfigError
 from stac_cloudmask.models.spec import ModelSpec, shared_window
@@ -24,7 +24,6 @@ from stac_cloudmask.stac.warp import RGB
 SIDE: Final = 1200
 """Samples along the longest side of a quicklook: two for each pixel of a thumbnail."""
 VISIBLE: Final = ("blue", "green", "red")
-NIR: Final = "nir"
 
 
 class Pixels(Protocol):
@@ -145,7 +144,7 @@ def infer(
                 done += 1
                 progress(done, total)
             held.drop_to(todo[0][0].read.row_off if todo else held.stop)
-    nir = blocks.of(NIR)
+    nir = blocks.of("nir")
     return Inference(
         cloud=percents["cloud"],
         shadow=percents["shadow"],
@@ -159,7 +158,7 @@ def infer(
 
 def kinds_of_ground(bands: Bands, rows: U16) -> NDArray[np.uint8]:
     """Return the codes of clear ground in some rows of a scene; see ``ground_codes``."""
-    wanted = ("green", "red", NIR)
+    wanted = ("green", "red", "nir")
     if not set(wanted) <= set(bands.names):
         raise ConfigError(f"scl needs models that read green, red and nir; these read {', '.join(bands.names)}")
     return ground_codes(*bands.reflectance(rows, wanted))
@@ -171,9 +170,10 @@ def without_damage(dn: U16) -> tuple[U16, int]:
     Sentinel-2's digital numbers have 15 bits, or are 65535 where a detector is saturated. Values in between are wrapped
     negative numbers or damage, which models would classify as the brightest clouds.
     """
+    if dn.max(initial=0) <= HIGHEST_DN:
+        return dn, 0
     damaged = is_damaged(dn).any(axis=0)
-    count = int(np.count_nonzero(damaged))
-    return (np.where(damaged, np.uint16(0), dn) if count else dn), count
+    return np.where(damaged, np.uint16(0), dn), int(np.count_nonzero(damaged))
 
 
 def prefetch(scene: Pixels, *, in_memory: bool = False) -> Iterator[U16]:
@@ -230,12 +230,12 @@ class BlockMeans:
 
     def add(self, row_off: int, rows: U16) -> None:
         """Average a strip that begins at ``row_off``; rows of an incomplete block wait for the next strip."""
-        dn = np.concatenate((self._waiting, rows), axis=1)
+        dn = np.concatenate((self._waiting, rows), axis=1) if self._waiting.size else rows
         is_last = row_off + rows.shape[1] == self._height
         whole = dn.shape[1] if is_last else dn.shape[1] // self._factor * self._factor
         self._waiting = dn[:, whole:].copy()
         if whole:
-            mean = block_mean(dn[:, :whole], self._factor)
+            mean = np.stack([block_mean(band[:whole], self._factor) for band in dn])
             reflectance = self._bands.reflectance(mean, self._bands.names)
             self._strips.append(np.where(mean > 0, reflectance, np.float32(np.nan)))
 
@@ -243,7 +243,8 @@ class BlockMeans:
         """Return ``(band, y, x)`` float32, NaN = nodata; None if one of the bands is not read."""
         if not set(names) <= set(self._bands.names):
             return None
-        return np.concatenate(self._strips, axis=1)[[self._bands.names.index(name) for name in names]]
+        at = [self._bands.names.index(name) for name in names]
+        return np.concatenate([strip[at] for strip in self._strips], axis=1)
 
 
 def plan_passes(parts: Sequence[Part], shape: tuple[int, int], *, as_farmvibes: bool) -> list[Pass]:

@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
+import numpy as np
 import pystac
 from pystac.utils import datetime_to_str
 from shapely.geometry import mapping
@@ -166,7 +167,7 @@ def process_item(item: pystac.Item, *, settings: Settings, out: str, progress: P
     watch = Stopwatch(progress)
     with catalog.workdir() as folder:  # first, because all work would be lost if the output cannot be written
         uses = keep_models(plan.models, catalog)
-        mask = make_mask(item, settings=settings, watch=watch)
+        mask = _written(make_mask(item, settings=settings, watch=watch), settings)
         with watch.stage("write"):
             watch.progress("write", 0, 1)
             files = _write_files(mask, folder, plan)
@@ -176,6 +177,14 @@ def process_item(item: pystac.Item, *, settings: Settings, out: str, progress: P
     logger.info("item %r: wrote %s in %.1f s", item.id, href, sum(watch.seconds.values()))
     cover = mask_item.cover_of(facts.counts)
     return replace(plan.result("done"), output=href, cover=cover, notes=mask.notes, seconds=watch.seconds)
+
+
+def _written(mask: Mask, settings: Settings) -> Mask:
+    """Return a mask without arrays that are not written, which would take memory beside the files."""
+    none = np.empty((0, 0), np.uint8)
+    if not settings.probabilities:
+        mask = replace(mask, evidence=replace(mask.evidence, cloud=none, shadow=none))
+    return mask if settings.votes else replace(mask, decision=replace(mask.decision, votes=none))
 
 
 def _write_files(mask: Mask, folder: Path, plan: Plan) -> dict[str, Path]:

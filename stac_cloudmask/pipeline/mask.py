@@ -31,7 +31,7 @@ from stac_cloudmask.pipeline.result import Stopwatch
 from stac_cloudmask.retry import RetryPolicy
 from stac_cloudmask.stac.bands import Sources, resolve
 from stac_cloudmask.stac.connection import Connection
-from stac_cloudmask.stac.geometry import Area, Bbox, bbox_area, bbox_of, check_degrees, footprint, pixels_of, read_area
+from stac_cloudmask.stac.geometry import Area, Bbox, asked_box, bbox_of, footprint, pixels_of, read_area
 from stac_cloudmask.stac.hrefs import HrefRule, unsigned
 from stac_cloudmask.stac.reader import open_scene
 
@@ -100,15 +100,9 @@ def area_of(*, bbox: Bbox | None = None, geometry: Area | None = None) -> str | 
     """
     if bbox is not None and geometry is not None:
         raise ConfigError("give either bbox or geometry, not both")
-    if bbox is not None:
-        if len(bbox) != 4 or bbox[1] > bbox[3]:  # noqa: PLR2004
-            raise ConfigError(f"bbox is (west, south, east, north) in degrees, got {tuple(bbox)}")
-        area = bbox_area(bbox)
-        check_degrees(area, "bbox")
-    elif geometry is not None:
-        area = read_area(geometry)
-    else:
+    if bbox is None and geometry is None:
         return None
+    area = read_area(geometry) if geometry is not None else asked_box(bbox or ())
     return str(shapely.to_wkt(shapely.normalize(area), rounding_precision=DIGITS, trim=True))
 
 

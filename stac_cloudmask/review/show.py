@@ -33,7 +33,7 @@ from stac_cloudmask.pipeline.result import NOTEBOOK_SIDE, VERSION, cover_text, n
 from stac_cloudmask.review.cubes import Masks, mask_items, time_of
 from stac_cloudmask.review.layers import MASK, MASK_VOTES, U8, MaskItem, MaskLayers, mask_item_of, painted, vote_classes
 from stac_cloudmask.stac.assets import VOTES
-from stac_cloudmask.stac.geometry import LON_LAT, Area, Bbox, bbox_area, read_area, touches
+from stac_cloudmask.stac.geometry import LON_LAT, Area, Bbox, asked_box, read_area, touches
 from stac_cloudmask.stac.hrefs import unsigned
 from stac_cloudmask.stac.mask_item import class_counts, cover_of
 from stac_cloudmask.stac.metadata import mask_grid
@@ -303,7 +303,7 @@ def clear_share(masks: Masks, *, bbox: Bbox | None = None, geometry: Area | None
     """
     if (bbox is None) == (geometry is None):
         raise ConfigError("give the area, by either bbox or geometry")
-    area = bbox_area(bbox) if bbox is not None else read_area(geometry)
+    area = asked_box(bbox) if bbox is not None else read_area(geometry)
     items = [item for item in mask_items(masks) if touches(item, area)]
     if not items:
         raise ConfigError(f"no mask touches the area, whose bbox is {tuple(round(edge, 5) for edge in area.bounds)}")

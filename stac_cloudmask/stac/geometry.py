@@ -9,6 +9,7 @@ import sqlite3
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
+from numbers import Real
 from os import PathLike, fspath
 from pathlib import Path
 from typing import Any, Final, NamedTuple, TypeAlias
@@ -66,6 +67,21 @@ def bbox_area(bbox: Sequence[float]) -> shapely.Geometry:
     if west <= east:
         return box(west, south, east, north)
     return shapely.union(box(west, south, HALF_TURN, north), box(-HALF_TURN, south, east, north))
+
+
+def asked_box(bbox: Sequence[float]) -> shapely.Geometry:
+    """Return the area of a box that a user asks for.
+
+    Raises:
+        ConfigError: It is not west, south, east, north in degrees.
+    """
+    stated = " ".join(f"{value:g}" if isinstance(value, Real) else repr(value) for value in bbox)
+    if len(bbox) != 4 or not all(isinstance(value, Real) for value in bbox):  # noqa: PLR2004
+        raise ConfigError(f"bbox has 4 numbers, west south east north, got {stated}")
+    west, south, east, north = bbox
+    if not (-HALF_TURN <= west <= HALF_TURN and -HALF_TURN <= east <= HALF_TURN and -90 <= south <= north <= 90):  # noqa: PLR2004
+        raise ConfigError(f"bbox is west south east north in degrees, longitude before latitude, got {stated}")
+    return bbox_area(bbox)
 
 
 def bbox_of(area: shapely.Geometry) -> list[float]:

@@ -390,7 +390,7 @@ class Layer:
         def read(index: int) -> None:
             source = self.files[index].source
             with reading(source.href, where=source.where, retry=self.frame.retry):
-                out[index] = rows[index].compute(scheduler=get_sync)
+                rows[index].store(out[index], lock=False, scheduler=get_sync)  # chunk by chunk, without another copy
 
         # local files have no latency to hide, and each thread holds copies of its pixels
         with ThreadPoolExecutor(self.frame.threads if is_remote(self.files[0].source.href) else 1) as pool:

@@ -24,7 +24,7 @@ from pystac_client.stac_api_io import StacApiIO
 
 from stac_cloudmask.errors import ConfigError, StacCloudmaskError, StacCloudmaskWarning, redact
 from stac_cloudmask.stac.connection import DEFAULT_CONNECTION, BrokenError, Connection, Json, JsonReader, StatusError
-from stac_cloudmask.stac.geometry import MALFORMED, Area, bbox_area, read_area, touches
+from stac_cloudmask.stac.geometry import MALFORMED, Area, asked_box, read_area, touches
 from stac_cloudmask.stac.hrefs import check_href, is_remote, local_path
 from stac_cloudmask.stac.mask_item import DEFAULT_COLLECTION
 from stac_cloudmask.stac.metadata import MGRS, baseline, is_mask, number, own_property, period, tile_of, times_of
@@ -74,8 +74,6 @@ class Query:
 
     def __post_init__(self) -> None:
         """Reject parameters that cannot match anything."""
-        if self.bbox is not None:
-            _check_bbox(self.bbox)
         if self.max_cloud_cover is not None and not 0 <= self.max_cloud_cover <= 100:  # noqa: PLR2004
             raise ConfigError(f"max_cloud_cover is a percentage of 0 to 100, got {self.max_cloud_cover}")
         if self.max_items is not None and self.max_items < 1:
@@ -108,7 +106,7 @@ class Query:
     @cached_property
     def area(self) -> shapely.Geometry | None:
         """Area that items must intersect; None for anywhere."""
-        box = None if self.bbox is None else bbox_area(self.bbox)
+        box = None if self.bbox is None else asked_box(self.bbox)
         if self.intersects is None:
             return box
         area = read_area(self.intersects)
@@ -147,15 +145,6 @@ class Query:
             and (self.mgrs is None or tile_of(item) == self.mgrs)
             and (self.area is None or touches(item, self.area))
         )
-
-
-def _check_bbox(bbox: Sequence[float]) -> None:
-    stated = " ".join(f"{value:g}" for value in bbox)
-    if len(bbox) != 4:  # noqa: PLR2004
-        raise ConfigError(f"bbox has 4 numbers, west south east north, got {stated}")
-    west, south, east, north = bbox
-    if not (-180 <= west <= 180 and -180 <= east <= 180 and -90 <= south <= north <= 90):  # noqa: PLR2004
-        raise ConfigError(f"bbox is west south east north in degrees, longitude before latitude, got {stated}")
 
 
 def _overlaps(asked: TimeSpan, item: pystac.Item) -> bool:
