@@ -287,7 +287,7 @@ class Survey:
             believed, supported, veiled, bright = repeat(grids, self.factor, window=window)
             found = self.candidates(start, stop, votes)
             cloud = believed & (found.cloud | (found.product & supported) | (found.cirrus & veiled)) | bright
-            shadow = found.shadow
+            shadow = found.shadow & ~bright
             if shadow.any():
                 percents = np.where(any_vote(votes, Vote.PRODUCT_SHADOW), np.uint8(100), evidence.shadow[start:stop])
                 shadow &= percents * spline(shade, self.factor, window) >= 100  # noqa: PLR2004 (percent)
@@ -368,17 +368,17 @@ class Survey:
 
         Blue of clear ground is about half its red; thin cloud adds equally to both.
         """
-        haze = self.visible[0] - self.visible[2] / 2
-        said = (self.cells.product > 0) | (self.cells.cirrus > 0)
-        clear = self.cells.clean & self.cells.valid & np.isfinite(haze)
-        ground = clear & ~said if 100 * np.count_nonzero(clear & ~said) >= np.count_nonzero(clear) else clear
-        if not ground.any():
-            return np.zeros(haze.shape, np.bool_)
-        usual = np.median(haze[ground])
-        above = ndimage.uniform_filter(np.where(np.isfinite(haze), haze, usual), 3) - usual
+        above = ndimage.uniform_filter(self._above_ground(self.visible[0] - self.visible[2] / 2), 3)
         least, most = self.rules.veil
         veiled: BoolGrid = (above > least) & (above < most) & self.cells.valid
         return veiled
+
+    def _above_ground(self, layer: FloatGrid) -> FloatGrid:
+        """Return a layer less its median on clear ground, without what the product calls cloud; 0 where unknown."""
+        said = (self.cells.product > 0) | (self.cells.cirrus > 0)
+        clear = self.cells.clean & self.cells.valid & np.isfinite(layer)
+        ground = clear & ~said if 100 * np.count_nonzero(clear & ~said) >= np.count_nonzero(clear) else clear
+        return np.nan_to_num(layer - np.median(layer[ground])) if ground.any() else np.zeros_like(layer)
 
     @cached_property
     def product(self) -> BoolGrid:
@@ -412,18 +412,26 @@ class Survey:
 
     @property
     def bright_holes(self) -> BoolGrid:
-        """Holes in certain cloud that are as bright as the cloud around them."""
-        holes = (
-            ndimage.binary_fill_holes(self.cloudy) & ~self.cloudy & self.cells.valid & (self.cells.shadow < MAJORITY)
-        )
+        """Holes in cloud that are as bright: in the light as certain cloud around them, in near infrared.
+
+        What the model takes for shadow is cloud in the shade of cloud if it is brighter than clear ground and the veil
+        of thin cloud, and in red, in which ground is dark, looks more like the cloud around it than like the ground.
+        """
+        holes = ndimage.binary_fill_holes(self.cloudy) & ~self.cloudy & self.cells.valid
+        above, shaded = self._above_ground(self.visible[2]), self.cells.shadow >= MAJORITY
+        lit = self._like_rim(holes & ~shaded, self.nir, share=1, certain=self.rules.support)
+        return lit | self._like_rim(holes & shaded & (above > self.rules.veil[1]), above, share=MAJORITY)
+
+    def _like_rim(self, holes: BoolGrid, layer: FloatGrid, *, share: float, certain: float = 0) -> BoolGrid:
+        """Return holes whose mean of a layer is at least a share of that of the cloud around, partly certain cloud."""
         labels = objects(holes)
         every = np.arange(labels.max(initial=0) + 1)
-        rim = ndimage.maximum_filter(labels, size=3) * (self.cloudy & np.isfinite(self.nir))
+        rim = ndimage.maximum_filter(labels, size=3) * (self.cloudy & np.isfinite(layer))
         with np.errstate(invalid="ignore"):  # some rims have no data
-            inside, around = (ndimage.mean(np.nan_to_num(self.nir), where, every) for where in (labels, rim))
+            inside, around = (ndimage.mean(np.nan_to_num(layer), where, every) for where in (labels, rim))
             sure = ndimage.mean(self.cells.certain, rim, every)
-        bright: BoolGrid = ((inside >= around) & (sure >= self.rules.support))[labels] & holes
-        return bright
+        alike: BoolGrid = ((inside >= share * around) & (sure >= certain))[labels] & holes
+        return alike
 
     @cached_property
     def water(self) -> BoolGrid:

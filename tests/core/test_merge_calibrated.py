@@ -2,7 +2,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from cumulus import GSD, SUN, cumulus, disk, product, scene, turned
+from cumulus import GSD, SUN, cell_means, cumulus, disk, product, scene, turned
 from hypothesis import given, strategies as st
 from hypothesis.extra import numpy as hnp
 
@@ -119,6 +119,18 @@ def test_product_cirrus_over_a_clear_scene_is_not_cloud():
     found = masked(clear)
     assert (found.class_map == CloudClass.CLEAR).all()
     assert (found.votes == Vote.PRODUCT_CLOUD | Vote.REMOVED).all()
+
+
+@pytest.mark.parametrize(("red", "cloudy"), [(0.45, True), (0.25, False), (0.05, False)])
+@pytest.mark.parametrize("dark", [False, True])
+def test_a_hole_in_cloud_is_shaded_cloud_if_it_looks_more_like_cloud_than_like_ground(red, cloudy, dark):
+    hole, cloud = disk(SHAPE, 180, 200, 20), disk(SHAPE, 180, 200, 100)
+    evidence = scene(cloud & ~hole, hole, shade=0.15 if dark else 0.35)
+    color = cell_means(np.where(hole, red, np.where(cloud, 0.6, 0.05)))
+    found = masked(replace(evidence, visible=np.stack([color] * 3)))
+    inside = disk(SHAPE, 180, 200, 12)
+    wanted = CloudClass.CLOUD if cloudy else CloudClass.CLOUD_SHADOW if dark else CloudClass.CLEAR
+    assert (found.class_map[inside] == wanted).all()
 
 
 def test_product_clouds_count_where_the_model_has_a_hint_of_cloud_and_nowhere_else():
