@@ -19,7 +19,7 @@ from stac_cloudmask.core.classes import Scl
 from stac_cloudmask.core.grid import Window, in_order, strips
 from stac_cloudmask.core.morphology import EIGHT_CONNECTED, objects
 from stac_cloudmask.core.pixels import block_sum, repeat
-from stac_cloudmask.core.shadow import BoolGrid, Search, reachable, shadowless, window_sum
+from stac_cloudmask.core.shadow import BoolGrid, Search, kept_objects, reachable, shadowless, window_sum
 from stac_cloudmask.core.votes import Evidence, Sun, Vote, any_vote, vote
 
 if TYPE_CHECKING:
@@ -260,8 +260,7 @@ class Survey:
             shares: FloatGrid = (block_sum(pixels, factor) / area).astype(np.float32)
             return shares
 
-        layers = (self.evidence.cloud, self.evidence.shadow)
-        cloud_percent, shadow_percent = (layer[slice(*strip)] * valid for layer in layers)
+        cloud_percent, shadow_percent = (a[slice(*strip)] * valid for a in (self.evidence.cloud, self.evidence.shadow))
         found = self.candidates(*strip, votes)
         cloud, shadow = share(cloud_percent), share(shadow_percent)
         return Cells(
@@ -356,11 +355,18 @@ class Survey:
 
     @cached_property
     def supported(self) -> BoolGrid:
-        """True where the product's clouds count: enough cells around have a hint of cloud, or there is a veil."""
+        """True where the product's clouds count: enough cells around have a hint of cloud, or there is a veil.
+
+        Or they are brighter than a veil and hang together with certain cloud: the model sees nothing in the middle of
+        some thick clouds.
+        """
         width = max(3, int(2 * self.rules.around / self.meters) | 1)
         hints = window_sum((self.cells.hint & self.cells.valid).astype(np.uint32), width)
         places = window_sum(self.cells.valid.astype(np.uint32), width)
-        return (hints >= self.rules.support * np.maximum(places, 1)) | self.veiled
+        bright = (self.cells.product >= MAJORITY) & (self._above_ground(self.visible[2]) > self.rules.veil[1])
+        cloud = bright | (self.cells.cloud >= MAJORITY)
+        thick: BoolGrid = bright & ndimage.binary_propagation(cloud & self.cells.certain, EIGHT_CONNECTED, mask=cloud)
+        return (hints >= self.rules.support * np.maximum(places, 1)) | self.veiled | thick
 
     @cached_property
     def veiled(self) -> BoolGrid:
@@ -390,8 +396,9 @@ class Survey:
         """Cloud objects with at least one certain cell, by the model or by product cloud in most of the cell."""
         cells = self.cells
         some = (cells.cloud > 0) | ((cells.product > 0) & self.supported) | ((cells.cirrus > 0) & self.veiled)
-        labels = objects(some)
-        return some & np.isin(labels, np.unique(labels[cells.certain | self.product]))
+        sure = some & (cells.certain | self.product)
+        convincing: BoolGrid = ndimage.binary_propagation(sure, EIGHT_CONNECTED, mask=some)
+        return convincing
 
     @cached_property
     def believed(self) -> BoolGrid:
@@ -400,10 +407,8 @@ class Survey:
         if search is None or self.dark is None:
             return self.convincing
         labels = objects(self.convincing)
-        bare = shadowless(search, labels)
-        said = np.bincount(labels[self.product], minlength=bare.size)
-        bare &= said < MAJORITY * np.bincount(labels.ravel(), minlength=bare.size)
-        return self.convincing & ~bare[labels]
+        bare = shadowless(search, labels)[labels] & ~kept_objects(labels, self.product, share=MAJORITY)
+        return self.convincing & ~bare
 
     @cached_property
     def cloudy(self) -> BoolGrid:

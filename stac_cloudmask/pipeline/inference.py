@@ -121,7 +121,6 @@ def infer(
     blocks, step = BlockMeans(bands, scene.grid.shape, nir_factor), step_of(scene.grid.shape)
     quicklook, ground = list[NDArray[np.uint8]](), list[NDArray[np.uint8]]()
     damaged = done = 0
-    total = sum(len(one.plan) for one in passes)
     for one in passes:
         roles = [role for role in ROLES if any(role in part.roles for part in one.parts)]
         mosaic = Mosaic(scene.grid.shape, roles, every_band=as_farmvibes)
@@ -142,7 +141,7 @@ def infer(
                 predictions = predict_chips(chips, held.window, members=one.parts, bands=bands)
                 mosaic.add(chips, predictions, below=todo[0][0].write.row_off if todo else None)
                 done += 1
-                progress(done, total)
+                progress(done, sum(len(each.plan) for each in passes))
             held.drop_to(todo[0][0].read.row_off if todo else held.stop)
     nir = blocks.of("nir")
     return Inference(

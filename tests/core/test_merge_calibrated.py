@@ -142,6 +142,18 @@ def test_product_clouds_count_where_the_model_has_a_hint_of_cloud_and_nowhere_el
     np.testing.assert_array_equal(is_cloud(evidence), disk(SHAPE, 250, 300, 30))
 
 
+@pytest.mark.parametrize(("bright", "seen", "cloudy"), [(True, True, True), (False, True, False), (True, False, False)])
+def test_the_middle_of_a_thick_cloud_counts_by_the_product_where_it_is_bright(bright, seen, cloudy):
+    whole, middle = disk(SHAPE, 180, 200, 120), disk(SHAPE, 180, 200, 70)
+    evidence = scene(whole & ~middle & seen, np.zeros(SHAPE, bool), scl=np.where(whole, 9, 4))
+    evidence.cloud[~whole | middle] = 1
+    color = cell_means(np.where(whole & (bright | ~middle), 0.6, 0.05))
+    cloud = is_cloud(replace(evidence, visible=np.stack([color] * 3)))
+    inside = disk(SHAPE, 180, 200, 40)
+    assert cloud[inside].all() if cloudy else not cloud[inside].any()
+    assert not cloud[~disk(SHAPE, 180, 200, 125)].any()
+
+
 def test_a_hint_of_cloud_does_not_spread_over_all_that_the_product_calls_cloud():
     scl = np.full(SHAPE, 9)
     evidence = scene(np.zeros(SHAPE, bool), np.zeros(SHAPE, bool), scl=scl)
