@@ -8,9 +8,11 @@ import dask
 import numpy as np
 import odc.stac
 import pytest
+import rasterio
 import xarray as xr
 from affine import Affine
 from odc.geo.geobox import GeoBox
+from rasterio.windows import Window
 
 import stac_cloudmask as scm
 from stac_cloudmask.errors import ConfigError
@@ -20,16 +22,31 @@ with warnings.catch_warnings():
     import stackstac
 
 BANDS = ["blue", "green", "red", "nir", "scl"]
-DATES = (
-    "S2B_33TWL_20230810_0_L2A",
-    "S2B_33TWL_20230813_0_L2A",
-    "S2A_33TWL_20230815_0_L2A",
-    "S2A_33TWL_20230818_0_L2A",
-    "S2B_33TWL_20230820_0_L2A",
-)
-BOUNDS = (499980, 4990200, 609780, 5100000)
-BOX = GeoBox((915, 915), Affine(120, 0, 499980, 0, -120, 5100000), "EPSG:32633")
+DATES = ("S2B_33TWL_20230810_0_L2A", "S2A_33TWL_20230818_0_L2A", "S2B_33TWL_20230820_0_L2A")
+WINDOW = Window(col_off=457, row_off=0, width=458, height=460)
+"""A quarter of the scenes: clouds, shadows, and in one of them a part without data."""
+BOUNDS = (554820, 5044800, 609780, 5100000)
+BOX = GeoBox((460, 458), Affine(120, 0, 554820, 0, -120, 5100000), "EPSG:32633")
 PART = {"y": slice(0, 200), "x": slice(0, 300)}
+
+
+@pytest.fixture(scope="module")
+def items(items, tmp_path_factory):
+    """The items with rasters that have the window's pixels only."""
+    for item in items:
+        folder = tmp_path_factory.mktemp(item.id)
+        for name, asset in item.assets.items():
+            cut(asset, folder / f"{name}.tif")
+    return items
+
+
+def cut(asset, path):
+    with rasterio.open(asset.href) as source:
+        profile = {"width": WINDOW.width, "height": WINDOW.height, "transform": source.window_transform(WINDOW)}
+        with rasterio.open(path, "w", **source.profile | profile) as target:
+            target.write(source.read(window=WINDOW))
+    asset.href = str(path)
+    asset.extra_fields |= {"proj:shape": [WINDOW.height, WINDOW.width], "proj:transform": list(profile["transform"])}
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +57,7 @@ def season(items):
 
 @pytest.fixture(scope="module")
 def cube(items):
-    return odc.stac.load(items, bands=BANDS, geobox=BOX, chunks={"x": 300, "y": 500})
+    return odc.stac.load(items, bands=BANDS, geobox=BOX, chunks={"x": 300, "y": 250})
 
 
 def stacked(items, **options):
@@ -64,27 +81,27 @@ def test_a_season_of_stackstac_is_masked_as_its_items_are(items, season):
 
 
 def test_the_sun_of_stackstac_serves_where_no_items_are_given(items, season):
-    stack = stacked(items[3:4], dtype="uint16", fill_value=np.uint16(0))
-    np.testing.assert_array_equal(scm.mask_cube(stack, scale=1e-4).values, season[3:4])
+    stack = stacked(items[1:2], dtype="uint16", fill_value=np.uint16(0))
+    np.testing.assert_array_equal(scm.mask_cube(stack, scale=1e-4).values, season[1:2])
 
 
 def test_a_mask_of_a_cube_hides_clouds_of_that_cube(cube, items, season):
     mask = scm.mask_cube(cube, items)
     clear = cube["red"].where(mask == 0, 0)
-    np.testing.assert_array_equal(clear.isel(time=3).values, np.where(season[3] == 0, cube["red"][3].values, 0))
+    np.testing.assert_array_equal(clear.isel(time=1).values, np.where(season[1] == 0, cube["red"][1].values, 0))
 
 
 def test_reflectance_and_digital_numbers_give_one_mask(cube, items, season):
-    one = cube.isel(time=3)
+    one = cube.isel(time=1)
     reflectance = one[BANDS[:4]].where(one[BANDS[:4]] > 0) * 1e-4
     reflectance = reflectance.assign(scl=one["scl"]).assign_coords(one.coords)
-    mask = scm.mask_cube(reflectance, items[3], scale=1)
+    mask = scm.mask_cube(reflectance, items[1], scale=1)
     assert mask.dims == ("y", "x")
-    np.testing.assert_array_equal(mask.values, season[3])
+    np.testing.assert_array_equal(mask.values, season[1])
     stated = one.copy()
     for name in BANDS:
         stated[name] = one[name].assign_attrs(scale_factor=1e-4, add_offset=0.0)
-    np.testing.assert_array_equal(scm.mask_cube(stated, sun=sun_of(items[3])).values, season[3])
+    np.testing.assert_array_equal(scm.mask_cube(stated, sun=sun_of(items[1])).values, season[1])
 
 
 def sun_of(item):
@@ -92,21 +109,21 @@ def sun_of(item):
 
 
 def test_numpy_arrays_give_the_mask_of_their_item(cube, items, season):
-    one = cube.isel(time=3).compute()
+    one = cube.isel(time=1).compute()
     bands = {name: np.where(one[name] > 0, one[name] * np.float32(1e-4), np.nan) for name in BANDS[:4]}
-    found = scm.mask_array(**bands, scl=one["scl"].values, gsd=120, sun=sun_of(items[3]))
-    dataset = scm.cloud_mask(items[3])
-    np.testing.assert_array_equal(found.cloud_mask, season[3])
+    found = scm.mask_array(**bands, scl=one["scl"].values, gsd=120, sun=sun_of(items[1]))
+    dataset = scm.cloud_mask(items[1])
+    np.testing.assert_array_equal(found.cloud_mask, season[1])
     for name in ("cloud_probability", "shadow_probability", "mask_votes"):
         np.testing.assert_array_equal(getattr(found, name), dataset[name].values)
 
 
 @pytest.mark.filterwarnings("ignore:Dataset has no geotransform")  # odc-loader's, where it warps
 def test_other_metric_grids_are_masked_with_their_size_on_the_ground_and_their_north(items, season):
-    mercator = odc.stac.load(items[3:4], bands=BANDS, crs="EPSG:3857", resolution=170, chunks={})
-    mask = scm.mask_cube(mercator, items[3]).isel(time=0).values
+    mercator = odc.stac.load(items[1:2], bands=BANDS, crs="EPSG:3857", resolution=170, chunks={})
+    mask = scm.mask_cube(mercator, items[1]).isel(time=0).values
     valid = mask != 255
-    cloudy = (season[3] == 1).sum() / (season[3] != 255).sum()
+    cloudy = (season[1] == 1).sum() / (season[1] != 255).sum()
     assert (mask[valid] == 1).mean() == pytest.approx(cloudy, abs=0.03)
 
 
@@ -137,7 +154,7 @@ def _refuse(block):
     ],
 )
 def test_a_cube_that_cannot_be_masked_says_why(cube, spoil, options, message):
-    part = cube.isel(time=[3], **PART).compute()
+    part = cube.isel(time=[1], **PART).compute()
     with pytest.raises(ConfigError, match=message), xr.set_options(keep_attrs=True):
         scm.mask_cube(spoil(part), **options).compute()
 
@@ -145,8 +162,8 @@ def test_a_cube_that_cannot_be_masked_says_why(cube, spoil, options, message):
 def test_floats_of_items_are_not_guessed_at(cube, items):
     with pytest.raises(ConfigError, match="scale='items' also to floats"):
         scm.mask_cube(cube.astype("float32"), items)
-    with pytest.raises(ConfigError, match="1 of 5 time steps of the cube have no item in `items`"):
-        scm.mask_cube(cube, items[:4])
+    with pytest.raises(ConfigError, match="1 of 3 time steps of the cube have no item in `items`"):
+        scm.mask_cube(cube, items[:2])
 
 
 def test_arrays_that_do_not_fit_are_refused():
@@ -163,15 +180,15 @@ def test_fifty_dates_on_a_cluster_take_the_memory_of_a_few(items):
 
     box = GeoBox((512, 512), Affine(120, 0, 499980, 0, -120, 5100000), "EPSG:32633")
     few = odc.stac.load(items, bands=BANDS, geobox=box, chunks={})
-    dates = [few.assign_coords(time=few.time + np.timedelta64(10 * number, "D")) for number in range(10)]
+    dates = [few.assign_coords(time=few.time + np.timedelta64(10 * number, "D")) for number in range(17)]
     with Client(n_workers=1, threads_per_worker=1, memory_limit="4GiB", dashboard_address=None) as client:
         peaks = {}
-        for count in (1, 10):
+        for count in (1, 17):
             cube = xr.concat(dates[:count], "time")
             shares = (scm.mask_cube(cube, scale=1e-4) == 0).mean(("y", "x")).compute()
-            assert shares.shape == (5 * count,)
+            assert shares.shape == (3 * count,)
             peaks[count] = max(client.run(_peak).values())
-    assert peaks[10] < peaks[1] * 1.15
+    assert peaks[17] < peaks[1] * 1.15
 
 
 def _peak():
