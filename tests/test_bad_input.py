@@ -225,6 +225,7 @@ def test_an_output_that_is_no_directory_ends_the_run_before_anything_is_read(ite
 FULL = """
 import resource, sys
 from stac_cloudmask.cli.app import main
+sys.dont_write_bytecode = True  # what the limit cut short would break every later import
 resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[1]), resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
 sys.argv = sys.argv[1:]
 main()

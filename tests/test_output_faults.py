@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 import os
 import random
-import resource
 import subprocess
 import time
 from contextlib import contextmanager, suppress
 
 import pytest
+from disks import room_for_files_of
 
 from fuzz import tiny
 from stac_cloudmask.config import Settings
@@ -61,17 +61,6 @@ def fill(path):
     with path.open("wb", buffering=0) as file, suppress(OSError):
         while file.write(b"x" * 4096):
             pass
-
-
-@contextmanager
-def room_for_files_of(size):
-    """A limit on the size of a file, for machines where nothing can be mounted."""
-    kept = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, kept[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, kept)
 
 
 @pytest.mark.parametrize("room", [0, 4096, 8192, 16384])

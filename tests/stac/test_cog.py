@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import json
-import resource
 import shutil
 import subprocess
 from xml.etree import ElementTree as ET
@@ -9,6 +8,7 @@ from xml.etree import ElementTree as ET
 import numpy as np
 import pytest
 import rasterio
+from disks import room_for_files_of
 from PIL import Image
 from rio_cogeo.cogeo import cog_validate
 
@@ -139,10 +139,8 @@ def test_a_map_of_another_shape_than_its_grid_is_refused(tmp_path):
 
 @pytest.fixture
 def small_files():
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (300_000, limits[1]))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    with room_for_files_of(300_000):
+        yield
 
 
 def test_a_full_disk_is_an_error_that_names_the_file_and_leaves_nothing(tmp_path, small_files):

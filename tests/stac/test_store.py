@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import os
-import resource
 import subprocess
 import sys
 import threading
@@ -11,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from azurite import azure_container
+from disks import room_for_files_of
 from filelock import FileLock
 from s3 import s3_server
 
@@ -213,13 +213,8 @@ def test_a_path_below_a_file_is_an_error_that_names_the_directory(tmp_path):
 def test_a_full_disk_is_an_error_that_names_the_directory_and_leaves_the_old_file(tmp_path):
     store = LocalStore(tmp_path / "out")
     store.put({"a.json": {"old": True}})
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (100, limits[1]))
-    try:
-        with pytest.raises(WriteError, match=rf"{tmp_path}/out.*too large"):
-            store.put({"a.json": {"new": "x" * 1000}})
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    with room_for_files_of(100), pytest.raises(WriteError, match=rf"{tmp_path}/out.*too large"):
+        store.put({"a.json": {"new": "x" * 1000}})
     assert store.read_json("a.json") == {"old": True}
     assert list((tmp_path / "out" / WORK).glob("run-*")) == []
 
