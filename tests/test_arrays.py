@@ -8,10 +8,10 @@ import dask
 import numpy as np
 import odc.stac
 import pytest
-import rasterio
 import xarray as xr
 from affine import Affine
 from odc.geo.geobox import GeoBox
+from pieces import cut
 from rasterio.windows import Window
 
 import stac_cloudmask as scm
@@ -34,19 +34,8 @@ PART = {"y": slice(0, 200), "x": slice(0, 300)}
 def items(items, tmp_path_factory):
     """The items with rasters that have the window's pixels only."""
     for item in items:
-        folder = tmp_path_factory.mktemp(item.id)
-        for name, asset in item.assets.items():
-            cut(asset, folder / f"{name}.tif")
+        cut(item, WINDOW, tmp_path_factory.mktemp(item.id))
     return items
-
-
-def cut(asset, path):
-    with rasterio.open(asset.href) as source:
-        profile = {"width": WINDOW.width, "height": WINDOW.height, "transform": source.window_transform(WINDOW)}
-        with rasterio.open(path, "w", **source.profile | profile) as target:
-            target.write(source.read(window=WINDOW))
-    asset.href = str(path)
-    asset.extra_fields |= {"proj:shape": [WINDOW.height, WINDOW.width], "proj:transform": list(profile["transform"])}
 
 
 @pytest.fixture(scope="module")

@@ -103,14 +103,14 @@ def test_few_tasks_are_known_at_a_time_however_many_items_there_are(client):
 
     def counted():
         nonlocal taken, most
-        for item in numbered(1000):
+        for item in numbered(200):
             taken += 1
             most = max(most, taken - received)
             yield item
 
     for _ in results_of(client, tasks.nothing, counted()):
         received += 1
-    assert received == 1000
+    assert received == 200
     assert most == max(LEAST_IN_FLIGHT, IN_FLIGHT * WORKERS)
 
 

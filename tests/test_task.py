@@ -10,6 +10,8 @@ import pytest
 import shapely
 from offline import Validator
 from outputs import read_items
+from pieces import cut
+from rasterio.windows import Window
 from s3 import s3_server
 
 pytest.importorskip("stactask", reason="needs the extra: pip install 'stac-cloudmask[task]'")
@@ -28,10 +30,12 @@ OUTPUT = "cloudn_chip1_cloudmask"
 
 
 @pytest.fixture
-def item(shared):
-    """A real scene of 512 x 512 pixels without SCL, as pipelines have it: hrefs absolute."""
+def item(shared, tmp_path):
+    """A piece of a real scene without SCL, as pipelines have it: hrefs absolute."""
     (source,) = read_items(shared / "data" / "cloudn-chips" / "cloudn_chip1" / "cloudn_chip1.json")
     source.make_asset_hrefs_absolute()
+    (tmp_path / "scene").mkdir()
+    cut(source, Window(col_off=64, row_off=64, width=160, height=160), tmp_path / "scene")
     return source.to_dict(include_self_link=True, transform_hrefs=False)
 
 

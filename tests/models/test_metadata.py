@@ -175,7 +175,7 @@ junk = st.recursive(
 
 
 @given(st.data())
-@settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_an_item_with_junk_anywhere_is_read_or_refused_and_nothing_else(item, data):
     text = item.read_text()
     document = json.loads(text)

@@ -32,7 +32,7 @@ def bodies(shared):
 
 
 @given(seed=seeds)
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=100, deadline=None)
 def test_a_spoilt_item_is_resolved_or_refused_by_name(bodies, seed):
     chance = random.Random(seed)  # noqa: S311
     origin = chance.choice(ORIGINS)
