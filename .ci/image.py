@@ -71,7 +71,10 @@ class Image:
         target.mkdir(parents=True)
         for name in kept:
             source = SOURCE / name
-            (shutil.copytree if source.is_dir() else shutil.copy)(source, target / name)
+            if source.is_dir():
+                shutil.copytree(source, target / name, ignore=shutil.ignore_patterns("__pycache__"))
+            else:
+                shutil.copy(source, target / name)
 
 
 def main() -> None:
