@@ -4,6 +4,9 @@ VENV ?= .venv
 WORKERS ?= 2
 BIN := $(VENV)/bin
 
+# Processes that tests start read the bytecode of libraries that the first one has written, also where the shell forbids it
+export PYTHONDONTWRITEBYTECODE :=
+
 .PHONY: demo test test-slow
 
 demo: $(VENV)/.user
@@ -22,7 +25,9 @@ $(VENV)/.user: pyproject.toml
 	$(BIN)/pip install --quiet --editable .
 	touch $@
 
+# By uv, which finds versions that fit in seconds; by pip where only pip knows the way to a package index
 $(VENV)/.dev: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --editable '.[dev]'
+	$(BIN)/pip install --quiet uv
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --editable '.[dev]' || $(BIN)/pip install --quiet --editable '.[dev]'
 	touch $@
