@@ -167,8 +167,7 @@ def test_arrays_that_do_not_fit_are_refused():
 def test_fifty_dates_on_a_cluster_take_the_memory_of_a_few(items):
     from distributed import Client  # noqa: PLC0415
 
-    box = GeoBox((512, 512), Affine(120, 0, 499980, 0, -120, 5100000), "EPSG:32633")
-    few = odc.stac.load(items, bands=BANDS, geobox=box, chunks={})
+    few = odc.stac.load(items, bands=BANDS, geobox=BOX, chunks={})
     dates = [few.assign_coords(time=few.time + np.timedelta64(10 * number, "D")) for number in range(17)]
     with Client(n_workers=1, threads_per_worker=1, memory_limit="4GiB", dashboard_address=None) as client:
         peaks = {}

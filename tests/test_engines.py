@@ -20,7 +20,7 @@ import stac_cloudmask as scm
 from stac_cloudmask.config import Settings
 from stac_cloudmask.errors import ConfigError, ReadError
 from stac_cloudmask.models import session
-from stac_cloudmask.pipeline.run import IN_FLIGHT, LEAST_IN_FLIGHT, on_dask, open_engine, run
+from stac_cloudmask.pipeline.run import IN_FLIGHT, LEAST_IN_FLIGHT, local_client, on_dask, open_engine, run
 from stac_cloudmask.stac.search import load_items
 
 WORKERS = 2
@@ -225,3 +225,14 @@ def test_a_cluster_that_goes_away_is_said_and_leaves_what_was_done_listed(source
         with pytest.raises(ReadError, match=r"cluster is gone.*run the same command again"):
             list(stream)
     assert "scene-0000_cloudmask" in checked(tmp_path)
+
+
+def _callbacks(dask_worker):
+    return set(dask_worker.periodic_callbacks)
+
+
+def test_workers_of_a_local_cluster_are_not_profiled_which_can_hang_python_3_11(client):
+    with local_client(1) as own:
+        [names] = own.run(_callbacks).values()
+    [profiled, _] = client.run(_callbacks).values()
+    assert profiled - names == {"profile", "profile-cycle"}

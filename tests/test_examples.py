@@ -6,10 +6,10 @@ import re
 import shutil
 import subprocess
 import sys
-from functools import cache
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 from offline import Validator
 
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
@@ -33,16 +33,23 @@ def execute(name, folder):
     return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def ran(shared, tmp_path_factory):
-    """Runs an example once, in a directory of its own: what it printed, and the directory."""
+    """Runs an example once for all workers, in a directory of its own: what it printed, and the directory."""
+    base = tmp_path_factory.getbasetemp()
+    every = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "examples"
+    every.mkdir(exist_ok=True)
 
-    @cache
     def run(name):
-        folder = tmp_path_factory.mktemp("example")
-        done = execute(name, folder)
-        assert done.returncode == 0, done.stderr
-        return done.stdout, folder
+        folder, printed = every / name, every / f"{name}.txt"
+        with FileLock(every / f"{name}.lock"):
+            if not printed.exists():
+                shutil.rmtree(folder, ignore_errors=True)
+                folder.mkdir()
+                done = execute(name, folder)
+                assert done.returncode == 0, done.stderr
+                printed.write_text(done.stdout)
+        return printed.read_text(), folder
 
     return run
 
@@ -85,8 +92,9 @@ def test_the_notebook_on_real_scenes_is_kept_with_the_outputs_that_it_has(ran):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["01_mask_one_item.py", *NOTEBOOKS])
-def test_a_second_run_in_the_same_folder_works(ran, name):
-    folder = ran(name)[1]
+def test_a_second_run_in_the_same_folder_works(ran, name, tmp_path):
+    folder = tmp_path / "again"  # as others read the first one
+    shutil.copytree(ran(name)[1], folder)
     done = execute(name, folder)
     assert done.returncode == 0, done.stderr
 

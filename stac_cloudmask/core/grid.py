@@ -191,8 +191,7 @@ Outcome = TypeVar("Outcome")
 
 def strips(height: int, rows: int = STRIP_HEIGHT) -> Iterator[tuple[int, int]]:
     """Return the first and one past the last row of each strip."""
-    for start in range(0, height, rows):
-        yield start, min(start + rows, height)
+    return ((start, min(start + rows, height)) for start in range(0, height, rows))
 
 
 def in_order(

@@ -20,8 +20,8 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
+import dask.system
 import pystac
-from dask.system import CPU_COUNT
 
 from stac_cloudmask.config import Settings
 from stac_cloudmask.errors import ConfigError, ReadError, StacCloudmaskError, StacCloudmaskWarning, UnsupportedItemError
@@ -271,7 +271,7 @@ def work(body: dict[str, Any], settings: Settings, out: str, sharing: int) -> Re
 
 def fitted(settings: Settings, sharing: int) -> Settings:
     """Return settings with one task's share of this host's CPUs as threads, unless the user set a number."""
-    return replace(settings, threads=settings.threads or max(1, CPU_COUNT // sharing))
+    return replace(settings, threads=settings.threads or max(1, dask.system.CPU_COUNT // sharing))
 
 
 def on_dask(
@@ -392,14 +392,15 @@ def local_client(workers: int) -> Iterator[Client]:
     if getattr(multiprocessing.current_process(), "_inheriting", False):
         sys.exit(1)  # a worker that imports its script; the process that started it reports the reason
     try:
-        cluster = LocalCluster(
-            n_workers=workers,
-            threads_per_worker=1,
-            dashboard_address="127.0.0.1:0",  # a fixed port could be taken
-            scheduler_kwargs={"dashboard": False},
-            preload=IGNORE_CTRL_C,
-            silence_logs=logging.CRITICAL,
-        )
+        with dask.config.set({"distributed.worker.profile.enabled": False}):  # it can make Python 3.11 wait for ever
+            cluster = LocalCluster(
+                n_workers=workers,
+                threads_per_worker=1,
+                dashboard_address="127.0.0.1:0",  # a fixed port could be taken
+                scheduler_kwargs={"dashboard": False},
+                preload=IGNORE_CTRL_C,
+                silence_logs=logging.CRITICAL,
+            )
     except RuntimeError as error:
         raise ConfigError(MAIN_GUARD) from error
     with cluster, Client(cluster, set_as_default=False) as client:
