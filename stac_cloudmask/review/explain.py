@@ -23,7 +23,7 @@ from stac_cloudmask.stac.warp import read_pixel
 CERTAIN: Final = f"a mean cloud probability of {RULES.certain} % over 60 to 80 m, or trusted cloud of SCL"
 HINTED: Final = (
     f"the model finds more than {RULES.hint} % of cloud in {100 * RULES.support:g} % of what lies within "
-    f"{RULES.around:g} m, or thin cloud veils the ground"
+    f"{RULES.around:g} m, thin cloud veils the ground, or it is bright beside certain cloud"
 )
 THIN: Final = f"the model finds more than {RULES.cirrus} % of cloud, or thin cloud veils the ground"
 OPTIONS: Final = {
