@@ -169,9 +169,8 @@ def without_damage(dn: U16) -> tuple[U16, int]:
     Sentinel-2's digital numbers have 15 bits, or are 65535 where a detector is saturated. Values in between are wrapped
     negative numbers or damage, which models would classify as the brightest clouds.
     """
-    if dn.max(initial=0) <= HIGHEST_DN:
+    if dn.max(initial=0) <= HIGHEST_DN or not (damaged := is_damaged(dn).any(axis=0)).any():
         return dn, 0
-    damaged = is_damaged(dn).any(axis=0)
     return np.where(damaged, np.uint16(0), dn), int(np.count_nonzero(damaged))
 
 

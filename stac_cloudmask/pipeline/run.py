@@ -20,8 +20,9 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
-import dask.system
+import dask
 import pystac
+from dask.system import CPU_COUNT
 
 from stac_cloudmask.config import Settings
 from stac_cloudmask.errors import ConfigError, ReadError, StacCloudmaskError, StacCloudmaskWarning, UnsupportedItemError
@@ -271,7 +272,7 @@ def work(body: dict[str, Any], settings: Settings, out: str, sharing: int) -> Re
 
 def fitted(settings: Settings, sharing: int) -> Settings:
     """Return settings with one task's share of this host's CPUs as threads, unless the user set a number."""
-    return replace(settings, threads=settings.threads or max(1, dask.system.CPU_COUNT // sharing))
+    return replace(settings, threads=settings.threads or max(1, CPU_COUNT // sharing))
 
 
 def on_dask(
