@@ -158,9 +158,8 @@ def demo(*, folder: Path = Path("demo"), seed: int = 0, size: int = 1024, json: 
         return
     for name, report in scored:
         _scores(f"Scores of the {name}, against the simulated truth", report)
-    console.put(f"scene {made.item}")
-    console.put(f"mask  {made.result.output}")
-    console.put(f"look  {made.report}")
+    for line in (f"scene {made.item}", f"mask  {made.result.output}", f"look  {made.report}"):
+        console.put(line)
 
 
 def report(directory: str, *, page: Path | None = None) -> None:

@@ -126,10 +126,8 @@ def _cover(result: Result) -> str:
 
 def _cost(estimate: Estimate) -> str:
     size = "unknown bytes" if estimate.bytes is None else decimal(estimate.bytes)
-    return (
-        f"{estimate.pixels / 1e6:.1f} Mpx  {size} to read  "
-        f"{plural(estimate.windows, 'window')} (computed {estimate.computed / estimate.pixels:.2f} times)"
-    )
+    windows = f"{plural(estimate.windows, 'window')} (computed {estimate.computed / estimate.pixels:.2f} times)"
+    return f"{estimate.pixels / 1e6:.1f} Mpx  {size} to read  {windows}"
 
 
 def sum_up(results: Sequence[Result]) -> None:

@@ -67,9 +67,7 @@ True where present. A pixel may be both."""
 
 def select_union(start: int, stop: int, votes: NDArray[np.uint8]) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:  # noqa: ARG001
     """Select any vote of a model or the product: FarmVibes.AI's rule, with cloud and shadow kept separate."""
-    cloud = (votes & CLOUD_VOTES) > 0
-    shadow = (votes & SHADOW_VOTES) > 0
-    return cloud, shadow
+    return (votes & CLOUD_VOTES) > 0, (votes & SHADOW_VOTES) > 0
 
 
 def merge(

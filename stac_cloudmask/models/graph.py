@@ -74,7 +74,8 @@ def load_graph(
         model = simplified(model, path)
         wiring = surgery.Wiring(model, spec.window.multiple)
         around = surgery.localize_means(wiring, side=round(MEAN_SIDE * (height or width or spec.window.size)))
-        surgery.replace(model.graph, around | surgery.enlarge_later(wiring, transposed=transposed))
+        changes = around | surgery.expand_in_groups(wiring) | surgery.enlarge_later(wiring, transposed=transposed)
+        surgery.replace(model.graph, changes)
         surgery.quantize(model, ranges or {})
         if bfloat16:
             surgery.round_weights(model.graph)
@@ -137,7 +138,7 @@ def _parse(data: bytes, path: Path) -> ModelProto:
                 f"save the model as one file: onnx.save(onnx.load(path), path)"
             )
     try:
-        onnx.checker.check_model(model)
+        onnx.checker.check_model(data)
     except (onnx.checker.ValidationError, UnicodeError) as error:
         raise ModelError(f"{path}: is not valid ONNX: {str(error).splitlines()[0]}") from error
     return model

@@ -7,7 +7,7 @@ import sys
 import threading
 from collections.abc import Callable
 from contextlib import redirect_stdout
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, Final
@@ -62,7 +62,6 @@ class OnnxSegmenter:
     cache: Path | None = None
     local_means: bool = True
     any_shape: bool = False
-    _turn: threading.Lock = field(default_factory=threading.Lock, init=False, repr=False, compare=False)
 
     @property
     def bands(self) -> tuple[str, ...]:
@@ -85,9 +84,7 @@ class OnnxSegmenter:
         """
         height, width = reflectance.shape[2:]
         given = _prepare(reflectance, self.spec)
-        run = self.open()
-        with self._turn:
-            result = run(given)
+        result = self.open()(given)
         expected = (given.shape[0], self.spec.channels, *given.shape[2:])
         if result.shape != expected:
             raise ModelError(f"model {self.spec.name!r}: its output has shape {result.shape}, expected {expected}")
@@ -123,12 +120,11 @@ class OnnxSegmenter:
             graph = load_graph(path, self.spec, ranges=ranges, **options)
             prepare = partial(_openvino, graph, path, threads=threads, bfloat16=bfloat16)
         ready = lru_cache(maxsize=1)(prepare)  # all windows of a large scene have one shape; each shape takes 0.6 GB
-        preparing = threading.Lock()
+        turn = threading.Lock()
 
         def run(chips: F32) -> F32:
-            with preparing:
-                one = ready((-1, chips.shape[1], -1, -1) if self.any_shape else chips.shape)
-            return one(chips)
+            with turn:
+                return ready((-1, chips.shape[1], -1, -1) if self.any_shape else chips.shape)(chips)
 
         return run
 
@@ -182,11 +178,9 @@ def _openvino(graph: bytes, path: Path, shape: tuple[int, ...], *, threads: int,
         request = core.compile_model(model, "CPU", settings).create_infer_request()
     except RuntimeError as error:
         raise ModelError(f"{path}: OpenVINO cannot run it on windows of {shape}: {error}") from error
-    one_at_a_time = threading.Lock()
 
     def run(chips: F32) -> F32:
-        with one_at_a_time:
-            answer: F32 = request.infer({0: chips})[0].copy()
+        answer: F32 = request.infer({0: chips})[0].copy()
         return answer
 
     return run

@@ -5,7 +5,8 @@ The functions expect the operators of graphs that ONNX Runtime has simplified, s
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import chain
 from typing import Any, Final
 
 import numpy as np
@@ -29,6 +30,9 @@ HALF_BFLOAT16: Final = np.uint32(0x8000)
 """Half of the last bit of bfloat16, the upper half of a float32."""
 PAIR: Final = 2
 """Number of inputs of a concatenation that can be split."""
+WIDEST: Final = 12
+"""Maximum number of values per pixel of the window in which the features before a depthwise convolution are computed
+at once. ukis-csmask has 36 at one place; its other features have at most 16."""
 TAPS: Final = (((0, 1), (2,)), ((0,), (1, 2)))
 """Positions in a kernel of 3 that fall onto the same low-resolution pixel, by phase and position in a kernel of 2.
 
@@ -108,6 +112,17 @@ class Wiring:
         """Return the only consumer of a tensor, if it has the given operator type."""
         users = [node for node in self.graph.node if name in node.input]
         return users[0] if name not in self.results and [user.op_type for user in users] == [operator] else None
+
+    def expansion(self, node: NodeProto) -> list[NodeProto]:
+        """Return the 1 x 1 convolution and the swish before a depthwise convolution, and this; otherwise nothing."""
+        group = _options(node).get("group", 1) if self.kernel(node) else 1
+        swish = self.makers.get(node.input[0]) if group > 1 else None
+        before = {one.op_type: one for one in map(self.makers.get, swish.input) if one} if swish else {}
+        conv, sigmoid = before.get("Conv"), before.get("Sigmoid")
+        if not (swish and conv and sigmoid and swish.op_type == "Mul" and sigmoid.input[0] == conv.output[0]):
+            return []
+        is_depthwise = self.constants[node.input[1]].dims[0] == group == self.shapes.get(conv.output[0], (0, 0))[1]
+        return [conv, sigmoid, swish, node] if is_depthwise and self.kernel(conv) == [1, 1] else []
 
     def doubled(self, conv: NodeProto) -> list[str]:
         """Return the upsampled input features of a 3 x 3 convolution, and any finer ones concatenated with them.
@@ -208,6 +223,38 @@ def enlarge_later(wiring: Wiring, *, transposed: bool) -> Changes:
     return {conv.output[0]: _subpixel(conv, parts, wiring, transposed=transposed) for conv, parts in convs if parts}
 
 
+def expand_in_groups(wiring: Wiring) -> Changes:
+    """Let inverted residuals compute their widest features in groups of channels, which takes less memory.
+
+    A 1 x 1 convolution computes each channel by itself, and neither a swish nor a depthwise convolution mixes them, so
+    that all values stay the same.
+    """
+    changes: Changes = {}
+    for nodes in filter(None, map(wiring.expansion, wiring.graph.node)):
+        _, channels, height, _ = wiring.shapes[nodes[0].output[0]]
+        (out,), size = nodes[-1].output, WIDEST * (wiring.side // max(height, 1)) ** 2
+        if channels > size:
+            parts = [_channels(nodes, wiring, slice(first, first + size)) for first in range(0, channels, size)]
+            ends = [part[-1].output[0] for part in parts]
+            changes[out] = [*chain.from_iterable(parts), _node("Concat", ends, out, axis=1)]
+    return changes
+
+
+def _channels(nodes: list[NodeProto], wiring: Wiring, part: slice) -> list[NodeProto]:
+    """Return the nodes for a part of the channels; their weights are added to the graph."""
+    made, names = list[NodeProto](), dict[str, str]()
+    for node in nodes:
+        out = f"{node.output[0]}_from_{part.start}"
+        for name in filter(wiring.constants.__contains__, node.input):
+            weights = numpy_helper.to_array(wiring.constants[name])[part]
+            names[name] = _constant(wiring.graph, f"{out}_{name}", weights)
+        options, names[node.output[0]] = _options(node), out
+        if options.get("group", 1) > 1:
+            options["group"] = len(weights)
+        made.append(_node(node.op_type, [names.get(name, name) for name in node.input], out, **options))
+    return made
+
+
 def _subpixel(conv: NodeProto, parts: list[str], wiring: Wiring, *, transposed: bool) -> list[NodeProto]:
     """Return the nodes that replace a convolution; their weights are added to the graph."""
     graph, (low, *fine) = wiring.graph, parts
@@ -271,7 +318,8 @@ def quantize(model: ModelProto, ranges: Mapping[str, tuple[float, float]]) -> No
         if node.op_type == "Conv" and node.input[0] in ranges and _options(node).get("group", 1) == 1:
             name, weights = node.input[1], numpy_helper.to_array(kernels[node.input[1]])
             scale = np.maximum(np.abs(weights).max((1, 2, 3)), LEAST_RANGE) / np.float32(127)
-            _constant(graph, f"{name}_whole", np.rint(weights / scale[:, None, None, None]).astype(np.int8))
+            whole = _rounded(weights / scale[:, None, None, None], lambda column: np.clip(np.rint(column), -127, 127))
+            _constant(graph, f"{name}_whole", whole.astype(np.int8))
             nodes.append(restored(name, scale, np.zeros(len(scale), np.int8), axis=0))
             node.input[1], takes_whole = f"{name}_restored", True
         for place, name in enumerate(node.input if takes_whole else ()):
@@ -286,26 +334,35 @@ def quantize(model: ModelProto, ranges: Mapping[str, tuple[float, float]]) -> No
 
 
 def round_weights(graph: GraphProto) -> None:
-    """Round the weights of convolutions to bfloat16 in place, preserving the sum of each kernel.
-
-    Rounding each weight separately, as OpenVINO does, shifts the results on uniform ground. Here the rounding error of
-    a weight is added to the next smaller one of the kernel, or of the output channel if kernels are 1 x 1. With the
-    ukis models this halves the difference of probabilities to float32.
-    """
+    """Round the weights of convolutions to bfloat16 in place, preserving the sum of each kernel."""
     kernels = {node.input[1] for node in graph.node if node.op_type == "Conv"}
     for tensor in graph.initializer:
         if tensor.name in kernels:
-            weights = numpy_helper.to_array(tensor)
-            flat = weights.reshape(-1, weights[0, 0].size if weights[0, 0].size > 1 else weights[0].size)
-            order = np.argsort(-np.abs(flat), axis=1)
-            rounded, lost = np.take_along_axis(flat, order, axis=1), np.zeros(len(flat), np.float32)
-            for column in rounded.T:
-                wanted = column + lost
-                column[:] = ((wanted.view(np.uint32) + HALF_BFLOAT16) & ~np.uint32(0xFFFF)).view(np.float32)
-                lost = wanted - column
-            kept = np.empty_like(flat)
-            np.put_along_axis(kept, order, rounded, axis=1)
-            tensor.CopyFrom(numpy_helper.from_array(kept.reshape(weights.shape), tensor.name))
+            rounded = _rounded(numpy_helper.to_array(tensor), _to_bfloat16)
+            tensor.CopyFrom(numpy_helper.from_array(rounded, tensor.name))
+
+
+def _to_bfloat16(values: F32) -> F32:
+    return ((values.view(np.uint32) + HALF_BFLOAT16) & ~np.uint32(0xFFFF)).view(np.float32)
+
+
+def _rounded(weights: F32, nearest: Callable[[F32], F32]) -> F32:
+    """Return the weights of a convolution rounded by ``nearest``, preserving the sum of each kernel.
+
+    Rounding each weight separately, as OpenVINO does, shifts the results on uniform ground. Here the rounding error of
+    a weight is added to the next smaller one of the kernel, or of the output channel if kernels are 1 x 1. With the
+    ukis models this halves the difference of probabilities between bfloat16 and float32.
+    """
+    flat = weights.reshape(-1, weights[0, 0].size if weights[0, 0].size > 1 else weights[0].size)
+    order = np.argsort(-np.abs(flat), axis=1)
+    rounded, lost = np.take_along_axis(flat, order, axis=1), np.zeros(len(flat), np.float32)
+    for column in rounded.T:
+        wanted = column + lost
+        column[:] = nearest(wanted)
+        lost = wanted - column
+    kept = np.empty_like(flat)
+    np.put_along_axis(kept, order, rounded, axis=1)
+    return kept.reshape(weights.shape)
 
 
 def _node(operator: str, given: Sequence[str], made: str, **options: Any) -> NodeProto:  # noqa: ANN401  (as make_node)

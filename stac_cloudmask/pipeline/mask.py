@@ -302,10 +302,9 @@ def _run(spans: list[slice], kept: slice, around: slice) -> slice:
 
 def _joined(windows: list[Window], grid: Grid) -> Window:
     """Return the smallest window of the grid that contains all others and begins and ends at multiples of `STRIDE`."""
-    top = min(window.rows.start for window in windows) // STRIDE * STRIDE
-    left = min(window.cols.start for window in windows) // STRIDE * STRIDE
-    bottom = math.ceil(max(window.rows.stop for window in windows) / STRIDE) * STRIDE
-    right = math.ceil(max(window.cols.stop for window in windows) / STRIDE) * STRIDE
+    axes = list(zip(*(window.slices for window in windows), strict=True))
+    top, left = (min(side.start for side in sides) // STRIDE * STRIDE for sides in axes)
+    bottom, right = (math.ceil(max(side.stop for side in sides) / STRIDE) * STRIDE for sides in axes)
     return Window(top, left, bottom - top, right - left).overlap(Window(0, 0, *grid.shape))
 
 
@@ -354,12 +353,10 @@ def sun_of(sources: Sources) -> Sun | None:
 
 
 def _log_reading(sources: Sources, grid: Grid) -> None:
-    places = sorted({unsigned(band.href).rpartition("/")[0] for band in sources.assets})
-    logger.info(
-        "item %r: reading %s, %d x %d pixels of %g m, from %s",
-        *(sources.item_id, ", ".join(band.asset_key for band in sources.assets)),
-        *(grid.height, grid.width, grid.gsd, ", ".join(places)),
-    )
+    keys = ", ".join(band.asset_key for band in sources.assets)
+    places = ", ".join(sorted({unsigned(band.href).rpartition("/")[0] for band in sources.assets}))
+    size = f"{grid.height} x {grid.width} pixels of {grid.gsd:g} m"
+    logger.info("item %r: reading %s, %s, from %s", sources.item_id, keys, size, places)
 
 
 def mask_pixels(

@@ -79,9 +79,8 @@ def parse_reference(text: str) -> LabelSource:
     field = said.pop("field", FIELD)
     if unknown := [name for name in said.values() if name.lower() not in CLASS_WORDS]:
         raise ConfigError(f"{text!r}: no class {unknown[0]!r}; there are {', '.join(info.name for info in CLASSES)}")
-    return LabelSource(
-        source=source, values={value: CLASS_WORDS[name.lower()] for value, name in said.items()}, field=field
-    )
+    values = {value: CLASS_WORDS[name.lower()] for value, name in said.items()}
+    return LabelSource(source=source, values=values, field=field)
 
 
 def meaning_of(reference: LabelSource, asset: Mapping[str, Any]) -> Meaning:
@@ -232,10 +231,8 @@ def _plain(counts: Agreement) -> dict[str, Any]:
 
 def _row(title: str, code: int, scores: ClassScores) -> tuple[str, ...]:
     cells = [title, SHORT[code], str(scores.reference_pixels), str(scores.mask_pixels)]
-    for accuracy, within in (
-        (scores.producers_accuracy, scores.producers_accuracy_95),
-        (scores.users_accuracy, scores.users_accuracy_95),
-    ):
+    producers, users = scores.producers_accuracy, scores.users_accuracy
+    for accuracy, within in (producers, scores.producers_accuracy_95), (users, scores.users_accuracy_95):
         cells += [_percent(accuracy), "-".join(map(_percent, within or ()))]
     return *cells, *map(_percent, (scores.f1, scores.iou, scores.tolerant_f1))
 

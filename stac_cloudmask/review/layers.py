@@ -207,10 +207,8 @@ def painted(classes: U8, picture: U8 | None, *, bare: tuple[int, int, int]) -> U
         bare: Red, green and blue where there is no picture.
     """
     below = np.array([[bare]], np.uint8) if picture is None else picture
-    rows, cols = (
-        ((np.arange(side) + 0.5) / side * old).astype(int)
-        for side, old in zip(classes.shape, below.shape[:2], strict=True)
-    )
+    sides = zip(classes.shape, below.shape[:2], strict=True)
+    rows, cols = (((np.arange(side) + 0.5) / side * old).astype(int) for side, old in sides)
     out = below[np.ix_(rows, cols)].astype(np.float32)
     for info in CLASSES:
         if info.painted:

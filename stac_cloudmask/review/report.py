@@ -270,11 +270,8 @@ def links(item: Json, link: Link) -> list[Json]:
         *((text(source.get("title")) or "Derived from", "derived from", source) for source in derived),
         *((text(asset.get("title")) or key, f"asset {key}", asset) for key, asset in item["assets"].items()),
     ]
-    found = []
-    for title, what, target in named:
-        href = str(target.get("href"))
-        found.append({"title": title, "what": what[:LONGEST], "href": link(href), "shown": redact(href)[:LONGEST]})
-    return found
+    found = ((title, what[:LONGEST], str(target.get("href"))) for title, what, target in named)
+    return [{"title": title, "what": what, "href": link(h), "shown": redact(h)[:LONGEST]} for title, what, h in found]
 
 
 PLANE_SIDE, LEAST_PLANE_SIDE = 1200, 512

@@ -328,10 +328,9 @@ def _passes(items: list[pystac.Item]) -> list[list[pystac.Item]]:
     """Return items, which are sorted by time, in groups of one pass each."""
     groups: list[list[pystac.Item]] = []
     for item in items:
-        if groups and time_of(item) - time_of(groups[-1][0]) <= PASS:
-            groups[-1].append(item)
-        else:
-            groups.append([item])
+        if not groups or time_of(item) - time_of(groups[-1][0]) > PASS:
+            groups.append([])
+        groups[-1].append(item)
     return groups
 
 

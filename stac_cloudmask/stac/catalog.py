@@ -290,10 +290,8 @@ class OutputCatalog:
 
     def roots(self, asset_root: str | None, source_roots: Mapping[str, str] = NOTHING) -> dict[str, str]:
         """Return the published locations of local folders, for `followable`."""
-        sources = {
-            Path(local).absolute().as_posix().rstrip("/"): url.rstrip("/") for local, url in source_roots.items()
-        }
-        return sources | ({self.root: asset_root.rstrip("/")} if asset_root else {})
+        urls = ((Path(local).absolute().as_posix().rstrip("/"), url.rstrip("/")) for local, url in source_roots.items())
+        return dict(urls) | ({self.root: asset_root.rstrip("/")} if asset_root else {})
 
     def copy_item(
         self, collection_id: str, item_id: str, target: OutputCatalog, *, roots: Mapping[str, str] | None = None

@@ -120,8 +120,7 @@ def qgis_style(classes: Sequence[ClassInfo], *, nodata: int) -> str:
     for info in classes:
         if info.code != nodata:
             color = f"#{info.color_hint.lower()}"
-            entry = _element("paletteEntry", value=info.code, label=info.title, color=color, alpha=info.rgba[3])
-            palette.append(entry)
+            palette.append(_element("paletteEntry", value=info.code, label=info.title, color=color, alpha=info.rgba[3]))
     renderer = _element("rasterrenderer", palette, type="paletted", band=1, opacity=1, alphaBand=-1)
     root = _element("qgis", _element("pipe", renderer), version="3.22", styleCategories="Symbology")
     return f"<!DOCTYPE qgis PUBLIC 'http://mrcc.com/qgis.dtd' 'SYSTEM'>\n{_document(root)}"

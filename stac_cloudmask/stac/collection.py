@@ -16,6 +16,7 @@ from pystac.utils import datetime_to_str
 
 from stac_cloudmask.errors import ConfigError, UnsupportedItemError, WriteError
 from stac_cloudmask.stac.assets import ASSETS, Json, extensions_of, renders
+from stac_cloudmask.stac.geometry import without_heights
 from stac_cloudmask.stac.hrefs import safe_id
 from stac_cloudmask.stac.mask_item import CATALOG_TITLE, ITEM_TYPE, SUFFIX, collection_title, json_link
 from stac_cloudmask.stac.metadata import numbers, period, times_of
@@ -175,15 +176,10 @@ def place_and_time(item: Json) -> tuple[list[float], datetime, datetime]:
     try:
         bbox, times = item["bbox"], times_of(item["properties"])
         if numbers(bbox, (4, 6)):
-            return _without_heights(bbox), *times
+            return without_heights(bbox), *times
     except (ValueError, TypeError, KeyError, AttributeError, OverflowError):
         pass
     raise UnsupportedItemError(f"item {str(item.get('id'))[:80]!r} has no valid bbox or datetime")
-
-
-def _without_heights(bbox: list[float]) -> list[float]:
-    half = len(bbox) // 2
-    return [*bbox[:2], *bbox[half : half + 2]]
 
 
 def covering(collection: Json, items: Sequence[Json]) -> Json:
@@ -215,7 +211,7 @@ def _summarized(item: Json) -> pystac.Item:
 def _extent(known: Json, items: Sequence[Json]) -> Json:
     """Return the extent of a collection and of items; a box across the antimeridian extends it around the world."""
     spans = [place_and_time(item) for item in items]
-    boxes = [*map(_without_heights, known["spatial"]["bbox"][:1]), *(bbox for bbox, *_ in spans)]
+    boxes = [*map(without_heights, known["spatial"]["bbox"][:1]), *(bbox for bbox, *_ in spans)]
     times = [period(stated)[0] for stated in chain(*known["temporal"]["interval"][:1]) if stated]
     times += [moment for _, *moments in spans for moment in moments]
     wests, souths, easts, norths = zip(*boxes, strict=True)

@@ -111,7 +111,7 @@ def footprint(geometry: object, bbox: object) -> shapely.Geometry:
     A polygon wider than half of the world is one that crosses the antimeridian and was not split there.
     """
     try:
-        lies = _across(shape(geometry)) if geometry else bbox_area(_flat(bbox))
+        lies = _across(shape(geometry)) if geometry else bbox_area(without_heights(bbox))
         return wrapped(lies) if all(map(math.isfinite, lies.bounds)) else NO_PLACE
     except UNREADABLE:
         return NO_PLACE
@@ -136,7 +136,8 @@ def check_footprint(item: pystac.Item) -> None:
     raise UnsupportedItemError(f"item {item.id!r} has no valid geometry: {str(item.geometry)[:80]}; correct the item")
 
 
-def _flat(bbox: Any) -> list[float]:  # noqa: ANN401  (anything that an item states)
+def without_heights(bbox: Any) -> list[float]:  # noqa: ANN401  (anything that an item states)
+    """Return west, south, east, north of a bounding box of two or three dimensions."""
     values = [float(value) for value in bbox]
     half = len(values) // 2
     return [*values[:2], *values[half : half + 2]]

@@ -254,9 +254,8 @@ def _links(source: pystac.Item, facts: MaskFacts) -> list[Json]:
         names = ("eo:cloud_cover", "s2:cloud_shadow_percentage")
         stated = {name: value for name in names if (value := number(source.properties.get(name))) is not None}
         links.append(_derived_from(href, f"Source item {facts.source_id}", stated))
-    links += [
-        _derived_from(unsigned(model.href), f"Model {model.name}", {"mlm:name": model.name}) for model in facts.models
-    ]
+    used = [(unsigned(model.href), model.name) for model in facts.models]
+    links += [_derived_from(href, f"Model {name}", {"mlm:name": name}) for href, name in used]
     return links + _license_links(source)
 
 

@@ -152,10 +152,8 @@ def wrong_members(body: Json) -> list[str]:
 
 def _in_utc(body: Json, place: str) -> Json:
     properties = dict(body["properties"])
-    for name in ("datetime", "start_datetime", "end_datetime"):
-        stated = properties.get(name)
-        if stated is None:
-            continue
+    times = {name: properties.get(name) for name in ("datetime", "start_datetime", "end_datetime")}
+    for name, stated in ((name, stated) for name, stated in times.items() if stated is not None):
         try:
             properties[name] = utc(stated, last=name.startswith("end"))
         except (ValueError, TypeError, AttributeError, OverflowError):

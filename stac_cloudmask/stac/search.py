@@ -121,10 +121,8 @@ class Query:
         """Return a hint on what to check if nothing was found."""
         parts = []
         if self.bbox is not None:
-            west, south, east, north = self.bbox
-            parts.append(
-                f"bbox is west south east north, here longitude {west:g} to {east:g}, latitude {south:g} to {north:g}"
-            )
+            place = "longitude {0:g} to {2:g}, latitude {1:g} to {3:g}".format(*self.bbox)
+            parts.append(f"bbox is west south east north, here {place}")
         bounds = self.area.bounds if self.area is not None and self.bbox is None else ()
         stated = {
             "collection": " ".join(self.collections), "datetime": self.datetime, "tile": self.mgrs,
@@ -552,11 +550,8 @@ def place_of(item: pystac.Item) -> tuple[str, str]:
 
 def version_of(item: pystac.Item) -> Version:
     """Return the baseline, time of generation and time of the last change of an item; newer items compare greater."""
-    return (
-        baseline(item) or 0.0,
-        str(own_property(item, "generation_time", "product_generation_time") or ""),
-        str(item.properties.get("updated") or ""),
-    )
+    generated = own_property(item, "generation_time", "product_generation_time")
+    return baseline(item) or 0.0, str(generated or ""), str(item.properties.get("updated") or "")
 
 
 def _with_version(item: pystac.Item, several: Mapping[Version, pystac.Item]) -> pystac.Item:

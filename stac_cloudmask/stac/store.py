@@ -349,10 +349,8 @@ def _s3_credentials() -> dict[str, Any]:
 
 def _is_unknown(error: Exception) -> bool:
     """Return whether a store reports that it does not support conditional writes."""
-    return isinstance(error, NotImplementedError) or any(
-        code in str(error)
-        for code in ("NotImplemented", "not implemented", "not supported", "A header you provided implies")
-    )
+    codes = ("NotImplemented", "not implemented", "not supported", "A header you provided implies")
+    return isinstance(error, NotImplementedError) or any(code in str(error) for code in codes)
 
 
 def _first_line(error: Exception) -> str:

@@ -13,6 +13,7 @@ from stac_cloudmask.models.registry import find_model, locate
 from stac_cloudmask.models.surgery import (
     Wiring,
     enlarge_later,
+    expand_in_groups,
     localize_means,
     quantize,
     replace,
@@ -207,6 +208,50 @@ def test_what_others_use_too_keeps_its_values(name, chips):
         np.testing.assert_allclose(after, expected, atol=1e-4)
 
 
+def residual(*, channels=40, expand=1, swish="Sigmoid", group=None, result="out"):
+    """Features that are expanded by a convolution and a swish, and convolved channel by channel."""
+    group = group or channels
+    shapes = {"expand_w": (channels, 2, expand, expand), "deep_w": (channels, channels // group, 3, 3)}
+    weights = {name: RNG.normal(0, 1, shape) for name, shape in shapes.items()} | {"bias": RNG.normal(0, 1, channels)}
+    inputs = [numpy_helper.from_array(value.astype(np.float32), name) for name, value in weights.items()]
+    nodes = [
+        helper.make_node("Conv", ["chips", "expand_w", "bias"], ["wide"], pads=[expand // 2] * 4),
+        helper.make_node(swish, ["wide"], ["gate"]),
+        helper.make_node("Mul", ["wide", "gate"], ["active"]),
+        helper.make_node("Conv", ["active", "deep_w", "bias"], ["out"], pads=[1] * 4, strides=[2, 2], group=group),
+    ]
+    given = helper.make_tensor_value_info("chips", TensorProto.FLOAT, ["n", 2, "height", "width"])
+    names = dict.fromkeys([result, "out"])
+    outs = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["n", channels, None, None]) for name in names]
+    graph = helper.make_graph(nodes, "residual", [given], outs, inputs)
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+
+
+def group_up(model):
+    """Let the residual of a model be computed in groups; return how many are."""
+    changes = expand_in_groups(Wiring(model, 8))
+    replace(model.graph, changes)
+    return len(changes)
+
+
+@pytest.mark.parametrize("result", ["out", "wide", "active"])
+def test_wide_features_that_are_computed_in_groups_of_channels_have_the_same_values(result, chips):
+    model = residual(result=result)
+    before = answer(model, chips)
+    assert group_up(model) == 1
+    onnx.checker.check_model(model)
+    assert operators(model)["Concat"] == 1
+    assert sorted(tensor.dims[0] for tensor in model.graph.initializer if "_deep_w" in tensor.name) == [4, 12, 12, 12]
+    np.testing.assert_array_equal(answer(model, chips), before)
+
+
+@pytest.mark.parametrize("options", [{"channels": 12}, {"expand": 3}, {"swish": "Tanh"}, {"group": 20}, {"group": 1}])
+def test_narrow_features_and_those_that_mix_channels_are_computed_at_once(options, chips):
+    model = residual(**options)
+    assert group_up(model) == 0
+    assert "Concat" not in operators(model)
+
+
 def test_widened_weights_keep_their_values_and_nothing_is_narrow_any_more(chips):
     model = decoder(half=True)
     before = answer(model, chips[..., :34, :46])
@@ -237,6 +282,7 @@ def test_all_blocks_of_the_ukis_models_are_found(name):
     model = onnx.load_model_from_string(load_graph(locate(spec), spec, local_means=True))
     onnx.checker.check_model(model)
     assert operators(model)["AveragePool"] == 2 * 32
+    assert operators(model)["Concat"] == 1
     assert "GlobalAveragePool" not in operators(model)
 
 
@@ -245,8 +291,14 @@ def test_convolutions_in_whole_numbers_give_nearly_the_same_and_others_stay(chip
     before = answer(model, chips[..., :34, :46])
     model = simplified(model, "decoder")
     enlarge(model, transposed=False)
+    kernels = {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
     quantize(model, {"coarse": (-6.0, 6.0), "fine": (-6.0, 6.0)})
     assert operators(model)["QuantizeLinear"] == 2
+    found = {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
+    for name in (name.removesuffix("_whole") for name in found if name.endswith("_whole")):
+        steps = found[f"{name}_whole"] - kernels[name] / found[f"{name}_scale"][:, None, None, None]
+        plainly = np.rint(steps) - steps
+        assert np.abs(steps.sum((2, 3))).mean() < 0.7 * np.abs(plainly.sum((2, 3))).mean()
     onnx.checker.check_model(model)
     difference = answer(model, chips[..., :34, :46]) - before
     assert 0 < np.abs(difference).mean() < 0.02 * before.std()
