@@ -27,7 +27,7 @@ from tests.stac.rasters import digital_numbers, item_of, scl_codes, write
 LOADERS = ["stackstac", "odc"]
 SHAPE = (1400, 300)
 NAMES = ["blue", "red"]
-PATIENT = RetryPolicy(seconds=5, pause=0.01)
+PATIENT = RetryPolicy(seconds=20, pause=0.01)
 OPENING = 3
 """Requests for one file that are fewer than it takes to look into it and read it whole."""
 HASTY = RetryPolicy(seconds=0.02, pause=0.01)
