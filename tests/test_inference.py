@@ -9,7 +9,7 @@ from hypothesis import given, strategies as st
 
 from stac_cloudmask.config import Settings
 from stac_cloudmask.core.grid import Grid, Window, farmvibes_chips, plan_chips
-from stac_cloudmask.core.pixels import block_mean, to_reflectance, to_rgb
+from stac_cloudmask.core.pixels import block_mean, step_of, to_reflectance, to_rgb
 from stac_cloudmask.core.predict import Bands
 from stac_cloudmask.errors import ConfigError
 from stac_cloudmask.models.registry import find_model
@@ -22,7 +22,6 @@ from stac_cloudmask.pipeline.inference import (
     plan_passes,
     prefetch,
     sampled,
-    step_of,
 )
 
 SPEC = find_model("ukis-csmask-4b-l2a")

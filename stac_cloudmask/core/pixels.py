@@ -65,6 +65,15 @@ def to_rgb(reflectance: NDArray[np.float32]) -> NDArray[np.uint8]:
     return np.ascontiguousarray(np.moveaxis(np.rint(255 * vivid).astype(np.uint8), 0, -1))
 
 
+QUICKLOOK_SIDE: Final = 1200
+"""Samples along the longest side of a quicklook: two for each pixel of a thumbnail, which smooth its edges."""
+
+
+def step_of(shape: tuple[int, int]) -> int:
+    """Return the distance in pixels between the samples of the quicklook of a scene of ``shape``."""
+    return max(1, -(-max(shape) // QUICKLOOK_SIDE))
+
+
 def up_bilinear(a: U16, factor: int, *, window: Window | None = None) -> U16:
     """Upsample bilinearly between nested grids by a whole factor, in exact integer arithmetic.
 

@@ -76,7 +76,8 @@ def load_graph(
         around = surgery.localize_means(wiring, side=round(MEAN_SIDE * (height or width or spec.window.size)))
         changes = around | surgery.expand_in_groups(wiring) | surgery.enlarge_later(wiring, transposed=transposed)
         surgery.replace(model.graph, changes)
-        surgery.quantize(model, ranges or {})
+        if ranges:
+            surgery.quantize(model, ranges)
         if bfloat16:
             surgery.round_weights(model.graph)
     return bytes(model.SerializeToString())

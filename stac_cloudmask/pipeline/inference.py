@@ -15,14 +15,12 @@ from stac_cloudmask.core import grid
 from stac_cloudmask.core.classes import ground_codes
 from stac_cloudmask.core.grid import Chip, Grid, Window, in_order, plan_chips, strips
 from stac_cloudmask.core.merge import FARMVIBES
-from stac_cloudmask.core.pixels import HIGHEST_DN, U16, block_mean, is_damaged, to_rgb
+from stac_cloudmask.core.pixels import HIGHEST_DN, U16, block_mean, is_damaged, step_of, to_rgb
 from stac_cloudmask.core.predict import ROLES, Bands, Member, Mosaic, Role, predict_chips
 from stac_cloudmask.errors import ConfigError
 from stac_cloudmask.models.spec import ModelSpec, shared_window
 from stac_cloudmask.stac.warp import RGB
 
-SIDE: Final = 1200
-"""Samples along the longest side of a quicklook: two for each pixel of a thumbnail."""
 VISIBLE: Final = ("blue", "green", "red")
 
 
@@ -206,11 +204,6 @@ class HeldRows:
             parts.append(strip[:, first:last, window.cols])
             top += strip.shape[1]
         return np.concatenate(parts, axis=1)
-
-
-def step_of(shape: tuple[int, int]) -> int:
-    """Return the distance in pixels between the samples of the quicklook of a scene of ``shape``."""
-    return max(1, -(-max(shape) // SIDE))
 
 
 def sampled(bands: Bands, rows: U16, *, row_off: int, step: int) -> NDArray[np.uint8]:

@@ -144,8 +144,8 @@ def keep_models(models: Models, catalog: OutputCatalog) -> tuple[ModelUse, ...]:
     """
     uses = []
     for spec, roles in models.items():
-        kept = is_followable(spec)
-        href = spec.item_href if kept else catalog.write_document(MODELS, spec.name, model_document(spec))
+        is_public = is_followable(spec)
+        href = spec.item_href if is_public else catalog.write_document(MODELS, spec.name, model_document(spec))
         uses.append(ModelUse(name=spec.name, roles=roles, sha256=weights_sha256(spec), href=href))
     return tuple(uses)
 

@@ -21,12 +21,13 @@ from stac_cloudmask.core.classes import CloudClass, Scl, improved_scl
 from stac_cloudmask.core.grid import Chip, Grid, Window
 from stac_cloudmask.core.merge import FARMVIBES, Decision, decide
 from stac_cloudmask.core.merge_calibrated import RULES
+from stac_cloudmask.core.pixels import step_of
 from stac_cloudmask.core.predict import PERCENT_NODATA, Role
 from stac_cloudmask.core.votes import Evidence, ProductMask, Sun
 from stac_cloudmask.errors import ConfigError, OutsideAreaError
 from stac_cloudmask.models.registry import find_model
 from stac_cloudmask.models.spec import ModelSpec
-from stac_cloudmask.pipeline.inference import Part, Pass, Pixels, infer, plan_passes, step_of
+from stac_cloudmask.pipeline.inference import Part, Pass, Pixels, infer, plan_passes
 from stac_cloudmask.pipeline.result import Stopwatch
 from stac_cloudmask.retry import RetryPolicy
 from stac_cloudmask.stac.bands import Sources, resolve

@@ -26,8 +26,8 @@ from shapely.geometry import mapping, shape
 from stac_cloudmask.config import Settings
 from stac_cloudmask.core.classes import CLASSES, CloudClass
 from stac_cloudmask.core.grid import Grid, Window
+from stac_cloudmask.core.pixels import step_of
 from stac_cloudmask.errors import ConfigError
-from stac_cloudmask.pipeline.inference import step_of
 from stac_cloudmask.pipeline.mask import Mask, models_of, named
 from stac_cloudmask.pipeline.result import NOTEBOOK_SIDE, VERSION, cover_text, notebook_html
 from stac_cloudmask.review.cubes import Masks, mask_items, time_of

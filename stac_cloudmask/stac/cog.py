@@ -18,6 +18,7 @@ from rasterio.io import MemoryFile
 
 from stac_cloudmask.core.classes import CLASSES, ClassInfo, CloudClass
 from stac_cloudmask.core.grid import Grid
+from stac_cloudmask.core.pixels import step_of
 from stac_cloudmask.stac.assets import ASSETS, CLASS_TABLES, file_name_of
 from stac_cloudmask.stac.store import whole_file
 
@@ -153,7 +154,7 @@ def write_thumbnail(path: Path, class_map: NDArray[np.uint8], *, quicklook: NDAr
     Raises:
         WriteError: The file cannot be written; nothing is left behind.
     """
-    step = -(-max(class_map.shape) // (2 * THUMBNAIL_SIDE))  # two samples along each side of a pixel smooth the edges
+    step = step_of(class_map.shape)
     sampled = class_map[::step, ::step]
     picture = Image.fromarray(_palette(overlay=quicklook is not None)[sampled])
     picture.thumbnail((THUMBNAIL_SIDE, THUMBNAIL_SIDE), Image.Resampling.BOX)

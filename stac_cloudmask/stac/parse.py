@@ -152,13 +152,13 @@ def wrong_members(body: Json) -> list[str]:
 
 def _in_utc(body: Json, place: str) -> Json:
     properties = dict(body["properties"])
-    times = {name: properties.get(name) for name in ("datetime", "start_datetime", "end_datetime")}
-    for name, stated in ((name, stated) for name, stated in times.items() if stated is not None):
+    names = ("datetime", "start_datetime", "end_datetime")
+    for name in (name for name in names if properties.get(name) is not None):
         try:
-            properties[name] = utc(stated, last=name.startswith("end"))
+            properties[name] = utc(properties[name], last=name.startswith("end"))
         except (ValueError, TypeError, AttributeError, OverflowError):
             raise UnsupportedItemError(
-                f"item {_shown(body)} of {place}: {name} {str(stated)[:40]!r} is not a time such as "
+                f"item {_shown(body)} of {place}: {name} {str(properties[name])[:40]!r} is not a time such as "
                 "2023-08-18T10:08:08Z; correct the item"
             ) from None
     return properties
