@@ -211,7 +211,7 @@ def test_sources_say_what_they_voted():
         (2, 8, {}, "a cloud that was found can cast it here"),
         (2, 8, {"sun_azimuth": None, "shadow_edge": None}, "neither sun nor near infrared is known"),
         (2, 8 | 4, {}, "votes for cloud are dropped"),
-        (1, 32, {}, "added: cloud is within 50 m"),
+        (1, 32, {}, "added: cloud is within 50 m, or all around it and as bright"),
         (2, 32, {"shadow_buffer": 30.0}, "added: cloud shadow is within 30 m"),
         (0, 0, {"policy": "union"}, "no source flags it"),
         (1, 1, {"policy": "union"}, "policy union: any vote counts"),

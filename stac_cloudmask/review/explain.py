@@ -119,9 +119,10 @@ def _policy(pixel: Explanation, votes: tuple[str, ...]) -> Iterator[str]:
     if "removed" in votes:
         yield from (f"removed: {why}" for why in (_removals(pixel, votes) if is_calibrated else [_too_small(pixel)]))
     if "added" in votes:
-        is_cloud = pixel.class_name == "cloud"
-        name, setting = ("cloud", "cloud_buffer") if is_cloud else ("cloud shadow", "shadow_buffer")
-        yield f"added: {name} is within {pixel.merge.get(setting) or 0:g} m"
+        name = pixel.class_name.replace("_", " ")
+        buffer = pixel.merge.get("cloud_buffer" if name == "cloud" else "shadow_buffer") or 0
+        hole = ", or all around it and as bright" if is_calibrated and name == "cloud" else ""
+        yield f"added: {name} is within {buffer:g} m{hole}"
     elif not votes:
         yield "no source flags it: clear"
     elif pixel.class_name != "clear" and not is_calibrated:
@@ -169,8 +170,7 @@ def _lit(pixel: Explanation, *, dark: bool) -> str:
         sun = f"with the sun at azimuth {azimuth:.0f} and elevation {elevation:.0f} degrees"
         parts.append(f"{'a' if dark else 'no'} cloud that was found can cast it here {sun}")
     if edge is not None:
-        percent = pixel.shadow_probability
-        sure = 1.0 if "product_shadow" in (pixel.votes or ()) or not percent else percent / 100
+        sure = 1.0 if "product_shadow" in (pixel.votes or ()) else (pixel.shadow_probability or 100) / 100
         level = f"{max(0, 100 - (100 - 100 * float(edge)) / sure):.0f} % of what lit ground nearby has"
         parts.append(f"its near infrared is {'at most' if dark else 'more than'} {level}")
     if not parts:
