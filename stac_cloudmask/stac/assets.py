@@ -41,7 +41,7 @@ VOTES: Final = (
     ("cloud_model", "The cloud model says cloud."),
     ("shadow_model", "The shadow model says cloud shadow."),
     ("removed", "The merge policy or the clean-up took it away."),
-    ("added", "The buffer added it."),
+    ("added", "A buffer added it, or it is a bright hole in cloud."),
 )
 """Name and meaning of the bits of ``mask_votes``, lowest first."""
 
