@@ -88,7 +88,7 @@ def _find(wanted: str, known: list[ModelSpec]) -> ModelSpec:
     if path.name not in by_file:
         raise ModelError(
             f"{wanted}: an ONNX file does not state which bands it needs; give the path of an MLM item that names the "
-            f"file instead (see models/README.md), or one of FarmVibes.AI's files: {', '.join(sorted(by_file))}"
+            f"file instead (see models/README.md), or a file named {', '.join(sorted(by_file))}"
         )
     return with_weights(by_file[path.name], path)
 

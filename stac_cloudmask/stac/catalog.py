@@ -16,7 +16,7 @@ from stac_cloudmask.errors import ConfigError, PublishError, ReadError, Unsuppor
 from stac_cloudmask.stac import collection as collections
 from stac_cloudmask.stac.assets import ASSETS, OWN, Json, file_name_of
 from stac_cloudmask.stac.hrefs import is_remote, safe_id
-from stac_cloudmask.stac.mask_item import ITEM_TYPE, JSON_TYPE, file_fields, mapped
+from stac_cloudmask.stac.mask_item import ITEM_TYPE, JSON_TYPE, SUFFIX, file_fields, mapped
 from stac_cloudmask.stac.parse import is_asset, is_link, links_of, wrong_members
 from stac_cloudmask.stac.store import TYPES, open_store
 
@@ -246,7 +246,7 @@ class OutputCatalog:
             collection_id = child.removeprefix("./").removesuffix("/collection.json")
             for href in self._listed(collection_id):
                 item_id = href.removeprefix("./").partition("/")[0]
-                if not item_id:
+                if not item_id.endswith(SUFFIX):
                     raise ConfigError(f"{self.out} lists {href}: it is not a catalog that `process --out` wrote")
                 yield collection_id, item_id
 

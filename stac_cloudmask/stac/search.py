@@ -130,7 +130,7 @@ class Query:
         }  # fmt: skip
         parts += [f"{name} is {text}" for name, text in stated.items() if text]
         if self.max_cloud_cover is not None:
-            parts.append("items that state no cloud cover do not match max_cloud_cover")
+            parts.append(f"max_cloud_cover is {self.max_cloud_cover:g}; items that state no cloud cover do not match")
         return "; ".join(parts) or "the catalog lists none"
 
     def matches(self, item: pystac.Item) -> bool:

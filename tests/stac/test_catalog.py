@@ -20,7 +20,7 @@ from offline import Validator, no_network
 from outputs import class_map, facts_of, read_items, write_files
 from s3 import s3_server
 
-from stac_cloudmask.errors import StacCloudmaskError, UnsupportedItemError
+from stac_cloudmask.errors import ConfigError, StacCloudmaskError, UnsupportedItemError
 from stac_cloudmask.stac.catalog import OutputCatalog
 from stac_cloudmask.stac.collection import MAX_LISTED
 from stac_cloudmask.stac.mask_item import file_fields, mask_item
@@ -283,6 +283,11 @@ def test_a_run_killed_at_any_moment_leaves_a_whole_catalog_that_the_next_complet
         assert run.wait(timeout=60) == 0
     assert listed_items(out) == {f"scene-{n}_cloudmask" for n in range(count)}
     assert list((out / WORK).glob("run-*")) == []
+
+
+def test_a_catalog_of_scenes_is_not_taken_for_one_of_masks(shared):
+    with pytest.raises(ConfigError, match="not a catalog that `process --out` wrote"):
+        next(OutputCatalog(shared / "data").items())
 
 
 @pytest.mark.slow
