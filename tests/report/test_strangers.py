@@ -74,7 +74,7 @@ def test_five_hundred_items_stay_small_and_usable(driver, catalog, tmp_path):
     by_id(driver, "find").send_keys("item-0123")
     assert by_id(driver, "count").text == "1 of 500 items"
     driver.find_element(By.CSS_SELECTOR, "tbody .name").click()
-    wait(driver, "return document.getElementById('heading').textContent === 'item-0123'")
+    wait(driver, "return document.getElementById('heading').textContent === 'item-0123_cloudmask'")
     by_id(driver, "find").clear()
     by_id(driver, "find").send_keys(" ")
     driver.find_element(By.CSS_SELECTOR, "tbody .name").send_keys(Keys.END)
@@ -92,7 +92,7 @@ def many(catalog, out, count):
     folder.mkdir(parents=True)
     links = []
     for number in range(count):
-        name = f"item-{number:04}"
+        name = f"item-{number:04}_cloudmask"
         when = f"20{10 + number // 50}-{number % 12 + 1:02}-{number % 28 + 1:02}T10:00:00Z"
         properties = body["properties"] | {"datetime": when, "eo:cloud_cover": number % 101}
         item = body | {"id": name, "collection": "many", "properties": properties, "assets": {"cloud_mask": mask}}
