@@ -96,7 +96,7 @@ def retry_after(headers: Mapping[str, str]) -> float | None:
 def _pause(state: RetryCallState, policy: RetryPolicy) -> float:
     asked = getattr(_failure(state), "retry_after", None)
     growing = policy.pause * 2.0 ** (state.attempt_number - 1) * random.uniform(0.5, 1)  # noqa: S311  (not a secret)
-    return growing if asked is None else float(asked)
+    return float(asked) if asked else growing
 
 
 def _log(state: RetryCallState) -> None:

@@ -104,6 +104,16 @@ def test_a_catalog_goes_to_another_store_whole_and_once(source, target, shared, 
     assert {result.output for result in again} == {copied.href(*ids) for ids in copied.listed()}
 
 
+def test_sources_are_named_by_their_urls_also_in_another_folder(source, roots, shared, tmp_path):
+    assert statuses(publish(source.out, to=str(tmp_path / "kept"))) == ["done"] * 6
+    assert statuses(publish(source.out, to=str(tmp_path / "served"), source_roots=roots)) == ["done"] * 6
+    kept, served = (OutputCatalog(tmp_path / name).item(*next(source.listed())) for name in ("kept", "served"))
+    assert kept["assets"]["red"]["href"].startswith(str(shared))
+    assert served["assets"]["red"]["href"].startswith(f"{SOURCES}/")
+    others = publish(source.out, to=str(tmp_path / "other"), source_roots={str(tmp_path / "nothing"): SOURCES})
+    assert statuses(others) == ["failed"] * 6
+
+
 def test_the_source_stays_as_it_was(source, target, roots):
     before = list(source.items())
     list(publish(source.out, to=target, source_roots=roots))

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import random
 import subprocess
 import sys
@@ -65,6 +66,18 @@ def test_every_item_gets_a_result_and_an_item_that_comes_twice_is_done_once(sour
         ("scene-0001", "done"),
     ]
     assert checked(tmp_path / "out") == names(sources[:2])
+
+
+def test_a_note_that_makes_masks_doubtful_is_logged_once(sources, model, tmp_path, caplog):
+    for number, path in enumerate(sources[:2]):
+        body = read(path)
+        body["properties"] = {name: value for name, value in body["properties"].items() if not name.startswith("view:")}
+        body["assets"] = {key: one | {"href": str(path.parent / one["href"])} for key, one in body["assets"].items()}
+        (tmp_path / f"{number}.json").write_text(json.dumps(body))
+    results = go([tmp_path / "0.json", tmp_path / "1.json"], tmp_path / "out", model)
+    assert all(any("sun's direction is unknown" in note for note in result.notes) for result in results)
+    (said,) = [record.getMessage() for record in caplog.records if "sun's direction" in record.getMessage()]
+    assert said.startswith("item scene-0000: the sun's direction is unknown")
 
 
 def test_the_report_of_a_run_tells_of_every_item(sources, model, tmp_path):

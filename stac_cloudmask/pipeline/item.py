@@ -66,7 +66,7 @@ class Plan:
 
     def result(self, status: Status) -> Result:
         """Return a result without a mask."""
-        stated = number(self.item.properties.get("eo:cloud_cover"))
+        stated = number(self.item.properties.get("eo:cloud_cover")) if self.part is self.item else None
         return Result(item_id=self.item.id, status=status, product_cover=stated)
 
     def made(self, catalog: OutputCatalog) -> Result | None:

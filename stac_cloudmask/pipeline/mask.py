@@ -20,7 +20,7 @@ from stac_cloudmask.config import Settings
 from stac_cloudmask.core.classes import CloudClass, Scl, improved_scl
 from stac_cloudmask.core.grid import Chip, Grid, Window
 from stac_cloudmask.core.merge import FARMVIBES, Decision, decide
-from stac_cloudmask.core.merge_calibrated import RULES
+from stac_cloudmask.core.merge_calibrated import NO_SUN, RULES
 from stac_cloudmask.core.pixels import step_of
 from stac_cloudmask.core.predict import PERCENT_NODATA, Role
 from stac_cloudmask.core.votes import Evidence, ProductMask, Sun
@@ -45,6 +45,8 @@ THREADS: Final = 2
 """Default number of threads that read and write: more do not read one scene faster."""
 
 OUTSIDE_GSD: Final = "the result is doubtful at a pixel size of"
+DOUBTS: Final = (OUTSIDE_GSD, NO_SUN)
+"""Beginnings of notes that a run also logs."""
 
 DIGITS: Final = 7
 """Decimal places of the degrees of an area, for a precision of a centimeter."""
@@ -103,7 +105,7 @@ def area_of(*, bbox: Bbox | None = None, geometry: Area | None = None) -> str | 
         raise ConfigError("give either bbox or geometry, not both")
     if bbox is None and geometry is None:
         return None
-    area = read_area(geometry) if geometry is not None else asked_box(bbox or ())
+    area = read_area(geometry) if geometry is not None else asked_box(() if bbox is None else bbox)
     return str(shapely.to_wkt(shapely.normalize(area), rounding_precision=DIGITS, trim=True))
 
 

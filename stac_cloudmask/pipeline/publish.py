@@ -97,7 +97,8 @@ class Publication:
         else:
             store = OutputCatalog(self.to)
             with closing(Listing(store)) as listing:
-                yield _Store(catalog, store, self.source_roots if is_remote(self.to) else None, listing)
+                roots = self.source_roots if self.source_roots or is_remote(self.to) else None
+                yield _Store(catalog, store, roots, listing)
 
 
 def publish(

@@ -61,7 +61,7 @@ class Result:
             data in the area, see ``notes``; ``failed``: see ``error``; ``planned``: a dry run would make a mask.
         output: Href of the output item, where there is one.
         cover: Percent of the valid pixels by class name, and ``nodata`` in percent of all pixels.
-        product_cover: Cloud cover in percent that the source item states, if it does.
+        product_cover: Cloud cover in percent that the source item states, if it does; None for an area of it.
         error: One line: what, where, what was found and what would help.
         kind: ``input``: the same input will fail again; ``infrastructure``: it may succeed later; ``unexpected``: a
             fault of this package or of one that it uses.

@@ -28,7 +28,7 @@ from stac_cloudmask.config import Settings
 from stac_cloudmask.errors import ConfigError, ReadError, StacCloudmaskError, StacCloudmaskWarning, UnsupportedItemError
 from stac_cloudmask.pipeline.estimate import preview_item
 from stac_cloudmask.pipeline.item import attempt, keep_models
-from stac_cloudmask.pipeline.mask import OUTSIDE_GSD, models_of, segmenter
+from stac_cloudmask.pipeline.mask import DOUBTS, models_of, segmenter
 from stac_cloudmask.pipeline.publish import Listing, Publication, Target
 from stac_cloudmask.pipeline.result import VERSION, Progress, Result, failed
 from stac_cloudmask.stac.catalog import REPORT, OutputCatalog
@@ -123,12 +123,11 @@ def run(
         results = stack.enter_context(_reported(catalog, settings, listing))
         target = None if publication is None else stack.enter_context(publication.open(catalog))
         stream = stack.enter_context(closing((engine or in_process)(_found(items, failures), settings, catalog.root)))
-        warned = False
+        told: set[str] = set()
         for masked in _with_failures(stream, failures):
-            doubt = next((note for note in masked.notes if note.startswith(OUTSIDE_GSD)), None)
-            if doubt and not warned:
-                logger.warning("item %s: %s", masked.item_id, doubt)
-                warned = True
+            for doubt in sorted({note for note in masked.notes if note.startswith(DOUBTS)} - told):
+                logger.warning("item %s: %s (said once; %s has the notes of all items)", masked.item_id, doubt, REPORT)
+                told.add(doubt)
             result = _entered(masked, catalog, listing, target)
             results[result.item_id, result.output] = result
             yield result

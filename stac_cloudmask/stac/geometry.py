@@ -64,9 +64,9 @@ class Feature(NamedTuple):
 def bbox_area(bbox: Sequence[float]) -> shapely.Geometry:
     """Return the area of a west-south-east-north box; west greater than east crosses the antimeridian."""
     west, south, east, north = bbox
-    if west <= east:
-        return box(west, south, east, north)
-    return shapely.union(box(west, south, HALF_TURN, north), box(-HALF_TURN, south, east, north))
+    spans = [(west, east)] if west <= east else [(west, HALF_TURN), (-HALF_TURN, east)]
+    boxes = (box(left, south, right, north) for left, right in spans)
+    return shapely.union_all([shapely.make_valid(one) for one in boxes])  # of no width or height: a line or a point
 
 
 def asked_box(bbox: Sequence[float]) -> shapely.Geometry:
@@ -216,6 +216,8 @@ def read_features(path: Path) -> Iterator[Feature]:
         ConfigError: A layer has no CRS, or pyogrio is needed and not installed.
         ReadError: The file cannot be read.
     """
+    if not path.exists():
+        raise ReadError(f"there is no file {path}")
     is_geojson = path.suffix.lower() in {".geojson", ".json"}
     with read_errors(f"{path}: cannot be read as {path.suffix.lower() or 'a vector file'}"):
         yield from _of_geojson(json.loads(path.read_bytes())) if is_geojson else _of_layers(path)
@@ -261,8 +263,6 @@ def _of_layers(path: Path) -> Iterator[Feature]:
         import pyogrio  # noqa: PLC0415  (extra)
     except ImportError:
         raise ConfigError(f"{path}: {path.suffix} needs the extra: pip install 'stac-cloudmask[labels]'") from None
-    if not path.exists():
-        raise ReadError(f"there is no file {path}")
     with warnings.catch_warnings(action="ignore", category=RuntimeWarning):
         try:
             readable = _with_contents(path) if path.suffix.lower() == ".gpkg" else path

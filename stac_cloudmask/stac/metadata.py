@@ -40,7 +40,7 @@ VERSION_OF_ESA: Final = re.compile(r"\d{2}\.\d{2}(\.\d+)?")
 version, which may be unrelated."""
 MADE_BY_USERS: Final = 99.0
 """Numbers of at least this are not baselines: Sen2Cor writes N9999 outside of ESA."""
-LEVEL_1: Final = re.compile(r"(L|MSI|level.?)1[ABC]?$", re.IGNORECASE)
+LEVEL_1: Final = re.compile(r"(level.?|MSIL?|^L)1[ABC]?$|(?<![a-z\d])L1[ABC]$", re.IGNORECASE)
 
 
 def number(value: object) -> float | None:

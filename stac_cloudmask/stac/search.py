@@ -172,7 +172,8 @@ def search(
     an item must state to match. Items have absolute, unsigned hrefs and never read files by themselves.
 
     Args:
-        catalog: URL or path of a landing page, catalog, collection or FeatureCollection, also of one page of an API.
+        catalog: URL or path of a landing page, catalog, collection or FeatureCollection, also of one page of an API; or a
+            folder with a catalog or collection.
         collection: See `Query`, as for all that follow.
         bbox: West, south, east, north in degrees.
         intersects: Area that items must intersect.
@@ -204,8 +205,10 @@ def _item_or_error(found: Found) -> pystac.Item:
 def find(catalog: str, query: Query, *, connection: Connection = DEFAULT_CONNECTION) -> Iterator[Found]:
     """Find items like `search`, but yield a `Failure` for a listed item that cannot be read, and continue."""
     with JsonReader(connection, home=catalog) as reader:
-        folder = not is_remote(catalog) and local_path(catalog).is_dir()
-        body, href = reader.read(str(local_path(catalog) / "catalog.json") if folder else catalog)
+        if not is_remote(catalog) and (folder := local_path(catalog)).is_dir():
+            alone = (folder / "collection.json").exists() and not (folder / "catalog.json").exists()
+            catalog = str(folder / ("collection.json" if alone else "catalog.json"))
+        body, href = reader.read(catalog)
         listed = _listed(reader, body, href, query)
         matching = (item for item in listed if isinstance(item, Failure) or query.matches(item))
         yield from islice(matching, query.max_items)

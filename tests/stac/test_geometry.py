@@ -110,7 +110,7 @@ def test_an_area_that_crosses_itself_is_mended():
         ('{"type": "Polygon"}', "cannot be read"),
         ('{"type": "FeatureCollection", "features": []}', "empty"),
         ("{", "cannot be read"),
-        ("nowhere.geojson", "cannot be read"),
+        ("nowhere.geojson", "there is no file"),
         ("nowhere.gpkg", "there is no file"),
     ],
 )

@@ -180,6 +180,12 @@ def test_an_unknown_collection_of_a_static_catalog_is_named_with_those_there_are
         list(search(str(catalog), collection="sentinel"))
 
 
+def test_a_folder_stands_for_its_catalog_or_collection(small):
+    assert ids(search(str(small))) > ids(search(str(small / "bolzano-2022"))) == {"bolzano_20220612"}
+    with pytest.raises(ReadError, match=r"there is no file .*/bolzano_20220612/catalog\.json"):
+        next(search(str(small / "bolzano-2022" / "bolzano_20220612")))
+
+
 def test_a_static_catalog_is_read_only_as_far_as_it_must(catalog):
     with serve(catalog.parent) as site:
         found = search(f"{site.url}/catalog.json")
