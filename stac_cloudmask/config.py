@@ -123,6 +123,8 @@ class Settings:
             percent = 100 * (getattr(self, name) or 0)
             if not math.isclose(percent, round(percent), abs_tol=1e-6):
                 raise ConfigError(f"{name} takes whole percents such as 0.30 and 0.31, got {percent / 100:g}")
+        if self.merge == "farmvibes" and self.hole_area is not None:
+            raise ConfigError("merge 'farmvibes' closes holes by min_area; leave hole_area out")
         if not self.cloud_model:
             raise ConfigError("cloud_model takes at least one model, got none")
         cloud, shadow = self.scl_cloud, self.scl_shadow

@@ -165,7 +165,7 @@ def _probabilities(
         stop = raster.height if in_memory else chips[0].read.rows.stop
         if held.stop < stop:
             held.add(raster.read(window=((held.stop, stop), (0, raster.width)), out_dtype="uint16"))
-        for prediction in predict_chips(chips, held.window, members=members, bands=bands):
+        for prediction in predict_chips(chips, held.window, members=members, bands=bands, nodata=raster.nodata):
             if prediction.probabilities is not None:
                 empty = (prediction.dn == raster.nodata).any(axis=0)  # without a nodata tag, no number equals None
                 for role, found in prediction.probabilities.items():

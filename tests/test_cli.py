@@ -59,7 +59,7 @@ def test_a_failed_item_is_exit_code_1_with_one_line_that_says_why(cli, sources, 
 WRONG = {
     "no items": (["process", "--out", "OUT"], "name items"),
     "ids without a catalog": (["process", "scene-0000", "--out", "OUT"], "needs a catalog"),
-    "two engines": (["process", "x.json", "--out", "OUT", "--workers", "1", "--scheduler", "tcp://x:1"], "either"),
+    "two engines": (["process", "x.json", "--out", "OUT", "--workers", "1", "--scheduler", "tcp://x:1"], "one of"),
     "a threshold": (["process", "x.json", "--out", "OUT", "--cloud-thr", "0.123"], "whole percents"),
     "an address to write to": (["process", "x.json", "--out", "https://example.org/masks"], "cannot be written to"),
     "a header": (["process", "x.json", "--out", "OUT", "--publish", "https://x.org", "--header", "s3cr3t"], "number 1"),

@@ -49,7 +49,8 @@ def search(*, search: SearchOptions, json: bool = False) -> None:
         search: Search options.
         json: Print JSON lines.
     """
-    from stac_cloudmask.stac.search import Query  # noqa: PLC0415  (keeps --help fast)
+    from stac_cloudmask.stac.metadata import number  # noqa: PLC0415  (keeps --help fast)
+    from stac_cloudmask.stac.search import Query  # noqa: PLC0415
 
     if search.catalog is None:
         raise ConfigError("search needs --catalog, the URL or path of a STAC API or static catalog")
@@ -59,7 +60,7 @@ def search(*, search: SearchOptions, json: bool = False) -> None:
         if json:
             console.put_json(found.to_dict(transform_hrefs=False))
             continue
-        date, cover = map(found.properties.get, ("datetime", "eo:cloud_cover"))
+        date, cover = found.properties.get("datetime"), number(found.properties.get("eo:cloud_cover"))
         stated = "cloud ?" if cover is None else f"cloud {cover:.1f} %"
         console.put(f"{found.id}  {date}  {stated}  {found.get_self_href() or ''}".rstrip())
     if found is None:
@@ -114,7 +115,7 @@ def process(
     query = Query(**search.wanted)
     settings = _chosen(settings, query, fast=fast, clip=clip, named=bool(items))
     sent, roots = headers(header), source_roots(source_root)
-    target = Publication(to=publish, headers=sent, asset_root=asset_root, source_roots=roots) if publish else None
+    to = None if publish is None else Publication(to=publish, headers=sent, asset_root=asset_root, source_roots=roots)
     with console.stoppable(), terminal(console.stderr, quiet=json) as board, ExitStack() as stack:
         ahead = run.read_ahead(_items(items, search, query, settings, versions), counted=board.expect)
         if not (json or dry_run or clip or workers or scheduler):
@@ -126,7 +127,7 @@ def process(
             stream = run.plan(ahead, settings=settings, out=out)
         else:
             engine = stack.enter_context(run.open_engine(workers=workers, scheduler=scheduler, progress=board.stage))
-            stream = run.run(ahead, settings=settings, out=out, engine=engine, publication=target)
+            stream = run.run(ahead, settings=settings, out=out, engine=engine, publication=to)
         counted = board.count(stack.enter_context(closing(stream)))
         results = [console.put_result(result, json=json) for result in counted]
     if not (results or items):
@@ -388,7 +389,7 @@ def _items(
 ) -> Iterator[Found]:
     """Yield the named items or, if none are named, those that the search finds."""
     from stac_cloudmask.pipeline.mask import connection_of  # noqa: PLC0415  (keeps --help fast)
-    from stac_cloudmask.stac.search import find, load_items, without_masks  # noqa: PLC0415
+    from stac_cloudmask.stac.search import distinct, find, load_items, without_masks  # noqa: PLC0415
 
     catalog, connection = search.catalog, connection_of(settings, headers(search.catalog_header, CATALOG_HEADERS))
     if refs:
@@ -396,7 +397,8 @@ def _items(
         return load_items(refs, catalog=catalog, collection=collection, connection=connection, versions=versions)
     if catalog is None:
         raise ConfigError("name items (ids with --catalog, URLs or JSON paths), or search with --catalog")
-    return without_masks(find(catalog, query, connection=connection))
+    found = without_masks(find(catalog, query, connection=connection))
+    return distinct(found, versions) if versions == "all" else found  # which compares many before the first is masked
 
 
 def _chosen(settings: Settings, query: Query, *, fast: bool, clip: bool, named: bool) -> Settings:
@@ -486,14 +488,10 @@ app.add_typer(models, name="models")
 
 def main() -> None:
     """Run the command line; an error is shown as one line and sets the exit code."""
-    warnings.showwarning = _show_warning
+    warnings.showwarning = lambda text, kind, *_, **__: console.note(f"{kind.__name__}: {text}", "yellow")
     try:
         app()
-    except StacCloudmaskError as error:
+    except (StacCloudmaskError, OSError) as error:
         logger.debug("raised here:", exc_info=True)
         console.note(f"error: {error}", "red")
         sys.exit(2 if isinstance(error, ConfigError) else 1)
-
-
-def _show_warning(message: Warning | str, category: type[Warning], *_: object, **__: object) -> None:
-    console.note(f"{category.__name__}: {message}", "yellow")

@@ -21,7 +21,6 @@ from stac_cloudmask.core.classes import CloudClass
 from stac_cloudmask.core.grid import in_order, strips
 from stac_cloudmask.core.merge_calibrated import NO_PRODUCT, Survey
 from stac_cloudmask.core.votes import VOTES_NODATA, Evidence, Vote, vote
-from stac_cloudmask.errors import ConfigError
 
 # NumPy treats an IntFlag as int64, so the bits are converted to uint8 first
 CLOUD_VOTES: Final = np.uint8(Vote.PRODUCT_CLOUD | Vote.CLOUD_MODEL)
@@ -205,8 +204,6 @@ def decide(evidence: Evidence, settings: Settings, *, threads: int = 1) -> Decis
 
 def _farmvibes(evidence: Evidence, settings: Settings) -> Decision:
     """Apply FarmVibes.AI's merge: sizes in pixels, shadow and nodata as cloud, one area for objects and holes."""
-    if settings.hole_area is not None:
-        raise ConfigError("merge 'farmvibes' closes holes by min_area; leave hole_area out")
     disk = FARMVIBES_DISK * evidence.gsd
     policy = replace(POLICIES["union"], cloud_buffer=disk, shadow_buffer=disk).adjusted(settings)
     votes, valid = vote(evidence, 0, evidence.shape[0], policy)

@@ -89,21 +89,25 @@ def percent(p: NDArray[np.float32]) -> NDArray[np.uint8]:
 
 
 def predict_chips(
-    chips: Sequence[Chip], read: ReadWindow, *, members: Sequence[Member], bands: Bands
+    chips: Sequence[Chip], read: ReadWindow, *, members: Sequence[Member], bands: Bands, nodata: float | None = 0
 ) -> Iterator[Prediction]:
     """Yield the prediction of each chip, in their order; several models of a role are averaged.
+
+    Chips without data have none.
 
     Args:
         chips: Chips, for example one row of a plan.
         read: Gives the scene's digital numbers; called once for each chip, by several threads.
         members: The models, each once; together they may have several models per role.
         bands: The bands that ``read`` returns.
+        nodata: The digital number of pixels without data; None if all have data.
     """
 
     def predicted(chip: Chip) -> Prediction:
         dn = read(chip.read)
         inner = dn[:, *chip.inner.slices]
-        return Prediction(chip, inner, _mean_of_members(dn, chip, members, bands) if inner.any() else None)
+        holds_data = nodata is None or (inner != nodata).any()
+        return Prediction(chip, inner, _mean_of_members(dn, chip, members, bands) if holds_data else None)
 
     return in_order(predicted, chips, threads=AHEAD)
 

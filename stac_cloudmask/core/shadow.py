@@ -73,7 +73,7 @@ class Search:
         """Return how well clouds at this length explain the dark cells around each cell that they would shade, 0..1.
 
         This is the share of the dark cells in a window that are in the shadow of a cloud; cells whose cloud would be
-        outside the data are left out. The share is regularized towards that of the whole scene, to prevent chance
+        outside the data are left out. The share is regularized toward that of the whole scene, to prevent chance
         matches of a few cells with a cloud on their sunny side. -1 where no cloud would shade the cell.
         """
         shift = shadow_shift(self.sun, length)

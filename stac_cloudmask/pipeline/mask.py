@@ -274,7 +274,7 @@ def clip(sources: Sources, grid: Grid, settings: Settings) -> Clip:
 def surroundings(kept: Window, grid: Grid, limit: float, sun: Sun | None) -> Window:
     """Return a window extended by the surroundings that models and merge need.
 
-    These are `CONTEXT` and `MERGE_MARGIN`, and towards the sun the distance of clouds whose shadows can fall into the
+    These are `CONTEXT` and `MERGE_MARGIN`, and toward the sun the distance of clouds whose shadows can fall into the
     window, by the sun's elevation, at most ``limit`` meters. If the sun's position is unknown, the limit applies on all
     sides.
     """

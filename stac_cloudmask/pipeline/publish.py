@@ -7,9 +7,9 @@ from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final, Literal
+from typing import Final, Literal, get_args
 
-from stac_cloudmask.errors import StacCloudmaskError, WriteError
+from stac_cloudmask.errors import ConfigError, StacCloudmaskError, WriteError
 from stac_cloudmask.pipeline.result import Result, Status, failed
 from stac_cloudmask.retry import DEFAULT_POLICY, RetryPolicy
 from stac_cloudmask.stac.catalog import NOTHING, OutputCatalog, existing_catalog
@@ -84,10 +84,13 @@ class Publication:
         """Open the target for items of a catalog, which are listed there by the end.
 
         Raises:
-            ConfigError: An address or header cannot work.
+            ConfigError: An address or header cannot work, or the target cannot be changed like this.
             WriteError: At the end: the target's collection or catalog cannot be written.
         """
-        if self.to.startswith(("https://", "http://")):
+        is_api = self.to.startswith(("https://", "http://"))
+        if self.how not in (get_args(How) if is_api else ("items",)):
+            raise ConfigError(f"how={self.how!r}: masks are published as items, or attached or detached at a STAC API")
+        if is_api:
             served = catalog.roots(self.asset_root, self.source_roots)
             with (
                 StacApi(self.to, headers=self.headers, retry=self.retry) as api,

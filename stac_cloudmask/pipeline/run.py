@@ -353,15 +353,15 @@ def open_engine(
     """Open an engine: on ``client``, a local cluster of ``workers`` processes, that at ``scheduler``, or this process.
 
     Raises:
-        ConfigError: Both are given, ``workers`` is less than 1, Dask's distributed scheduler is not installed, there is
-            none at the address, or the workers of a local cluster cannot start.
+        ConfigError: Several are given, ``workers`` is less than 1, Dask's distributed scheduler is not installed, there
+            is none at the address, or the workers of a local cluster cannot start.
     """
+    if sum(one is not None for one in (client, workers, scheduler)) > 1:
+        raise ConfigError("give one of --workers, --scheduler and client: a local cluster, or an existing one")
     if client is not None:
         yield partial(on_dask, client=client)
     elif workers is None and scheduler is None:
         yield partial(in_process, progress=progress)
-    elif workers is not None and scheduler is not None:
-        raise ConfigError("give either --workers or --scheduler: a local cluster, or an existing one")
     elif find_spec("distributed") is None:
         raise ConfigError("Dask workers need the extra: pip install 'stac-cloudmask[distributed]'")
     else:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from numbers import Real
 from os import PathLike
 from pathlib import Path
 from typing import Any, Final, Literal, TypeVar
@@ -29,12 +30,12 @@ from stac_cloudmask.pipeline.mask import bands_needed, mask_pixels, resolve_sour
 from stac_cloudmask.pipeline.result import Result
 from stac_cloudmask.retry import DEFAULT_POLICY
 from stac_cloudmask.review.layers import MASK, U8, MaskItem, mask_item_of
+from stac_cloudmask.stac.assets import OWN
 from stac_cloudmask.stac.bands import ESA_SCALE, key_band
 from stac_cloudmask.stac.catalog import existing_catalog
 from stac_cloudmask.stac.gdal import gdal_env
 from stac_cloudmask.stac.geometry import touches
 from stac_cloudmask.stac.hrefs import check_href
-from stac_cloudmask.stac.mask_item import SUFFIX
 from stac_cloudmask.stac.metadata import number, sun_angles, times_of
 from stac_cloudmask.stac.providers import SCL, sign
 from stac_cloudmask.stac.warp import ground
@@ -56,6 +57,9 @@ ZERO: Final = 1000
 """Digital number of reflectance 0, which leaves room for slightly negative reflectance."""
 LIKELY: Final = 1.6
 """Median above which the values of a scene are taken for digital numbers."""
+FINEST: Final = 1.0
+COARSEST: Final = 1000.0
+"""Smallest and largest side of a pixel of arrays in meters; far from 10 m no model is right."""
 ANY_ZONE: Final = 32631
 """EPSG code of arrays, which have no location; any metric CRS would do."""
 
@@ -205,7 +209,8 @@ def items_by_step(
     """
     if "id" in cube.coords:
         labels = [str(name) for name in np.atleast_1d(cube["id"].values)]
-        found = [[item for item in items if item.id in {name, f"{name}_{SUFFIX}"}] for name in labels]
+        masked = [item.properties.get(f"{OWN}source", {}).get("id") for item in items]  # also by masks of an area
+        found = [[i for i, own in zip(items, masked, strict=True) if name in {i.id, own}] for name in labels]
     elif "time" in cube.coords:
         times = np.atleast_1d(cube["time"].values).astype("datetime64[us]")
         longitude = box.geographic_extent.centroid.coords[0][0]
@@ -305,7 +310,8 @@ def mask_array(
     an item with the same pixels.
 
     Args:
-        blue: ``(y, x)`` surface reflectance, 0 to about 1, NaN = nodata; without the BOA offset of baseline 04.00.
+        blue: ``(y, x)`` surface reflectance, 0 to about 1, NaN or masked = nodata; without the BOA offset of baseline
+            04.00.
         green: The same, for this band.
         red: The same, for this band.
         nir: The same, for the near infrared at 842 nm (B08).
@@ -320,9 +326,11 @@ def mask_array(
         ModelError: A model is unknown or its weights are not installed.
     """
     settings = settings or Settings()
-    given = {"blue": blue, "green": green, "red": red, "nir": nir, **(more or {})}
+    arrays = {"blue": blue, "green": green, "red": red, "nir": nir, **(more or {})}
+    given = {name: np.ma.asarray(band) for name, band in arrays.items()}
     names = _needed(settings, given)
-    if len({band.shape for band in given.values()}) > 1 or blue.ndim != 2:  # noqa: PLR2004  (y, x)
+    shapes = {band.shape for band in given.values()}
+    if len(shapes) > 1 or given["blue"].ndim != 2 or not given["blue"].size:  # noqa: PLR2004  (y, x)
         raise ConfigError(f"bands are (y, x) arrays of one shape, got { ({k: v.shape for k, v in given.items()}) }")
     return _masked({name: given[name] for name in names}, scl, None, sun=sun, gsd=gsd, settings=settings)
 
@@ -356,6 +364,10 @@ def _masked(
         gsd: Side of a pixel on the ground, in meters.
         settings: Settings of the mask.
     """
+    if not (FINEST <= gsd <= COARSEST and np.isfinite(sun or 0.0).all()):
+        raise ConfigError(
+            f"gsd is {FINEST:g} to {COARSEST:g} m, sun is azimuth and elevation in degrees; got {gsd:g}, {sun}"
+        )
     if bands is None:
         bands = Bands(tuple(values), (ESA_SCALE,) * len(values), (-ZERO,) * len(values))
         pixels = np.stack([_digital(name, band) for name, band in values.items()])
@@ -366,6 +378,7 @@ def _masked(
     scene = ArrayPixels(grid=grid, bands=bands, pixels=pixels)
     classes = None
     if scl is not None:
+        scl = np.ma.filled(scl, 0)
         factor = max(1, round(height / scl.shape[0]))
         if grid.coarsen(factor).shape != scl.shape:
             raise ConfigError(f"scl has {scl.shape} pixels, which do not fit {grid.shape} by a whole number")
@@ -382,6 +395,7 @@ def _digital(name: str, reflectance: Values) -> U16:
     """Convert reflectance to digital numbers, 0 = nodata."""
     if reflectance.dtype.kind != "f":
         raise ConfigError(f"{name} is {reflectance.dtype}; reflectance is a float of 0 to about 1: scale it first")
+    reflectance = np.ma.filled(reflectance, np.nan)
     valid = np.isfinite(reflectance)
     if valid.any() and (median := float(np.median(reflectance[valid]))) > LIKELY:
         raise ConfigError(f"{name} has a median of {median:g}: digital numbers, not reflectance; scale them first")
@@ -488,7 +502,9 @@ def _stated(
     bands: list[xr.DataArray], scale: float | Literal["items"] | None, offset: float, *, has_items: bool
 ) -> list[tuple[float, float]] | None:
     """Return scale and offset by band as stated by the user or the bands; None where the items tell them."""
-    if isinstance(scale, int | float):
+    if isinstance(scale, Real):
+        if not (0 < scale <= 1 and abs(offset) <= 1):
+            raise ConfigError(f"scale and offset are in reflectance, such as 0.0001 and -0.1; got {scale} and {offset}")
         return [(float(scale), offset)] * len(bands)
     stated = [(number(band.attrs.get("scale_factor")), number(band.attrs.get("add_offset"))) for band in bands]
     if scale is None and all(factor is not None for factor, _ in stated):

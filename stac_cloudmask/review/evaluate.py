@@ -60,7 +60,7 @@ class LabelSource:
     def is_file(self) -> bool:
         """Whether the source is a file rather than an asset."""
         named = is_vector(self.source) or self.source.lower().endswith((".tif", ".tiff")) or "/" in self.source
-        return named or Path(self.source).exists()
+        return named or Path(self.source).is_file()
 
 
 def parse_reference(text: str) -> LabelSource:
@@ -207,8 +207,8 @@ class EvaluationReport:
         target.mkdir(parents=True, exist_ok=True)
         paths = []
         for scene in self.scenes:
-            source = Path(scene.reference.partition("::")[0]).name
-            name = re.sub(r"[^A-Za-z0-9_.-]+", "_", f"{scene.item_id}.{source}")
+            source, *meaning = scene.reference.partition("::")
+            name = re.sub(r"[^A-Za-z0-9_.-]+", "_", f"{scene.item_id}.{Path(source).name}{''.join(meaning)}")
             paths.append(target / f"{name}.png")
             _picture(scene).save(paths[-1], optimize=True)
         return paths
@@ -283,6 +283,8 @@ def _with_legend(found: Image.Image) -> Image.Image:
 
 TOLERANCE: Final = 20.0
 """Default tolerance in meters: one pixel of the SCL."""
+LARGEST_TOLERANCE: Final = 1000.0
+"""Largest tolerance in meters: each pixel of it costs time, and at such a distance everything agrees."""
 
 
 def evaluate(
@@ -301,6 +303,8 @@ def evaluate(
         ConfigError: There is nothing to judge, or the meaning of labels is unknown.
         ReadError: A mask or labels cannot be read.
     """
+    if not 0 <= tolerance <= LARGEST_TOLERANCE:
+        raise ConfigError(f"tolerance is 0 to {LARGEST_TOLERANCE:g} m, got {tolerance:g}")
     parsed = {text: parse_reference(text) for text in references}
     values = Meaning(values=SCL_VALUES, otherwise=CloudClass.CLEAR) if mask == SCL else Meaning(values=OWN_CODES)
     scenes: list[SceneScore] = []

@@ -55,7 +55,7 @@ class Sky:
     Attributes:
         cumulus: Share of the light that low clouds reflect.
         cirrus: The same for high, thin clouds.
-        relief: Brightness of cloud tops relative to flat ones, around 1: sides towards the sun are lighter.
+        relief: Brightness of cloud tops relative to flat ones, around 1: sides toward the sun are lighter.
         beam: Share of the direct sunlight that reaches the ground.
     """
 

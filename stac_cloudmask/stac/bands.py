@@ -33,7 +33,7 @@ from stac_cloudmask.core.grid import Grid
 from stac_cloudmask.errors import BandNotFoundError, UnsupportedItemError
 from stac_cloudmask.stac import metadata
 from stac_cloudmask.stac.hrefs import DEFAULT_RULE, HrefRule, check_href, safe_id
-from stac_cloudmask.stac.providers import BANDS, LAYERS, SCL, Provider, choose_href, identify
+from stac_cloudmask.stac.providers import BANDS, LAYERS, SCL, choose_href
 
 MAX_NAMES: Final = 500
 """Maximum number of characters in a message's list of names."""
@@ -171,13 +171,12 @@ def resolve(
 
     Raises:
         BandNotFoundError: A band, or the SCL, is missing.
-        UnsupportedItemError: The item is not Sentinel-2 L2A, has a malicious id or href, or contradictory
+        UnsupportedItemError: The item is not Sentinel-2 L2A, has a malicious id or href, or contradicts itself.
     """
     safe_id(item.id)
     metadata.check_level(item)
-    provider = identify(item)
-    bands = tuple(_band_source(item, name, provider, boa_offset, rule) for name in common_names)
-    key = _find(item, SCL, provider)
+    bands = tuple(_band_source(item, name, boa_offset, rule) for name in common_names)
+    key = _find(item, SCL)
     if key is None and want_scl:
         raise BandNotFoundError(
             f"item {item.id!r} has no SCL asset (has {_listed(item.assets)}); --missing-scl model-only, in Python "
@@ -191,12 +190,12 @@ def resolve(
     )
 
 
-def _band_source(item: pystac.Item, name: str, provider: Provider, choice: BoaOffset, rule: HrefRule) -> BandSource:
-    key = _find(item, name, provider)
+def _band_source(item: pystac.Item, name: str, choice: BoaOffset, rule: HrefRule) -> BandSource:
+    key = _find(item, name)
     if key is None:
-        known = {band for band in BANDS if _find(item, band, provider) is not None}
+        known = {band for band in BANDS if _find(item, band) is not None}
         raise BandNotFoundError(
-            f"item {item.id!r} has no band {name!r}; read as provider {provider.name!r} it has "
+            f"item {item.id!r} has no band {name!r}; it has "
             f"{_listed(known) or 'none'}, by assets {_listed(item.assets)}; state what each holds as name "
             f"({BANDS[name].esa}) or eo:common_name ({name}) of its bands, or take a model that needs no other bands"
         )
@@ -209,9 +208,11 @@ def _band_source(item: pystac.Item, name: str, provider: Provider, choice: BoaOf
     return _source(item, name, key, offset, rule)
 
 
-def _find(item: pystac.Item, name: str, provider: Provider) -> str | None:
-    """Return the best asset for a band: by the provider's table, else by band metadata and key."""
-    listed = next((key for key in provider.keys(name) if key in item.assets), None)
+def _find(item: pystac.Item, name: str) -> str | None:
+    """Return the best asset for a band: by the keys that providers use, else by band metadata and key."""
+    band = LAYERS[name]
+    usual = (name, band.esa, f"{band.esa}_{band.gsd}m", f"{name}_{band.gsd}m")
+    listed = next((key for key in usual if key in item.assets), None)
     if listed is not None:
         return listed
     matching = [key for key in item.assets if (is_scl(item, key) if name == SCL else asset_band(item, key) == name)]

@@ -154,6 +154,8 @@ class OutputCatalog:
     def __init__(self, out: str | Path, *, config: Mapping[str, Any] = NOTHING) -> None:
         """Open the catalog at ``out``; ``config`` holds the owner's fields for its collections."""
         self.out = str(out)
+        if not self.out:
+            raise ConfigError("the name of a catalog's folder is empty; the current folder is .")
         self._store = open_store(out)
         self._config = config
         self.root = self._store.href("").rstrip("/")

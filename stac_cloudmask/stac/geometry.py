@@ -21,7 +21,7 @@ from affine import Affine
 from numpy.typing import NDArray
 from rasterio.errors import RasterioError
 from rasterio.features import geometry_mask
-from rasterio.warp import transform_geom
+from rasterio.warp import transform_bounds, transform_geom
 from shapely.affinity import translate
 from shapely.errors import ShapelyError
 from shapely.geometry import box, mapping, shape
@@ -289,6 +289,11 @@ def pixels_of(area: shapely.Geometry, grid: Grid) -> tuple[Window, NDArray[np.bo
     """
     placing = Affine(*grid.transform)
     is_box = shapely.equals(area, box(*area.bounds))
+    west, south, east, north = transform_bounds(grid.code, LON_LAT, *grid.bounds)
+    near = wrapped(bbox_area((west - 1, max(south - 1, -90), east + 1, min(north + 1, 90))))
+    area = shapely.intersection(area, near)  # far from its zone, UTM has wrong places or none
+    if area.is_empty:
+        return None
     fine = shapely.segmentize(area, SEGMENT)  # an edge along a parallel is a curve on the grid
     placed = shape(transform_geom(LON_LAT, grid.code, mapping(fine)))
     (west, south), (east, north) = (~placing * point for point in (placed.bounds[:2], placed.bounds[2:]))

@@ -1,4 +1,4 @@
-"""Providers: their bands and asset keys, their stores, and signing of reads."""
+"""Providers: their bands, their stores, and signing of reads."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from pathlib import Path
 from threading import Lock
 from typing import Final
 
-import pystac
 from rasterio.env import get_gdal_config
 
 from stac_cloudmask.errors import ReadError
 from stac_cloudmask.retry import DEFAULT_POLICY, RetryPolicy
 from stac_cloudmask.stac.connection import Connection, read_json
+from stac_cloudmask.stac.hrefs import unsigned
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,64 +45,6 @@ BANDS: Final[Mapping[str, Band]] = {
 SCL: Final = "scl"
 LAYERS: Final[Mapping[str, Band]] = {**BANDS, SCL: Band(esa="SCL", gsd=20, wavelength=float("nan"))}
 """The bands, and the scene classification."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Provider:
-    """The characteristics of a provider's items.
-
-    Attributes:
-        name: Short name, recorded on outputs.
-        marks: An item is this provider's if one of its signs (see ``identify``) begins with one of these.
-        patterns: Asset keys with ``{name}``, ``{esa}`` and ``{gsd}`` of a band, the preferred first.
-    """
-
-    name: str
-    marks: tuple[str, ...] = ()
-    patterns: tuple[str, ...]
-
-    def keys(self, name: str) -> list[str]:
-        """Return the asset keys of a band or of SCL by its common name, the preferred first."""
-        band = LAYERS[name]
-        return [pattern.format(name=name, esa=band.esa, gsd=band.gsd) for pattern in self.patterns]
-
-
-PROVIDERS: Final = (
-    Provider(
-        name="planetary-computer",
-        marks=("href:https://sentinel2l2a01.blob.core.windows.net/", "link:https://planetarycomputer.microsoft.com/"),
-        patterns=("{esa}",),
-    ),
-    Provider(
-        name="cdse",
-        marks=("href:s3://eodata/", "link:https://stac.dataspace.copernicus.eu/"),
-        patterns=("{esa}_{gsd}m", "{esa}_10m", "{esa}_20m", "{esa}_60m"),
-    ),
-    Provider(
-        name="earth-search-c1",
-        marks=("collection:sentinel-2-c1-l2a/", "href:https://e84-earth-search-sentinel-data."),
-        patterns=("{name}",),
-    ),
-    Provider(
-        name="earth-search-v0",
-        marks=("collection:sentinel-s2-l2a-cogs/", "link:https://earth-search.aws.element84.com/v0"),
-        patterns=("{esa}",),
-    ),
-    Provider(
-        name="earth-search-v1",
-        marks=(
-            "property:earthsearch:",
-            "link:https://earth-search.aws.element84.com/v1",
-            "href:https://sentinel-cogs.",
-        ),
-        patterns=("{name}", "{name}-jp2"),
-    ),
-    Provider(name="sentinel-s2-l2a", marks=("href:s3://sentinel-s2-l2a/",), patterns=("{name}",)),
-)
-"""Providers in the order in which they are tried."""
-
-GENERIC: Final = Provider(name="generic", patterns=("{name}", "{esa}", "{esa}_{gsd}m", "{name}_{gsd}m"))
-"""The fallback for stactools and other static catalogs."""
 
 
 AWS: Final = (
@@ -194,17 +136,6 @@ def has_credentials(href: str) -> bool:
     return store.credentials is AWS and AWS_FILE.expanduser().is_file()
 
 
-def identify(item: pystac.Item) -> Provider:
-    """Return the provider of an item, by its assets, links and properties; copies on other hosts are recognized too."""
-    signs = [
-        f"collection:{item.collection_id}/",
-        *(f"property:{name}" for name in item.properties),
-        *(f"link:{link.target}" for link in item.links),
-        *(f"href:{asset.href}" for asset in item.assets.values()),
-    ]
-    return next((one for one in PROVIDERS if any(sign.startswith(one.marks) for sign in signs)), GENERIC)
-
-
 TOKEN_MINUTES: Final = 15
 """Minimum remaining lifetime of a token: the time to read one item."""
 _tokens: Final[dict[str, tuple[str, datetime]]] = {}
@@ -218,7 +149,9 @@ def sign(href: str, *, retry: RetryPolicy = DEFAULT_POLICY) -> str:
         ReadError: No token could be obtained.
     """
     store = store_of(href)
-    return href if store is None or store.tokens is None else f"{href}?{_token(store.name, store.tokens, retry)}"
+    if store is None or store.tokens is None:
+        return href
+    return f"{unsigned(href)}?{_token(store.name, store.tokens, retry)}"
 
 
 def _token(name: str, url: str, retry: RetryPolicy) -> str:

@@ -172,8 +172,8 @@ def search(
     an item must state to match. Items have absolute, unsigned hrefs and never read files by themselves.
 
     Args:
-        catalog: URL or path of a landing page, catalog, collection or FeatureCollection, also of one page of an API; or a
-            folder with a catalog or collection.
+        catalog: URL or path of a landing page, catalog, collection or FeatureCollection, also of one page of an API, or
+            a folder with a catalog or collection.
         collection: See `Query`, as for all that follow.
         bbox: West, south, east, north in degrees.
         intersects: Area that items must intersect.
@@ -440,11 +440,16 @@ def load_items(
     known = _by_id(Query(collection=collection, ids=tuple(ids)), catalog, connection) if ids else {}
     with JsonReader(connection, home=catalog) as reader:
         found = (item for ref in refs for item in _named(ref, reader, known))
-        while batch := list(islice(found, COMPARED)):
-            yield from _distinct(batch, every=versions == "all")
+        yield from distinct(found, versions)
 
 
-def _named(ref: str | pystac.Item, reader: JsonReader, known: Mapping[str, Found]) -> Iterator[Found]:
+def distinct(found: Iterator[Found], versions: Literal["newest", "all"]) -> Iterator[Found]:
+    """Yield items of which several may be products of one id: the newest, or all under ids of their own."""
+    while batch := list(islice(found, COMPARED)):
+        yield from _distinct(batch, every=versions == "all")
+
+
+def _named(ref: str | pystac.Item, reader: JsonReader, known: Mapping[str, list[Found]]) -> Iterator[Found]:
     try:
         if isinstance(ref, pystac.Item):
             yield _as_given(ref, reader)
@@ -452,7 +457,7 @@ def _named(ref: str | pystac.Item, reader: JsonReader, known: Mapping[str, Found
             body, href = reader.read(ref)
             yield from _Api(reader, href).pages(body)
         else:
-            yield known[ref]
+            yield from known[ref]
     except StacCloudmaskError as error:
         yield Failure(ref=redact(ref if isinstance(ref, str) else ref.id), error=error)
 
@@ -484,17 +489,24 @@ def _holds(href: str, item_id: str, reader: JsonReader) -> bool:
         return False
 
 
-def _by_id(query: Query, catalog: str | None, connection: Connection) -> dict[str, Found]:
-    """Return the item or failure for each id; an id that is in several collections is a failure."""
-    found: dict[str, Found] = {}
+def _by_id(query: Query, catalog: str | None, connection: Connection) -> dict[str, list[Found]]:
+    """Return the products or the failure of each id; an id that is in several collections is a failure."""
+    found: dict[str, list[Found]] = {name: [] for name in query.ids}
     failed: StacCloudmaskError | None = None
     try:
         for item in find(catalog, query, connection=connection) if catalog is not None else ():
-            if isinstance(item, pystac.Item):
-                found[item.id] = _ambiguous(item, found[item.id]) if item.id in found else item
+            if isinstance(item, Failure):
+                failed = item.error
+                continue
+            first = next(iter(found[item.id]), item)
+            if isinstance(first, Failure) or place_of(first) != place_of(item):
+                found[item.id] = [_ambiguous(item, first)]
+            else:
+                found[item.id].append(item)
     except StacCloudmaskError as error:
         failed = error
-    return {name: Failure(ref=name, error=failed or _missing(name, query, catalog)) for name in query.ids} | found
+    missing = ((name, failed or _missing(name, query, catalog)) for name, items in found.items() if not items)
+    return found | {name: [Failure(ref=name, error=error)] for name, error in missing}
 
 
 def _missing(name: str, query: Query, catalog: str | None) -> ConfigError:

@@ -311,6 +311,8 @@ class ObjectStore:
 
     def _change(self, name: str, change: Change) -> Json:
         before, version = self._found(name)
+        if before is None and version is not None:
+            raise WriteError(f"{self.href(name)} is not a JSON object; remove it, and run the same command again")
         after = change(before)
         if after != before and not self._replace(name, after, version):
             raise WriteError(f"{self.href(name)}: others kept changing it at the same time; try again")
