@@ -163,6 +163,51 @@ def test_arrays_that_do_not_fit_are_refused():
         scm.mask_array(blue=plane, green=plane, red=plane, nir=plane, scl=np.zeros((7, 11), np.uint8))
 
 
+def test_masked_arrays_lists_and_arrays_of_xarray_are_taken_as_they_are_meant():
+    rng = np.random.default_rng(0)
+    plain = {name: rng.uniform(0, 0.3, (40, 50)).astype(np.float32) for name in BANDS[:4]}
+    hidden = np.zeros((40, 50), np.bool_)
+    hidden[:20] = True
+    holes = scm.mask_array(**{name: np.where(hidden, np.nan, band) for name, band in plain.items()}).cloud_mask
+    assert (holes[:20] == 255).all()
+    masked = {name: np.ma.masked_array(band, hidden) for name, band in plain.items()}
+    np.testing.assert_array_equal(scm.mask_array(**masked).cloud_mask, holes)
+    whole = scm.mask_array(**plain).cloud_mask
+    for convert in (np.ndarray.tolist, lambda band: xr.DataArray(band, dims=("y", "x"))):
+        found = scm.mask_array(**{name: convert(band) for name, band in plain.items()}).cloud_mask
+        assert (found == whole).mean() > 0.99  # lists are of another precision
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"gsd": 0}, "gsd is 1 to 1000 m"),
+        ({"gsd": 1e-9}, "gsd is 1 to 1000 m"),
+        ({"gsd": np.nan}, "gsd is 1 to 1000 m"),
+        ({"sun": (np.nan, 40.0)}, "sun is azimuth and elevation"),
+        ({"nir": np.zeros((0, 0))}, "one shape"),
+    ],
+)
+def test_arrays_are_not_masked_by_what_cannot_be(options, message):
+    plane = np.full((20, 30), 0.1, np.float32)
+    with pytest.raises(ConfigError, match=message):
+        scm.mask_array(**{"blue": plane, "green": plane, "red": plane, "nir": plane, **options})
+
+
+@pytest.mark.parametrize(
+    "options", [{"scale": 0}, {"scale": -1e-4}, {"scale": 1e4}, {"scale": np.nan}, {"offset": -1000}]
+)
+def test_scale_and_offset_are_in_reflectance(cube, options):
+    with pytest.raises(ConfigError, match=r"in reflectance, such as 0\.0001 and -0\.1"):
+        scm.mask_cube(cube, **{"scale": 1e-4, **options})
+
+
+def test_a_scale_of_numpy_is_a_scale(cube):
+    part = cube.isel(time=[1], **PART).compute()
+    one, other = (scm.mask_cube(part, scale=scale, sun=(150, 50)) for scale in (1e-4, np.float64(1e-4)))
+    np.testing.assert_array_equal(one, other)
+
+
 @pytest.mark.slow
 def test_fifty_dates_on_a_cluster_take_the_memory_of_a_few(items):
     from distributed import Client  # noqa: PLC0415

@@ -70,6 +70,16 @@ def test_stackstac_cubes_lose_what_the_masks_hide_and_nothing_else(items, masks,
     np.testing.assert_array_equal(masked.values, np.where((codes == 0)[:, None], cube.values, np.nan))
 
 
+def test_stackstac_cubes_take_masks_of_an_area(items, codes, tmp_path):
+    settings = settings_of(write_model(tmp_path / "model"))
+    area = (16.0, 45.5, 16.4, 45.8)
+    results = scm.process(items, out=tmp_path / "out", bbox=area, settings=settings)
+    part = scm.apply_mask(stacked(items), results).values
+    for at, result in enumerate(results):
+        kept = (pixels(Path(result.output).with_name("cloud_mask.tif")) == 0).sum()
+        assert 0 < np.isfinite(part[at, 0]).sum() <= kept
+
+
 def test_odc_cubes_keep_their_type_and_get_their_own_nodata(items, masks, codes):
     cube = odc.stac.load(items, bands=BANDS, geobox=BOX, chunks={"x": 300, "y": 500})
     masked = scm.apply_mask(cube, masks)

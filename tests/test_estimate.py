@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import json
+
 import pytest
 import rasterio
 
@@ -140,6 +142,16 @@ def test_a_long_run_is_told_what_would_be_faster_and_loses_no_item(sources, mode
     assert seen == items[: len(seen)]
     assert "`--resolution 20` takes a quarter of the time" in faster
     assert "`--clip`" in faster
+
+
+def test_models_of_any_fixed_window_are_timed(sources, tmp_path):
+    items = list(load_items([str(path) for path in sources]))
+    for size in (48, 320):
+        model = write_model(tmp_path / str(size))
+        body = json.loads(model.read_text())
+        body["properties"]["stac_cloudmask:window"] = {"size": size, "multiple": 0, "overlap": 16}
+        model.write_text(json.dumps(body))
+        assert "more than" in advice(iter(items), settings_of(model), long=1e-9)[1]
 
 
 def test_a_short_run_is_told_nothing_and_no_model_is_loaded_for_it(sources, model):

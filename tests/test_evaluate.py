@@ -73,6 +73,12 @@ def test_mean_f1_gives_every_scene_the_same_weight(masks):
     assert report.mean_f1("reference")["cloud_shadow"] == pytest.approx(mean)
 
 
+@pytest.mark.parametrize("tolerance", [-1.0, 1e12, float("inf"), float("nan")])
+def test_a_tolerance_that_would_take_for_ever_is_refused(masks, tolerance):
+    with pytest.raises(ConfigError, match="tolerance is 0 to 1000 m"):
+        evaluate(masks, references=["reference"], tolerance=tolerance)
+
+
 def test_the_tolerance_reaches_the_scores(masks):
     report = evaluate(masks, references=["reference"], tolerance=0.0)
     assert report.scenes[0].agreement == expected(0, tolerance=0.0)

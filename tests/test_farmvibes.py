@@ -118,6 +118,8 @@ def test_without_a_nodata_tag_zeros_are_data(parity, small, models, tmp_path):
     plain = improve_cloud_mask(**small, **models)
     assert (tagged.cloud_probability[:30, :20] == 100).all()
     assert (plain.cloud_probability <= 1).all()
+    windows = improve_cloud_mask(**small, **models, window_size=20)  # the first holds nothing but zeros
+    assert (windows.cloud_probability <= 1).all()
 
 
 def test_a_raster_of_other_bands_is_refused(parity, small, models):

@@ -114,6 +114,16 @@ def test_sources_are_named_by_their_urls_also_in_another_folder(source, roots, s
     assert statuses(others) == ["failed"] * 6
 
 
+def test_what_a_target_cannot_do_is_refused_before_anything_is_changed(source, api, tmp_path):
+    for to, how in ((api.url, "Attach"), (str(tmp_path / "folder"), "attach")):
+        with pytest.raises(ConfigError, match="attached or detached at a STAC API"):
+            next(publish(source.out, to=to, how=how))
+    assert api.requests == []
+    assert not (tmp_path / "folder").exists()
+    with pytest.raises(ConfigError, match="is empty"):
+        next(publish(source.out, to=""))
+
+
 def test_the_source_stays_as_it_was(source, target, roots):
     before = list(source.items())
     list(publish(source.out, to=target, source_roots=roots))

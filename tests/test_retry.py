@@ -36,6 +36,13 @@ def test_what_may_pass_is_tried_again():
     assert retrying(Server(ReadError("busy"), ReadError("busy")), policy=QUICK) == 3
 
 
+def test_a_server_that_asks_to_wait_no_time_is_not_asked_without_end():
+    server = Server(*(asking_to_wait(0.0) for _ in range(5000)))
+    with pytest.raises(ReadError, match="busy"):
+        retrying(server, policy=QUICK)
+    assert 3 < server.asked < 100
+
+
 def test_bad_input_is_tried_once():
     server = Server(UnsupportedItemError("no"))
     with pytest.raises(UnsupportedItemError):

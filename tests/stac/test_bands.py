@@ -285,6 +285,14 @@ def test_an_id_or_collection_of_level_1c_is_refused():
             resolve(item, ["blue"])
 
 
+def test_names_that_end_like_a_level_are_names():
+    for change in ({"id": "S2A_T33TWL_20230818T100031_parcel1"}, {"collection_id": "scl1"}, {"id": "portugal1"}):
+        item = made_up()
+        for name, value in change.items():
+            setattr(item, name, value)
+        assert resolve(item, ["blue"]).bands
+
+
 VIEW = {"view:sun_azimuth": 156.7, "view:sun_elevation": 55.5}
 MEAN = {"s2:mean_solar_azimuth": 150.0, "s2:mean_solar_zenith": 30.0}
 

@@ -267,6 +267,7 @@ PC = "https://sentinel2l2a01.blob.core.windows.net/sentinel2-l2/60/V/B02.tif"
 def test_planetary_computer_hrefs_are_signed_when_read_with_one_token_for_all(token_endpoint):
     assert sign(PC) == f"{PC}?st=1&se=2&sig=SECRET"
     assert sign(PC.replace("B02", "B03")).endswith("B03.tif?st=1&se=2&sig=SECRET")
+    assert sign(f"{PC}?st=0&sig=OLD") == sign(PC)
     assert token_endpoint.asked == {"/token": 1}
 
 

@@ -5,11 +5,12 @@ import json
 import pytest
 import shapely
 from hypothesis import given, strategies as st
-from rasterio.warp import transform_geom
+from rasterio.warp import transform_bounds, transform_geom
 from shapely.geometry import box, mapping, shape
 
+from stac_cloudmask.core.grid import Grid, Window
 from stac_cloudmask.errors import ConfigError
-from stac_cloudmask.stac.geometry import bbox_area, bbox_of, footprint, read_area, wrapped
+from stac_cloudmask.stac.geometry import bbox_area, bbox_of, footprint, pixels_of, read_area, wrapped
 from tests.stac.vectors import write_vectors
 
 LON_LAT = box(15, 45, 15.5, 45.5)
@@ -117,6 +118,30 @@ def test_an_area_that_crosses_itself_is_mended():
 def test_what_is_no_area_is_refused_by_name(stated, said):
     with pytest.raises(ConfigError, match=said):
         read_area(stated)
+
+
+@pytest.mark.parametrize("epsg", [32633, 32619, 32601, 32660, 32733])
+@pytest.mark.parametrize(
+    "asked", [(-180, -90, 180, 90), (-180, 0, 180, 84), (-10, 0, 180, 78), (-180, -84, 180, 10), (-180, -60, -1, 80)]
+)
+def test_an_area_of_half_the_world_covers_a_tile_as_the_part_near_it_does(epsg, asked):
+    top = 8_000_000 if epsg == 32733 else 5_100_000
+    grid = Grid(epsg=epsg, left=300_000, top=top, gsd=120, height=915, width=915)
+    west, south, east, north = transform_bounds(grid.code, "EPSG:4326", *grid.bounds)
+    parts = [(west, east)] if west < east else [(west, 180), (-180, east)]
+    covered = all(
+        asked[0] <= left and right <= asked[2] and asked[1] <= south and north <= asked[3] for left, right in parts
+    )
+    found = pixels_of(bbox_area(asked), grid)
+    assert (found == (Window(0, 0, 915, 915), None)) == covered
+
+
+@pytest.mark.parametrize("asked", [(15.5, 45.5, 15.5, 45.5), (15.4, 45.5, 15.6, 45.5), (15.5, 45.4, 15.5, 45.6)])
+def test_a_box_without_width_or_height_is_the_pixels_that_it_touches(asked):
+    grid = Grid(epsg=32633, left=500_000, top=5_100_000, gsd=120, height=915, width=915)
+    window, inside = pixels_of(bbox_area(asked), grid)
+    touched = window.height * window.width if inside is None else inside.sum()
+    assert 1 <= touched <= 400
 
 
 def test_a_file_that_holds_no_area_is_refused_without_words_about_drivers(tmp_path):

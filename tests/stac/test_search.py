@@ -581,6 +581,22 @@ def test_two_products_of_one_id_are_both_loaded_on_request_under_ids_of_their_ow
     ]  # fmt: skip
 
 
+@pytest.mark.filterwarnings("ignore:item")
+def test_products_of_one_id_are_found_by_that_id_and_a_damaged_one_says_why(products, tmp_path):
+    bodies = [json.loads(Path(path).read_text()) for path in products]
+    catalog = tmp_path / "both.json"
+    catalog.write_text(json.dumps({"type": "FeatureCollection", "features": bodies}))
+    name = bodies[0]["id"]
+    (newest,) = load_items([name], catalog=str(catalog))
+    assert newest.properties["s2:processing_baseline"] == "05.10"
+    both = list(load_items([name], catalog=str(catalog), versions="all"))
+    assert [item.id for item in both] == [f"{name}_N0400", f"{name}_N0510"]
+    bodies[0]["properties"]["datetime"] = "yesterday"
+    catalog.write_text(json.dumps({"type": "FeatureCollection", "features": bodies[:1]}))
+    (failure,) = load_items([name], catalog=str(catalog))
+    assert "yesterday" in str(failure.error)
+
+
 def test_the_same_product_twice_is_no_matter(products):
     assert len(list(load_items([products[0], products[0]]))) == 2
 
