@@ -123,11 +123,11 @@ def run(
         results = stack.enter_context(_reported(catalog, settings, listing))
         target = None if publication is None else stack.enter_context(publication.open(catalog))
         stream = stack.enter_context(closing((engine or in_process)(_found(items, failures), settings, catalog.root)))
-        told: set[str] = set()
+        logged: set[str] = set()
         for masked in _with_failures(stream, failures):
-            for doubt in sorted({note for note in masked.notes if note.startswith(DOUBTS)} - told):
+            for doubt in sorted({note for note in masked.notes if note.startswith(DOUBTS)} - logged):
                 logger.warning("item %s: %s (said once; %s has the notes of all items)", masked.item_id, doubt, REPORT)
-                told.add(doubt)
+                logged.add(doubt)
             result = _entered(masked, catalog, listing, target)
             results[result.item_id, result.output] = result
             yield result
