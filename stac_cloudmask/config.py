@@ -34,6 +34,7 @@ RANGES: Final = {
     "shadow_thr": (0.0, 1.0),
     "resolution": (1.0, SIZE_LIMIT),
     "max_halo": (0.0, 100_000.0),
+    "buffer": (0.0, 10_000.0),
     "threads": (1, 10_000),
 }
 """Minimum and maximum of numeric settings; the others range from 0 to `SIZE_LIMIT`."""

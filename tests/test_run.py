@@ -68,6 +68,19 @@ def test_every_item_gets_a_result_and_an_item_that_comes_twice_is_done_once(sour
     assert checked(tmp_path / "out") == names(sources[:2])
 
 
+def test_items_of_one_id_do_not_replace_each_other_in_a_collection_of_ones_own(sources, model, tmp_path):
+    paths = [sources[0], tmp_path / "other.json"]
+    body = read(sources[0])
+    body |= {"collection": "elsewhere", "properties": body["properties"] | {"s2:processing_baseline": "05.12"}}
+    body["assets"] = {key: one | {"href": str(sources[0].parent / one["href"])} for key, one in body["assets"].items()}
+    paths[1].write_text(json.dumps(body))
+    settings = settings_of(model, collection_config='{"id": "ours"}')
+    results = list(run(load_items(map(str, paths)), settings=settings, out=str(tmp_path / "out")))
+    assert sorted(statuses(results)) == ["done", "failed"]
+    assert "into another catalog" in next(result.error for result in results if result.error)
+    assert [result.error for result in go(paths, tmp_path / "both", model)] == [None, None]
+
+
 def test_a_note_that_makes_masks_doubtful_is_logged_once(sources, model, tmp_path, caplog):
     for number, path in enumerate(sources[:2]):
         body = read(path)

@@ -122,7 +122,8 @@ def run(
         listing = Listing(catalog)
         results = stack.enter_context(_reported(catalog, settings, listing))
         target = None if publication is None else stack.enter_context(publication.open(catalog))
-        stream = stack.enter_context(closing((engine or in_process)(_found(items, failures), settings, catalog.root)))
+        sources = _found(items, settings, failures)
+        stream = stack.enter_context(closing((engine or in_process)(sources, settings, catalog.root)))
         logged: set[str] = set()
         for masked in _with_failures(stream, failures):
             for doubt in sorted({note for note in masked.notes if note.startswith(DOUBTS)} - logged):
@@ -189,7 +190,7 @@ def plan(items: Iterable[Found], *, settings: Settings, out: str) -> Generator[R
         segmenter(spec, settings).open()
     failures: list[Failure] = []
     preview = partial(preview_item, settings=settings, catalog=catalog)
-    yield from _with_failures(map(preview, _found(items, failures)), failures)
+    yield from _with_failures(map(preview, _found(items, settings, failures)), failures)
 
 
 def _portable(settings: Settings) -> Settings:
@@ -213,15 +214,16 @@ def _absolute(path: str) -> str:
     return str(Path(path).absolute())
 
 
-def _found(items: Iterable[Found], failures: list[Failure]) -> Iterator[pystac.Item]:
+def _found(items: Iterable[Found], settings: Settings, failures: list[Failure]) -> Iterator[pystac.Item]:
     """Yield the items, each once; failures to find one go to ``failures``."""
+    own = read_config(settings.collection_config or "{}").get("id")  # then all masks are in one collection
     seen: dict[tuple[str, str], tuple[object, ...]] = {}
     for item in items:
         if isinstance(item, Failure):
             failures.append(item)
             continue
         version = version_of(item)
-        first = seen.setdefault(place_of(item), version)
+        first = seen.setdefault((own or place_of(item)[0], item.id), version)
         if first is version:
             yield item
         elif first != version:

@@ -57,9 +57,6 @@ ZERO: Final = 1000
 """Digital number of reflectance 0, which leaves room for slightly negative reflectance."""
 LIKELY: Final = 1.6
 """Median above which the values of a scene are taken for digital numbers."""
-FINEST: Final = 1.0
-COARSEST: Final = 1000.0
-"""Smallest and largest side of a pixel of arrays in meters; far from 10 m no model is right."""
 ANY_ZONE: Final = 32631
 """EPSG code of arrays, which have no location; any metric CRS would do."""
 
@@ -364,10 +361,8 @@ def _masked(
         gsd: Side of a pixel on the ground, in meters.
         settings: Settings of the mask.
     """
-    if not (FINEST <= gsd <= COARSEST and np.isfinite(sun or 0.0).all()):
-        raise ConfigError(
-            f"gsd is {FINEST:g} to {COARSEST:g} m, sun is azimuth and elevation in degrees; got {gsd:g}, {sun}"
-        )
+    if not (1 <= gsd <= 1000 and np.isfinite(sun or 0.0).all()):  # noqa: PLR2004  (far from 10 m no model is right)
+        raise ConfigError(f"gsd is 1 to 1000 m, sun is azimuth and elevation in degrees; got {gsd:g} and {sun}")
     if bands is None:
         bands = Bands(tuple(values), (ESA_SCALE,) * len(values), (-ZERO,) * len(values))
         pixels = np.stack([_digital(name, band) for name, band in values.items()])
