@@ -16,24 +16,23 @@ def dilate(layer: NDArray[np.bool_], *, radius: float) -> NDArray[np.bool_]:
     """Dilate True by a disk of ``radius`` pixels: ``out[p]`` is True if a True pixel is within ``radius`` of p.
 
     Equal to ``distance to the nearest True <= radius``; the outside of the layer is False. Costs two passes of
-    boolean OR for each pixel of radius and each axis, so radii of many pixels belong on a coarser grid.
+    boolean OR for each pixel of radius within the layer and each axis, so radii of many pixels belong on a coarser
+    grid.
     """
-    reach = math.floor(radius)
+    height, width = layer.shape
     out = layer.copy()
-    if reach < 1:
+    if radius < 1:
         return out
     wide = layer.copy()
     grown = 0
-    for dy in range(reach, -1, -1):
-        half = math.floor(math.sqrt(radius * radius - dy * dy))
+    for dy in range(min(math.floor(radius), height - 1), -1, -1):
+        half = min(math.floor(math.sqrt(radius * radius - dy * dy)), width - 1)
         for dx in range(grown + 1, half + 1):
             wide[:, dx:] |= layer[:, :-dx]
             wide[:, :-dx] |= layer[:, dx:]
         grown = max(grown, half)
-        if dy >= layer.shape[0]:
-            continue
-        out[dy:] |= wide[: layer.shape[0] - dy]
-        out[: layer.shape[0] - dy] |= wide[dy:]
+        out[dy:] |= wide[: height - dy]
+        out[: height - dy] |= wide[dy:]
     return out
 
 

@@ -142,7 +142,7 @@ def _pace(settings: Settings) -> float:
     total = 0.0
     for spec in models_of(settings):
         model = segmenter(spec, settings)
-        side = min(TIMED_SIDE, spec.window.size) if spec.window.multiple else spec.window.size
+        side = spec.window.padded(min(TIMED_SIDE, spec.window.size))
         chips = np.random.default_rng(0).random((1, len(spec.bands), side, side), np.float32)
         model.predict(chips)  # loads the model
         begun = perf_counter()
@@ -157,9 +157,9 @@ def _faster(settings: Settings, seconds: float) -> str:
     if settings.provider == "cpu" and find_spec("openvino") is not None:
         choices["--provider openvino"] = replace(settings, provider="openvino")
     times = {}
-    for option in [option for option, choice in choices.items() if choice != settings]:
+    for option, choice in choices.items():
         with suppress(StacCloudmaskError):  # a runtime can be installed and broken
-            times[option] = seconds / _pace(choices[option])
+            times[option] = 1.0 if choice == settings else seconds / _pace(choice)
     measured = [f"`{option}` is {ratio:.1f} times as fast here" for option, ratio in times.items() if ratio > 1]
     coarser = [] if settings.resolution else ["`--resolution 20` takes a quarter of the time"]
     return ", ".join([*measured, *coarser, "`--clip` masks only an area"])

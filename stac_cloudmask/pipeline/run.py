@@ -33,8 +33,9 @@ from stac_cloudmask.pipeline.publish import Listing, Publication, Target
 from stac_cloudmask.pipeline.result import VERSION, Progress, Result, failed
 from stac_cloudmask.stac.catalog import REPORT, OutputCatalog
 from stac_cloudmask.stac.collection import read_config
+from stac_cloudmask.stac.metadata import version_of
 from stac_cloudmask.stac.parse import Failure, Found
-from stac_cloudmask.stac.search import place_of, version_of
+from stac_cloudmask.stac.search import place_of
 
 if TYPE_CHECKING:
     from distributed import Client, Future

@@ -206,8 +206,8 @@ def items_by_step(
     """
     if "id" in cube.coords:
         labels = [str(name) for name in np.atleast_1d(cube["id"].values)]
-        masked = [item.properties.get(f"{OWN}source", {}).get("id") for item in items]  # also by masks of an area
-        found = [[i for i, own in zip(items, masked, strict=True) if name in {i.id, own}] for name in labels]
+        names = [(item.id, item.properties.get(f"{OWN}source", {}).get("id")) for item in items]
+        found = [[item for item, known in zip(items, names, strict=True) if label in known] for label in labels]
     elif "time" in cube.coords:
         times = np.atleast_1d(cube["time"].values).astype("datetime64[us]")
         longitude = box.geographic_extent.centroid.coords[0][0]

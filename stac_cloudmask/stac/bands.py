@@ -195,8 +195,8 @@ def _band_source(item: pystac.Item, name: str, choice: BoaOffset, rule: HrefRule
     if key is None:
         known = {band for band in BANDS if _find(item, band) is not None}
         raise BandNotFoundError(
-            f"item {item.id!r} has no band {name!r}; it has "
-            f"{_listed(known) or 'none'}, by assets {_listed(item.assets)}; state what each holds as name "
+            f"item {item.id!r} has no band {name!r}; it has {_listed(known) or 'none'}, by assets "
+            f"{_listed(item.assets)}; state what each holds as name "
             f"({BANDS[name].esa}) or eo:common_name ({name}) of its bands, or take a model that needs no other bands"
         )
     stated = stated_band(item, key)

@@ -16,6 +16,7 @@ from stac_cloudmask.core.grid import Grid
 from stac_cloudmask.errors import UnsupportedItemError
 
 Fields = Mapping[str, Any]
+Version = tuple[float, str, str]
 
 MAX_SIDE: Final = 2**16
 MAX_PIXELS: Final = 2**29
@@ -193,6 +194,12 @@ def _product_names(item: pystac.Item, key: str | None) -> list[str]:
 def is_mask(properties: Mapping[str, Any]) -> bool:
     """Return whether an item with these properties was written by this package."""
     return "stac_cloudmask:fingerprint" in properties
+
+
+def version_of(item: pystac.Item) -> Version:
+    """Return the baseline, time of generation and time of the last change of an item; newer items compare greater."""
+    generated = own_property(item, "generation_time", "product_generation_time")
+    return baseline(item) or 0.0, str(generated or ""), str(item.properties.get("updated") or "")
 
 
 def check_level(item: pystac.Item) -> None:

@@ -27,10 +27,9 @@ from stac_cloudmask.stac.connection import DEFAULT_CONNECTION, BrokenError, Conn
 from stac_cloudmask.stac.geometry import MALFORMED, Area, asked_box, read_area, touches
 from stac_cloudmask.stac.hrefs import check_href, is_remote, local_path
 from stac_cloudmask.stac.mask_item import DEFAULT_COLLECTION
-from stac_cloudmask.stac.metadata import MGRS, baseline, is_mask, number, own_property, period, tile_of, times_of
+from stac_cloudmask.stac.metadata import MGRS, Version, is_mask, number, period, tile_of, times_of, version_of
 from stac_cloudmask.stac.parse import Failure, Found, items_in, link_of, links_of, listed_item, parse_item
 
-Version = tuple[float, str, str]
 TimeSpan = tuple[datetime | None, datetime | None]
 
 PAGE_ITEMS: Final = 100
@@ -559,14 +558,8 @@ def without_masks(found: Iterable[Found]) -> Iterator[Found]:
 
 
 def place_of(item: pystac.Item) -> tuple[str, str]:
-    """Return collection and id, which determine where the mask of an item is written."""
+    """Return collection and id, which determine where the mask of an item is written without a collection's config."""
     return item.collection_id or DEFAULT_COLLECTION, item.id
-
-
-def version_of(item: pystac.Item) -> Version:
-    """Return the baseline, time of generation and time of the last change of an item; newer items compare greater."""
-    generated = own_property(item, "generation_time", "product_generation_time")
-    return baseline(item) or 0.0, str(generated or ""), str(item.properties.get("updated") or "")
 
 
 def _with_version(item: pystac.Item, several: Mapping[Version, pystac.Item]) -> pystac.Item:
